@@ -1,0 +1,1 @@
+"""nxcc: an open ahead-of-time compiler for AWS NeuronCore v1 and v2."""

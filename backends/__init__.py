@@ -1,0 +1,1 @@
+"""From fused HLO to machine code, and the simulator that runs it."""

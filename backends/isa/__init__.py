@@ -1,0 +1,1 @@
+"""The machine level: instructions, encoding, disassembly, verifier."""

@@ -1,0 +1,1 @@
+"""From HLO operators to tile programs, one operator family a file."""

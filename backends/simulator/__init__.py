@@ -1,0 +1,1 @@
+"""Runs machine programs: functional, strict and timing."""

@@ -1,0 +1,1 @@
+"""The facts of each target, one TOML file each."""

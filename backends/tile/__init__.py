@@ -1,0 +1,1 @@
+"""The tile program: loops, buffers, engine instructions on access patterns."""

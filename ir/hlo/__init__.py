@@ -1,0 +1,1 @@
+"""HLO: module, operators, readers, writers, verifier, oracle."""

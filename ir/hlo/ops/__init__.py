@@ -1,0 +1,1 @@
+"""Operator declarations, one family a file: shape rule and evaluation side by side."""

@@ -1,0 +1,1 @@
+"""Serialized HLO (HloModuleProto, HloProto), both ways."""

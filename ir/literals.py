@@ -1,0 +1,70 @@
+"""Constants: an array that may be a view into a mapped file, a splat that takes no memory, or decoded on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nxcc.ir.dtypes import DType, from_numpy
+from nxcc.ir.shapes import Shape, tuple_of
+
+Array = np.ndarray[Any, Any]
+
+
+class Literal:
+    """Value of a constant.
+
+    shape: logical shape. elements: parts of a tuple literal. The array is in logical (row-major index) order whatever the
+    layout, read-only, and never copied by us: a mapped payload stays a view, a splat is a broadcast of one element.
+    """
+
+    __slots__ = ("shape", "elements", "_array", "_load")
+
+    def __init__(self, shape: Shape, array: Array | None = None, *, load: Callable[[], Array] | None = None,
+                 elements: tuple[Literal, ...] = ()) -> None:
+        assert shape.is_tuple or (array is None) != (load is None)
+        self.shape = shape
+        self.elements = elements
+        self._array = array
+        self._load = load
+
+    @property
+    def array(self) -> Array:
+        """The values, shaped as `shape.dims`; decodes on first use where the payload is no plain view."""
+        if self._array is None:
+            assert self._load is not None
+            self._array = self._load()
+        return self._array
+
+    @property
+    def is_splat(self) -> bool:
+        """True if all elements are known to be equal without looking at more than one of them."""
+        if self.shape.element_count == 1:
+            return True
+        array = self.array
+        return array.size > 0 and all(s == 0 or d == 1 for s, d in zip(array.strides, array.shape, strict=True))
+
+    @property
+    def splat_value(self) -> Any:
+        """The one element of a splat, as a numpy scalar."""
+        assert self.is_splat
+        return self.array[(0,) * self.shape.rank]
+
+    def __repr__(self) -> str:
+        return f"Literal({self.shape})"
+
+
+def literal_of(array: Array) -> Literal:
+    """A literal over an array, without copying it."""
+    return Literal(Shape(from_numpy(array.dtype), tuple(array.shape)), array)
+
+
+def splat(dtype: DType, dims: tuple[int, ...], value: Any) -> Literal:
+    """A literal whose elements are all `value`; takes the memory of one element."""
+    return Literal(Shape(dtype, dims), np.broadcast_to(np.asarray(value).astype(dtype.numpy), dims))
+
+
+def tuple_literal(*elements: Literal) -> Literal:
+    return Literal(tuple_of(*(e.shape for e in elements)), elements=tuple(elements))

@@ -1,0 +1,1 @@
+"""The NEFF container: header, archive, JSON members; knows no instruction."""

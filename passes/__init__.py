@@ -1,0 +1,1 @@
+"""One HLO-to-HLO pass a file."""
