@@ -1,0 +1,326 @@
+"""What is known about a target: one TOML file a NeuronCore generation, read into a tree of frozen dataclasses.
+
+Every leaf of the file is `{ value, status, source }`; the tree holds the bare values, `Target.facts` where each is from.
+Nothing here decides anything: legality lives in the machine verifier, times in the cost model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from nxcc.backends.isa.program import Engine, Memory
+from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.dtypes import DType, dtype
+
+ALIASES = {"v1": "v1", "inf1": "v1", "v2": "v2", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
+"""Names a user may give, each with the file it means. Source: command line reference, option --target."""
+
+
+class Status(enum.Enum):
+    """How far a fact can be trusted."""
+
+    DOCUMENTED = "documented"
+    MEASURED = "measured"
+    DERIVED = "derived"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A value with its provenance, for `explain` and the documentation."""
+
+    value: Any
+    status: Status
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRule:
+    """Operands of at most `partitions_max` partitions may start at these partitions."""
+
+    partitions_max: int
+    starts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatternLimits:
+    """Limits of an access pattern: free dimensions, size of one, stride in elements (both ends inclusive)."""
+
+    dims_max: int
+    size_max: int
+    stride_min: int
+    stride_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SbufFacts:
+    """State buffer; bytes are those of one partition, the reserved ones lie at its end."""
+
+    partition_bytes: int
+    reserved_bytes: int
+    align_bytes: int
+    operand_elements_max: int
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes of a partition that programs may use."""
+        return self.partition_bytes - self.reserved_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PsumFacts:
+    """Accumulation buffer; bytes are those of one partition."""
+
+    partition_bytes: int
+    banks: int
+    bank_bytes: int
+    align_bytes: int
+    operand_elements_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class HbmFacts:
+    """Device memory: the share of one core, and the bandwidth of its share and of the whole chip."""
+
+    bytes: int
+    align_bytes: int
+    share_bytes_per_second: int
+    chip_bytes_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """One engine.
+
+    initiation_cycles: least time between the starts of two instructions; start_cycles: added to every instruction;
+    static_overhead_cycles, write_to_read_cycles: added before a dependent instruction can start.
+    excludes: memory name -> engines that cannot access it at the same time.
+    member: stem of the engine's files in a NEFF; definition_key: its key in def.json.
+    """
+
+    clock_hz: int
+    lanes: int
+    initiation_cycles: int
+    start_cycles: int
+    static_overhead_cycles: int
+    write_to_read_cycles: int
+    reads: tuple[Memory, ...]
+    writes: tuple[Memory, ...]
+    dtypes: tuple[DType, ...]
+    excludes: Mapping[Memory, tuple[Engine, ...]]
+    member: str
+    definition_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """The systolic array. passes: times that data of a dtype (or "tf32") run through it."""
+
+    rows: int
+    columns: int
+    moving_max: int
+    stationary_max: int
+    transpose_max: int
+    pass_factor: float
+    passes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCosts:
+    """A stride above full_rate_stride_bytes between neighbours multiplies the time by large_stride_factor."""
+
+    full_rate_stride_bytes: int
+    large_stride_factor: int
+    access_start_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionCosts:
+    """Cycles per element, or per instruction, of single instructions; the formulas are in the cost model."""
+
+    two_operand_cycles: int
+    reciprocal_cycles: int
+    bn_aggr_cycles: float
+    half_rate_cycles: float
+    reduce_into_scalar_cycles: int
+    table_load_cycles: int
+    gpsimd_power_cycles: int
+    gpsimd_gather_cycles: int
+    gpsimd_partition_reduce_cycles: int
+    gpsimd_integer_cycles: int
+    gpsimd_descriptor_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class SequencerFacts:
+    """What every engine's sequencer has, and what its instructions cost."""
+
+    registers: int
+    semaphores: int
+    trigger_ns: float
+    register_cycles: int
+    load_hbm_ns: float
+    load_sbuf_ns: float
+    branch_taken_cycles: int
+    branch_not_taken_cycles: int
+    semaphore_hop_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class DmaFacts:
+    """DMA engines of one core. transpose_factor, accumulate_factor: multiples of the time of a copy."""
+
+    engines: int
+    queues: int
+    dims_max: int
+    partitions_per_engine: int
+    bytes_per_second_per_engine: int
+    peak_bytes_per_second_per_engine: int
+    start_ns: float
+    issue_interval_ns: float
+    completion_ns: float
+    engine_gap_ns: float
+    descriptor_bytes_min: int
+    descriptor_bytes: int
+    transpose_factor: int
+    accumulate_factor: int
+    dtypes: tuple[DType, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """The host beside the device: for host regions and the fixed parts of a request."""
+
+    submit_ns: float
+    execution_fixed_ns: float
+    copy_bytes_per_second: int
+    flops_per_second: int
+    memory_bytes_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the generation can do at all."""
+
+    control_flow: bool
+    registers: bool
+    dma_cast: bool
+    dma_transpose: bool
+    dma_accumulate: bool
+    cores_per_chip: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A NeuronCore generation.
+
+    ticks_per_second: a common multiple of the engines' clocks; the timing simulator counts in these ticks.
+    start_rules: ascending by partitions_max. facts: dotted path -> value with status and source.
+    """
+
+    name: str
+    description: str
+    ticks_per_second: int
+    partitions: int
+    start_rules: tuple[StartRule, ...]
+    pattern: PatternLimits
+    sbuf: SbufFacts
+    psum: PsumFacts
+    hbm: HbmFacts
+    engines: Mapping[Engine, EngineFacts]
+    tensor: TensorFacts
+    memory_costs: MemoryCosts
+    instruction_costs: InstructionCosts
+    sequencer: SequencerFacts
+    dma: DmaFacts
+    host: HostFacts
+    features: Features
+    facts: Mapping[str, Fact] = field(repr=False, compare=False, default_factory=dict)
+
+    def start_partitions(self, partitions: int) -> tuple[int, ...]:
+        """Partitions at which an operand of this many may start; none if it is too large or empty."""
+        if partitions <= 0:
+            return ()
+        return next((rule.starts for rule in self.start_rules if partitions <= rule.partitions_max), ())
+
+    def ticks_per_cycle(self, engine: Engine) -> int:
+        """Ticks of one cycle of the engine; exact by the choice of ticks_per_second."""
+        return self.ticks_per_second // self.engines[engine].clock_hz
+
+    def ticks(self, nanoseconds: float) -> int:
+        """Nanoseconds in ticks, rounded to nearest."""
+        return round(nanoseconds * self.ticks_per_second * 1e-9)
+
+    def nanoseconds(self, ticks: int) -> float:
+        """Ticks in nanoseconds."""
+        return ticks * 1e9 / self.ticks_per_second
+
+    def engine_of_member(self, member: str) -> Engine:
+        """The engine whose NEFF files have this stem; KeyError if the target has none."""
+        return {facts.member: engine for engine, facts in self.engines.items()}[member]
+
+
+def load_target(name: str) -> Target:
+    """The target of this name or alias; CompileError(NXC0001) if there is none."""
+    generation = ALIASES.get(name.lower())
+    if generation is None:
+        raise CompileError(USAGE, f"unknown target {name!r}", remedy=f"use one of {', '.join(ALIASES)}")
+    return _load(generation)
+
+
+@functools.cache
+def _load(generation: str) -> Target:
+    text = resources.files("nxcc.backends.targets").joinpath(f"{generation}.toml").read_text(encoding="utf-8")
+    return read_target(tomllib.loads(text))
+
+
+def read_target(document: dict[str, Any]) -> Target:
+    """A target from its parsed TOML. The files are part of the package: a missing or unknown key is an assertion error."""
+    facts: dict[str, Fact] = {}
+    target: Target = _build(Target, document, "", facts)
+    for engine, engine_facts in target.engines.items():
+        assert target.ticks_per_second % engine_facts.clock_hz == 0, f"{engine}: the tick is no divisor of the cycle"
+    return dataclasses.replace(target, facts=facts)
+
+
+def _build(cls: Any, table: dict[str, Any], path: str, facts: dict[str, Fact]) -> Any:
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.name != "facts"]
+    assert set(table) == set(names), f"{path or 'target'}: keys differ by {sorted(set(table) ^ set(names))}"
+    return cls(**{name: _field(hints[name], table[name], f"{path}.{name}" if path else name, facts) for name in names})
+
+
+def _field(hint: Any, entry: Any, path: str, facts: dict[str, Fact]) -> Any:
+    if hint == Mapping[Engine, EngineFacts]:
+        return {Engine[key.upper()]: _build(EngineFacts, row, f"{path}.{key}", facts) for key, row in entry.items()}
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, entry, path, facts)
+    if hint is str:
+        return entry
+    assert set(entry) == {"value", "status", "source"}, f"{path} needs value, status and source"
+    facts[path] = Fact(entry["value"], Status(entry["status"]), entry["source"])
+    return _READERS[hint](entry["value"])
+
+
+def _engines_by_memory(value: dict[str, list[str]]) -> dict[Memory, tuple[Engine, ...]]:
+    return {Memory(memory): tuple(Engine[name.upper()] for name in names) for memory, names in value.items()}
+
+
+_READERS: dict[Any, Any] = {
+    int: int,
+    float: float,
+    bool: bool,
+    tuple[Memory, ...]: lambda value: tuple(Memory(name) for name in value),
+    tuple[DType, ...]: lambda value: tuple(dtype(name) for name in value),
+    tuple[StartRule, ...]: lambda value: tuple(StartRule(most, tuple(starts)) for most, starts in value),
+    Mapping[Memory, tuple[Engine, ...]]: _engines_by_memory,
+    Mapping[str, int]: dict,
+}
