@@ -1,0 +1,385 @@
+"""Scalar computations (combiners, comparators, map bodies) applied to whole arrays.
+
+HLO describes what a reduction or a scatter does to two elements. Evaluating that once per pair of elements would take
+minutes for real models; here the same computation is evaluated once per pair of arrays, which is the same thing for
+elementwise code. Where a combiner is one plain operation of its two parameters, numpy's own reduction is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nxcc.ir.dtypes import C64, DType, from_numpy
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.literals import Array
+from nxcc.ir.shapes import Shape
+
+Run = Callable[..., Any]
+"""run(computation, *values) -> value"""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A combiner that is one operation of its two parameters.
+
+    ufunc: on numbers; on_pred: on bools. exact: the result is one of the operands or bitwise, no precision is at stake.
+    """
+
+    ufunc: np.ufunc
+    on_pred: np.ufunc
+    exact: bool
+
+
+PLAIN: dict[str, Plain] = {
+    "add": Plain(np.add, np.logical_or, False),
+    "multiply": Plain(np.multiply, np.logical_and, False),
+    "maximum": Plain(np.maximum, np.logical_or, True),
+    "minimum": Plain(np.minimum, np.logical_and, True),
+    "and": Plain(np.bitwise_and, np.logical_and, True),
+    "or": Plain(np.bitwise_or, np.logical_or, True),
+    "xor": Plain(np.bitwise_xor, np.logical_xor, True),
+}
+
+
+def plain_opcode(computation: Computation) -> str | None:
+    """The opcode if the computation is one operation of PLAIN on its two parameters, in either order."""
+    root = computation.root
+    if root.opcode not in PLAIN or len(root.operands) != 2:
+        return None
+    parameters = computation.parameters
+    return root.opcode if len(parameters) == 2 and set(root.operands) == set(parameters) else None
+
+
+def returned_parameter(computation: Computation) -> int | None:
+    """The number of the parameter that the computation returns unchanged, if it does."""
+    root = computation.root
+    return int(root.attributes["parameter_number"]) if root.opcode == "parameter" else None
+
+
+def wide_numpy(dtype: DType, exact: bool = False) -> np.dtype[Any]:
+    """The numpy type to accumulate in: exact operations need no more bits, but a type that numpy is quick at.
+
+    Sums and products of floats are rounded once, at the end: XLA accumulates bf16 and f16 in f32 and leaves the order
+    open, so the exact sum is the fair middle of what it may return.
+    """
+    if dtype.is_float:
+        return np.dtype(np.float64) if not exact or dtype.bits == 64 else np.dtype(np.float32)
+    if dtype.is_complex:
+        return np.dtype(np.complex128) if dtype is C64 and not exact else dtype.numpy
+    if dtype.bits < 8 and dtype.is_integer:
+        return np.dtype(np.int8 if dtype.is_signed else np.uint8)
+    return dtype.numpy
+
+
+def identity(opcode: str, dtype: np.dtype[Any]) -> Any:
+    """The neutral element of a plain operation in a wide type; -inf and inf for extremes of floats."""
+    if dtype == np.bool_:
+        return opcode in ("multiply", "minimum", "and")
+    constants = {"add": 0, "multiply": 1, "or": 0, "xor": 0}
+    if opcode in constants:
+        return dtype.type(constants[opcode])
+    if opcode == "and":
+        return np.invert(dtype.type(0))
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return dtype.type(info.min if opcode == "maximum" else info.max)
+    return dtype.type(-np.inf if opcode == "maximum" else np.inf)
+
+
+@dataclass(frozen=True)
+class PlainOperation:
+    """A plain operation on values of one dtype: widen, compute with `ufunc` in `wide`, and round once by `narrow`."""
+
+    opcode: str
+    dtype: DType
+    wide: np.dtype[Any]
+    ufunc: np.ufunc
+
+    @property
+    def identity(self) -> Any:
+        return identity(self.opcode, self.wide)
+
+    def widen(self, x: Array) -> Array:
+        return np.asarray(x).astype(self.wide, copy=False)
+
+    def narrow(self, x: Array) -> Array:
+        return np.asarray(x).astype(self.dtype.numpy, copy=False)
+
+
+def plain_operation(computation: Computation, dtype: DType) -> PlainOperation | None:
+    """The plain operation that a combiner is on values of this dtype, if it is one."""
+    opcode = plain_opcode(computation)
+    if opcode is None or computation.root.shape.dtype is not dtype:
+        return None
+    row = PLAIN[opcode]
+    wide = wide_numpy(dtype, row.exact)
+    return PlainOperation(opcode, dtype, wide, row.on_pred if wide == np.bool_ else row.ufunc)
+
+
+_PASSING = frozenset({"reshape", "bitcast", "broadcast", "transpose", "copy", "opt-barrier", "domain"})
+"""Operators that change nothing when operand and result are scalars of one type."""
+_CALLS = frozenset({"call", "fusion", "map"})
+_STRUCTURE: dict[str, Callable[..., Any]] = {
+    "tuple": lambda i, *values: values,
+    "get-tuple-element": lambda i, x: x[i.attribute("index")],
+    "constant": lambda i: i.attribute("literal").array,
+}
+
+
+class ScalarFunction:
+    """A computation of scalars as a function on arrays of one shape, element by element.
+
+    Calling it with arrays (or scalars, which are repeated) returns a tuple of arrays, one a result, all of the common
+    shape. Code that is not elementwise (a loop, a reduction inside) is evaluated once per element by `run`.
+    """
+
+    def __init__(self, computation: Computation, run: Run) -> None:
+        self.computation = computation
+        self.result_types = [leaf.dtype.numpy for leaf in computation.root.shape.leaves()]
+        self._run = run
+        self._order = computation.post_order()
+        self._callees = {i: ScalarFunction(i.called[0], run) for i in self._order if i.opcode in _CALLS}
+        self.is_elementwise = all(map(self._is_elementwise, self._order))
+
+    def _is_elementwise(self, instruction: Instruction) -> bool:
+        if not _is_scalar(instruction.shape):
+            return False
+        opcode = instruction.opcode
+        if opcode in _PASSING:
+            operand = instruction.operands[0].shape
+            return _is_scalar(operand) and operand.dtype is instruction.shape.dtype
+        if opcode in _CALLS:
+            return self._callees[instruction].is_elementwise
+        known = instruction.operator.elementwise and instruction.operator.evaluate is not None
+        return known or opcode in _STRUCTURE or opcode == "parameter"
+
+    def __call__(self, *values: Any) -> tuple[Array, ...]:
+        shape = np.broadcast_shapes(*(np.shape(value) for value in values))
+        if not self.is_elementwise:
+            return self._one_by_one(shape, values)
+        result = self._evaluate(values)
+        parts = result if self.computation.root.shape.is_tuple else (result,)
+        return tuple(np.broadcast_to(part, shape) for part in parts)
+
+    def _evaluate(self, values: Sequence[Any]) -> Any:
+        known: dict[Instruction, Any] = {}
+        for instruction in self._order:
+            operands = [known[o] for o in instruction.operands]
+            opcode = instruction.opcode
+            if opcode == "parameter":
+                known[instruction] = values[instruction.attributes["parameter_number"]]
+            elif opcode in _STRUCTURE:
+                known[instruction] = _STRUCTURE[opcode](instruction, *operands)
+            elif opcode in _PASSING:
+                known[instruction] = operands[0]
+            elif opcode in _CALLS:
+                known[instruction] = self._callees[instruction]._evaluate(operands)
+            else:
+                evaluate = instruction.operator.evaluate
+                assert evaluate is not None
+                known[instruction] = evaluate(instruction, *operands)
+        return known[self.computation.root]
+
+    def _one_by_one(self, shape: tuple[int, ...], values: Sequence[Any]) -> tuple[Array, ...]:
+        columns = [np.broadcast_to(value, shape).reshape(-1) for value in values]
+        results = [np.empty(shape, dtype) for dtype in self.result_types]
+        flat = [result.reshape(-1) for result in results]
+        for place in range(int(np.prod(shape))):
+            result = self._run(self.computation, *(np.asarray(column[place]) for column in columns))
+            parts = result if self.computation.root.shape.is_tuple else (result,)
+            for column, part in zip(flat, parts, strict=True):
+                column[place] = part
+        return tuple(results)
+
+
+def _is_scalar(shape: Shape) -> bool:
+    return not shape.dims and (shape.is_array or (shape.is_tuple and all(map(_is_scalar, shape.elements))))
+
+
+# Folding
+
+
+SEQUENTIAL_LIMIT = 512
+"""Folds up to this many elements go in order, as a plain loop would; longer ones as a balanced tree, which HLO allows
+(the combiner is promised to be associative) and which takes logarithmically many array operations."""
+
+
+def reduce_arrays(computation: Computation, run: Run, arrays: Sequence[Array], inits: Sequence[Any],
+                  axes: Sequence[int]) -> tuple[Array, ...]:
+    """Fold `axes` (of all arrays alike) with a combiner (accumulators..., values...); each init takes part once."""
+    axes = tuple(axes)
+    if len(arrays) == 1:
+        plain = plain_operation(computation, from_numpy(arrays[0].dtype))
+        if plain is not None:
+            return (_reduce_plain(plain, arrays[0], inits[0], axes),)
+    function = ScalarFunction(computation, run)
+    fronted = [np.moveaxis(x, axes, range(len(axes))) for x in arrays]
+    rows = [x.reshape(-1, *x.shape[len(axes):]) if x.size else np.empty((0, *x.shape[len(axes):]), x.dtype)
+            for x in fronted]
+    slab = rows[0].shape[1:]
+    start = tuple(np.broadcast_to(np.asarray(init).astype(dtype), slab)
+                  for init, dtype in zip(inits, function.result_types, strict=True))
+    return _fold_rows(function, rows, start)
+
+
+def _reduce_plain(plain: PlainOperation, x: Array, init: Any, axes: tuple[int, ...]) -> Array:
+    # numpy casts in small blocks when it knows the wide type, so wide copies of big arrays are only made for
+    # types that its reductions do not know
+    source = x if x.dtype.kind in "fciub" else plain.widen(x)
+    start = np.asarray(init).astype(plain.wide)[()]
+    accumulate = None if plain.wide == np.bool_ else plain.wide
+    return plain.narrow(plain.ufunc.reduce(source, axis=axes, dtype=accumulate, initial=start))
+
+
+def _fold_rows(function: ScalarFunction, rows: Sequence[Array], start: tuple[Array, ...]) -> tuple[Array, ...]:
+    count = len(rows[0])
+    if count > SEQUENTIAL_LIMIT:
+        rows = [x.astype(dtype, copy=False) for x, dtype in zip(rows, function.result_types, strict=True)]
+        while len(rows[0]) > 1:
+            half = len(rows[0]) // 2
+            pairs = function(*(x[0:2 * half:2] for x in rows), *(x[1:2 * half:2] for x in rows))
+            rows = [np.concatenate([pair, x[2 * half:]]) for pair, x in zip(pairs, rows, strict=True)]
+        count = 1
+    for place in range(count):
+        start = function(*start, *(x[place] for x in rows))
+    return start
+
+
+def scatter_into(computation: Computation, run: Run, targets: Sequence[Array], places: Array,
+                 updates: Sequence[Array]) -> None:
+    """targets[places] = combiner(targets[places], updates), duplicates one after another in their order; in place.
+
+    targets: flat, writable, one an operand. places: flat indices; updates: flat, as long as places.
+    """
+    if returned_parameter(computation) == 1 and len(targets) == 1:
+        targets[0][places] = updates[0]
+        return
+    if len(targets) == 1:
+        plain = plain_operation(computation, from_numpy(targets[0].dtype))
+        if plain is not None:
+            _scatter_plain(plain, targets[0], places, updates[0])
+            return
+    function = ScalarFunction(computation, run)
+    order = np.argsort(places, kind="stable")
+    for chosen in _rounds(places[order], order):
+        at = places[chosen]
+        results = function(*(target[at] for target in targets), *(update[chosen] for update in updates))
+        for target, result in zip(targets, results, strict=True):
+            target[at] = result
+
+
+def _scatter_plain(plain: PlainOperation, target: Array, places: Array, updates: Array) -> None:
+    if plain.wide == target.dtype:
+        plain.ufunc.at(target, places, updates)
+        return
+    touched = np.unique(places)
+    sums = plain.widen(target[touched])
+    plain.ufunc.at(sums, np.searchsorted(touched, places), plain.widen(updates))
+    target[touched] = plain.narrow(sums)
+
+
+def _rounds(places: Array, order: Array) -> list[Array]:
+    """Cut sorted places into rounds without duplicates: the n-th update of a place is in round n."""
+    if not len(places):
+        return []
+    first = np.flatnonzero(np.concatenate([[True], places[1:] != places[:-1]]))
+    lengths = np.diff(np.append(first, len(places)))
+    occurrence = np.arange(len(places)) - np.repeat(first, lengths)
+    by_round = np.argsort(occurrence, kind="stable")
+    return np.split(order[by_round], np.cumsum(np.bincount(occurrence))[:-1])
+
+
+# Sorting
+
+
+def total_order_key(x: Array) -> Array:
+    """Integers that compare as the floats do in total order: -NaN < -inf < ... < -0 < +0 < ... < inf < NaN.
+
+    Values of other types come back as they are, in a type that numpy sorts.
+    """
+    dtype = from_numpy(x.dtype)
+    x = np.ascontiguousarray(x.astype(wide_numpy(dtype, exact=True), copy=False)).reshape(x.shape)
+    if not dtype.is_float:
+        return x
+    bits: Array = x.view(np.int32 if x.dtype.itemsize == 4 else np.int64)
+    # negative floats count downwards: flip all but the sign bit
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+
+
+def sort_permutation(computation: Computation, run: Run, arrays: Sequence[Array]) -> Array:
+    """The stable order of the last axis by a comparator (a0, b0, a1, b1, ...) -> pred, as indices."""
+    simple = _simple_order(computation, arrays)
+    if simple is not None:
+        return simple
+    function = ScalarFunction(computation, run)
+
+    def less(left: Sequence[Array], right: Sequence[Array]) -> Array:
+        return function(*(x for pair in zip(left, right, strict=True) for x in pair))[0]
+
+    return _merge_exchange(less, arrays)
+
+
+def _simple_order(computation: Computation, arrays: Sequence[Array]) -> Array | None:
+    """The order if the comparator compares parameters 2k and 2k+1 for less or greater, else None."""
+    root = computation.root
+    if root.opcode != "compare" or any(o.opcode != "parameter" for o in root.operands):
+        return None
+    left, right = (int(o.attributes["parameter_number"]) for o in root.operands)
+    direction = root.attribute("direction")
+    if left // 2 != right // 2 or left == right or direction not in ("LT", "GT"):
+        return None
+    key = arrays[left // 2]
+    dtype = from_numpy(key.dtype)
+    if dtype.is_complex:
+        return None
+    total = root.attribute("type") == "TOTALORDER"
+    key = total_order_key(key) if total else key.astype(wide_numpy(dtype, exact=True), copy=False)
+    ascending = (direction == "LT") == (left < right)
+    if not ascending:
+        key = -key if key.dtype.kind == "f" else np.invert(key)
+    return np.argsort(key, axis=-1, kind="stable")
+
+
+def _merge_exchange(less: Callable[[Sequence[Array], Sequence[Array]], Array], arrays: Sequence[Array]) -> Array:
+    """Sort the last axis by a network of compare-exchanges, each step on whole arrays; ties keep their order.
+
+    Merge exchange: Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M; any length, about log2(n)^2 / 2 steps.
+    A comparator that is no strict weak order leaves some order, as it does everywhere.
+    """
+    count = arrays[0].shape[-1]
+    order = np.broadcast_to(np.arange(count), arrays[0].shape).copy()
+    columns = [*(x.copy() for x in arrays), order]
+    for low, distance in _network(count):
+        high = low + distance
+        left, right = [c[..., low] for c in columns], [c[..., high] for c in columns]
+        before, after = less(left[:-1], right[:-1]), less(right[:-1], left[:-1])
+        swap = np.where(before == after, right[-1] < left[-1], after)
+        for column, a, b in zip(columns, left, right, strict=True):
+            column[..., low] = np.where(swap, b, a)
+            column[..., high] = np.where(swap, a, b)
+    return columns[-1]
+
+
+def _network(count: int) -> list[tuple[Array, int]]:
+    """Steps of the merge exchange network: places to compare with the one `distance` further."""
+    steps: list[tuple[Array, int]] = []
+    if count < 2:
+        return steps
+    top = 1 << ((count - 1).bit_length() - 1)
+    p = top
+    while p:
+        q, rest, distance = top, 0, p
+        while True:
+            places = np.arange(count - distance)
+            chosen = places[(places & p) == rest]
+            if len(chosen):
+                steps.append((chosen, distance))
+            if q == p:
+                break
+            distance, q, rest = q - p, q >> 1, p
+        p >>= 1
+    return steps
