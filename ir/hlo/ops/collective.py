@@ -1,5 +1,18 @@
-"""Collectives and transfers. With one replica and one partition each has a plain meaning; more are an error of the driver."""
+"""Collectives and transfers, with one replica and one partition.
 
+Then each has a plain meaning: what is gathered or reduced over one device is the operand itself. Where shapes say that
+more devices take part, evaluation refuses (NXC0301), as it does where data would have to come from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nxcc.ir.diagnostics import UNSUPPORTED_MODULE, CompileError
+from nxcc.ir.dtypes import U32
 from nxcc.ir.hlo.attributes import (
     CHANNEL_ID,
     CONSTRAIN_LAYOUT,
@@ -13,30 +26,259 @@ from nxcc.ir.hlo.attributes import (
     REPLICA_GROUPS,
     SOURCE_TARGET_PAIRS,
     USE_GLOBAL_DEVICE_IDS,
+    ReplicaGroups,
 )
-from nxcc.ir.hlo.operator import operator
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.operator import ShapeError, operator
+from nxcc.ir.hlo.ops.checks import (
+    compatible,
+    need,
+    need_arrays,
+    need_called,
+    need_combiner,
+    need_compatible,
+    need_dimension,
+    need_integer,
+)
+from nxcc.ir.hlo.ops.control import check_start, started
+from nxcc.ir.literals import Array
+from nxcc.ir.shapes import TOKEN_SHAPE, Shape, array, tuple_of
 
 _GROUPED = (CHANNEL_ID, REPLICA_GROUPS, CONSTRAIN_LAYOUT)
 _REDUCING = (*_GROUPED, USE_GLOBAL_DEVICE_IDS)
 _GATHERING = (*_GROUPED, DIMENSIONS, USE_GLOBAL_DEVICE_IDS)
-operator("all-reduce", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True)
-operator("all-reduce-start", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True)
-operator("all-reduce-done", 1)
-operator("all-gather", (1, None), attributes=_GATHERING)
-operator("all-gather-start", (1, None), attributes=_GATHERING)
-operator("all-gather-done", 1)
-operator("all-to-all", (1, None), attributes=(*_GROUPED, OPTIONAL_DIMENSIONS))
-operator("reduce-scatter", (1, None), attributes=_GATHERING, called=("to_apply",), calls_back=True)
-operator("collective-broadcast", (1, None), attributes=(*_GROUPED, HAS_DYNAMIC_ROOT))
-operator("collective-permute", (1, None), attributes=(CHANNEL_ID, SOURCE_TARGET_PAIRS))
-operator("collective-permute-start", (1, None), attributes=(CHANNEL_ID, SOURCE_TARGET_PAIRS))
-operator("collective-permute-done", 1)
-operator("ragged-all-to-all", 6, attributes=_GROUPED)
-operator("partition-id", 0)
-operator("replica-id", 0)
-operator("send", 2, attributes=(CHANNEL_ID, IS_HOST_TRANSFER), side_effect=True)
-operator("send-done", 1, attributes=(CHANNEL_ID, IS_HOST_TRANSFER), side_effect=True)
-operator("recv", 1, attributes=(CHANNEL_ID, IS_HOST_TRANSFER), side_effect=True)
-operator("recv-done", 1, attributes=(CHANNEL_ID, IS_HOST_TRANSFER), side_effect=True)
-operator("infeed", 1, attributes=(INFEED_CONFIG,), side_effect=True)
-operator("outfeed", 2, attributes=(OUTFEED_SHAPE, OUTFEED_CONFIG), side_effect=True)
+_PERMUTING = (CHANNEL_ID, SOURCE_TARGET_PAIRS)
+_TRANSFER = (CHANNEL_ID, IS_HOST_TRANSFER)
+
+
+def group_size(groups: ReplicaGroups) -> int | None:
+    """Devices in a group; None where the groups leave it open (all replicas, or named mesh axes)."""
+    if groups.iota is not None:
+        return groups.iota[1]
+    return len(groups.groups[0]) if groups.groups else None
+
+
+def _joined(shapes: Sequence[Shape]) -> Shape:
+    return shapes[0] if len(shapes) == 1 else tuple_of(*shapes)
+
+
+def _joined_values(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _parts(shape: Shape) -> tuple[Shape, ...]:
+    return shape.elements if shape.is_tuple else (shape,)
+
+
+def _refuse(instruction: Instruction, why: str) -> NoReturn:
+    raise CompileError(UNSUPPORTED_MODULE, f"{instruction.opcode} cannot be evaluated on one device",
+                       instruction.name, str(instruction.location), why)
+
+
+# all-reduce
+
+
+def _all_reduce_shape(*shapes: Shape, called: Sequence[Computation], **_: Any) -> Shape:
+    need_arrays(shapes)
+    need_called(called, 1)
+    for shape in shapes:
+        need_combiner(called[0], (shape,), (array(shape.dtype),))
+    return _joined(shapes)
+
+
+operator("all-reduce", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True, shape=_all_reduce_shape,
+         evaluate=lambda i, *values, run: _joined_values(values))
+operator("all-reduce-start", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True,
+         shape=_all_reduce_shape, evaluate=lambda i, *values, run: _joined_values(values))
+operator("all-reduce-done", 1, shape=lambda x: x, evaluate=lambda i, x: x)
+
+
+# all-gather, reduce-scatter: one dimension grows or shrinks by the size of the group
+
+
+def _check_scaled(instruction: Instruction, smaller: Sequence[Shape], larger: Sequence[Shape]) -> None:
+    """Pairs of shapes that differ only in one dimension, by a factor that is the size of a group."""
+    need(len(smaller) == len(larger), f"{len(smaller)} operands must give as many results")
+    need_arrays((*smaller, *larger))
+    factor = group_size(instruction.attribute("replica_groups"))
+    for small, large in zip(smaller, larger, strict=True):
+        d = need_dimension(instruction.attribute("dimensions"), small.rank)
+        same = (small.dtype is large.dtype and small.rank == large.rank and small.dims[:d] == large.dims[:d]
+                and small.dims[d + 1:] == large.dims[d + 1:])
+        need(same, f"{small} and {large} must agree in type and in all dimensions but {d}")
+        scaled = small.dims[d] * factor == large.dims[d] if factor else large.dims[d] % max(small.dims[d], 1) == 0
+        need(scaled, f"dimension {d} of {large} must be that of {small} times the size of a group")
+
+
+def _operand_shapes(instruction: Instruction) -> list[Shape]:
+    return [o.shape for o in instruction.operands]
+
+
+def _check_all_gather(instruction: Instruction) -> None:
+    _check_scaled(instruction, _operand_shapes(instruction), _parts(instruction.shape))
+
+
+def _check_all_gather_start(instruction: Instruction) -> None:
+    operands = _operand_shapes(instruction)
+    declared = instruction.shape
+    need(declared.is_tuple and len(declared.elements) >= 2, f"result must be (operands, results), it is {declared}")
+    check_start(instruction, _joined(operands), declared.elements[1])
+    _check_scaled(instruction, operands, _parts(declared.elements[1]))
+
+
+def _check_reduce_scatter(instruction: Instruction) -> None:
+    need_called(instruction.called, 1)
+    _check_scaled(instruction, _parts(instruction.shape), _operand_shapes(instruction))
+
+
+def _only_own(instruction: Instruction, values: tuple[Any, ...], results: Shape) -> Any:
+    for value, shape in zip(values, _parts(results), strict=True):
+        if value.shape != shape.dims:
+            _refuse(instruction, f"the result {results} takes the data of several devices")
+    return _joined_values(values)
+
+
+def _all_gather_start(instruction: Instruction, *values: Any) -> Any:
+    result = _only_own(instruction, values, instruction.shape.elements[1])
+    return started(instruction, _joined_values(values), result)
+
+
+def _second(x: Shape) -> Shape:
+    need(x.is_tuple and len(x.elements) >= 2, f"operand must be the tuple of a start, it is {x}")
+    return x.elements[1]
+
+
+operator("all-gather", (1, None), attributes=_GATHERING, check=_check_all_gather,
+         evaluate=lambda i, *values: _only_own(i, values, i.shape))
+operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_gather_start,
+         evaluate=_all_gather_start)
+operator("all-gather-done", 1, shape=_second, evaluate=lambda i, x: x[1])
+operator("reduce-scatter", (1, None), attributes=_GATHERING, called=("to_apply",), calls_back=True,
+         check=_check_reduce_scatter, evaluate=lambda i, *values, run: _only_own(i, values, i.shape))
+
+
+# all-to-all, broadcast, permute
+
+
+def _all_to_all_shape(*shapes: Shape, dimensions: tuple[int, ...], replica_groups: ReplicaGroups, **_: Any) -> Shape:
+    need_arrays(shapes)
+    if not dimensions:
+        for shape in shapes[1:]:
+            need_compatible(shape, shapes[0], "each operand")
+        return tuple_of(*shapes)
+    need(len(shapes) == 1, "all-to-all over a dimension takes one operand")
+    d = need_dimension(dimensions, shapes[0].rank)
+    parts = group_size(replica_groups) or 1
+    need(shapes[0].dims[d] % parts == 0, f"dimension {d} of {shapes[0]} cannot be split in {parts}")
+    return shapes[0]
+
+
+def _all_to_all(instruction: Instruction, *values: Any) -> Any:
+    devices = group_size(instruction.attribute("replica_groups"))
+    if len(values) > 1 or (devices or 1) > 1:
+        _refuse(instruction, f"it exchanges the data of {max(len(values), devices or 1)} devices")
+    return values[0] if instruction.attribute("dimensions") else values
+
+
+def _permuted(instruction: Instruction, values: tuple[Any, ...]) -> Any:
+    """Only data sent from device 0 to itself arrives; a device that receives nothing has zeros."""
+    arrives = (0, 0) in instruction.attribute("source_target_pairs")
+    return _joined_values(values if arrives else tuple(np.zeros_like(value) for value in values))
+
+
+def _check_permute_start(instruction: Instruction) -> None:
+    operands = _joined(_operand_shapes(instruction))
+    check_start(instruction, operands, operands)
+
+
+def _permute_start(instruction: Instruction, *values: Any) -> Any:
+    return started(instruction, _joined_values(values), _permuted(instruction, values))
+
+
+def _ragged_shape(x: Shape, output: Shape, *offsets_and_sizes: Shape, **_: Any) -> Shape:
+    need_arrays((x, output, *offsets_and_sizes))
+    need(x.rank > 0 and x.dtype is output.dtype and x.dims[1:] == output.dims[1:],
+         f"input and output must agree but for their first dimension, they are {x} and {output}")
+    for shape in offsets_and_sizes:
+        need_integer(shape, "offset or size")
+        need(shape.dims == offsets_and_sizes[0].dims, "offsets and sizes must have the same dimensions")
+    return output
+
+
+def _ragged(instruction: Instruction, x: Array, output: Array, input_offsets: Array, send_sizes: Array,
+            output_offsets: Array, recv_sizes: Array) -> Array:
+    if input_offsets.ndim != 1 or (group_size(instruction.attribute("replica_groups")) or 1) > 1:
+        _refuse(instruction, "it exchanges the data of several devices")
+    result = np.array(output)
+    for source, size, target in zip(input_offsets, send_sizes, output_offsets, strict=True):
+        result[int(target):int(target) + int(size)] = x[int(source):int(source) + int(size)]
+    return result
+
+
+operator("all-to-all", (1, None), attributes=(*_GROUPED, OPTIONAL_DIMENSIONS), shape=_all_to_all_shape,
+         evaluate=_all_to_all)
+operator("collective-broadcast", (1, None), attributes=(*_GROUPED, HAS_DYNAMIC_ROOT),
+         shape=lambda *shapes, **_: _joined(shapes), evaluate=lambda i, *values: _joined_values(values))
+operator("collective-permute", (1, None), attributes=_PERMUTING, shape=lambda *shapes, **_: _joined(shapes),
+         evaluate=lambda i, *values: _permuted(i, values))
+operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start,
+         evaluate=_permute_start)
+operator("collective-permute-done", 1, shape=_second, evaluate=lambda i, x: x[1])
+operator("ragged-all-to-all", 6, attributes=_GROUPED, shape=_ragged_shape, evaluate=_ragged)
+operator("partition-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
+operator("replica-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
+
+
+# transfers to and from other devices and the host
+
+
+def _need_token(shape: Shape) -> None:
+    need(shape.is_token, f"the last operand must be a token, it is {shape}")
+
+
+def _send_shape(x: Shape, token: Shape, **_: Any) -> Shape:
+    _need_token(token)
+    return tuple_of(x, array(U32), TOKEN_SHAPE)
+
+
+def _check_recv(instruction: Instruction) -> None:
+    _need_token(instruction.operands[0].shape)
+    elements = instruction.shape.elements
+    fits = len(elements) == 3 and compatible(elements[1], array(U32)) and elements[2].is_token
+    need(fits, f"result must be (data, u32[], token[]), it is {instruction.shape}")
+
+
+def _recv_done_shape(x: Shape, **_: Any) -> Shape:
+    need(x.is_tuple and len(x.elements) == 3, f"operand must be the tuple of a recv, it is {x}")
+    return tuple_of(x.elements[0], TOKEN_SHAPE)
+
+
+def _send_done_shape(x: Shape, **_: Any) -> Shape:
+    need(x.is_tuple and len(x.elements) == 3, f"operand must be the tuple of a send, it is {x}")
+    return TOKEN_SHAPE
+
+
+def _check_infeed(instruction: Instruction) -> None:
+    _need_token(instruction.operands[0].shape)
+    elements = instruction.shape.elements
+    if len(elements) != 2 or not elements[1].is_token:
+        raise ShapeError(f"result must be (data, token[]), it is {instruction.shape}")
+
+
+def _outfeed_shape(x: Shape, token: Shape, **_: Any) -> Shape:
+    _need_token(token)
+    return TOKEN_SHAPE
+
+
+def _no_data(instruction: Instruction, *values: Any) -> NoReturn:
+    _refuse(instruction, "its data comes from outside the module")
+
+
+operator("send", 2, attributes=_TRANSFER, side_effect=True, shape=_send_shape,
+         evaluate=lambda i, x, token: (x, np.zeros((), np.uint32), None))
+operator("send-done", 1, attributes=_TRANSFER, side_effect=True, shape=_send_done_shape, evaluate=lambda i, x: None)
+operator("recv", 1, attributes=_TRANSFER, side_effect=True, check=_check_recv, evaluate=_no_data)
+operator("recv-done", 1, attributes=_TRANSFER, side_effect=True, shape=_recv_done_shape, evaluate=_no_data)
+operator("infeed", 1, attributes=(INFEED_CONFIG,), side_effect=True, check=_check_infeed, evaluate=_no_data)
+operator("outfeed", 2, attributes=(OUTFEED_SHAPE, OUTFEED_CONFIG), side_effect=True, shape=_outfeed_shape,
+         evaluate=lambda i, x, token: None)
