@@ -16,7 +16,7 @@ import numpy as np
 
 from nxcc.ir.diagnostics import INPUT_MISMATCH, LIMIT_EXCEEDED, UNSUPPORTED_MODULE, CompileError
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.ir.shapes import Shape
+from nxcc.ir.shapes import UNBOUNDED, Shape
 
 Array = np.ndarray[Any, Any]
 Value = Any
@@ -192,9 +192,19 @@ def evaluate_instruction(instruction: Instruction, values: Sequence[Value]) -> V
         return _Run(None)._evaluate(step, list(values))
 
 
+def _at_bound(value: Value, shape: Shape) -> Value:
+    """The value with bounded dynamic dimensions, which are computed in their true size, filled up with zeros."""
+    if isinstance(value, tuple):
+        return tuple(_at_bound(part, element) for part, element in zip(value, shape.elements, strict=True))
+    if not shape.dynamic or value is None or UNBOUNDED in shape.dims:
+        return value
+    return np.pad(value, [(0, bound - size) for bound, size in zip(shape.dims, value.shape, strict=True)])
+
+
 def evaluate(module: Module, inputs: Sequence[Value], on_value: Hook | None = None) -> Value:
     """The module's result for these inputs, one value a parameter of the entry, in parameter order.
 
+    A bounded dynamic dimension of the result has the size of its bound, zeros after the data.
     Raises CompileError(NXC0203) if an input has another shape or dtype than its parameter, and as evaluate_computation.
     """
     parameters = module.entry.parameters
@@ -202,4 +212,4 @@ def evaluate(module: Module, inputs: Sequence[Value], on_value: Hook | None = No
         raise CompileError(INPUT_MISMATCH, f"the module takes {len(parameters)} inputs, {len(inputs)} were given")
     for parameter, value in zip(parameters, inputs, strict=True):
         _check_input(parameter, value, parameter.shape)
-    return evaluate_computation(module.entry, inputs, on_value)
+    return _at_bound(evaluate_computation(module.entry, inputs, on_value), module.entry.root.shape)

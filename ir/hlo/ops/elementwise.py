@@ -27,6 +27,7 @@ from nxcc.ir.hlo.attributes import (
 )
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
+from nxcc.ir.hlo.ops.checks import compatible
 from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]
@@ -52,12 +53,15 @@ _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 # Shape rules
 
 def agreeing_dims(name: str, shapes: Sequence[Shape]) -> Shape:
-    """The first shape, dynamic where any is; ShapeError unless all are arrays of the same dimensions."""
+    """The first shape, dynamic where any is; ShapeError unless all are arrays of the same dimensions.
+
+    An unbounded dimension agrees with any size.
+    """
     first = shapes[0]
     for shape in shapes:
         if not shape.is_array:
             raise ShapeError(f"{name} takes arrays, not {shape}")
-        if shape.dims != first.dims:
+        if not compatible(shape.with_dtype(first.dtype), first):
             raise ShapeError(f"{name} takes operands of equal dimensions, not {first} and {shape}")
     dynamic = tuple(sorted(set().union(*(shape.dynamic for shape in shapes))))
     return Shape(first.dtype, first.dims, dynamic=dynamic)

@@ -1,6 +1,349 @@
-"""Custom calls: the targets nxcc knows a meaning for."""
+"""Custom calls: the targets nxcc knows a meaning for, one row each, and those it refuses, each with its reason.
 
+Names and formulas: the vendor's published list of recognised targets and what the frameworks emit; where nothing is
+published (operand order of the backward targets, ties), the rule is ours and follows PyTorch or XLA.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nxcc.ir.diagnostics import UNKNOWN_CUSTOM_CALL, UNSUPPORTED_MODULE, CompileError
+from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.hlo.attributes import CUSTOM_CALL
-from nxcc.ir.hlo.operator import operator
+from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.operator import ShapeError, operator
+from nxcc.ir.hlo.ops.contraction import product
+from nxcc.ir.hlo.ops.control import zeros
+from nxcc.ir.hlo.ops.elementwise import converted
+from nxcc.ir.hlo.ops.reduction import top_k
+from nxcc.ir.shapes import Shape
 
-operator("custom-call", (0, None), attributes=CUSTOM_CALL, called=("called_computations*",), calls_back=True)
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class CustomCall:
+    """What a target means. operands: how many it takes, None for any number; identity: it passes its operands through."""
+
+    target: str
+    operands: int | None
+    evaluate: Callable[..., Any]
+    identity: bool = False
+
+
+def _text(instruction: Instruction) -> str:
+    return instruction.backend_config.decode("utf-8", "replace")
+
+
+def _wrong(instruction: Instruction, why: str) -> CompileError:
+    target = instruction.attribute("custom_call_target")
+    return CompileError(UNSUPPORTED_MODULE, f"custom call {target!r} is not used as its meaning asks", where=instruction.name,
+                        location=str(instruction.location), why=why)
+
+
+def _decimal(instruction: Instruction) -> int:
+    """The whole number that is the target's backend_config, with or without quotes."""
+    text = _text(instruction).strip().strip('"')
+    if not text.lstrip("-").isdecimal():
+        raise _wrong(instruction, f"its backend_config must be a decimal number, it is {_text(instruction)!r}")
+    return int(text)
+
+
+def _axis(instruction: Instruction) -> int:
+    rank, axis = instruction.operands[0].shape.rank, _decimal(instruction)
+    if not -rank <= axis < rank:
+        raise _wrong(instruction, f"axis {axis} is not one of {instruction.operands[0].shape}")
+    return axis % rank
+
+
+# Activations: computed in f64, rounded once
+
+_SQRT_HALF = math.sqrt(0.5)
+
+
+def _normal_cdf(x: Array) -> Array:
+    from scipy import special
+    return np.asarray(0.5 * (1 + special.erf(x * _SQRT_HALF)))
+
+
+def _erf(x: Array) -> Any:
+    from scipy import special
+    return special.erf(x)
+
+
+def _sigmoid(x: Array) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def _gelu(x: Array) -> Any:
+    return x * _normal_cdf(x)
+
+
+def _gelu_tanh(x: Array) -> Any:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _gelu_backward(gradient: Array, x: Array) -> Any:
+    return gradient * (_normal_cdf(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
+
+
+def _silu(x: Array) -> Any:
+    return x * _sigmoid(x)
+
+
+def _silu_backward(gradient: Array, x: Array) -> Any:
+    sigmoid = _sigmoid(x)
+    return gradient * sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _softplus(x: Array) -> Any:
+    return np.logaddexp(x, 0.0)
+
+
+def _activation(target: str, operands: int, function: Callable[..., Any]) -> CustomCall:
+    def evaluate(instruction: Instruction, *values: Array) -> Array:
+        result = function(*(value.astype(np.float64) for value in values))
+        return converted(np.asarray(result), instruction.shape.dtype)
+    return CustomCall(target, operands, evaluate)
+
+
+# Normalisation and softmax, along the axis that backend_config names
+
+def _softmax(instruction: Instruction, x: Array) -> Array:
+    axis, wide = _axis(instruction), x.astype(np.float64)
+    grown = np.exp(wide - wide.max(axis, keepdims=True, initial=-np.inf))
+    return converted(grown / grown.sum(axis, keepdims=True), instruction.shape.dtype)
+
+
+def _softmax_backward(instruction: Instruction, gradient: Array, y: Array) -> Array:
+    wide, result = gradient.astype(np.float64), y.astype(np.float64)
+    return converted(result * (wide - (wide * result).sum(_axis(instruction), keepdims=True)), instruction.shape.dtype)
+
+
+def _rms_norm(instruction: Instruction, x: Array, weight: Array, epsilon: Array) -> Array:
+    """x * rsqrt(mean(x^2) + epsilon) * weight; weight lies along the axis."""
+    axis, wide = _axis(instruction), x.astype(np.float64)
+    along = weight.astype(np.float64).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    scaled = wide / np.sqrt((wide * wide).mean(axis, keepdims=True) + float(epsilon.reshape(-1)[0]))
+    return converted(scaled * along, instruction.shape.dtype)
+
+
+# Selection
+
+def _arg(find: Callable[..., Any]) -> Callable[..., Array]:
+    def evaluate(instruction: Instruction, x: Array) -> Array:
+        """Ties by lowest index; the first NaN wins."""
+        wide = x.astype(np.float64) if x.dtype.kind not in "iu" else x
+        return np.asarray(find(wide, _axis(instruction))).astype(instruction.shape.dtype.numpy)
+    return evaluate
+
+
+def _neuron_top_k(instruction: Instruction, x: Array) -> Any:
+    values, indices = top_k(x, _decimal(instruction), largest=True)
+    return values, indices.astype(instruction.shape.elements[1].dtype.numpy)
+
+
+def _xla_top_k(instruction: Instruction, x: Array) -> Any:
+    """The k largest of the last axis; k stands in the result shape."""
+    values, indices = instruction.shape.elements
+    found = top_k(x, values.dims[-1], largest=True)
+    return found[0], found[1].astype(indices.dtype.numpy)
+
+
+# Matrix products and factorisations
+
+def _int_matmult(instruction: Instruction, lhs: Array, rhs: Array) -> Array:
+    if instruction.backend_config or lhs.ndim != 2 or rhs.ndim != 2:
+        raise _wrong(instruction, "only the form without backend_config and with two matrices is known")
+    return product(lhs, rhs, instruction.shape.dtype)
+
+
+def _qr(instruction: Instruction, x: Array) -> Any:
+    """Householder form as LAPACK geqrf: R on and above the diagonal, reflectors below, and their factors."""
+    packed, factors = np.linalg.qr(x.astype(np.float64), mode="raw")
+    parts = (packed.swapaxes(-1, -2), factors)
+    return tuple(part.astype(shape.dtype.numpy) for part, shape in zip(parts, instruction.shape.elements, strict=True))
+
+
+def _householder_product(instruction: Instruction, packed: Array, factors: Array) -> Array:
+    """Q = H0 H1 ..., with Hi = I - factor_i v v^T, v = 1 at i and the packed column below; the first columns of it."""
+    rows, columns = packed.shape[-2:]
+    result = np.broadcast_to(np.eye(rows, columns), packed.shape).copy()
+    for i in reversed(range(factors.shape[-1])):
+        vector = np.where(np.arange(rows) > i, packed[..., :, i].astype(np.float64), np.arange(rows) == i)
+        along = np.matmul(vector[..., None, :], result)
+        result -= factors[..., i, None, None].astype(np.float64) * vector[..., :, None] * along
+    return result.astype(instruction.shape.dtype.numpy)
+
+
+# Images, NHWC; backend_config holds two digits: align_corners, half_pixel_centers
+
+def _resize_flags(instruction: Instruction) -> tuple[bool, bool]:
+    digits = _text(instruction).replace('"', "").replace("\\", "").strip()
+    if len(digits) != 2 or set(digits) - {"0", "1"}:
+        raise _wrong(instruction, f"its backend_config must be two digits 0 or 1, it is {_text(instruction)!r}")
+    return digits[0] == "1", digits[1] == "1"
+
+
+def _scale(source: int, target: int, align_corners: bool) -> np.float32:
+    if align_corners and target > 1:
+        return np.float32((source - 1) / (target - 1))
+    return np.float32(source / target)
+
+
+def _nearest(source: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
+    """Source index of each target index, as TensorFlow computes it in f32."""
+    place = (np.arange(target, dtype=np.float32) + np.float32(0.5 if half_pixel else 0)) * _scale(source, target, align_corners)
+    whole = np.floor(place + np.float32(0.5)) if align_corners else np.floor(place)
+    return np.minimum(whole.astype(np.int64), source - 1)
+
+
+def _resize_nearest(instruction: Instruction, x: Array) -> Array:
+    flags, dims = _resize_flags(instruction), instruction.shape.dims
+    rows, columns = (_nearest(x.shape[axis], dims[axis], *flags) for axis in (1, 2))
+    return x[:, rows[:, None], columns]
+
+
+def _resize_nearest_grad(instruction: Instruction, gradient: Array) -> Array:
+    flags, dims = _resize_flags(instruction), instruction.shape.dims
+    rows, columns = (_nearest(dims[axis], gradient.shape[axis], *flags) for axis in (1, 2))
+    total = np.zeros(dims, np.float64)
+    np.add.at(total, (slice(None), rows[:, None], columns), gradient.astype(np.float64))
+    return converted(total, instruction.shape.dtype)
+
+
+def _blend(x: Array, axis: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
+    """Linear interpolation along one axis; places outside the image take the edge."""
+    source, scale = x.shape[axis], float(_scale(x.shape[axis], target, align_corners))
+    place = (np.arange(target) + 0.5) * scale - 0.5 if half_pixel else np.arange(target) * scale
+    low = np.floor(place)
+    weight = (place - low).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
+    first = np.take(x, np.clip(low, 0, source - 1).astype(np.int64), axis)
+    second = np.take(x, np.clip(np.ceil(place), 0, source - 1).astype(np.int64), axis)
+    return np.asarray(first + (second - first) * weight)
+
+
+def _resize_bilinear(instruction: Instruction, x: Array) -> Array:
+    flags, dims = _resize_flags(instruction), instruction.shape.dims
+    across = _blend(_blend(x.astype(np.float64), 1, dims[1], *flags), 2, dims[2], *flags)
+    return converted(across, instruction.shape.dtype)
+
+
+# Placement, sharding and markers: on one device they pass their operands through
+
+def _pass(instruction: Instruction, *values: Any) -> Any:
+    if len(values) != 1:
+        return values
+    wants_tuple = instruction.shape.is_tuple and not isinstance(values[0], tuple)
+    return values if wants_tuple else values[0]
+
+
+def _pass_on_one_device(instruction: Instruction, value: Array) -> Array:
+    if instruction.shape != instruction.operands[0].shape:
+        raise _wrong(instruction, f"{instruction.operands[0].shape} and {instruction.shape} differ: more than one partition")
+    return value
+
+
+_PLACEMENT = ("AwsNeuronDevicePrint", "AwsNeuronTransferWithStaticRing", "AwsNeuronLNCShardingConstraint",
+              "AwsNeuronModuleMarkerStart-Forward", "AwsNeuronModuleMarkerStart-Backward", "AwsNeuronModuleMarkerEnd-Forward",
+              "AwsNeuronModuleMarkerEnd-Backward", "NeuronBoundaryMarker-Start", "NeuronBoundaryMarker-End", "Sharding",
+              "ShardBarrierFrom", "ShardBarrierTo", "LayoutConstraint", "annotate_device_placement", "MoveToHost",
+              "MoveToDevice", "PinToDevice", "PinToDeviceSram", "SetBound", "Pin", "Unpin")
+_RESHARDING = ("SPMDFullToShardShape", "SPMDShardToFullShape", "xla.sdy.GlobalToLocalShape", "xla.sdy.LocalToGlobalShape")
+
+_ROWS = (
+    _activation("AwsNeuronErf", 1, _erf),
+    _activation("AwsNeuronSoftplus", 1, _softplus),
+    _activation("AwsNeuronGelu", 1, _gelu),
+    _activation("AwsNeuronGeluApprxTanh", 1, _gelu_tanh),
+    _activation("AwsNeuronGeluBackward", 2, _gelu_backward),
+    _activation("AwsNeuronSilu", 1, _silu),
+    _activation("AwsNeuronSiluBackward", 2, _silu_backward),
+    CustomCall("AwsNeuronSoftmax", 1, _softmax),
+    CustomCall("AwsNeuronSoftmaxBackward", 2, _softmax_backward),
+    CustomCall("AwsNeuronRmsNorm", 3, _rms_norm),
+    CustomCall("AwsNeuronArgMax", 1, _arg(np.argmax)),
+    CustomCall("AwsNeuronArgMin", 1, _arg(np.argmin)),
+    CustomCall("AwsNeuronTopK", 1, _neuron_top_k),
+    CustomCall("TopK", 1, _xla_top_k),
+    CustomCall("AwsNeuronIntMatmult", 2, _int_matmult),
+    CustomCall("Qr", 1, _qr),
+    CustomCall("ProductOfElementaryHouseholderReflectors", 2, _householder_product),
+    CustomCall("ResizeNearest", 1, _resize_nearest),
+    CustomCall("ResizeNearestGrad", 1, _resize_nearest_grad),
+    CustomCall("ResizeBilinear", 1, _resize_bilinear),
+    CustomCall("AllocateBuffer", 0, lambda instruction: zeros(instruction.shape)),
+    *(CustomCall(target, None, _pass, identity=True) for target in _PLACEMENT),
+    *(CustomCall(target, 1, _pass_on_one_device, identity=True) for target in _RESHARDING),
+)
+TARGETS: dict[str, CustomCall] = {row.target: row for row in _ROWS}
+
+_HOST_LINEAR_ALGEBRA = "a CPU library routine that jax emits when it lowers for CPU; lower for another platform"
+REFUSED: dict[str, str] = {
+    "AwsNeuronCollectiveMatmul": "its meaning is not published",
+    "AwsNeuronDropoutMaskV1": "its meaning is not published",
+    "AwsNeuronCustomOp": "a C++ custom operator comes as a library for the vendor's own runtime",
+    "AwsNeuronCustomNativeKernel": "a NKI kernel comes in the vendor's own binary form",
+    "QuantizeMX": "MX quantisation needs hardware newer than NeuronCore-v2",
+    "__op$block_scaled_dot": "block-scaled products need hardware newer than NeuronCore-v2",
+    "xla_ffi_python_cpu_callback": "a callback into Python cannot run on the device",
+    "shape_assertion": "the module was exported with symbolic shapes",
+    **{f"lapack_{kind}{name}_ffi": _HOST_LINEAR_ALGEBRA for kind in "sdcz" for name in (
+        "potrf", "geqrf", "syevd", "heevd", "gesdd", "getrf", "trsm", "orgqr", "ungqr", "geev", "gees")},
+}
+"""Targets that are recognised and cannot be compiled, and why."""
+
+
+def _kernel_name(instruction: Instruction) -> str:
+    """The function name that a native kernel's config gives, if it is JSON."""
+    try:
+        config = json.loads(_text(instruction))
+    except ValueError:
+        return ""
+    name = config.get("func_name", config.get("kernel_name", "")) if isinstance(config, dict) else ""
+    return f" (kernel {name})" if isinstance(name, str) and name else ""
+
+
+def known_target(instruction: Instruction) -> CustomCall:
+    """The row of a custom call's target; CompileError(NXC0303) naming the target where it has no meaning to us."""
+    target = instruction.attribute("custom_call_target")
+    row = TARGETS.get(target)
+    if row is None:
+        raise CompileError(UNKNOWN_CUSTOM_CALL, f"custom call target {target!r} cannot be compiled{_kernel_name(instruction)}",
+                           where=instruction.name, location=str(instruction.location),
+                           why=REFUSED.get(target, "no meaning is known for it (neuronx-cc: NCC_EVRF015)"),
+                           remedy="express it with HLO operators")
+    return row
+
+
+def _check(instruction: Instruction) -> None:
+    """Arity of the known targets, and equal shapes where operands pass through; unknown targets are left to the compiler."""
+    row = TARGETS.get(instruction.attribute("custom_call_target"))
+    if row is None:
+        return
+    count = len(instruction.operands)
+    if row.operands is not None and count != row.operands:
+        raise ShapeError(f"custom call {row.target} takes {row.operands} operands, not {count}")
+    given = [(leaf.dtype, leaf.dims) for operand in instruction.operands for leaf in _arrays(operand.shape)]
+    if row.evaluate is _pass and given != [(leaf.dtype, leaf.dims) for leaf in _arrays(instruction.shape)]:
+        raise ShapeError(f"custom call {row.target} returns its operands, not {instruction.shape}")
+
+
+def _arrays(shape: Shape) -> list[Shape]:
+    """The array leaves; a buffer counts as the array that it holds."""
+    return list(shape.elements) if shape.dtype is BUFFER else list(shape.leaves())
+
+
+def _custom_call(instruction: Instruction, *values: Any) -> Any:
+    return known_target(instruction).evaluate(instruction, *values)
+
+
+operator("custom-call", (0, None), attributes=CUSTOM_CALL, called=("called_computations*",), check=_check,
+         evaluate=_custom_call)

@@ -1,8 +1,196 @@
-"""Random numbers: the counter-based generators bit for bit, and the stateful ones of old modules."""
+"""Random numbers: the counter-based generators bit for bit, and the stateful ones of old modules.
 
+Threefry-2x32 and Philox-4x32 follow Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); how XLA forms
+counters and orders words is in the HLO semantics notes, section 10. The stateful `rng` and `rng-get-and-update-state` differ
+from run to run in XLA; here they are seeded by the instruction's name, so that a module gives the same answer every time.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+
+from nxcc.ir import dtypes
 from nxcc.ir.hlo.attributes import DELTA, DISTRIBUTION, RNG_ALGORITHM
-from nxcc.ir.hlo.operator import operator
+from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.operator import ShapeError, operator
+from nxcc.ir.hlo.ops.elementwise import converted
+from nxcc.ir.shapes import Shape, array
 
-operator("rng", (0, None), attributes=(DISTRIBUTION,), side_effect=True)
-operator("rng-bit-generator", 1, attributes=(RNG_ALGORITHM,))
-operator("rng-get-and-update-state", 0, attributes=(DELTA,), side_effect=True)
+Array = np.ndarray[Any, Any]
+
+_WORD = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+# Threefry-2x32, 20 rounds
+_PARITY = np.uint32(0x1BD11BDA)
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def _rotated(x: Array, places: int) -> Array:
+    return np.asarray((x << np.uint32(places)) | (x >> np.uint32(32 - places)))
+
+
+def threefry(key: tuple[int, int], low: Array, high: Array) -> tuple[Array, Array]:
+    """Encrypt counters (low, high words, u32) with a two-word key; returns both output words."""
+    with np.errstate(over="ignore"):
+        first, second = np.uint32(key[0]), np.uint32(key[1])
+        keys = (first, second, _PARITY ^ first ^ second)
+        x0, x1 = low + keys[0], high + keys[1]
+        for group in range(5):
+            for places in _ROTATIONS[group % 2]:
+                x0 = x0 + x1
+                x1 = _rotated(x1, places) ^ x0
+            x0 = x0 + keys[(group + 1) % 3]
+            x1 = x1 + keys[(group + 2) % 3] + np.uint32(group + 1)
+    return x0, x1
+
+
+# Philox-4x32, 10 rounds
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_BUMPS = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(key: tuple[int, int], counter: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+    """Encrypt four-word counters (u64 arrays holding 32-bit words) with a two-word key; returns four output words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ np.uint64(k0), p1 & _WORD, (p0 >> _HALF) ^ c3 ^ np.uint64(k1), p0 & _WORD
+        k0, k1 = (k0 + _BUMPS[0]) & 0xFFFFFFFF, (k1 + _BUMPS[1]) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def _words(value: int) -> tuple[int, int]:
+    return value & 0xFFFFFFFF, value >> 32
+
+
+def _state_words(state: Array) -> list[int]:
+    """The state as u64 numbers; u32 states are joined, low word first."""
+    return [int(word) for word in np.ascontiguousarray(state).view(np.uint64)]
+
+
+def _threefry_words(state: list[int], count: int) -> tuple[Array, list[int]]:
+    """`count` 32-bit words, and the state advanced by the blocks used: {key, counter}."""
+    key, counter = state
+    blocks = -(-count // 2)
+    counters = np.uint64(counter) + np.arange(blocks, dtype=np.uint64)
+    pair = threefry(_words(key), (counters & _WORD).astype(np.uint32), (counters >> _HALF).astype(np.uint32))
+    return np.stack(pair, axis=-1).reshape(-1)[:count], [key, (counter + blocks) & (2**64 - 1)]
+
+
+def _philox_words(state: list[int], count: int) -> tuple[Array, list[int]]:
+    """`count` 32-bit words, and the state advanced by the blocks used: {key, counter low[, counter high]}.
+
+    Without a high half in the state the counter's high half is the key.
+    """
+    key, low = state[:2]
+    high = state[2] if len(state) > 2 else key
+    blocks = -(-count // 4)
+    lows = np.uint64(low) + np.arange(blocks, dtype=np.uint64)
+    highs = np.uint64(high) + (lows < np.uint64(low)).astype(np.uint64)
+    quads = philox(_words(key), (lows & _WORD, lows >> _HALF, highs & _WORD, highs >> _HALF))
+    words = np.stack(quads, axis=-1).reshape(-1)[:count].astype(np.uint32)
+    total = (high << 64) + low + blocks
+    return words, [key, total & (2**64 - 1), (total >> 64) & (2**64 - 1)][:len(state)]
+
+
+_GENERATORS = {"rng_three_fry": _threefry_words, "rng_philox": _philox_words, "rng_default": _philox_words}
+_STATE_BYTES = {"rng_three_fry": (16,), "rng_philox": (16, 24), "rng_default": (16, 24)}
+
+
+def _bits_shape(instruction: Instruction) -> Shape:
+    """The shape of the bits: the second element, or the whole result in the form without a state."""
+    return instruction.shape.elements[1] if instruction.shape.is_tuple else instruction.shape
+
+
+def _check_bit_generator(instruction: Instruction) -> None:
+    state, result = instruction.operands[0].shape, instruction.shape
+    algorithm = instruction.attribute("algorithm")
+    if algorithm not in _GENERATORS:
+        raise ShapeError(f"rng-bit-generator has no algorithm {algorithm}")
+    if not state.dtype.is_unsigned or state.rank != 1 or state.byte_size not in _STATE_BYTES[algorithm]:
+        sizes = " or ".join(map(str, _STATE_BYTES[algorithm]))
+        raise ShapeError(f"rng-bit-generator with {algorithm} takes a state of {sizes} bytes, not {state}")
+    if result.is_tuple and (len(result.elements) != 2 or result.elements[0] != state):
+        raise ShapeError(f"rng-bit-generator returns the state {state} and the bits, not {result}")
+    bits = _bits_shape(instruction)
+    if not bits.dtype.is_integer or bits.dtype.bits < 8:
+        raise ShapeError(f"rng-bit-generator makes integers of 8 to 64 bits, not {bits}")
+
+
+def _bit_generator(instruction: Instruction, state: Array) -> Any:
+    """64-bit results take two words, low word first; narrower ones the low bits of one word each."""
+    shape = _bits_shape(instruction)
+    wide = shape.dtype.bits == 64
+    count = shape.element_count * (2 if wide else 1)
+    words, advanced = _GENERATORS[instruction.attribute("algorithm")](_state_words(state), count)
+    bits = words.view(np.uint64) if wide else words
+    bits = bits.astype(shape.dtype.numpy).reshape(shape.dims)
+    if not instruction.shape.is_tuple:
+        return bits
+    return np.array(advanced, np.uint64).view(state.dtype), bits
+
+
+operator("rng-bit-generator", 1, attributes=(RNG_ALGORITHM,), check=_check_bit_generator, evaluate=_bit_generator)
+
+
+# The stateful generators
+
+def _generator(instruction: Instruction) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(zlib.crc32(instruction.name.encode())))
+
+
+def _uniform(instruction: Instruction, low: Array, high: Array) -> Array:
+    shape, source = instruction.shape, _generator(instruction)
+    if shape.dtype is dtypes.PRED:
+        return source.integers(0, 2, shape.dims).astype(np.bool_)
+    if shape.dtype.is_integer:
+        return np.asarray(source.integers(int(low), max(int(high), int(low) + 1), shape.dims)).astype(shape.dtype.numpy)
+    place = source.random(shape.dims)
+    return converted(np.asarray(float(low) + place * (float(high) - float(low))), shape.dtype)
+
+
+def _normal(instruction: Instruction, mean: Array, deviation: Array) -> Array:
+    drawn = _generator(instruction).standard_normal(instruction.shape.dims)
+    return converted(np.asarray(float(mean) + drawn * float(deviation)), instruction.shape.dtype)
+
+
+_DISTRIBUTIONS = {"rng_uniform": _uniform, "rng_normal": _normal}
+
+
+def _check_rng(instruction: Instruction) -> None:
+    distribution = instruction.attribute("distribution")
+    if distribution not in _DISTRIBUTIONS:
+        raise ShapeError(f"rng has no distribution {distribution}")
+    if len(instruction.operands) != 2 or any(operand.shape.rank for operand in instruction.operands):
+        raise ShapeError("rng takes two scalars: the bounds, or mean and deviation")
+    if not instruction.shape.is_array or (distribution == "rng_normal" and not instruction.shape.dtype.is_float):
+        raise ShapeError(f"rng with {distribution} cannot make {instruction.shape}")
+
+
+def _rng(instruction: Instruction, first: Array, second: Array) -> Array:
+    return _DISTRIBUTIONS[instruction.attribute("distribution")](instruction, first, second)
+
+
+operator("rng", (0, None), attributes=(DISTRIBUTION,), side_effect=True, check=_check_rng, evaluate=_rng)
+
+_FIRST_STATE = 0x7012395
+"""Low word of the generator state before anything was drawn; arbitrary."""
+
+
+def _state_shape(delta: int) -> Shape:
+    return array(dtypes.U64, 2)
+
+
+def _get_and_update_state(instruction: Instruction) -> Array:
+    """The state before the update. Each instruction has its own, as if it ran alone."""
+    return np.array([_FIRST_STATE, zlib.crc32(instruction.name.encode())], np.uint64)[:math.prod(instruction.shape.dims)]
+
+
+operator("rng-get-and-update-state", 0, attributes=(DELTA,), side_effect=True, shape=_state_shape,
+         evaluate=_get_and_update_state)
