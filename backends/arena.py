@@ -1,0 +1,73 @@
+"""The HBM arena: one address space for inputs, weights, constants, outputs and scratch values."""
+
+from __future__ import annotations
+
+import bisect
+
+from nxcc.backends.tile.program import ARGUMENT_UNIT
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+
+
+class Buffer:
+    """A block of the arena. references: values that live in it; pinned blocks are never given back.
+
+    mutable: a region may write its result over the old content once nobody else reads it. loans: references whose holders
+    allow that, such as the loop that owns a carried value.
+    """
+
+    __slots__ = ("address", "size", "references", "pinned", "mutable", "loans")
+
+    def __init__(self, address: int, size: int, pinned: bool, mutable: bool) -> None:
+        self.address = address
+        self.size = size
+        self.references = 0
+        self.pinned = pinned
+        self.mutable = mutable
+        self.loans = 0
+
+
+class Arena:
+    """First-fit allocator over a growing range; neighbours that are free are joined."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.end = 0
+        self._free: list[tuple[int, int]] = []
+
+    def allocate(self, size: int, *, pinned: bool = False, mutable: bool = True) -> Buffer:
+        """A block of at least `size` bytes, aligned to ARGUMENT_UNIT; CompileError(NXC0302) beyond the device's memory."""
+        rounded = max(ARGUMENT_UNIT, -(-size // ARGUMENT_UNIT) * ARGUMENT_UNIT)
+        for index, (start, length) in enumerate(self._free):
+            if length >= rounded:
+                if length == rounded:
+                    del self._free[index]
+                else:
+                    self._free[index] = (start + rounded, length - rounded)
+                return Buffer(start, rounded, pinned, mutable)
+        start = self.end
+        if self._free and sum(self._free[-1]) == self.end:
+            start = self._free.pop()[0]
+        self.end = start + rounded
+        if self.end > self.limit:
+            raise CompileError(OUT_OF_MEMORY, f"the module needs more than the {self.limit} bytes of device memory a core has",
+                               remedy="use a smaller batch, a narrower dtype (--auto-cast all) or shard the model")
+        return Buffer(start, rounded, pinned, mutable)
+
+    def retain(self, buffer: Buffer) -> None:
+        buffer.references += 1
+
+    def release(self, buffer: Buffer) -> None:
+        """Drop one reference; the block is free when none is left."""
+        buffer.references -= 1
+        if buffer.references == 0 and not buffer.pinned:
+            self._give_back(buffer.address, buffer.size)
+
+    def _give_back(self, start: int, size: int) -> None:
+        index = bisect.bisect(self._free, (start, 0))
+        if index < len(self._free) and start + size == self._free[index][0]:
+            size += self._free.pop(index)[1]
+        if index and sum(self._free[index - 1]) == start:
+            start, before = self._free.pop(index - 1)
+            size += before
+            index -= 1
+        self._free.insert(index, (start, size))

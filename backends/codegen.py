@@ -1,0 +1,490 @@
+"""From HLO modules that the device can run to a machine program and the map of device memory.
+
+Each instruction becomes a region: its rule writes a tile program once per structure (operator, attributes, shapes, dtypes,
+strides), equal regions share it and are relocated by argument registers. What only moves data by strides becomes a view and
+costs nothing; tuples, calls and fusions dissolve; while and conditional become loops and branches of the main streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nxcc.backends.arena import Arena, Buffer
+from nxcc.backends.assembly import AssembledFunction, assemble
+from nxcc.backends.isa.program import Function, Memory, Program
+from nxcc.backends.lowering.registry import rules
+from nxcc.backends.lowering.views import as_view, copy_view
+from nxcc.backends.mainstream import MainStreams
+from nxcc.backends.target import Target
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr
+from nxcc.backends.tile.program import ARGUMENT_UNIT, View, contiguous
+from nxcc.ir.diagnostics import UNSUPPORTED, CompileError
+from nxcc.ir.dtypes import DType
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.literals import Literal
+from nxcc.ir.shapes import Shape
+
+MAX_ARGUMENTS = 24
+"""Regions with more operands and results than this get fixed addresses and are not shared; registers hold the rest."""
+
+
+SMALL_CONSTANT_BYTES = 4096
+"""Constants up to this size are compared by content, so that equal ones share memory and code; larger ones by identity."""
+
+
+@dataclass(frozen=True)
+class DeviceNode:
+    """A module that runs on the device. inputs, outputs: value names of its entry parameters and flattened result leaves."""
+
+    name: str
+    module: Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A named value's place in the arena; address and size in bytes."""
+
+    name: str
+    dtype: DType
+    dims: tuple[int, ...]
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class DebugEntry:
+    """What an instruction range belongs to: HLO instruction, framework name, source line."""
+
+    name: str
+    op_name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class RegionReport:
+    """One call of a region: the HLO instruction, its opcode, and the function that runs it."""
+
+    instruction: str
+    opcode: str
+    function: str
+
+
+@dataclass
+class DeviceCode:
+    """program: one entry a node. constants: what the loader writes into the arena before the first run."""
+
+    program: Program
+    bindings: dict[str, Binding]
+    constants: list[tuple[Binding, Literal]]
+    debug: list[DebugEntry]
+    regions: list[RegionReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An array value: a view and the buffer it lies in."""
+
+    view: View
+    buffer: Buffer
+
+
+Value = Any
+"""Located, or a tuple of values; None for tokens."""
+
+
+def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
+             aliases: Mapping[str, str] | None = None) -> DeviceCode:
+    """Machine code of the nodes over one arena.
+
+    values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
+    Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice.
+    """
+    generator = _Generator(target, optlevel)
+    generator.bind(nodes, values, aliases or {})
+    for node in nodes:
+        generator.node(node)
+    return generator.finish()
+
+
+def leaves(value: Value) -> list[Located]:
+    """Array leaves of a value, depth first; tokens left out."""
+    if isinstance(value, Located):
+        return [value]
+    if value is None:
+        return []
+    return [leaf for element in value for leaf in leaves(element)]
+
+
+class _Generator:
+    def __init__(self, target: Target, optlevel: int) -> None:
+        self.target = target
+        self.optlevel = optlevel
+        self.arena = Arena(target.hbm.bytes)
+        self.main = MainStreams()
+        self.functions: list[Function] = []
+        self.entries: list[Function] = []
+        self.bindings: dict[str, Binding] = {}
+        self.external: dict[str, Located] = {}
+        self.constants: list[tuple[Binding, Literal]] = []
+        self.debug: list[DebugEntry] = []
+        self.regions: list[RegionReport] = []
+        self.sbuf_bytes = 0
+        self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
+        self._constants: dict[Any, Located] = {}
+
+    # ---- borders ------------------------------------------------------------------------------------------------
+
+    def bind(self, nodes: Sequence[DeviceNode], values: Mapping[str, Shape], aliases: Mapping[str, str]) -> None:
+        """Give every named value its place; an aliased output takes its input's."""
+        produced = {name for node in nodes for name in node.outputs}
+        donated = set(aliases.values())
+        for name, shape in values.items():
+            if name in aliases:
+                continue
+            located = self._allocate(shape.dtype, shape.dims, pinned=True, mutable=name in produced or name in donated)
+            self._name(name, located)
+        for output, source in aliases.items():
+            if output in values:
+                self._name(output, self.external[source])
+
+    def _name(self, name: str, located: Located) -> None:
+        self.external[name] = located
+        view = located.view
+        self.bindings[name] = Binding(name, view.dtype, view.sizes, located.buffer.address,
+                                      view.elements * view.dtype.byte_size)
+
+    def _allocate(self, dtype: DType, dims: Sequence[int], *, pinned: bool = False, mutable: bool = True) -> Located:
+        size = dtype.byte_size
+        dims_ = contiguous(dims, size)
+        total = size
+        for extent in dims:
+            total *= extent
+        buffer = self.arena.allocate(total, pinned=pinned, mutable=mutable)
+        return Located(View(Memory.HBM, dtype, Expr(buffer.address), dims_), buffer)
+
+    def node(self, node: DeviceNode) -> None:
+        self.main = MainStreams()
+        arguments = []
+        for name, parameter in zip(node.inputs, node.module.entry.parameters, strict=True):
+            located = self.external[name]
+            arguments.append(located)
+            assert located.view.dtype is parameter.shape.dtype, f"{name}: {located.view.dtype} for {parameter.shape}"
+        root = self.computation(node.module.entry, arguments)
+        targets = [self.external[name] for name in node.outputs]
+        self.assign(targets, leaves(root))
+        self.drop(root)
+        self.entries.append(self.main.finish(node.name))
+
+    def finish(self) -> DeviceCode:
+        program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, 1)
+        return DeviceCode(program, self.bindings, self.constants, self.debug, self.regions)
+
+    # ---- values and their lifetime ------------------------------------------------------------------------------
+
+    def keep(self, value: Value) -> Value:
+        """Count one more holder of a value."""
+        for leaf in leaves(value):
+            self.arena.retain(leaf.buffer)
+        return value
+
+    def drop(self, value: Value) -> None:
+        for leaf in leaves(value):
+            self.arena.release(leaf.buffer)
+
+    def computation(self, computation: Computation, arguments: Sequence[Value]) -> Value:
+        """Emit a computation; arguments stay the caller's. The result is held once for the caller."""
+        environment: dict[Instruction, Value] = {}
+        order = _projections_first(computation.post_order())
+        needed = _needed(computation, order)
+        uses = {i: sum(1 for user in i.users if user in needed) for i in needed}
+        uses[computation.root] += 1
+        for instruction in order:
+            if instruction not in needed:
+                continue
+            if instruction.opcode == "parameter":
+                value = arguments[int(instruction.attributes["parameter_number"])]
+            else:
+                last = {o for o in instruction.operands if uses[o] == 1}
+                value = self.instruction(instruction, [environment[o] for o in instruction.operands],
+                                         [o in last and instruction.operands.count(o) == 1 for o in instruction.operands])
+            environment[instruction] = self.keep(value)
+            for operand in dict.fromkeys(instruction.operands):
+                uses[operand] -= 1
+                if not uses[operand]:
+                    self.drop(environment.pop(operand))
+            if not uses[instruction]:
+                self.drop(environment.pop(instruction))
+        return environment[computation.root]
+
+    # ---- instructions -------------------------------------------------------------------------------------------
+
+    def instruction(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
+        """The value of one instruction, emitting code where it costs any."""
+        structural = _STRUCTURAL.get(instruction.opcode)
+        if structural is not None:
+            return structural(self, instruction, operands)
+        view = as_view(instruction, [o.view if isinstance(o, Located) else None for o in operands])
+        if view is not None:
+            return Located(view, operands[0].buffer)
+        return self.region(instruction, operands, last_use)
+
+    def region(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
+        """Emit a region by its rule."""
+        rule = rules().get(instruction.opcode)
+        if rule is None:
+            raise CompileError(UNSUPPORTED, f"{instruction.opcode} has no device lowering", where=instruction.name,
+                               location=str(instruction.location))
+        arrays = [leaf for operand in operands for leaf in leaves(operand)]
+        taken = self._take_over(rule.in_place, operands, last_use)
+        result = self._result(instruction.shape, taken)
+        self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
+        return result
+
+    def _take_over(self, operand: int | None, operands: list[Value], last_use: list[bool]) -> Located | None:
+        """The operand's buffer, if the result may overwrite it: nobody else holds it, and it is written whole."""
+        if operand is None or not last_use[operand]:
+            return None
+        located: Located = operands[operand]
+        buffer = located.buffer
+        alone = sum(1 for o in operands for leaf in leaves(o) if leaf.buffer is buffer) == 1
+        if alone and buffer.mutable and buffer.references - buffer.loans == 1 and located.view.is_contiguous:
+            return located
+        return None
+
+    def _result(self, shape: Shape, taken: Located | None = None) -> Value:
+        if taken is not None:
+            return taken
+        if shape.is_array:
+            return self._allocate(shape.dtype, shape.dims)
+        return tuple(self._result(element) for element in shape.elements)
+
+    def _call(self, instruction: Instruction, operands: list[View], results: list[View]) -> None:
+        if all(view.elements == 0 for view in results):
+            return
+        views = operands + results
+        shared = len(views) <= MAX_ARGUMENTS
+        addresses = [view.address.constant for view in views]
+        key = (_structure(instruction), len(operands), tuple(_signature(v) for v in views),
+               _overlaps(addresses), None if shared else tuple(addresses))
+        found = self._regions.get(key)
+        if found is None:
+            found = self._lower(instruction, operands, results, shared)
+            self._regions[key] = found
+        index, assembled = found
+        arguments = {register: address // ARGUMENT_UNIT
+                     for register, address in zip(assembled.argument_registers, addresses, strict=False)}
+        self.main.call(index, assembled, arguments)
+        self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name))
+
+    def _lower(self, instruction: Instruction, operands: list[View], results: list[View],
+               shared: bool) -> tuple[int, AssembledFunction]:
+        """Write the region's tile program and its streams."""
+        kernel = Kernel(f"{instruction.opcode}.{len(self.functions)}", self.target)
+        kernel.debug = len(self.debug)
+        location = instruction.location
+        source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
+        self.debug.append(DebugEntry(instruction.name, location.op_name, source))
+        views = operands + results
+        if shared:
+            views = [_relocatable(kernel, view) for view in views]
+        rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
+        assembled = assemble(kernel.program)
+        self.functions.append(assembled.function)
+        self.sbuf_bytes = max(self.sbuf_bytes, kernel.program.sbuf_bytes)
+        return len(self.functions) - 1, assembled
+
+    def copy(self, destination: Located, source: Located) -> None:
+        """destination = source, as a region of its own."""
+        self._call(copy_view(source.view, destination.view), [source.view], [destination.view])
+
+    def assign(self, targets: Sequence[Located], sources: Sequence[Located]) -> None:
+        """All targets = all sources at once: sources that a target would overwrite are copied aside first."""
+        pending = [(t, s) for t, s in zip(targets, sources, strict=True)
+                   if t.buffer is not s.buffer or t.view != s.view]
+        written = {id(t.buffer) for t, _ in pending}
+        staged = []
+        for target, source in pending:
+            if id(source.buffer) in written and target.buffer is not source.buffer or _overlapping_self(target, source):
+                aside = self._allocate(source.view.dtype, source.view.sizes)
+                self.keep(aside)
+                self.copy(aside, source)
+                staged.append((target, aside, True))
+            else:
+                staged.append((target, source, False))
+        for target, source, temporary in staged:
+            self.copy(target, source)
+            if temporary:
+                self.drop(source)
+
+    # ---- structural instructions --------------------------------------------------------------------------------
+
+    def constant(self, instruction: Instruction, operands: list[Value]) -> Value:
+        return self._literal(instruction.attributes["literal"])
+
+    def _literal(self, literal: Literal) -> Value:
+        if literal.shape.is_tuple:
+            return tuple(self._literal(element) for element in literal.elements)
+        shape = literal.shape
+        if literal.is_splat and shape.element_count > 1:
+            one = Literal(Shape(shape.dtype), literal.array[(0,) * shape.rank])
+            located = self._literal(one)
+            view = View(Memory.HBM, shape.dtype, located.view.address, tuple((0, size) for size in shape.dims))
+            return Located(view, located.buffer)
+        small = shape.byte_size <= SMALL_CONSTANT_BYTES
+        key = (shape.dtype, shape.dims, literal.array.tobytes()) if small else id(literal)
+        found = self._constants.get(key)
+        if found is None:
+            found = self._allocate(shape.dtype, shape.dims, pinned=True, mutable=False)
+            binding = Binding(f"constant{len(self.constants)}", shape.dtype, shape.dims, found.buffer.address, shape.byte_size)
+            self.constants.append((binding, literal))
+            self._constants[key] = found
+        return found
+
+    def call(self, instruction: Instruction, operands: list[Value]) -> Value:
+        return self._release_one(self.computation(instruction.called[0], operands))
+
+    def _release_one(self, value: Value) -> Value:
+        """Hand a held value on: the holder that `computation` counted becomes the caller's."""
+        for leaf in leaves(value):
+            leaf.buffer.references -= 1
+        return value
+
+    def while_(self, instruction: Instruction, operands: list[Value]) -> Value:
+        body, condition = instruction.called
+        state = self._state(instruction.shape, operands[0])
+        self.keep(state)
+        self.main.begin_while()
+        test = self.computation(condition, [state])
+        self.main.break_unless(test.view)
+        self.drop(test)
+        self._lend(state, 1)
+        after = self.computation(body, [state])
+        self._lend(state, -1)
+        self.assign(leaves(state), leaves(after))
+        self.drop(after)
+        self.main.end()
+        return self._release_one(state)
+
+    @staticmethod
+    def _lend(value: Value, count: int) -> None:
+        """Let the body overwrite carried values in place once it no longer reads the old ones."""
+        for leaf in leaves(value):
+            leaf.buffer.loans += count
+
+    def _state(self, shape: Shape, initial: Value) -> Value:
+        """Fresh buffers that hold the loop's carried values, filled with the initial ones."""
+        state = self._result(shape)
+        self.keep(state)
+        for target, source in zip(leaves(state), leaves(initial), strict=True):
+            self.copy(target, source)
+        return self._release_one(state)
+
+    def conditional(self, instruction: Instruction, operands: list[Value]) -> Value:
+        selector = operands[0]
+        result = self.keep(self._result(instruction.shape))
+        branches = list(zip(instruction.called, operands[1:], strict=True))
+        self.main.load_selector(selector.view)
+        tests = [1] if instruction.operands[0].shape.dtype.name == "pred" else list(range(len(branches) - 1))
+        for test, (computation, argument) in zip(tests, branches, strict=False):
+            self.main.begin_if(test)
+            self._branch(computation, argument, result)
+            self.main.otherwise()
+        self._branch(*branches[-1], result)
+        for _ in tests:
+            self.main.end()
+        self.main.release_selector()
+        return self._release_one(result)
+
+    def _branch(self, computation: Computation, argument: Value, result: Value) -> None:
+        value = self.computation(computation, [argument])
+        self.assign(leaves(result), leaves(value))
+        self.drop(value)
+
+
+_STRUCTURAL: dict[str, Any] = {
+    "constant": _Generator.constant,
+    "tuple": lambda generator, instruction, operands: tuple(operands),
+    "get-tuple-element": lambda generator, instruction, operands: operands[0][instruction.attributes["index"]],
+    "call": _Generator.call,
+    "fusion": _Generator.call,
+    "while": _Generator.while_,
+    "conditional": _Generator.conditional,
+    "after-all": lambda generator, instruction, operands: None,
+    "add-dependency": lambda generator, instruction, operands: operands[0],
+    "opt-barrier": lambda generator, instruction, operands: operands[0],
+    "domain": lambda generator, instruction, operands: operands[0],
+}
+
+
+def structural_opcodes() -> frozenset[str]:
+    """Opcodes that cost nothing or become control flow; parameter among them."""
+    return frozenset(_STRUCTURAL) | {"parameter"}
+
+
+def _needed(computation: Computation, order: Sequence[Instruction]) -> set[Instruction]:
+    """Instructions that the root depends on; on the device nothing has side effects."""
+    needed = {computation.root}
+    for instruction in reversed(order):
+        if instruction in needed:
+            needed.update(instruction.operands)
+    return needed
+
+
+def _projections_first(order: Sequence[Instruction]) -> list[Instruction]:
+    """Parameters and their tuple elements first, so that the tuple as a whole holds no element longer than needed."""
+    def rank(instruction: Instruction) -> int:
+        if instruction.opcode == "parameter":
+            return 0
+        projects = instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "parameter"
+        return 1 if projects else 2
+
+    return sorted(order, key=rank)
+
+
+def _signature(view: View) -> Any:
+    return (view.dtype.name, view.dims, view.address.constant % ARGUMENT_UNIT)
+
+
+def _overlaps(addresses: Sequence[int]) -> tuple[int, ...]:
+    """Which operands start at the same place: code for a result computed in place differs from code for a fresh one."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(address, index) for index, address in enumerate(addresses))
+
+
+def _overlapping_self(target: Located, source: Located) -> bool:
+    return target.buffer is source.buffer
+
+
+def _structure(instruction: Instruction) -> Any:
+    """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
+    attributes = tuple(sorted((key, _attribute_key(value)) for key, value in instruction.attributes.items()))
+    return instruction.opcode, attributes, str(instruction.shape), tuple(_body_key(c) for c in instruction.called)
+
+
+def _body_key(computation: Computation) -> Any:
+    numbers: dict[Instruction, int] = {}
+    rows = []
+    for instruction in computation.post_order():
+        numbers[instruction] = len(numbers)
+        rows.append((_structure(instruction), tuple(numbers[o] for o in instruction.operands)))
+    return tuple(rows), numbers[computation.root]
+
+
+def _attribute_key(value: Any) -> Any:
+    if isinstance(value, Literal):
+        return (str(value.shape), value.array.tobytes() if value.shape.byte_size <= SMALL_CONSTANT_BYTES else id(value))
+    return repr(value)
+
+
+def _relocatable(kernel: Kernel, view: View) -> View:
+    """The view with its address in an argument register."""
+    symbol = kernel.symbol("a", "argument", 0, kernel.target.hbm.bytes // ARGUMENT_UNIT)
+    kernel.program.arguments = (*kernel.program.arguments, symbol)
+    address = Expr(view.address.constant % ARGUMENT_UNIT, ((symbol, ARGUMENT_UNIT),))
+    return View(view.memory, view.dtype, address, view.dims)
+

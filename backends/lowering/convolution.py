@@ -1,0 +1,1 @@
+"""Convolutions as shifted matmuls over access patterns."""

@@ -1,0 +1,44 @@
+"""Single elementwise instructions as regions: load tiles, compute by the pointwise rule, store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
+from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.tiling import flat_tiles, load, store, tile_like
+from nxcc.backends.target import Target
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import View
+from nxcc.ir.hlo.module import Instruction
+
+WIDTH_MAX = 2048
+"""Columns of a tile at most: beyond it a longer free size no longer hides fixed costs."""
+
+
+def _unsupported(instruction: Instruction, target: Target) -> str | None:
+    reason = REASONS.get(instruction.opcode)
+    return reason(instruction, target) if reason else None
+
+
+def tile_width(kernel: Kernel, tiles: int) -> int:
+    """Columns that leave room for so many 4-byte tiles."""
+    return max(1, min(WIDTH_MAX, kernel.sbuf_free_bytes // (4 * max(tiles, 1)) // 64 * 64))
+
+
+@rule(*emits(), unsupported=_unsupported)
+def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
+    """One pass over the iteration space; scalar operands of clamp and select repeat along all dimensions."""
+    result = results[0]
+    views = [operand if operand.sizes == result.sizes else _repeat(operand, result) for operand in operands]
+    width = tile_width(kernel, len(views) + 1 + TEMPORARIES[instruction.opcode])
+    for *inputs, out in flat_tiles(kernel, [*views, result], width):
+        tiles = [load(kernel, view) for view in inputs]
+        tile = tile_like(kernel, out)
+        emits()[instruction.opcode](kernel, instruction, tiles, tile)
+        store(kernel, out, tile)
+
+
+def _repeat(scalar: View, like: View) -> View:
+    assert scalar.elements == 1
+    return View(scalar.memory, scalar.dtype, scalar.address, tuple((0, size) for size in like.sizes))

@@ -1,0 +1,1 @@
+"""Comparison, selection and logic on tiles."""

@@ -1,0 +1,60 @@
+"""Which operators the device runs, and the rule that writes the tile program of each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from nxcc.backends.target import Target
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import View
+from nxcc.ir.hlo.module import Instruction
+
+FAMILIES = ("elementwise", "contraction", "convolution", "reduction", "window", "movement", "indexing", "random", "region")
+"""Modules of this package that declare rules; imported on first look-up."""
+
+Lowering = Callable[[Kernel, Instruction, Sequence[View], Sequence[View]], None]
+"""lower(kernel, instruction, operands, results): read the operand views in HBM, write the result views (one per array leaf,
+contiguous unless the instruction is computed in place)."""
+
+Support = Callable[[Instruction, Target], str | None]
+"""Why the device cannot run this instruction, in words; None if it can."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """How one opcode is lowered. in_place: the operand whose buffer the result may take over."""
+
+    opcode: str
+    lower: Lowering
+    unsupported: Support | None = None
+    in_place: int | None = None
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*opcodes: str, unsupported: Support | None = None, in_place: int | None = None) -> Callable[[Lowering], Lowering]:
+    """Declare the lowering of opcodes."""
+
+    def register(lower: Lowering) -> Lowering:
+        for opcode in opcodes:
+            assert opcode not in RULES, f"{opcode} has two lowerings"
+            RULES[opcode] = Rule(opcode, lower, unsupported, in_place)
+        return lower
+
+    return register
+
+
+@cache
+def _load() -> None:
+    for family in FAMILIES:
+        importlib.import_module(f"nxcc.backends.lowering.{family}")
+
+
+def rules() -> dict[str, Rule]:
+    """All rules by opcode."""
+    _load()
+    return RULES

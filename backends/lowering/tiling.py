@@ -1,0 +1,140 @@
+"""How an iteration space is cut into tiles of at most 128 rows: shared by the families that work elementwise or by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import DType
+
+
+def join(views: Sequence[View]) -> list[View]:
+    """The same views over the fewest common dimensions, in the same element order; at least one dimension."""
+    kept: list[list[tuple[int, int]]] = [[] for _ in views]
+    for d, size in enumerate(views[0].sizes):
+        if size == 1:
+            continue
+        columns = [view.dims[d] for view in views]
+        if kept[0] and all(dims[-1][0] == stride * size for dims, (stride, _) in zip(kept, columns, strict=True)):
+            for dims, (stride, _) in zip(kept, columns, strict=True):
+                dims[-1] = (stride, dims[-1][1] * size)
+        else:
+            for dims, column in zip(kept, columns, strict=True):
+                dims.append(column)
+    if not kept[0]:
+        kept = [[(view.dtype.byte_size, 1)] for view in views]
+    return [View(v.memory, v.dtype, v.address, tuple(dims)) for v, dims in zip(views, kept, strict=True)]
+
+
+def loops(kernel: Kernel, views: Sequence[View], count: int) -> Iterator[list[View]]:
+    """Loop over the first `count` dimensions of all views; yields the views without them."""
+    if count == 0:
+        yield list(views)
+        return
+    size = views[0].sizes[0]
+    if size == 1:
+        yield from loops(kernel, [v.at(0, 0) for v in views], count - 1)
+        return
+    with kernel.loop(size) as index:
+        yield from loops(kernel, [v.at(0, index) for v in views], count - 1)
+
+
+def row_tiles(kernel: Kernel, views: Sequence[View], free: int) -> Iterator[list[View]]:
+    """Cut the leading dimensions into tiles of at most 128 rows; the last `free` dimensions stay whole.
+
+    Yields views of [rows.., free..] whose leading sizes multiply to at most the number of partitions.
+    """
+    limit = kernel.target.partitions
+    sizes = views[0].sizes
+    first = len(sizes) - free
+    rows = 1
+    while first and rows * sizes[first - 1] <= limit:
+        first -= 1
+        rows *= sizes[first]
+    step = limit // rows
+    if first == 0 or (step < 2 and rows > 1):
+        yield from loops(kernel, views, first)
+        return
+    for outer in loops(kernel, views, first - 1):
+        for start, size in kernel.tiles(sizes[first - 1], step):
+            yield [v.cut(0, start, size) for v in outer]
+
+
+def flat_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[list[View]]:
+    """Cut an elementwise iteration space into tiles [rows.., columns] of at most 128 rows and `width` columns."""
+    joined = join(views)
+    size = joined[0].sizes[-1]
+    if len(joined[0].dims) == 1:
+        yield from _line_tiles(kernel, joined, width)
+        return
+    if size <= width:
+        free = 1
+        while free < len(joined[0].dims) - 1 and size * joined[0].sizes[-1 - free] <= width and \
+                math.prod(joined[0].sizes[:-1 - free]) >= kernel.target.partitions:
+            size *= joined[0].sizes[-1 - free]
+            free += 1
+        yield from row_tiles(kernel, joined, free)
+        return
+    for start, columns in kernel.tiles(size, width):
+        yield from row_tiles(kernel, [v.cut(len(v.dims) - 1, start, columns) for v in joined], 1)
+
+
+def _line_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[list[View]]:
+    """A single dimension, spread evenly over all partitions."""
+    total, lanes = views[0].sizes[0], kernel.target.partitions
+    columns = max(1, min(width, -(-total // lanes)))
+    for start, size in kernel.tiles(total, lanes * columns):
+        rows, rest = divmod(size, columns)
+        if rows:
+            yield [_rows(v.cut(0, start, rows * columns), rows, columns) for v in views]
+        if rest:
+            yield [_rows(v.cut(0, start + rows * columns, rest), 1, rest) for v in views]
+
+
+def _rows(view: View, rows: int, columns: int) -> View:
+    stride = view.dims[0][0]
+    return View(view.memory, view.dtype, view.address, ((stride * columns, rows), (stride, columns)))
+
+
+def tile_rows(kernel: Kernel, view: View, free: int) -> int:
+    """Rows of a view made by `row_tiles`."""
+    return math.prod(view.sizes[:len(view.sizes) - free])
+
+
+def tile_like(kernel: Kernel, view: View, dtype: DType | None = None) -> Access:
+    """An SBUF tile [rows, columns] for a view [rows.., columns.]: leading dimensions fill partitions, see `load`."""
+    rows, columns = fold(view)
+    return kernel.sbuf((rows, columns), dtype or view.dtype)
+
+
+def fold(view: View, limit: int = 128) -> tuple[int, int]:
+    """(rows, columns) of a tile: as many leading dimensions as fit into the partitions are rows."""
+    rows = 1
+    split = 0
+    for size in view.sizes[:-1]:
+        if rows * size > limit:
+            break
+        rows *= size
+        split += 1
+    return rows, math.prod(view.sizes[split:])
+
+
+def load(kernel: Kernel, view: View, dtype: DType | None = None) -> Access:
+    """A fresh tile with the view's elements, cast on the way if dtype differs."""
+    tile = tile_like(kernel, view, dtype)
+    kernel.dma(unfolded(tile, view), view)
+    return tile
+
+
+def store(kernel: Kernel, view: View, tile: Access) -> None:
+    kernel.dma(view, unfolded(tile, view))
+
+
+def unfolded(tile: Access, view: View) -> View:
+    """The tile as a DMA sees it, with the view's sizes."""
+    linear = tile.linear()
+    shaped = linear.reshape(view.sizes)
+    assert shaped is not None, f"tile {tile.sizes} cannot take {view.sizes}"
+    return shaped

@@ -1,0 +1,1 @@
+"""Windows: reduce-window and its relatives."""

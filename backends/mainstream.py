@@ -1,0 +1,112 @@
+"""The main streams of an entry: calls with their arguments, loops and branches, on all engines alike."""
+
+from __future__ import annotations
+
+from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
+from nxcc.backends.tile.program import View
+
+CONTROL_REGISTERS = 8
+"""Registers at the top that hold selectors of enclosing conditionals; functions never use them."""
+
+
+class MainStreams:
+    """Writes the streams. An engine that takes no part in a call catches up with its count only when it next needs it."""
+
+    def __init__(self) -> None:
+        self.streams: dict[Engine, Stream] = {
+            engine: [Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": Affine(0)})]
+            for engine in Engine}
+        self._behind = dict.fromkeys(Engine, 0)
+        self._used: dict[int, dict[Engine, frozenset[int]]] = {}
+        self._selectors = 0
+
+    def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int]) -> None:
+        """Call function `index` on every engine that has code in it; arguments: register -> value."""
+        used = self._used.get(index)
+        if used is None:
+            used = {engine: registers_read(stream) for engine, stream in assembled.function.streams.items()}
+            self._used[index] = used
+        for engine in Engine:
+            if engine not in used:
+                self._behind[engine] += assembled.total
+                continue
+            self._catch_up(engine)
+            for register, value in arguments.items():
+                if register in used[engine]:
+                    self._append(engine, isa.control.REGISTER_SET, register=register, value=Affine(value))
+            self._append(engine, isa.control.CALL, function=index)
+
+    def begin_while(self) -> None:
+        self._on_all(isa.control.WHILE)
+
+    def break_unless(self, condition: View) -> None:
+        """Leave the loop if the element at `condition` is 0."""
+        register = REGISTERS - 1 - self._selectors
+        self._load(condition, register)
+        self._on_all(isa.control.BREAK_UNLESS, register=register)
+
+    def load_selector(self, selector: View) -> None:
+        """Read the value that the following begin_if tests; conditionals nest up to CONTROL_REGISTERS - 2 deep."""
+        self._selectors += 1
+        assert self._selectors < CONTROL_REGISTERS - 1, "conditionals nested too deep"
+        self._load(selector, REGISTERS - 1 - self._selectors)
+
+    def begin_if(self, value: int) -> None:
+        """Begin the arm for a selector equal to `value`."""
+        test = REGISTERS - 1
+        self._on_all(isa.control.REGISTER_ALU, register=test, op="equal", a=Affine(0, ((REGISTERS - 1 - self._selectors, 1),)),
+                     b=Affine(value))
+        self._on_all(isa.control.IF, register=test)
+
+    def otherwise(self) -> None:
+        self._on_all(isa.control.ELSE)
+
+    def end(self) -> None:
+        self._on_all(isa.control.END)
+
+    def release_selector(self) -> None:
+        self._selectors -= 1
+
+    def finish(self, name: str) -> Function:
+        for engine in Engine:
+            self._append(engine, isa.control.HALT)
+        return Function(name, self.streams)
+
+    def _load(self, source: View, register: int) -> None:
+        for engine in Engine:
+            self._catch_up(engine)
+            operand = DmaPattern(source.memory, source.dtype, Affine(source.address.constant), ())
+            base = Affine(0, ((BASE_REGISTER, 1),))
+            self.streams[engine].append(Instruction(
+                isa.control.REGISTER_LOAD, {"source": operand}, {"register": register},
+                (Wait(TICKET, base),), (Signal(TICKET, 1),)))
+            self._behind[engine] += len(Engine)
+
+    def _on_all(self, spec: object, **fields: object) -> None:
+        for engine in Engine:
+            self._catch_up(engine)
+            self._append(engine, spec, **fields)
+
+    def _catch_up(self, engine: Engine) -> None:
+        if self._behind[engine]:
+            value = Affine(self._behind[engine], ((BASE_REGISTER, 1),))
+            self._behind[engine] = 0
+            self._append(engine, isa.control.REGISTER_SET, register=BASE_REGISTER, value=value)
+
+    def _append(self, engine: Engine, spec: object, **fields: object) -> None:
+        self.streams[engine].append(Instruction(spec, fields=dict(fields)))  # type: ignore[arg-type]
+
+
+def registers_read(stream: Stream) -> frozenset[int]:
+    """Registers that a stream reads anywhere."""
+    found: set[int] = set()
+    for instruction in stream:
+        for operand in instruction.operands.values():
+            affine = operand.address if isinstance(operand, DmaPattern) else operand.offset
+            found.update(register for register, _ in affine.terms)
+        for field in instruction.fields.values():
+            if isinstance(field, Affine):
+                found.update(register for register, _ in field.terms)
+    return frozenset(found)

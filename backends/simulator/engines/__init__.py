@@ -1,0 +1,1 @@
+"""What each instruction does to arrays, one engine family a file, mirroring `isa/instructions`."""

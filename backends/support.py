@@ -1,0 +1,61 @@
+"""Whether the device can run an instruction, and if not, why: asked by the partition and printed by list-operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nxcc.backends.codegen import structural_opcodes
+from nxcc.backends.lowering.registry import rules
+from nxcc.backends.lowering.views import view_opcodes
+from nxcc.backends.target import Target
+from nxcc.ir.dtypes import DType
+from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.shapes import Shape
+
+
+def unsupported(instruction: Instruction, target: Target) -> str | None:
+    """None if the device can run the instruction, with all that it calls; else the reason in words."""
+    reason = _own_reason(instruction, target)
+    if reason is not None or instruction.opcode not in _FLOW:
+        return reason
+    for computation in instruction.called:
+        for inner in computation.instructions:
+            inside = unsupported(inner, target)
+            if inside is not None:
+                return f"{inner.name} inside {computation.name}: {inside}"
+    return None
+
+
+_FLOW = ("call", "fusion", "while", "conditional")
+
+
+def _own_reason(instruction: Instruction, target: Target) -> str | None:
+    for shape in (instruction.shape, *(operand.shape for operand in instruction.operands)):
+        reason = _shape_reason(shape, target)
+        if reason is not None:
+            return reason
+    opcode = instruction.opcode
+    if opcode in structural_opcodes() or opcode in view_opcodes() and instruction.shape.is_array:
+        return None
+    rule = rules().get(opcode)
+    if rule is None:
+        return f"{opcode} has no lowering for {target.name}"
+    return rule.unsupported(instruction, target) if rule.unsupported else None
+
+
+def _shape_reason(shape: Shape, target: Target) -> str | None:
+    for leaf in _leaves(shape):
+        if leaf.dynamic:
+            return f"{leaf} has a dynamic dimension"
+        if leaf.dtype not in device_dtypes(target):
+            return f"{leaf.dtype} is not a dtype of {target.name}"
+    return None
+
+
+def _leaves(shape: Shape) -> Iterator[Shape]:
+    return shape.leaves()
+
+
+def device_dtypes(target: Target) -> frozenset[DType]:
+    """Element types that values may have in the target's memory."""
+    return frozenset(target.dma.dtypes)

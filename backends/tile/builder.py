@@ -1,0 +1,238 @@
+"""Writes tile programs: allocates tiles, emits instructions, cuts loops. Lowering rules talk only to this."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine, InstructionSpec, Memory
+from nxcc.backends.target import Target
+from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
+from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.dtypes import F32, DType
+
+INT32_MAX = 2**31 - 1
+
+
+class Kernel:
+    """Builder of one tile program.
+
+    Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
+    `debug` is the index given to the instructions that follow.
+    """
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.target = target
+        self.program = TileProgram(name)
+        self.debug = -1
+        self._block: list[Statement] = self.program.body
+        self._sbuf = 0
+        self._psum = 0
+        self._names = 0
+
+    # ---- memory -------------------------------------------------------------------------------------------------
+
+    def sbuf(self, sizes: Sequence[int], dtype: DType, depth: int = 1, ring: Symbol | None = None) -> Access:
+        """A tile of SBUF: sizes[0] partitions, row-major free dimensions. With depth > 1, slot ring % depth of a ring."""
+        bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, self.target.sbuf.align_bytes)
+        if self._sbuf + bytes_ * depth > self.target.sbuf.usable_bytes:
+            raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than "
+                               f"{self.target.sbuf.usable_bytes} bytes of SBUF a partition",
+                               why=f"{self._sbuf} in use, {bytes_ * depth} more asked for")
+        offset = expr(self._sbuf)
+        self._sbuf += bytes_ * depth
+        self.program.sbuf_bytes = max(self.program.sbuf_bytes, self._sbuf)
+        if depth > 1:
+            assert ring is not None
+            slot = self.symbol("slot", "ring", 0, depth - 1, source=ring, depth=depth)
+            offset = offset + Expr(0, ((slot, bytes_),))
+        return Access(Memory.SBUF, dtype, 0, sizes[0], offset, contiguous(sizes[1:]))
+
+    def psum(self, sizes: Sequence[int], dtype: DType = F32) -> Access:
+        """A tile of PSUM, rounded up to whole banks."""
+        bank = self.target.psum.bank_bytes
+        bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, bank)
+        if self._psum + bytes_ > bank * self.target.psum.banks:
+            raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than {self.target.psum.banks} PSUM banks")
+        offset = self._psum
+        self._psum += bytes_
+        return Access(Memory.PSUM, dtype, 0, sizes[0], expr(offset), contiguous(sizes[1:]))
+
+    @property
+    def sbuf_free_bytes(self) -> int:
+        """Bytes a partition that are still free here."""
+        return self.target.sbuf.usable_bytes - self._sbuf
+
+    @staticmethod
+    def _align(value: int, unit: int) -> int:
+        return -(-value // unit) * unit
+
+    # ---- structure ----------------------------------------------------------------------------------------------
+
+    def symbol(self, name: str, kind: str, low: int, high: int, source: Symbol | None = None, depth: int = 0) -> Symbol:
+        self._names += 1
+        return Symbol(f"{name}{self._names}", kind, low, high, source, depth)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Tiles made inside are given back at the end."""
+        sbuf, psum = self._sbuf, self._psum
+        yield
+        self._sbuf, self._psum = sbuf, psum
+
+    @contextmanager
+    def loop(self, count: int) -> Iterator[Expr]:
+        """A loop of `count` iterations; yields its variable."""
+        statement = Loop(self.symbol("i", "loop", 0, count - 1), count)
+        self._block.append(statement)
+        outer, self._block = self._block, statement.body
+        with self.scope():
+            yield Expr(0, ((statement.symbol, 1),))
+        self._block = outer
+
+    def tiles(self, total: int, step: int) -> Iterator[tuple[Expr, int]]:
+        """Cut 0..total into pieces of `step`: yields (start, size) once inside a loop over the full ones, once for the rest.
+
+        The body of the `for` is thus written once and emitted at most twice, whatever `total` is.
+        """
+        full, rest = divmod(total, step)
+        if full > 1:
+            with self.loop(full) as index:
+                yield index * step, step
+        elif full:
+            with self.scope():
+                yield expr(0), step
+        if rest:
+            with self.scope():
+                yield expr(full * step), rest
+
+    # ---- run-time scalars ---------------------------------------------------------------------------------------
+
+    def load_scalar(self, source: View, low: int = -INT32_MAX - 1, high: int = INT32_MAX) -> Expr:
+        """A register with the one 32-bit (or narrower) integer at `source`; low and high are what is known of its range."""
+        symbol = self.symbol("s", "scalar", low, high)
+        self._block.append(ScalarLoad(symbol, source))
+        return Expr(0, ((symbol, 1),))
+
+    def scalar(self, op: str, a: Index, b: Index, low: int, high: int) -> Expr:
+        """A register with a op b (ops of the sequencer's ALU); low and high bound the result."""
+        symbol = self.symbol("s", "scalar", low, high)
+        self._block.append(ScalarOp(symbol, op, expr(a), expr(b)))
+        return Expr(0, ((symbol, 1),))
+
+    def clamp_scalar(self, value: Expr, low: int, high: int) -> Expr:
+        """min(max(value, low), high) in the sequencers."""
+        raised = self.scalar("maximum", value, low, low, max(low, value.bounds()[1]))
+        return self.scalar("minimum", raised, high, low, high)
+
+    # ---- instructions -------------------------------------------------------------------------------------------
+
+    def emit(self, spec: InstructionSpec, engine: Engine | None = None, fields: dict[str, Any] | None = None,
+             **operands: Operand | None) -> None:
+        """Append an instruction; the engine is the spec's first unless given."""
+        chosen = engine or spec.engines[0]
+        assert chosen in spec.engines, f"{spec.name} does not run on {chosen}"
+        present = {name: operand for name, operand in operands.items() if operand is not None}
+        self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
+
+    def dma(self, destination: Access | View, source: Access | View, *, accumulate: str = "none",
+            engine: Engine = Engine.SYNC) -> None:
+        """destination = source, with cast; both have the same sizes. Loops over what a descriptor cannot express."""
+        to = destination.linear() if isinstance(destination, Access) else destination
+        of = source.linear() if isinstance(source, Access) else source
+        assert to.sizes == of.sizes, f"DMA of {of.sizes} into {to.sizes}"
+        if to.elements == 0:
+            return
+        sizes, to_strides, of_strides = _joint_dims(to, of)
+        if len(sizes) > self.target.dma.dims_max:
+            outer = min(range(len(sizes) - 1), key=lambda d: sizes[d])
+            with self.loop(sizes[outer]) as index:
+                self.dma(View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True))).at(outer, index),
+                         View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True))).at(outer, index),
+                         accumulate=accumulate, engine=engine)
+            return
+        to = View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True)))
+        of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
+        self.emit(isa.dma.DMA_COPY, engine, {"sizes": sizes, "accumulate": accumulate}, source=of, destination=to)
+
+    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False, tf32: bool = False) -> None:
+        """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]."""
+        self.emit(isa.pe.MATMUL, fields={"accumulate": accumulate, "tf32": tf32}, stationary=stationary, moving=moving, out=out)
+
+    def pe_transpose(self, out: Access, data: Access) -> None:
+        self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
+
+    def activation(self, out: Access, data: Access, function: str = "copy", *, scale: float | Access = 1.0,
+                   bias: Access | None = None, sum: Access | None = None) -> None:
+        """out = function(data * scale + bias); sum: [P, 1] gets the sum of the results."""
+        tensor = scale if isinstance(scale, Access) else None
+        self.emit(isa.scalar.ACTIVATION, fields={"function": function, "scale": 1.0 if isinstance(scale, Access) else scale},
+                  data=data, out=out, scale_tensor=tensor, bias=bias, sum=sum)
+
+    def tensor_tensor(self, out: Access, a: Access, b: Access, op: str, engine: Engine = Engine.VECTOR) -> None:
+        self.emit(isa.vector.TENSOR_TENSOR, engine, {"op": op}, a=a, b=b, out=out)
+
+    def tensor_scalar(self, out: Access, data: Access, op0: str, scalar0: float | Access, op1: str = "bypass",
+                      scalar1: float | Access = 0.0, *, reverse0: bool = False, reverse1: bool = False,
+                      engine: Engine = Engine.VECTOR) -> None:
+        """out = (data op0 scalar0) op1 scalar1; a scalar is a number or one value a partition."""
+        fields: dict[str, Any] = {"op0": op0, "op1": op1, "reverse0": reverse0, "reverse1": reverse1,
+                                  "immediate0": 0.0 if isinstance(scalar0, Access) else float(scalar0),
+                                  "immediate1": 0.0 if isinstance(scalar1, Access) else float(scalar1)}
+        self.emit(isa.vector.TENSOR_SCALAR, engine, fields, data=data, out=out,
+                  scalar0=scalar0 if isinstance(scalar0, Access) else None,
+                  scalar1=scalar1 if isinstance(scalar1, Access) else None)
+
+    def tensor_reduce(self, out: Access, data: Access, op: str, axes: int = 1, *, negate: bool = False,
+                      engine: Engine = Engine.VECTOR) -> None:
+        self.emit(isa.vector.TENSOR_REDUCE, engine, {"op": op, "axes": axes, "negate": negate}, data=data, out=out)
+
+    def copy(self, out: Access, data: Access, engine: Engine = Engine.VECTOR) -> None:
+        """out = data with cast, on Vector, GpSimd or Scalar."""
+        if engine is Engine.SCALAR:
+            self.activation(out, data)
+        else:
+            self.emit(isa.vector.TENSOR_COPY, engine, data=data, out=out)
+
+    def copy_predicated(self, out: Access, predicate: Access, data: Access) -> None:
+        self.emit(isa.vector.COPY_PREDICATED, data=data, predicate=predicate, out=out)
+
+    def select(self, out: Access, predicate: Access, a: Access, b: Access | float) -> None:
+        """out = predicate ? a : b."""
+        self.emit(isa.vector.SELECT, fields={"immediate": 0.0 if isinstance(b, Access) else float(b)},
+                  predicate=predicate, a=a, b=b if isinstance(b, Access) else None, out=out)
+
+    def memset(self, out: Access, value: float, engine: Engine = Engine.VECTOR) -> None:
+        self.emit(isa.vector.MEMSET, engine, {"value": float(value)}, out=out)
+
+    def reciprocal(self, out: Access, data: Access) -> None:
+        self.emit(isa.vector.RECIPROCAL, data=data, out=out)
+
+    def iota(self, out: Access, base: Index, steps: Sequence[int], channel_multiplier: int = 0) -> None:
+        """out[p, i..] = base + p * channel_multiplier + sum i_k * steps[k]."""
+        self.emit(isa.gpsimd.IOTA, fields={"base": expr(base), "channel_multiplier": channel_multiplier, "steps": tuple(steps)},
+                  out=out)
+
+
+def _joint_dims(to: View, of: View) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Sizes and the strides of both sides, with neighbours joined where both sides allow it; at least one dimension."""
+    sizes: list[int] = []
+    to_strides: list[int] = []
+    of_strides: list[int] = []
+    for (to_stride, size), (of_stride, _) in zip(to.dims, of.dims, strict=True):
+        if size == 1:
+            continue
+        if sizes and to_strides[-1] == to_stride * size and of_strides[-1] == of_stride * size:
+            sizes[-1] *= size
+            to_strides[-1], of_strides[-1] = to_stride, of_stride
+        else:
+            sizes.append(size)
+            to_strides.append(to_stride)
+            of_strides.append(of_stride)
+    if not sizes:
+        return (1,), (to.dtype.byte_size,), (of.dtype.byte_size,)
+    return tuple(sizes), tuple(to_strides), tuple(of_strides)
