@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nxcc.ir.dtypes import DType
@@ -10,7 +10,7 @@ from nxcc.ir.hlo.operator import ShapeError
 from nxcc.ir.shapes import UNBOUNDED, Shape
 
 if TYPE_CHECKING:
-    from nxcc.ir.hlo.module import Computation
+    from nxcc.ir.hlo.module import Computation, Instruction
 
 
 def compatible(left: Shape, right: Shape) -> bool:
@@ -90,6 +90,15 @@ def need_sorted(dimensions: Sequence[int], what: str) -> None:
 def need_word(word: str, words: Collection[str], what: str) -> None:
     if word not in words:
         raise ShapeError(f"{what}={word} must be one of {', '.join(words)}")
+
+
+def need_producer(*opcodes: str) -> Callable[[Instruction], None]:
+    """A check: operand 0 comes from one of these operators, as the second half of an asynchronous pair must."""
+    def check(instruction: Instruction) -> None:
+        producer = instruction.operands[0].opcode
+        if producer not in opcodes:
+            raise ShapeError(f"operand 0 must come from {' or '.join(opcodes)}, it comes from {producer}")
+    return check
 
 
 def need_parameters(computation: Computation, wanted: Sequence[Shape]) -> None:

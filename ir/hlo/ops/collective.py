@@ -39,6 +39,7 @@ from nxcc.ir.hlo.ops.checks import (
     need_compatible,
     need_dimension,
     need_integer,
+    need_producer,
 )
 from nxcc.ir.hlo.ops.control import check_start, started
 from nxcc.ir.literals import Array
@@ -90,7 +91,8 @@ operator("all-reduce", (0, None), attributes=_REDUCING, called=("to_apply",), ca
          evaluate=lambda i, *values, run: _joined_values(values))
 operator("all-reduce-start", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True,
          shape=_all_reduce_shape, evaluate=lambda i, *values, run: _joined_values(values))
-operator("all-reduce-done", 1, shape=lambda x: x, evaluate=lambda i, x: x)
+operator("all-reduce-done", 1, shape=lambda x: x, check=need_producer("all-reduce-start"),
+         evaluate=lambda i, x: x)
 
 
 # all-gather, reduce-scatter: one dimension grows or shrinks by the size of the group
@@ -152,7 +154,8 @@ operator("all-gather", (1, None), attributes=_GATHERING, check=_check_all_gather
          evaluate=lambda i, *values: _only_own(i, values, i.shape))
 operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_gather_start,
          evaluate=_all_gather_start)
-operator("all-gather-done", 1, shape=_second, evaluate=lambda i, x: x[1])
+operator("all-gather-done", 1, shape=_second, check=need_producer("all-gather-start"),
+         evaluate=lambda i, x: x[1])
 operator("reduce-scatter", (1, None), attributes=_GATHERING, called=("to_apply",), calls_back=True,
          check=_check_reduce_scatter, evaluate=lambda i, *values, run: _only_own(i, values, i.shape))
 
@@ -223,7 +226,8 @@ operator("collective-permute", (1, None), attributes=_PERMUTING, shape=lambda *s
          evaluate=lambda i, *values: _permuted(i, values))
 operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start,
          evaluate=_permute_start)
-operator("collective-permute-done", 1, shape=_second, evaluate=lambda i, x: x[1])
+operator("collective-permute-done", 1, shape=_second, check=need_producer("collective-permute-start"),
+         evaluate=lambda i, x: x[1])
 operator("ragged-all-to-all", 6, attributes=_GROUPED, shape=_ragged_shape, evaluate=_ragged)
 operator("partition-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
 operator("replica-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))

@@ -28,6 +28,7 @@ from nxcc.ir.hlo.ops.checks import (
     need_called,
     need_compatible,
     need_parameters,
+    need_producer,
     need_scalar,
     need_word,
 )
@@ -210,8 +211,10 @@ def _async_start(instruction: Instruction, *values: Any, run: Run) -> Any:
 
 operator("copy-start", 1, attributes=(PREFETCH_INDEX,), shape=lambda x, **_: tuple_of(x, x, CONTEXT),
          evaluate=lambda i, x: (x, x, zeros(CONTEXT)))
-operator("copy-done", 1, shape=lambda x: _part(x, 0), evaluate=lambda i, x: x[0])
+operator("copy-done", 1, shape=lambda x: _part(x, 0), check=need_producer("copy-start"), evaluate=lambda i, x: x[0])
 operator("async-start", (0, None), attributes=(ASYNC_THREAD, OUTPUT_ALIASING), called=("calls",), calls_back=True,
          check=_check_async_start, evaluate=_async_start)
-operator("async-update", (1, None), shape=lambda x, *_: x, evaluate=lambda i, x, *_: x)
-operator("async-done", 1, shape=lambda x: _part(x, 1), evaluate=lambda i, x: x[1])
+operator("async-update", (1, None), shape=lambda x, *_: x, check=need_producer("async-start", "async-update"),
+         evaluate=lambda i, x, *_: x)
+operator("async-done", 1, shape=lambda x: _part(x, 1), check=need_producer("async-start", "async-update"),
+         evaluate=lambda i, x: x[1])
