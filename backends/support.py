@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from nxcc.backends.codegen import structural_opcodes
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import view_opcodes
@@ -44,16 +42,12 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
 
 
 def _shape_reason(shape: Shape, target: Target) -> str | None:
-    for leaf in _leaves(shape):
+    for leaf in shape.leaves():
         if leaf.dynamic:
             return f"{leaf} has a dynamic dimension"
         if leaf.dtype not in device_dtypes(target):
             return f"{leaf.dtype} is not a dtype of {target.name}"
     return None
-
-
-def _leaves(shape: Shape) -> Iterator[Shape]:
-    return shape.leaves()
 
 
 def device_dtypes(target: Target) -> frozenset[DType]:

@@ -317,11 +317,10 @@ def _check_attributes(instruction: Instruction) -> None:
 
 
 def _is_of_kind(value: Any, kind: Kind) -> bool:
+    if kind is Kind.INTS:
+        return isinstance(value, tuple) and all(type(v) is int for v in value)
     if not isinstance(value, _TYPES[kind]):
         return False
-    if kind is Kind.INTS:
-        members: tuple[object, ...] = value
-        return all(type(v) is int for v in members)
     return kind is not Kind.INT or not isinstance(value, bool)
 
 

@@ -7,7 +7,7 @@ once; integers are exact and wrap; pred is or-of-ands. Fourier transforms, Chole
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def _limb_product(lhs: Array, rhs: Array) -> Array:
         for j, right_limb in enumerate(limbs[1][:4 - i]):
             if left_limb.any() and right_limb.any():
                 total += np.matmul(left_limb, right_limb).astype(np.uint64) << np.uint64(16 * (i + j))
-    return total.view(np.int64)
+    return np.asarray(total.view(np.int64))
 
 
 def _largest(x: Array) -> int:
@@ -85,7 +85,7 @@ def _float_product(lhs: Array, rhs: Array, accumulator: np.dtype[Any]) -> Array:
     """[.., m, k] x [.., k, n], widened to the accumulator; a big narrow right side goes piece by piece along n."""
     left = lhs.astype(accumulator, copy=False)
     if rhs.dtype == accumulator or rhs.size <= _PIECE_ELEMENTS:
-        return np.matmul(left, rhs.astype(accumulator, copy=False))
+        return np.asarray(np.matmul(left, rhs.astype(accumulator, copy=False)))
     step = max(1, rhs.shape[-1] * _PIECE_ELEMENTS // rhs.size)
     pieces = [np.matmul(left, rhs[..., n:n + step].astype(accumulator)) for n in range(0, rhs.shape[-1], step)]
     return np.concatenate(pieces, axis=-1)
@@ -98,7 +98,7 @@ def product(lhs: Array, rhs: Array, result: DType) -> Array:
     """
     left, right = dtypes.from_numpy(lhs.dtype), dtypes.from_numpy(rhs.dtype)
     if left is dtypes.PRED and result is dtypes.PRED:
-        return np.matmul(lhs.astype(np.float32), rhs.astype(np.float32)) > 0
+        return np.asarray(np.matmul(lhs.astype(np.float32), rhs.astype(np.float32)) > 0)
     if not (left.is_float or left.is_complex or right.is_float or right.is_complex or result.is_float or result.is_complex):
         return _integer_product(lhs, rhs, result)
     summed = _float_product(lhs, rhs, _accumulator(left, right, result))
@@ -419,13 +419,9 @@ def _gathered_product(windows: Array, kernel: Array, spatial: int, dtype: DType)
     for index in _pieces(places, groups * depth):
         piece = windows[index]
         rows = math.prod(piece.shape[:1 + spatial])
-        if groups == 1:
-            gathered = piece.reshape(rows, depth)
-            result[index] = product(gathered, by_group[0], dtype).reshape(*piece.shape[:1 + spatial], 1, outputs)
-        else:
-            gathered = np.moveaxis(piece, -2, 0).reshape(groups, rows, depth)
-            summed = product(gathered, by_group, dtype)
-            result[index] = np.moveaxis(summed, 0, 1).reshape(*piece.shape[:1 + spatial], groups, outputs)
+        gathered: Array = np.moveaxis(piece, -2, 0).reshape(groups, rows, depth)
+        summed = product(gathered, by_group, dtype)
+        result[index] = np.moveaxis(summed, 0, 1).reshape(*piece.shape[:1 + spatial], groups, outputs)
     return result
 
 
@@ -456,7 +452,7 @@ def _kernel_matrix(rhs: Array, window: Window, dims: ConvolutionDimensions, grou
     """The kernel as [kernel.., groups, c, o], reversed where the window says so; output features come in consecutive blocks."""
     kernel = rhs.transpose(*dims.kernel_spatial, dims.kernel_input_feature, dims.kernel_output_feature)
     flips = [axis for axis, spot in enumerate(window.dims) if spot.reversal]
-    kernel = np.flip(kernel, flips) if flips else kernel
+    kernel = np.flip(kernel, tuple(flips)) if flips else kernel
     *spatial, channels, outputs = kernel.shape
     return np.moveaxis(kernel.reshape(*spatial, channels, groups, outputs // groups), -2, -3)
 
@@ -528,7 +524,8 @@ def _fft_shape(x: Shape, fft_type: str, fft_length: Dims) -> Shape:
     return Shape(_REAL_OF[x.dtype] if fft_type == "IRFFT" else _COMPLEX_OF[x.dtype], x.dims[:-len(lengths)] + last)
 
 
-_TRANSFORMS = {"FFT": np.fft.fftn, "IFFT": np.fft.ifftn, "RFFT": np.fft.rfftn, "IRFFT": np.fft.irfftn}
+_TRANSFORMS: dict[str, Callable[..., Array]] = {
+    "FFT": np.fft.fftn, "IFFT": np.fft.ifftn, "RFFT": np.fft.rfftn, "IRFFT": np.fft.irfftn}
 
 
 def _fft(instruction: Instruction, x: Array) -> Array:

@@ -9,7 +9,7 @@ Source of the special cases: HLO semantics notes, sections 1 to 3, measured on X
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -114,27 +114,23 @@ def _wide(function: Function) -> Function:
 
 @dataclass(frozen=True)
 class _Row:
-    """name, arity, and the function for each kind of element; kinds without one are illegal."""
+    """name, arity, and the function for each kind of element; kinds without one are illegal.
+
+    result: element type of the result where it differs. takes_width: functions get the bits of the element type first.
+    """
 
     name: str
     arity: int
-    floats: Function | None = None
-    signed: Function | None = None
-    unsigned: Function | None = None
-    booleans: Function | None = None
-    complexes: Function | None = None
+    functions: Rows
     result: Callable[[DType], DType] | None = None
     takes_width: bool = False
-    attributes: tuple[Attribute, ...] = field(default=())
+    attributes: tuple[Attribute, ...] = ()
     commutative: bool = False
 
     def declare(self) -> None:
-        functions = {Kind.FLOAT: self.floats, Kind.SIGNED: self.signed, Kind.UNSIGNED: self.unsigned,
-                     Kind.BOOL: self.booleans, Kind.COMPLEX: self.complexes}
-        rows = {kind: function for kind, function in functions.items() if function is not None}
         evaluation = _evaluation_with_width if self.takes_width else _evaluation
-        operator(self.name, self.arity, attributes=self.attributes, shape=_kind_rule(self.name, rows, self.result),
-                 evaluate=evaluation(rows), elementwise=True, commutative=self.commutative)
+        operator(self.name, self.arity, attributes=self.attributes, shape=_kind_rule(self.name, self.functions, self.result),
+                 evaluate=evaluation(self.functions), elementwise=True, commutative=self.commutative)
 
 
 # Functions that numpy does not have, or has with other special cases
@@ -148,8 +144,9 @@ def _round_half_away(x: Array) -> Any:
     return np.where(np.abs(x - whole) >= 0.5, whole + np.copysign(x.dtype.type(1), x), whole)
 
 
-def _erf(x: Array) -> Any:
-    from scipy import special
+def erf(x: Array) -> Any:
+    """The error function of an f64 array."""
+    from scipy import special  # type: ignore[import-untyped]
     return special.erf(x)
 
 
@@ -290,16 +287,16 @@ def _component(dtype: DType) -> DType:
     return _COMPONENT.get(dtype, dtype)
 
 
-def _with_complex(function: Function) -> dict[str, Function]:
-    return {"floats": _wide(function), "complexes": _wide(function)}
+def _with_complex(function: Function) -> Rows:
+    return {Kind.FLOAT: _wide(function), Kind.COMPLEX: _wide(function)}
 
 
-def _integers(function: Function) -> dict[str, Function]:
-    return {"signed": function, "unsigned": function}
+def _integers(function: Function) -> Rows:
+    return {Kind.SIGNED: function, Kind.UNSIGNED: function}
 
 
-def _numbers(function: Function) -> dict[str, Function]:
-    return {"floats": function, "signed": function, "unsigned": function, "complexes": function}
+def _numbers(function: Function) -> Rows:
+    return dict.fromkeys((Kind.FLOAT, Kind.SIGNED, Kind.UNSIGNED, Kind.COMPLEX), function)
 
 
 def _identity(x: Array) -> Array:
@@ -308,55 +305,57 @@ def _identity(x: Array) -> Array:
 
 _ACCURACY = (RESULT_ACCURACY,)
 _ROWS = (
-    _Row("abs", 1, floats=np.abs, signed=np.abs, complexes=_wide(np.abs), result=_component),
-    _Row("ceil", 1, floats=np.ceil),
-    _Row("floor", 1, floats=np.floor),
-    _Row("round-nearest-afz", 1, floats=_round_half_away),
-    _Row("round-nearest-even", 1, floats=np.rint),
-    _Row("sign", 1, floats=_sign, signed=np.sign, complexes=_wide(np.sign)),
-    _Row("negate", 1, **_numbers(np.negative)),
-    _Row("is-finite", 1, floats=np.isfinite, result=lambda _: dtypes.PRED),
-    _Row("real", 1, floats=_identity, complexes=np.real, result=_component),
-    _Row("imag", 1, floats=_zeros_of, complexes=np.imag, result=_component),
-    _Row("not", 1, booleans=np.logical_not, **_integers(np.invert)),
-    _Row("popcnt", 1, takes_width=True, **_integers(_population)),
-    _Row("count-leading-zeros", 1, takes_width=True, **_integers(_leading_zeros)),
-    _Row("acos", 1, attributes=_ACCURACY, **_with_complex(np.arccos)),
-    _Row("acosh", 1, attributes=_ACCURACY, **_with_complex(np.arccosh)),
-    _Row("asin", 1, attributes=_ACCURACY, **_with_complex(np.arcsin)),
-    _Row("asinh", 1, attributes=_ACCURACY, **_with_complex(np.arcsinh)),
-    _Row("atanh", 1, attributes=_ACCURACY, **_with_complex(np.arctanh)),
-    _Row("cbrt", 1, attributes=_ACCURACY, floats=_wide(np.cbrt)),
-    _Row("cosh", 1, attributes=_ACCURACY, **_with_complex(np.cosh)),
-    _Row("cosine", 1, attributes=_ACCURACY, **_with_complex(np.cos)),
-    _Row("erf", 1, attributes=_ACCURACY, floats=_wide(_erf)),
-    _Row("exponential", 1, attributes=_ACCURACY, **_with_complex(np.exp)),
-    _Row("exponential-minus-one", 1, attributes=_ACCURACY, floats=_wide(np.expm1), complexes=_wide(_complex_expm1)),
-    _Row("log", 1, attributes=_ACCURACY, **_with_complex(np.log)),
-    _Row("log-plus-one", 1, attributes=_ACCURACY, floats=_wide(np.log1p), complexes=_wide(_complex_log1p)),
-    _Row("logistic", 1, attributes=_ACCURACY, **_with_complex(_logistic)),
-    _Row("rsqrt", 1, attributes=_ACCURACY, **_with_complex(lambda x: 1 / np.sqrt(x))),
-    _Row("sine", 1, attributes=_ACCURACY, **_with_complex(np.sin)),
-    _Row("sinh", 1, attributes=_ACCURACY, **_with_complex(np.sinh)),
-    _Row("sqrt", 1, attributes=_ACCURACY, floats=np.sqrt, complexes=_wide(np.sqrt)),
-    _Row("tan", 1, attributes=_ACCURACY, **_with_complex(np.tan)),
-    _Row("tanh", 1, attributes=_ACCURACY, **_with_complex(np.tanh)),
-    _Row("add", 2, booleans=np.logical_or, commutative=True, **_numbers(np.add)),
-    _Row("subtract", 2, **_numbers(np.subtract)),
-    _Row("multiply", 2, booleans=np.logical_and, commutative=True, **_numbers(np.multiply)),
-    _Row("divide", 2, floats=np.divide, complexes=_wide(_complex_divide), **_integers(_integer_divide)),
-    _Row("remainder", 2, floats=np.fmod, **_integers(_integer_remainder)),
-    _Row("maximum", 2, booleans=np.logical_or, commutative=True, **_numbers(np.maximum)),
-    _Row("minimum", 2, booleans=np.logical_and, commutative=True, **_numbers(np.minimum)),
-    _Row("power", 2, floats=_wide(np.power), complexes=_wide(_complex_power), signed=_signed_power, unsigned=np.power),
-    _Row("atan2", 2, floats=_wide(np.arctan2), complexes=_wide(_complex_atan2)),
-    _Row("and", 2, booleans=np.logical_and, commutative=True, **_integers(np.bitwise_and)),
-    _Row("or", 2, booleans=np.logical_or, commutative=True, **_integers(np.bitwise_or)),
-    _Row("xor", 2, booleans=np.logical_xor, commutative=True, **_integers(np.bitwise_xor)),
-    _Row("shift-left", 2, takes_width=True, **_integers(_shift_left)),
-    _Row("shift-right-arithmetic", 2, takes_width=True, **_integers(_shift_right_arithmetic)),
-    _Row("shift-right-logical", 2, takes_width=True, **_integers(_shift_right_logical)),
-    _Row("mulhi", 2, takes_width=True, signed=_signed_high_product, unsigned=_unsigned_high_product, commutative=True),
+    _Row("abs", 1, {Kind.FLOAT: np.abs, Kind.SIGNED: np.abs, Kind.COMPLEX: _wide(np.abs)}, result=_component),
+    _Row("ceil", 1, {Kind.FLOAT: np.ceil}),
+    _Row("floor", 1, {Kind.FLOAT: np.floor}),
+    _Row("round-nearest-afz", 1, {Kind.FLOAT: _round_half_away}),
+    _Row("round-nearest-even", 1, {Kind.FLOAT: np.rint}),
+    _Row("sign", 1, {Kind.FLOAT: _sign, Kind.SIGNED: np.sign, Kind.COMPLEX: _wide(np.sign)}),
+    _Row("negate", 1, _numbers(np.negative)),
+    _Row("is-finite", 1, {Kind.FLOAT: np.isfinite}, result=lambda _: dtypes.PRED),
+    _Row("real", 1, {Kind.FLOAT: _identity, Kind.COMPLEX: np.real}, result=_component),
+    _Row("imag", 1, {Kind.FLOAT: _zeros_of, Kind.COMPLEX: np.imag}, result=_component),
+    _Row("not", 1, _integers(np.invert) | {Kind.BOOL: np.logical_not}),
+    _Row("popcnt", 1, _integers(_population), takes_width=True),
+    _Row("count-leading-zeros", 1, _integers(_leading_zeros), takes_width=True),
+    _Row("acos", 1, _with_complex(np.arccos), attributes=_ACCURACY),
+    _Row("acosh", 1, _with_complex(np.arccosh), attributes=_ACCURACY),
+    _Row("asin", 1, _with_complex(np.arcsin), attributes=_ACCURACY),
+    _Row("asinh", 1, _with_complex(np.arcsinh), attributes=_ACCURACY),
+    _Row("atanh", 1, _with_complex(np.arctanh), attributes=_ACCURACY),
+    _Row("cbrt", 1, {Kind.FLOAT: _wide(np.cbrt)}, attributes=_ACCURACY),
+    _Row("cosh", 1, _with_complex(np.cosh), attributes=_ACCURACY),
+    _Row("cosine", 1, _with_complex(np.cos), attributes=_ACCURACY),
+    _Row("erf", 1, {Kind.FLOAT: _wide(erf)}, attributes=_ACCURACY),
+    _Row("exponential", 1, _with_complex(np.exp), attributes=_ACCURACY),
+    _Row("exponential-minus-one", 1, {Kind.FLOAT: _wide(np.expm1), Kind.COMPLEX: _wide(_complex_expm1)}, attributes=_ACCURACY),
+    _Row("log", 1, _with_complex(np.log), attributes=_ACCURACY),
+    _Row("log-plus-one", 1, {Kind.FLOAT: _wide(np.log1p), Kind.COMPLEX: _wide(_complex_log1p)}, attributes=_ACCURACY),
+    _Row("logistic", 1, _with_complex(_logistic), attributes=_ACCURACY),
+    _Row("rsqrt", 1, _with_complex(lambda x: 1 / np.sqrt(x)), attributes=_ACCURACY),
+    _Row("sine", 1, _with_complex(np.sin), attributes=_ACCURACY),
+    _Row("sinh", 1, _with_complex(np.sinh), attributes=_ACCURACY),
+    _Row("sqrt", 1, {Kind.FLOAT: np.sqrt, Kind.COMPLEX: _wide(np.sqrt)}, attributes=_ACCURACY),
+    _Row("tan", 1, _with_complex(np.tan), attributes=_ACCURACY),
+    _Row("tanh", 1, _with_complex(np.tanh), attributes=_ACCURACY),
+    _Row("add", 2, _numbers(np.add) | {Kind.BOOL: np.logical_or}, commutative=True),
+    _Row("subtract", 2, _numbers(np.subtract)),
+    _Row("multiply", 2, _numbers(np.multiply) | {Kind.BOOL: np.logical_and}, commutative=True),
+    _Row("divide", 2, _integers(_integer_divide) | {Kind.FLOAT: np.divide, Kind.COMPLEX: _wide(_complex_divide)}),
+    _Row("remainder", 2, _integers(_integer_remainder) | {Kind.FLOAT: np.fmod}),
+    _Row("maximum", 2, _numbers(np.maximum) | {Kind.BOOL: np.logical_or}, commutative=True),
+    _Row("minimum", 2, _numbers(np.minimum) | {Kind.BOOL: np.logical_and}, commutative=True),
+    _Row("power", 2, {Kind.FLOAT: _wide(np.power), Kind.COMPLEX: _wide(_complex_power), Kind.SIGNED: _signed_power,
+                      Kind.UNSIGNED: np.power}),
+    _Row("atan2", 2, {Kind.FLOAT: _wide(np.arctan2), Kind.COMPLEX: _wide(_complex_atan2)}),
+    _Row("and", 2, _integers(np.bitwise_and) | {Kind.BOOL: np.logical_and}, commutative=True),
+    _Row("or", 2, _integers(np.bitwise_or) | {Kind.BOOL: np.logical_or}, commutative=True),
+    _Row("xor", 2, _integers(np.bitwise_xor) | {Kind.BOOL: np.logical_xor}, commutative=True),
+    _Row("shift-left", 2, _integers(_shift_left), takes_width=True),
+    _Row("shift-right-arithmetic", 2, _integers(_shift_right_arithmetic), takes_width=True),
+    _Row("shift-right-logical", 2, _integers(_shift_right_logical), takes_width=True),
+    _Row("mulhi", 2, {Kind.SIGNED: _signed_high_product, Kind.UNSIGNED: _unsigned_high_product}, takes_width=True,
+         commutative=True),
 )
 for _row in _ROWS:
     _row.declare()

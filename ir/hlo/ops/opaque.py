@@ -21,7 +21,7 @@ from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.contraction import product
 from nxcc.ir.hlo.ops.control import zeros
-from nxcc.ir.hlo.ops.elementwise import converted
+from nxcc.ir.hlo.ops.elementwise import converted, erf
 from nxcc.ir.hlo.ops.reduction import top_k
 from nxcc.ir.shapes import Shape
 
@@ -69,13 +69,7 @@ _SQRT_HALF = math.sqrt(0.5)
 
 
 def _normal_cdf(x: Array) -> Array:
-    from scipy import special
-    return np.asarray(0.5 * (1 + special.erf(x * _SQRT_HALF)))
-
-
-def _erf(x: Array) -> Any:
-    from scipy import special
-    return special.erf(x)
+    return np.asarray(0.5 * (1 + erf(x * _SQRT_HALF)))
 
 
 def _sigmoid(x: Array) -> Any:
@@ -202,20 +196,22 @@ def _nearest(source: int, target: int, align_corners: bool, half_pixel: bool) ->
     """Source index of each target index, as TensorFlow computes it in f32."""
     place = (np.arange(target, dtype=np.float32) + np.float32(0.5 if half_pixel else 0)) * _scale(source, target, align_corners)
     whole = np.floor(place + np.float32(0.5)) if align_corners else np.floor(place)
-    return np.minimum(whole.astype(np.int64), source - 1)
+    return np.asarray(np.minimum(whole.astype(np.int64), source - 1))
 
 
 def _resize_nearest(instruction: Instruction, x: Array) -> Array:
     flags, dims = _resize_flags(instruction), instruction.shape.dims
     rows, columns = (_nearest(x.shape[axis], dims[axis], *flags) for axis in (1, 2))
-    return x[:, rows[:, None], columns]
+    return np.take(np.take(x, rows, 1), columns, 2)
 
 
 def _resize_nearest_grad(instruction: Instruction, gradient: Array) -> Array:
     flags, dims = _resize_flags(instruction), instruction.shape.dims
     rows, columns = (_nearest(dims[axis], gradient.shape[axis], *flags) for axis in (1, 2))
     total = np.zeros(dims, np.float64)
-    np.add.at(total, (slice(None), rows[:, None], columns), gradient.astype(np.float64))
+    wide = gradient.astype(np.float64)
+    for row, column in np.ndindex(gradient.shape[1:3]):
+        total[:, rows[row], columns[column]] += wide[:, row, column]
     return converted(total, instruction.shape.dtype)
 
 
@@ -259,7 +255,7 @@ _PLACEMENT = ("AwsNeuronDevicePrint", "AwsNeuronTransferWithStaticRing", "AwsNeu
 _RESHARDING = ("SPMDFullToShardShape", "SPMDShardToFullShape", "xla.sdy.GlobalToLocalShape", "xla.sdy.LocalToGlobalShape")
 
 _ROWS = (
-    _activation("AwsNeuronErf", 1, _erf),
+    _activation("AwsNeuronErf", 1, erf),
     _activation("AwsNeuronSoftplus", 1, _softplus),
     _activation("AwsNeuronGelu", 1, _gelu),
     _activation("AwsNeuronGeluApprxTanh", 1, _gelu_tanh),
