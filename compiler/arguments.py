@@ -1,0 +1,273 @@
+"""The command line as users and frameworks write it, brought into one plain form before click reads it.
+
+Decided here: `@FILE`, options that stand before the command, the vendor's spellings and values, options that mean nothing
+here (accepted with one line), unknown ones (an error with the nearest name). What an option means is declared in
+`options`. Source: CLI and NEFF reference, sections 1.1, 1.2, 3.1 and 3.3.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nxcc.compiler.options import (
+    ACCEPTED,
+    ACCEPTED_PREFIXES,
+    BY_FLAG,
+    FAST_MATH,
+    FP32_CAST,
+    REPLACED,
+    Accepted,
+    Kind,
+    Option,
+    Takes,
+    verbosity,
+)
+from nxcc.ir.diagnostics import USAGE, CompileError
+
+COMPILE_COMMANDS = ("compile", "check")
+PIPELINE_WORDS = ("compile", "SaveTemps", "tensorize", "codegen", "schedule")
+MAX_FILE_DEPTH = 8
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass
+class Arguments:
+    """A command line in plain form: words that click understands, and what to tell the user about the rest."""
+
+    words: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def prepare(words: Sequence[str], commands: Sequence[str], environment: str = "") -> Arguments:
+    """Bring a command line into plain form.
+
+    commands: names of all commands. environment: what NEURON_CC_FLAGS holds, read only under --env-flags.
+    Only the words of `compile` and `check` are rewritten, since only they have vendor spellings.
+    Raises CompileError(USAGE).
+    """
+    expanded = _expand_files(list(words), 0)
+    index = _command_index(expanded, commands)
+    if index is None or expanded[index] not in COMPILE_COMMANDS:
+        return Arguments(expanded)
+    rest = expanded[:index] + expanded[index + 1:]
+    if "--env-flags" in rest:
+        rest = _split(environment, "NEURON_CC_FLAGS") + rest
+    found = Arguments([expanded[index]])
+    _Rewriter(rest, found).run()
+    return found
+
+
+def _expand_files(words: list[str], depth: int) -> list[str]:
+    """Replace each `@FILE` by the words of that file."""
+    found: list[str] = []
+    for word in words:
+        if not word.startswith("@") or word == "@":
+            found.append(word)
+            continue
+        path = word[1:]
+        if depth == MAX_FILE_DEPTH:
+            raise CompileError(USAGE, f"argument files are nested deeper than {MAX_FILE_DEPTH}", path)
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(MAX_FILE_BYTES)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CompileError(USAGE, f"argument file {path!r} cannot be read", why=str(error)) from None
+        found += _expand_files(_split(text, path), depth + 1)
+    return found
+
+
+def _split(text: str, where: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise CompileError(USAGE, "arguments cannot be split into words", where, why=str(error)) from None
+
+
+def _command_index(words: list[str], commands: Sequence[str]) -> int | None:
+    """Where the command stands: the first word that is no option and no option's value."""
+    skip = False
+    for index, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word.startswith("-") and word != "-":
+            skip = _wants_next(word) and words[index + 1:index + 2] != []
+            skip = skip and not (words[index + 1] in commands and word.startswith("--verbose"))
+        else:
+            return index if word in commands else None
+    return None
+
+
+def _wants_next(word: str) -> bool:
+    """Whether an option in this spelling takes the next word as its value."""
+    if "=" in word:
+        return False
+    known = BY_FLAG.get(word)
+    if known:
+        return known[1].kind is not Kind.FLAG
+    row = ACCEPTED.get(word)
+    return row is not None and row.takes is Takes.VALUE
+
+
+class _Rewriter:
+    """Walks the words once; each kind of option has its own step."""
+
+    def __init__(self, words: list[str], found: Arguments) -> None:
+        self.words = words
+        self.position = 0
+        self.found = found
+
+    def run(self) -> None:
+        files: list[str] = []
+        while self.position < len(self.words):
+            word = self._next()
+            if word == "--":
+                files += self.words[self.position:]
+                break
+            if word == "-" or not word.startswith("-"):
+                files.append(word)
+            else:
+                self._option(word)
+        self.found.words += ["--", *files]
+
+    def _next(self) -> str:
+        word = self.words[self.position]
+        self.position += 1
+        return word
+
+    def _value(self, name: str, attached: str | None) -> str:
+        if attached is not None:
+            return attached
+        if self.position == len(self.words):
+            raise CompileError(USAGE, f"option {name} needs a value")
+        return self._next()
+
+    def _option(self, word: str) -> None:
+        name, separator, value = word.partition("=")
+        attached = value if separator else None
+        name, attached = _optlevel_spelling(name, attached)
+        if name in ("--help", "-h"):
+            self.found.words.append("--help")
+        elif name in BY_FLAG or name.replace("_", "-") in BY_FLAG:
+            self._declared(name if name in BY_FLAG else name.replace("_", "-"), attached)
+        elif name in _SPECIAL:
+            _SPECIAL[name](self, attached)
+        elif name in REPLACED:
+            self.found.words += REPLACED[name]
+            self.found.notices.append(f"{name} is deprecated; it means {' '.join(REPLACED[name])}")
+        else:
+            self._accepted(name, attached)
+
+    def _declared(self, flag: str, attached: str | None) -> None:
+        _, row = BY_FLAG[flag]
+        if row.kind is Kind.FLAG:
+            if attached not in (None, "true", "True", "1"):
+                raise CompileError(USAGE, f"option {flag} takes no value, {attached!r} was given")
+            self.found.words.append(row.name)
+        elif row.kind is Kind.LEVEL:
+            self.found.words.append(f"{row.name}={self._level(attached)}")
+        else:
+            self.found.words.append(f"{row.name}={choice_value(row, self._value(flag, attached))}")
+
+    def _level(self, attached: str | None) -> str:
+        if attached is None:
+            following = self.words[self.position:self.position + 1]
+            if not following or verbosity(following[0]) is None:
+                return "info"
+            attached = self._next()
+        if verbosity(attached) is None:
+            raise CompileError(USAGE, f"--verbose takes no level {attached!r}",
+                               remedy="debug, info, warning, error, critical or a number")
+        return attached
+
+    def _accepted(self, name: str, attached: str | None) -> None:
+        row = ACCEPTED.get(name) or ACCEPTED.get(name.replace("_", "-"))
+        if row is None and name.startswith(ACCEPTED_PREFIXES):
+            row = Accepted("it is one of the vendor's internal options", Takes.NOTHING)
+        if row is None:
+            raise unknown_option(name)
+        values = self._accepted_values(row, name, attached)
+        for value in values:
+            if value in row.refused:
+                raise CompileError(USAGE, f"option {name} cannot be {value}", why=row.refused[value])
+        if not values or any(value not in row.silent for value in values):
+            self.found.notices.append(f"{' '.join([name, *values])} is accepted and has no effect: {row.why}")
+
+    def _accepted_values(self, row: Accepted, name: str, attached: str | None) -> list[str]:
+        if row.takes is Takes.VALUE:
+            return [self._value(name, attached)]
+        values = [] if attached is None else [attached]
+        if row.takes is Takes.WORDS:
+            values += self._words(PIPELINE_WORDS)
+        return values
+
+    def _words(self, known: Sequence[str]) -> list[str]:
+        found = []
+        while self.position < len(self.words) and self.words[self.position] in known:
+            found.append(self._next())
+        return found
+
+    def _set_cast(self, cast: tuple[str, str]) -> None:
+        self.found.words += [f"--auto-cast={cast[0]}", f"--auto-cast-type={cast[1]}"]
+
+    def fp32_cast(self, attached: str | None) -> None:
+        word = self._value("--fp32-cast", attached)
+        if word not in FP32_CAST:
+            raise CompileError(USAGE, f"--fp32-cast cannot be {word!r}", remedy=f"one of {', '.join(FP32_CAST)}")
+        self._set_cast(FP32_CAST[word])
+
+    def fast_math(self, attached: str | None) -> None:
+        words = [] if attached is None else attached.split()
+        words += self._words(tuple(FAST_MATH))
+        if not words or any(word not in FAST_MATH for word in words):
+            raise CompileError(USAGE, f"--fast-math cannot be {' '.join(words)!r}", remedy=f"words of {', '.join(FAST_MATH)}")
+        presets = [word for word in words if word in ("all", "none")]
+        casts = [word for word in words if word.startswith("fp32-cast-")]
+        relayouts = [word for word in words if word.endswith("fast-relayout")]
+        if max(len(set(presets)), len(set(casts)), len(set(relayouts))) > 1:
+            raise CompileError(USAGE, f"words of --fast-math exclude each other: {' '.join(words)}")
+        for word in (*presets, *casts):
+            cast = FAST_MATH[word]
+            assert cast is not None
+            self._set_cast(cast)
+        if relayouts:
+            self.found.notices.append(f"--fast-math {relayouts[0]} has no effect: transposes are always exact here")
+
+
+_SPECIAL = {"--fp32-cast": _Rewriter.fp32_cast, "--fast-math": _Rewriter.fast_math}
+
+
+def _optlevel_spelling(name: str, attached: str | None) -> tuple[str, str | None]:
+    """`-O1` and `--O1` as `--optlevel=1`."""
+    for prefix in ("--O", "-O"):
+        digits = name.removeprefix(prefix)
+        if name.startswith(prefix) and digits.isdigit():
+            return "--optlevel", digits
+    return name, attached
+
+
+def choice_value(row: Option, value: str) -> str:
+    """The value after synonyms; CompileError(USAGE) for one that is refused or no choice."""
+    value = row.synonyms.get(value, value)
+    if value in row.refused:
+        raise CompileError(USAGE, f"option {row.name} cannot be {value}", why=row.refused[value])
+    if row.choices and value not in row.choices:
+        import difflib
+        near = difflib.get_close_matches(value, row.choices, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise CompileError(USAGE, f"option {row.name} cannot be {value!r}", remedy=f"{hint}one of {', '.join(row.choices)}")
+    return value
+
+
+def unknown_option(name: str) -> CompileError:
+    """The error for an option that nobody declared, with the nearest name."""
+    import difflib
+    near = difflib.get_close_matches(name, [*BY_FLAG, *ACCEPTED, *_SPECIAL], 1, 0.5)
+    return CompileError(USAGE, f"no option is named {name}", remedy=f"did you mean {near[0]}?" if near else "")
+
+
+def environment_flags() -> str:
+    """What NEURON_CC_FLAGS holds; looked at only when --env-flags asks for it."""
+    return os.environ.get("NEURON_CC_FLAGS", "")

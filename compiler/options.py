@@ -1,0 +1,280 @@
+"""Every option of a compile, declared once.
+
+From a declaration derive: the command-line option with its help and its vendor spellings, the value that the NEFF
+records, and the part of the cache key. Nothing heavy is imported here, since `--help` reads this file.
+Sources of the vendor's options: CLI and NEFF reference, sections 1.1, 1.2 (neuronx-cc) and 3.1 to 3.3 (neuron-cc).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """What an option takes on the command line."""
+
+    FLAG = "flag"
+    CHOICE = "one of the choices"
+    TEXT = "text"
+    FILE = "file"
+    INTEGER = "integer"
+    LEVEL = "level, may be left out"
+
+
+class Role(enum.Enum):
+    """What an option decides; the order is that of `--help`."""
+
+    CODE = "what is compiled"
+    REPORT = "what is written and shown"
+    VENDOR = "understood for neuronx-cc and neuron-cc"
+
+
+@dataclass(frozen=True)
+class Option:
+    """Declaration of one option.
+
+    flags: spellings, the canonical one first. synonyms: values that stand for another. refused: values that are known
+    but cannot be had, with the reason. changes_output: enters the cache key and is recorded in the NEFF.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    kind: Kind
+    role: Role
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    many: bool = False
+    changes_output: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.flags[0]
+
+
+def _option(default: Any, *flags: str, help: str, kind: Kind = Kind.TEXT, role: Role = Role.CODE, **rest: Any) -> Any:
+    if rest.get("choices") and kind is Kind.TEXT:
+        kind = Kind.CHOICE
+    return field(default=default, metadata={"option": Option(flags, help, kind, role, **rest)})
+
+
+def _flag(*flags: str, help: str, role: Role, **rest: Any) -> Any:
+    return _option(False, *flags, help=help, kind=Kind.FLAG, role=role, **rest)
+
+
+OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1: optimised, no search. 2: with search."
+_NO_TRN = "nxcc compiles for v1 (inf1) and v2 (inf2, trn1, trn1n)"
+TARGET_NAMES = {"inf1": "v1", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What a compile is asked to do; a frozen value, so that a compile is a function of it."""
+
+    target: str = _option(
+        "v2", "--target", help="NeuronCore to compile for; inf1 means v1, inf2, trn1 and trn1n mean v2.",
+        choices=("v1", "v2"), synonyms=TARGET_NAMES, refused=dict.fromkeys(("trn2", "trn2n", "trn3", "v3", "v4"), _NO_TRN),
+        changes_output=True)
+    framework: str = _option(
+        "XLA", "--framework", help="Kind of input.", choices=("XLA",), synonyms={"xla": "XLA", "Xla": "XLA"},
+        refused={name: "this version reads HLO; only XLA is accepted"
+                 for name in ("TENSORFLOW", "tensorflow", "MXNET", "mxnet", "ONNX", "onnx", "PYTORCH")})
+    auto_cast: str = _option(
+        "none", "--auto-cast", help="Which f32 operations compute in a smaller type.", choices=("none", "matmult", "all"),
+        synonyms={"matmul": "matmult"}, changes_output=True)
+    auto_cast_type: str = _option(
+        "bf16", "--auto-cast-type", help="The type that --auto-cast uses.", choices=("bf16", "fp16", "tf32", "fp8_e4m3"),
+        changes_output=True)
+    optlevel: str = _option(
+        "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2"), synonyms={"3": "2"},
+        metavar="0|1|2", changes_output=True)
+    weights: str = _option(
+        "", "--weights", kind=Kind.FILE, metavar="W.npz|W.safetensors",
+        help="Bind parameters, by number or name, to these values; they are cast and packed into the NEFF.")
+    weight_params: str = _option(
+        "", "--weight-params", metavar="SPEC", changes_output=True,
+        help="Declare weights whose values `nxcc run --weights` brings: numbers, ranges and regular expressions on names, "
+             "as in 0-198,layer.*,203.")
+    host_fallback: str = _option(
+        "allow", "--host-fallback", help="Whether what the device cannot do may run on the host.",
+        choices=("allow", "forbid"), changes_output=True)
+    keep_on_host: str = _option(
+        "", "--keep-on-host", metavar="REGEX", changes_output=True,
+        help="Instructions whose HLO name or framework name matches stay on the host.")
+    placement: str = _option(
+        "support", "--placement", help="Place by support alone, or by cost where the module is split anyway.",
+        choices=("support", "cost"), changes_output=True)
+    model_type: str = _option(
+        "generic", "--model-type", help="A hint; it never changes results.",
+        choices=("generic", "transformer", "unet-inference"), synonyms={"transformer-inference": "transformer"},
+        changes_output=True)
+    disable_pass: tuple[str, ...] = _option(
+        (), "--disable-pass", metavar="PASS", many=True, changes_output=True, help="Leave out a pass (repeatable).")
+
+    output: str = _option(
+        "", "--output", "-o", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+        help="Where to write; default: the input's stem with .neff in the current folder.")
+    compress: bool = _flag("--compress", role=Role.REPORT, changes_output=True,
+                           help="Compress the NEFF with gzip; its bytes then depend on the zlib in use.")
+    strip: bool = _flag("--strip", role=Role.REPORT, changes_output=True,
+                        help="Leave out the debug map and source names.")
+    workdir: str = _option("", "--workdir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
+                           help="Keep every stage's text in this folder.")
+    dump_after: tuple[str, ...] = _option(
+        (), "--dump-after", role=Role.REPORT, metavar="STAGE", many=True,
+        help="Keep the text after this stage or pass only (repeatable); into --workdir, else the current folder.")
+    stop_after: str = _option("", "--stop-after", role=Role.REPORT, metavar="STAGE",
+                              help="Stop after this stage or pass; no NEFF is written.")
+    depfile: str = _option("", "--depfile", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+                           help="Write a Makefile rule that names every file the output depends on.")
+    json: bool = _flag("--json", role=Role.REPORT, help="Report as one JSON object on stdout.")
+    timing: bool = _flag("--timing", role=Role.REPORT, help="Show the CPU seconds of each stage and record them in the NEFF.")
+    quiet: bool = _flag("--quiet", "-q", role=Role.REPORT, help="Print nothing but errors.")
+    verbose: str = _option("warning", "--verbose", kind=Kind.LEVEL, role=Role.REPORT, metavar="[LEVEL]",
+                           help="debug, info, warning, error, critical or a number; without a level: info.")
+    logfile: str = _option("", "--logfile", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+                           help="Write every message of the compile to this file.")
+    compat_log: bool = _flag("--compat-log", role=Role.REPORT,
+                             help="End with `Compiler status PASS` or `Compiler status FAIL` on stdout.")
+    env_flags: bool = _flag("--env-flags", role=Role.VENDOR, help="Read further options from NEURON_CC_FLAGS.")
+    query_compute: bool = _flag("--query-compute", role=Role.VENDOR, help="As `nxcc check`: decide, write nothing.")
+
+    def effective(self) -> dict[str, Any]:
+        """The options that decide the output, with their values, by name; recorded in the NEFF."""
+        return {row.name.removeprefix("--"): getattr(self, name)
+                for name, row in DECLARED.items() if row.changes_output}
+
+    def cache_key(self) -> str:
+        """A canonical text of what decides the output."""
+        return "\n".join(f"{name}={value!r}" for name, value in sorted(self.effective().items()))
+
+
+DECLARED: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(CompileOptions)}
+"""Declarations by field name, in the order of `--help`."""
+
+BY_FLAG: dict[str, tuple[str, Option]] = {flag: (name, row) for name, row in DECLARED.items() for flag in row.flags}
+
+
+class Takes(enum.Enum):
+    """What follows an accepted option on the command line."""
+
+    NOTHING = "nothing"
+    VALUE = "one value"
+    WORDS = "words up to the next option or file"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An option of the vendor's that is accepted and does nothing here: why, and values that deserve no notice.
+
+    refused: values that ask for what cannot be had, with the reason.
+    """
+
+    why: str
+    takes: Takes = Takes.VALUE
+    silent: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+_ONE_CORE = "v1 and v2 have one physical core a logical core"
+_EXACT = "integer arithmetic is exact here"
+_HEURISTICS = "it tunes the vendor's own passes"
+_TUTORIAL = "it belongs to the vendor's early tutorials"
+_SINGLE = {str(n): "this version compiles for one core" for n in range(2, 65)}
+
+ACCEPTED: dict[str, Accepted] = {
+    "--native-int64": Accepted("neither v1 nor v2 has 64-bit integers; what does not fit runs on the host",
+                               silent=("default", "disabled")),
+    "--implicit-integer-downcast": Accepted(_EXACT, silent=("default",)),
+    "--distribution-strategy": Accepted("the module is compiled as it was partitioned"),
+    "--logical-nc-config": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
+    "--lnc": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
+    "-lnc": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
+    "--enable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
+    "--disable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
+    "--enable-saturate-infinity": Accepted("transposes keep infinities here", Takes.NOTHING),
+    "--enable-fast-context-switch": Accepted("weights are loaded when the NEFF is loaded", Takes.NOTHING),
+    "--enable-fast-loading-neuron-binaries": Accepted("a NEFF is not compressed unless --compress is given", Takes.NOTHING),
+    "--pipeline": Accepted("the whole compiler always runs; --workdir keeps intermediate files", Takes.WORDS,
+                           silent=("compile",)),
+    "--execute-repetition": Accepted("a NEFF runs once a request", silent=("1",)),
+    "--tensorizer-options": Accepted(_HEURISTICS),
+    "--internal-hlo2tensorizer-options": Accepted(_HEURISTICS),
+    "--hlo2tensorizer-options": Accepted(_HEURISTICS),
+    "--internal-backend-options": Accepted(_HEURISTICS),
+    "--experimental-unsafe-fp8e4m3fn-as-fp8e4m3": Accepted("f8e4m3fn values keep their own meaning here", Takes.NOTHING),
+    "--internal-max-instruction-limit": Accepted("loops stay loops, so there is no such limit"),
+    "--num-parallel-jobs": Accepted("one process compiles"),
+    "--jobs": Accepted("one process compiles"),
+    "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
+    "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),
+    "--enable-internal-neff-wrapper": Accepted("no wrapper module is written", Takes.NOTHING),
+    "--neuroncore-pipeline-cores": Accepted("one core", silent=("1",), refused=_SINGLE),
+    "--num-neuroncores": Accepted("one core", silent=("1",), refused=_SINGLE),
+    "--cache_dir": Accepted("there is no compile cache in this version"),
+    "--cache-dir": Accepted("there is no compile cache in this version"),
+    "--no_cache": Accepted("there is no compile cache in this version", Takes.NOTHING),
+    "--no-cache": Accepted("there is no compile cache in this version", Takes.NOTHING),
+    "--retry_failed_compilation": Accepted("failures are not remembered", Takes.NOTHING),
+    "--log_level": Accepted("use --verbose"),
+    "--dump": Accepted("use --workdir"),
+    "--batching_en": Accepted(_TUTORIAL, Takes.NOTHING),
+    "--rematerialization_en": Accepted(_TUTORIAL, Takes.NOTHING),
+    "--spill_dis": Accepted(_TUTORIAL, Takes.NOTHING),
+    "--sb_size": Accepted(_TUTORIAL),
+    "--enable-replication": Accepted(_TUTORIAL),
+    "--static-weights": Accepted(_TUTORIAL, Takes.NOTHING),
+    "--topdown": Accepted(_TUTORIAL, Takes.NOTHING),
+    "--spill_depth_limit": Accepted(_TUTORIAL),
+    "--tensor-layout-heuristics": Accepted(_TUTORIAL),
+    "--dynamic-batch-size": Accepted("shapes are static", Takes.NOTHING),
+}
+"""Options that have no meaning here: accepted with one line that says so."""
+
+ACCEPTED_PREFIXES = ("--internal-", "--enable-internal-", "--enable-experimental-", "--experimental-")
+
+REPLACED: dict[str, tuple[str, ...]] = {"--enable-experimental-O1": ("--optlevel=1",)}
+"""Deprecated flags that stand for others."""
+
+FP32_CAST: dict[str, tuple[str, str]] = {
+    "all": ("all", "bf16"), "all-fp16": ("all", "fp16"), "matmult": ("matmult", "bf16"),
+    "matmult-bf16": ("matmult", "bf16"), "matmult-fp16": ("matmult", "fp16"),
+}
+"""Words of neuron-cc's --fp32-cast as (--auto-cast, --auto-cast-type)."""
+
+FAST_MATH: dict[str, tuple[str, str] | None] = {
+    "all": FP32_CAST["all"], "none": FP32_CAST["matmult-bf16"], "fast-relayout": None, "no-fast-relayout": None,
+    **{f"fp32-cast-{word}": cast for word, cast in FP32_CAST.items()},
+}
+"""Words of neuron-cc's --fast-math; None: about relayout, which is always exact here."""
+
+VERBOSITY = {"debug": 10, "info": 20, "user": 25, "warning": 30, "warn": 30, "error": 40, "critical": 50, "fatal": 50}
+
+
+def verbosity(level: str) -> int | None:
+    """A --verbose level as the number of Python's logging; None if it is no level."""
+    word = level.lower()
+    return VERBOSITY.get(word, int(word) if word.isdigit() else None)
+
+
+def options_from(**values: Any) -> CompileOptions:
+    """Options from Python keywords, checked as the command line checks them; ValueError names what is wrong."""
+    for name, value in values.items():
+        if name not in DECLARED:
+            raise ValueError(f"no compile option is named {name!r}{_nearest(name, DECLARED)}")
+        row = DECLARED[name]
+        value = row.synonyms.get(str(value), str(value)) if row.kind is Kind.CHOICE else value
+        if row.kind is Kind.CHOICE and value not in row.choices:
+            raise ValueError(f"{name} is {value!r}; it may be {', '.join(row.choices)}")
+        values[name] = tuple(value) if row.many else value
+    return CompileOptions(**values)
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    import difflib
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,14 @@
+"""What passes ask about a machine: small protocols, which a target's implementation answers; the driver hands it in."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nxcc.ir.hlo.module import Instruction
+
+
+class Unsupported(Protocol):
+    """Whether the device can run an instruction."""
+
+    def __call__(self, instruction: Instruction, /) -> str | None:
+        """Why the device cannot run it, in words; None if it can. May look at called computations."""
