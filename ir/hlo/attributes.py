@@ -262,13 +262,12 @@ SCAN = (Attribute("dimensions", Kind.INTS, "dimensions", required=True),
         Attribute("is_reverse", Kind.BOOL, "is_reverse", default=False),
         Attribute("is_associative", Kind.NAME, "is_associative", default="", enum="TriState"))
 CUSTOM_CALL = (
+    WINDOW, OPTIONAL_DIM_LABELS, FEATURE_GROUP_COUNT, BATCH_GROUP_COUNT, OPERAND_PRECISION,
+    Attribute("padding_type", Kind.NAME, "padding_type", default="PADDING_INVALID", enum="PaddingType"),
     Attribute("custom_call_target", Kind.STRING, "custom_call_target", required=True),
-    WINDOW, OPTIONAL_DIM_LABELS, FEATURE_GROUP_COUNT, BATCH_GROUP_COUNT, OPERAND_PRECISION, OPTIONAL_LITERAL,
     Attribute("operand_layout_constraints", Kind.SHAPES, "operand_shapes_with_layout"),
     Attribute("custom_call_has_side_effect", Kind.BOOL, "custom_call_has_side_effect", default=False),
+    OPTIONAL_LITERAL, OUTPUT_ALIASING,
     Attribute("schedule", Kind.NAME, "custom_call_schedule", default="SCHEDULE_NONE", enum="CustomCallSchedule"),
     Attribute("api_version", Kind.NAME, "custom_call_api_version", default="API_VERSION_ORIGINAL",
-              enum="CustomCallApiVersion"),
-    Attribute("padding_type", Kind.NAME, "padding_type", default="PADDING_INVALID", enum="PaddingType"),
-    OUTPUT_ALIASING)
-
+              enum="CustomCallApiVersion"))

@@ -1,0 +1,336 @@
+"""Literals in HLO text: `{ { 1, 2 }, { 3, 4 } }`, whatever the layout in logical row-major order.
+
+Reading and writing work on the whole array at once; only special values (NaN payloads) are looked at one by one.
+Nothing is allocated before the text has been seen to hold as many values as the shape declares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nxcc.ir.diagnostics import ELIDED_CONSTANT
+from nxcc.ir.dtypes import C64, F32, F64, PRED, DType
+from nxcc.ir.hlo.text.cursor import NUMBER, Cursor, TextError
+from nxcc.ir.literals import Array, Literal, tuple_literal
+from nxcc.ir.shapes import Shape
+
+ELISION_LIMIT = 10
+"""XLA's printer writes `{...}` for arrays of more elements unless large constants are asked for."""
+
+_COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/")
+_VALUE = re.compile(rf"{NUMBER}|true|false")
+_NUMBERS = re.compile(rf"(?:-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+\-]?[0-9]++)?\n)*+")
+_INTEGERS = re.compile(r"(?:-?[0-9]{1,20}\n)*+")
+_COMPLEX = re.compile(rf"\(\s*+({NUMBER})\s*+,\s*+({NUMBER})\s*+\)")
+_TO_BLANKS = str.maketrans("{},\n\t\r", "      ")
+_SPECIAL_TEXT = {"inf": np.inf, "-inf": -np.inf}
+_PRED_VALUES = {"true": 1, "false": 0, "1": 1, "0": 0}
+
+
+# Reading
+
+
+def read_literal(cursor: Cursor, shape: Shape) -> Literal:
+    """The literal of this shape that fills the cursor's span; TextError where values and shape disagree."""
+    if cursor.at("{...}"):
+        raise TextError(cursor.position, "the values of this constant were left out when the text was printed",
+                        ELIDED_CONSTANT, remedy="print again with large constants (--xla_dump_large_constants)")
+    if shape.is_tuple:
+        literal = _read_tuple(cursor, shape)
+    elif shape.is_array:
+        literal = _read_array(cursor, shape)
+    else:
+        raise cursor.fail(f"a constant cannot be of type {shape}")
+    cursor.finish()
+    return literal
+
+
+def _read_tuple(cursor: Cursor, shape: Shape) -> Literal:
+    cursor.expect("(")
+    elements = []
+    for index, part in enumerate(shape.elements):
+        if index:
+            cursor.expect(",")
+        cursor.skip()
+        inner = Cursor(cursor.text, cursor.position, _element_end(cursor))
+        elements.append(read_literal(inner, part))
+        cursor.position = inner.end
+    cursor.expect(")")
+    return Literal(shape, elements=tuple(elements))
+
+
+_ELEMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/|[(){},]")
+
+
+def _element_end(cursor: Cursor) -> int:
+    """Where this element of a tuple literal ends: before the comma or parenthesis at depth 0."""
+    depth = 0
+    for found in _ELEMENT.finditer(cursor.text, cursor.position, cursor.end):
+        mark = found.group()
+        if mark in "({":
+            depth += 1
+        elif depth == 0 and mark in ",)":
+            return found.start()
+        elif mark in ")}":
+            depth -= 1
+    raise cursor.fail("the tuple literal is not closed")
+
+
+def _read_array(cursor: Cursor, shape: Shape) -> Literal:
+    start = cursor.position
+    body = cursor.text[start:cursor.end]
+    cursor.position = cursor.end
+    if "/" in body:
+        body = _COMMENT.sub(lambda c: " " * len(c.group()), body)
+    if shape.dtype.is_complex:
+        parts = _COMPLEX.findall(body)
+        plain = _COMPLEX.sub("0", body)
+        if "(" in plain or ")" in plain or len(plain.translate(_TO_BLANKS).split()) != len(parts):
+            raise TextError(start, f"values of {shape.dtype} are written as (real, imaginary)")
+        _check_structure(plain, shape, start)
+        return Literal(shape, _complex_array(parts, shape, start))
+    values = body.translate(_TO_BLANKS).split()
+    _check_structure(body, shape, start, values)
+    return Literal(shape, _array(values, shape.dtype, start, body).reshape(shape.dims))
+
+
+def _complex_array(parts: list[tuple[str, str]], shape: Shape, start: int) -> Array:
+    part = F32 if shape.dtype is C64 else F64
+    out = np.empty(len(parts), shape.dtype.numpy)
+    out.real = _array([p[0] for p in parts], part, start, "")
+    out.imag = _array([p[1] for p in parts], part, start, "")
+    return out.reshape(shape.dims)
+
+
+def _check_structure(body: str, shape: Shape, start: int, values: list[str] | None = None) -> None:
+    """The braces are those of the shape, and each innermost pair holds as many values as the last dimension."""
+    written = values if values is not None else body.translate(_TO_BLANKS).split()
+    if len(written) != shape.element_count:
+        raise TextError(start, f"{shape} holds {shape.element_count} values, {len(written)} were written")
+    skeleton = re.sub(r"[^{}]+", "", body)
+    if not _matches(skeleton, shape.dims):
+        raise TextError(start, f"the braces do not follow the dimensions of {shape}", why=f"rank {shape.rank} needs "
+                        f"{shape.rank} levels of braces" if shape.rank else "a scalar has no braces")
+    last = shape.dims[-1] if shape.rank > 1 else 0
+    if last:
+        for piece in body.split("}"):
+            row = piece[piece.rfind("{") + 1:] if "{" in piece else piece
+            count = len(row.replace(",", " ").split())
+            if count not in (0, last):
+                raise TextError(start, f"a row of {shape} holds {last} values, one with {count} was written")
+
+
+def _matches(skeleton: str, dims: tuple[int, ...]) -> bool:
+    """Whether the braces are exactly those of these dimensions; nothing larger than the text is built."""
+    if not dims:
+        return not skeleton
+    expected = "{}"
+    for size in reversed(dims[:-1]):
+        if len(expected) * size + 2 > len(skeleton):
+            return False
+        expected = "{" + expected * size + "}"
+    return expected == skeleton
+
+
+def _array(values: list[str], dtype: DType, start: int, body: str) -> Array:
+    if dtype is PRED:
+        return _preds(values, start)
+    if dtype.is_integer:
+        return _integers(values, dtype, start)
+    return _floats(values, dtype, start)
+
+
+def _preds(values: list[str], start: int) -> Array:
+    try:
+        return np.fromiter((_PRED_VALUES[v] for v in values), np.bool_, len(values))
+    except KeyError as wrong:
+        raise TextError(start, f"{wrong.args[0]!r} is no value of pred: true, false, 1 or 0 was expected") from None
+
+
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """Least and greatest value of an integer type."""
+    return (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1) if dtype.is_signed else (0, (1 << dtype.bits) - 1)
+
+
+def _integers(values: list[str], dtype: DType, start: int) -> Array:
+    joined = "\n".join(values) + "\n" if values else ""
+    if not _INTEGERS.fullmatch(joined):
+        wrong = next(v for v in values if not _INTEGERS.fullmatch(v + "\n"))
+        raise TextError(start, f"{wrong[:40]!r} is no value of {dtype}: an integer was expected")
+    numbers = list(map(int, values))
+    low, high = integer_range(dtype)
+    if numbers and (min(numbers) < low or max(numbers) > high):
+        wrong_number = min(numbers) if min(numbers) < low else max(numbers)
+        raise TextError(start, f"{wrong_number} is out of range for {dtype}", why=f"its values are {low} to {high}")
+    wide = np.array(numbers, np.uint64 if dtype.is_unsigned else np.int64)
+    return wide if wide.dtype == dtype.numpy else wide.astype(dtype.numpy)
+
+
+def _floats(values: list[str], dtype: DType, start: int) -> Array:
+    special: list[int] = []
+    joined = "\n".join(values) + "\n" if values else ""
+    if not _NUMBERS.fullmatch(joined):
+        special = [i for i, v in enumerate(values) if not _NUMBERS.fullmatch(v + "\n")]
+        for index in special:
+            if not _VALUE.fullmatch(values[index]) or values[index] in _PRED_VALUES:
+                raise TextError(start, f"{values[index][:40]!r} is no value of {dtype}: a decimal number, inf or nan was expected")
+    plain = [*values]
+    for index in special:
+        plain[index] = plain[index].lstrip("-") if "nan" in plain[index] else plain[index]
+        plain[index] = "0" if "nan" in plain[index] else plain[index]
+    wide = np.array(list(map(float, plain)), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = wide.astype(dtype.numpy)
+        back = out.astype(np.float64)
+    lost = ~np.isfinite(back) & np.isfinite(wide)
+    lost |= np.isinf(wide) & ~np.isinf(back)
+    for index in np.flatnonzero(np.isinf(wide)).tolist():
+        if "inf" not in plain[index]:
+            lost[index] = True
+    if not has_sign(dtype):
+        lost |= wide < 0
+    if lost.any():
+        wrong = plain[int(np.flatnonzero(lost)[0])]
+        raise TextError(start, f"{wrong[:40]} is out of range for {dtype}")
+    bits = out.view(f"u{out.itemsize}")
+    for index in special:
+        if "nan" in values[index]:
+            bits[index] = nan_bits(values[index], dtype)
+    return out
+
+
+def has_sign(dtype: DType) -> bool:
+    return dtype.name != "f8e8m0fnu"
+
+
+def mantissa_bits(dtype: DType) -> int:
+    return int(ml_dtypes.finfo(dtype.numpy).nmant)
+
+
+def _has_payload(dtype: DType) -> bool:
+    """IEEE-like types with infinities keep a payload in their NaNs; the others have one NaN, or one of each sign."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isinf(np.array(np.inf).astype(dtype.numpy).astype(np.float64))) and dtype.name != "f8e8m0fnu"
+
+
+def _own_nan(dtype: DType) -> int:
+    """The bit pattern of the positive NaN of a type without payloads."""
+    return int(np.array(np.nan).astype(dtype.numpy).view(np.uint8)) & (0xFF if "nuz" in dtype.name or not has_sign(dtype) else 0x7F)
+
+
+def nan_bits(written: str, dtype: DType) -> int:
+    """The bit pattern of `nan`, `-nan` or `nan(0x1)`."""
+    negative = written.startswith("-")
+    if not _has_payload(dtype):
+        return _own_nan(dtype) | (0x80 if negative and has_sign(dtype) else 0)
+    mantissa = mantissa_bits(dtype)
+    payload = int(written[written.index("(") + 1:-1], 16) if "(" in written else 1 << mantissa - 1
+    payload &= (1 << mantissa) - 1
+    exponent = ((1 << dtype.bits - 1 - mantissa) - 1) << mantissa
+    return exponent | (payload or 1 << mantissa - 1) | (negative << dtype.bits - 1)
+
+
+# Writing
+
+
+def write_literal(literal: Literal, large_constants: bool = True) -> str:
+    """The literal as XLA prints it on one line; `{...}` for large ones if they are not wanted."""
+    if literal.shape.is_tuple:
+        return "( " + ", ".join(write_literal(e, large_constants) for e in literal.elements) + " )"
+    shape = literal.shape
+    if not large_constants and shape.element_count > ELISION_LIMIT:
+        return "{...}"
+    if shape.element_count == 0:
+        return _nest([], shape.dims)
+    if literal.is_splat:
+        texts = element_texts(np.asarray(literal.splat_value).reshape(1), shape.dtype, shape.rank) * shape.element_count
+    else:
+        texts = element_texts(np.ascontiguousarray(literal.array).reshape(-1), shape.dtype, shape.rank)
+    return texts[0] if shape.rank == 0 else _nest(texts, shape.dims)
+
+
+def _nest(texts: list[str], dims: tuple[int, ...]) -> str:
+    """Braces around the element texts; from rank 4 on, comments number the slices, as XLA writes them."""
+    rank = len(dims)
+    if rank == 1:
+        return "{" + ", ".join(texts) + "}"
+    width = dims[-1]
+    opening, closing = ("{ ", " }") if width > 1 else ("{", "}")
+    count = 1
+    for size in dims[:-1]:
+        count *= size
+    rows = [opening + ", ".join(texts[i * width:(i + 1) * width]) + closing for i in range(count)]
+    for level in range(rank - 2, -1, -1):
+        size = dims[level]
+        count = count // size if size else _product(dims[:level])
+        joined = (", ".join(rows[i * size:(i + 1) * size]) for i in range(count))
+        if rank > 3 and level:
+            rows = [f"{{ /*i{level - 1}={i % dims[level - 1]}*/ {row} }}" for i, row in enumerate(joined)]
+        else:
+            rows = [f"{{ {row} }}" for row in joined]
+    return rows[0]
+
+
+def _product(sizes: Iterable[int]) -> int:
+    count = 1
+    for size in sizes:
+        count *= size
+    return count
+
+
+def element_texts(values: Array, dtype: DType, rank: int) -> list[str]:
+    """The elements of a flat array as text. A negative zero prints as `-0.0`, as readers take `-0` for the integer 0."""
+    if dtype is PRED:
+        names = ("0", "1") if rank else ("false", "true")
+        return [names[v] for v in values.tolist()]
+    if dtype.is_integer:
+        return list(map(str, values.astype(np.int64 if dtype.is_signed else np.uint64).tolist()))
+    if dtype.is_complex:
+        part = F32 if dtype is C64 else F64
+        real, imaginary = float_texts(values.real, part), float_texts(values.imag, part)
+        return [f"({r}, {i})" for r, i in zip(real, imaginary, strict=True)]
+    return float_texts(values, dtype)
+
+
+def float_texts(values: Array, dtype: DType) -> list[str]:
+    """Floats with the digits that XLA prints: enough to come back exactly, no more than the type's guaranteed ones if those do."""
+    with np.errstate(invalid="ignore"):
+        wide = values.astype(np.float64)
+    if dtype in (F32, F64):
+        short, full = ("%.6g", "%.9g") if dtype is F32 else ("%.15g", "%.17g")
+        texts = [short % v for v in wide.tolist()]
+        again = np.array(list(map(float, texts))).astype(values.dtype)
+        for index in np.flatnonzero(again != values).tolist():
+            texts[index] = full % wide[index]
+    else:
+        digits = int(np.ceil(1 + (mantissa_bits(dtype) + 1) * np.log10(2)))
+        form = f"%.{digits}g"
+        texts = [form % v for v in wide.tolist()]
+    for index in np.flatnonzero(np.isnan(wide)).tolist():
+        texts[index] = _nan_text(values[index], dtype)
+    for index in np.flatnonzero((wide == 0) & np.signbit(wide)).tolist():
+        texts[index] = "-0.0"
+    return texts
+
+
+def _nan_text(value: Any, dtype: DType) -> str:
+    bits = int(np.asarray(value).view(f"u{dtype.byte_size}"))
+    if not _has_payload(dtype):
+        return "-nan" if has_sign(dtype) and bits != _own_nan(dtype) else "nan"
+    mantissa = mantissa_bits(dtype)
+    payload = bits & (1 << mantissa) - 1
+    sign = "-" if bits >> dtype.bits - 1 else ""
+    return f"{sign}nan" if payload == 1 << mantissa - 1 else f"{sign}nan({payload:#x})"
+
+
+def float_text(value: float, dtype: DType = F64) -> str:
+    """One float of an attribute, with the digits that XLA prints."""
+    return float_texts(np.array([value]).astype(dtype.numpy), dtype)[0]
+
+
+__all__ = ["element_texts", "float_text", "float_texts", "read_literal", "tuple_literal", "write_literal"]

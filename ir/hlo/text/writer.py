@@ -1,0 +1,224 @@
+"""Prints a Module as HLO text, in the forms that XLA prints: the long one (default) and the short one of its dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.text.attributes import Style, write_attribute
+from nxcc.ir.hlo.text.cursor import escape, escape_bytes, is_braced, to_text
+from nxcc.ir.hlo.text.header import StackTables, write_frontend, write_header
+from nxcc.ir.hlo.text.literals import write_literal
+from nxcc.ir.hlo.text.metadata import write_location
+from nxcc.ir.hlo.text.order import computation_order, instruction_order
+from nxcc.ir.hlo.text.reader import default_comparison
+from nxcc.ir.hlo.text.sharding import write_sharding
+from nxcc.ir.location import NOWHERE, Location
+from nxcc.ir.shapes import Shape, shape_text
+
+_ALWAYS_PRINTED = {
+    "dimensions": frozenset(("broadcast", "map")), "replica_groups": None, "source_target_pairs": None,
+    "lhs_contracting_dims": None, "rhs_contracting_dims": None}
+"""Attributes that XLA prints even when empty: for these operators, or (None) for all that have them."""
+_AFTER_CALLS = frozenset(("is_composite",))
+
+
+def write_text(module: Module, *, short: bool = False, large_constants: bool = True, metadata: bool = True) -> str:
+    """The module as text.
+
+    short: without `%`, signatures, metadata, control predecessors and index comments, as XLA dumps modules.
+    large_constants: write all values of constants with more than ten elements; without them the text cannot be compiled.
+    metadata: keep source locations (the short form never has them).
+    """
+    style = Style(percent=not short, signatures=not short, comments=not short, metadata=metadata and not short,
+                  control_predecessors=not short, large_constants=large_constants)
+    return _Printer(module, style).text()
+
+
+class _Printer:
+    """Prints one module; shapes are remembered, as a module repeats the same few."""
+
+    def __init__(self, module: Module, style: Style) -> None:
+        self.module = module
+        self.style = style
+        self.prefix = "%" if style.percent else ""
+        self.tables = StackTables(module.stack_frames)
+        self.shapes: dict[tuple[int, bool], str] = {}
+
+    def text(self) -> str:
+        computations = list(self._computations())
+        parts = [write_header(self.module, self.style), "\n\n"]
+        if self.style.metadata:
+            parts.append(self.tables.text())
+        for text in computations:
+            parts.append(text)
+        return "".join(parts)
+
+    def _computations(self) -> Iterator[str]:
+        for computation in computation_order(self.module):
+            if _is_async_sugar_body(computation, self.module):
+                continue
+            yield from self._computation(computation)
+
+    def _computation(self, computation: Computation) -> Iterator[str]:
+        yield "ENTRY " if computation is self.module.entry else ""
+        yield self.prefix + computation.name
+        if self.style.signatures:
+            yield " (" + ", ".join(f"{p.name}: {self.shape(p.shape, False)}" for p in computation.parameters) + ") -> "
+            yield self.shape(computation.root.shape, False)
+        yield " {\n"
+        order = list(computation.instructions) if self.module.is_scheduled else instruction_order(computation)
+        for instruction in order:
+            yield "  ROOT " if instruction is computation.root else "  "
+            yield self._instruction(instruction)
+            yield "\n"
+        yield "}"
+        if computation.execution_thread and computation.execution_thread != "main":
+            yield f', execution_thread="{escape(computation.execution_thread)}"'
+        yield "\n\n"
+
+    def shape(self, shape: Shape, with_layout: bool = True) -> str:
+        key = (id(shape), with_layout)
+        text = self.shapes.get(key)
+        if text is None:
+            text = self.shapes[key] = shape_text(shape, with_layout, self.style.comments)
+        return text
+
+    def _instruction(self, instruction: Instruction) -> str:
+        opcode, work = instruction.opcode, instruction
+        if opcode.startswith("async-"):
+            work = _wrapped(instruction)
+            opcode = opcode if work is instruction else work.opcode + opcode.removeprefix("async")
+        parts = [f"{self.prefix}{instruction.name} = {self.shape(instruction.shape)} {opcode}({self._operands(instruction)})"]
+        parts += self._declared(instruction)
+        if work is not instruction and instruction.opcode == "async-start":
+            parts += self._declared(work)
+            parts += self._called(work)
+        elif work is instruction:
+            parts += self._called(instruction)
+        parts += [write_attribute(a, instruction.attributes[a.key]) for a in instruction.operator.attributes
+                  if a.key in _AFTER_CALLS and a.key in instruction.attributes]
+        parts += self._common(instruction)
+        return ", ".join(parts)
+
+    def _operands(self, instruction: Instruction) -> str:
+        if instruction.opcode == "parameter":
+            return str(instruction.attributes["parameter_number"])
+        if instruction.opcode == "constant":
+            return write_literal(instruction.attributes["literal"], self.style.large_constants)
+        names = [self.prefix + o.name for o in instruction.operands]
+        if self.style.comments:
+            names[5::5] = [f"/*index={i}*/{names[i]}" for i in range(5, len(names), 5)]
+        return ", ".join(names)
+
+    def _declared(self, instruction: Instruction) -> list[str]:
+        """The operator's own attributes that differ from their default or that XLA always prints."""
+        parts = []
+        for attribute in instruction.operator.attributes:
+            key = attribute.key
+            if key in _AFTER_CALLS or key == "parameter_number" or key == "literal" and instruction.opcode == "constant":
+                continue
+            value = instruction.attributes.get(key, attribute.default)
+            if value is None:
+                continue
+            if value == attribute.default and not (attribute.always_printed or _is_always_printed(key, instruction.opcode)):
+                continue
+            if key == "type" and value == default_comparison(instruction.operands[0].shape):
+                continue
+            parts.append(write_attribute(attribute, value))
+        return parts
+
+    def _called(self, instruction: Instruction) -> list[str]:
+        names = [self.prefix + c.name for c in instruction.called]
+        if not names:
+            return []
+        special = _CALLED.get(instruction.opcode)
+        if special:
+            return special(instruction, names)
+        return [f"{key}={name}" for key, name in zip(instruction.operator.called, names, strict=True)]
+
+    def _common(self, instruction: Instruction) -> list[str]:
+        parts = []
+        if instruction.sharding is not None:
+            parts.append("sharding=" + write_sharding(instruction.sharding, self.style.comments, self.style.metadata))
+        if instruction.frontend_attributes:
+            parts.append("frontend_attributes=" + write_frontend(instruction.frontend_attributes))
+        replication = instruction.attributes.get("parameter_replication")
+        if replication:
+            parts.append("parameter_replication={" + ",".join("true" if r else "false" for r in replication) + "}")
+        if instruction.control_predecessors and self.style.control_predecessors:
+            names = ", ".join(self.prefix + p.name for p in instruction.control_predecessors)
+            parts.append(f"control-predecessors={{{names}}}")
+        if instruction.statistics:
+            parts.append("statistics=" + instruction.statistics)
+        if instruction.origin:
+            parts.append("origin=" + instruction.origin)
+        if self.style.metadata and instruction.location != NOWHERE:
+            text = write_location(self._renumbered(instruction.location))
+            if text:
+                parts.append(f"metadata={{{text}}}")
+        if instruction.backend_config:
+            parts.append("backend_config=" + backend_config_text(instruction.backend_config))
+        return parts
+
+    def _renumbered(self, location: Location) -> Location:
+        if not location.stack_frame_id:
+            return location
+        from dataclasses import replace
+        return replace(location, stack_frame_id=self.tables.frame(location.stack_frame_id))
+
+
+def backend_config_text(data: bytes) -> str:
+    """Braces as they are when the bytes are printable and lex as one value, else an escaped string."""
+    text = to_text(data)
+    return text if is_braced(text) else f'"{escape_bytes(data)}"'
+
+
+def _is_always_printed(key: str, opcode: str) -> bool:
+    if key not in _ALWAYS_PRINTED:
+        return False
+    only = _ALWAYS_PRINTED[key]
+    return only is None or opcode in only
+
+
+def _is_plain_body(computation: Computation) -> bool:
+    """Parameters, and one instruction that reads them all in order: what `x-start` can stand for."""
+    root = computation.root
+    if root.opcode == "parameter" or root.operands != tuple(computation.parameters):
+        return False
+    return len(computation.instructions) == len(root.operands) + 1
+
+
+def _wrapped(instruction: Instruction) -> Instruction:
+    """The instruction that an async one stands for, or the async one itself where the short form cannot say it."""
+    start = instruction
+    while start.opcode != "async-start" and start.operands:
+        start = start.operands[0]
+    if start.opcode != "async-start" or not _is_plain_body(start.called[0]):
+        return instruction
+    return start.called[0].root
+
+
+def _is_async_sugar_body(computation: Computation, module: Module) -> bool:
+    """True if every caller of the computation is printed in the short async form, so that its body is not."""
+    if computation is module.entry or not _is_plain_body(computation):
+        return False
+    callers = [i for i in module.instructions() if computation in i.called] if _may_be_async(module) else []
+    return bool(callers) and all(c.opcode == "async-start" for c in callers)
+
+
+def _may_be_async(module: Module) -> bool:
+    return any(i.opcode == "async-start" for i in module.instructions())
+
+
+def _branches(instruction: Instruction, names: list[str]) -> list[str]:
+    if instruction.operands[0].shape.dtype.name == "pred" and len(names) == 2:
+        return [f"true_computation={names[0]}", f"false_computation={names[1]}"]
+    return ["branch_computations={" + ", ".join(names) + "}"]
+
+
+_CALLED: dict[str, Callable[[Instruction, list[str]], list[str]]] = {
+    "while": lambda _, names: [f"condition={names[1]}", f"body={names[0]}"],
+    "conditional": _branches,
+    "custom-call": lambda _, names: ["called_computations={" + ", ".join(names) + "}"]}
+"""Where text order or keys differ from the protobuf's."""
