@@ -8,6 +8,7 @@ from typing import Any
 
 from nxcc.backends.isa import layout as L
 from nxcc.backends.isa.program import (
+    REGISTERS,
     AccessPattern,
     Affine,
     DmaPattern,
@@ -62,8 +63,8 @@ class _Writer:
             try:
                 self._write_instruction(instruction)
             except (struct.error, ValueError, LookupError, TypeError) as error:
-                raise CompileError(PROGRAM_INVALID, f"cannot encode {instruction.spec.name}", where=f"{self.engine.value} {index}",
-                                   why=str(error)) from error
+                raise CompileError(PROGRAM_INVALID, f"cannot encode {instruction.spec.name}", why=str(error),
+                                   where=f"{self.engine.value} {index}") from error
         return [first, self.slots - first]
 
     def _write_instruction(self, instruction: Instruction) -> None:
@@ -197,7 +198,12 @@ def _terms(values: list[tuple[int, Affine]]) -> bytes:
     raw = b""
     for ordinal, affine in values:
         if affine.terms:
-            if len(affine.terms) > L.TERMS_MAX:
-                raise ValueError(f"{affine}: {len(affine.terms)} register terms, at most {L.TERMS_MAX}")
+            if len(affine.terms) > L.TERMS_MAX or not _canonical(affine):
+                raise ValueError(f"{affine}: register terms must ascend, not be zero, and be at most {L.TERMS_MAX}")
             raw += b"".join([L.TERM.pack(ordinal, register, coefficient) for register, coefficient in affine.terms])
     return raw
+
+
+def _canonical(affine: Affine) -> bool:
+    registers = [register for register, coefficient in affine.terms if coefficient and 0 <= register < REGISTERS]
+    return len(registers) == len(affine.terms) and registers == sorted(set(registers))

@@ -162,31 +162,35 @@ def encoding_reference() -> str:
 
 def _reference_row(spec: InstructionSpec) -> str:
     engines = "all" if set(spec.engines) == set(Engine) else ", ".join(e.value for e in spec.engines)
-    operands = ", ".join(f"{o.name} ({o.access}{', optional' if o.optional else ''}"
-                         f"{', template' if operand_in_template(spec, o) else ', element' if o.dma else ''})" for o in spec.operands)
+    operands = ", ".join(f"{o.name} ({o.access}{', optional' if o.optional else ''}{_place(spec, o)})" for o in spec.operands)
     in_template = template_fields(spec)
     fields = ", ".join(f"{f.name}: {f.kind.name}{' (template)' if f in in_template else ''}"
                        f"{'' if f.default is None else f' = {f.default}'}" for f in spec.fields)
     return f"| {spec.number:#04x} | {spec.name} | {engines} | {operands or '-'} | {fields or '-'} | {spec.meaning} |"
 
 
+def _place(spec: InstructionSpec, operand: OperandSpec) -> str:
+    return ", template" if operand_in_template(spec, operand) else ", element" if operand.dma else ""
+
+
 _REFERENCE_HEAD = """\
-An engine's binary (`{encoding}`) is a row of {slot}-byte slots, little endian, without padding inside an instruction. An instruction
-takes one slot, or the following ones too if its header says so; what is left of its last slot is zero.
+An engine's binary (`{encoding}`) is a row of {slot}-byte slots, little endian, without padding inside an instruction.
+An instruction takes one slot, or the following ones too if its header says so; what is left of its last slot is zero.
 
 | bytes | what |
 |---|---|
-| {header} | header: opcode u8, slots u8, waits u8, signals u8, mask of operands u8, mask of immediates u8, register terms u16, debug index i32 |
+| {header} | header: opcode, slots, waits, signals, mask of operands, mask of immediates: u8 each; terms u16, debug index i32 |
 | 16 each, at most {waits} | waits: semaphore i64, value i64 |
 | 12 each, at most {signals} | signals: semaphore i64, amount i32 |
-| {pattern} each | access patterns present: memory u8 (1 SBUF, 2 PSUM, 3 HBM), dtype u8 (HLO PrimitiveType), first partition u8, partitions u8, free dimensions u8, 3 x 0, offset i64, 4 x (stride i16, size u16) |
+| {pattern} each | access patterns: memory, dtype, partition, partitions, dims: u8 each; 3 x 0; offset i64; 4 x (i16, u16) |
 | {element} each | elements that a sequencer reads or writes: memory u8, dtype u8, 6 x 0, address i64 |
 | 4 | DMA triggers only: `id` of the template in the engine's JSON member |
 | by kind | immediates present, in the order of the declaration |
 | {term} each | register terms, ascending: ordinal of the affine value u8, register u8, coefficient i64, not zero |
 
-Every i64 of a wait, a signal, an offset, an address or an AFFINE immediate is the constant of an affine value, and so is the
-constant address of each template operand; ordinals count them in this order. At most {terms} terms a value.
+Memory is 1 for SBUF, 2 for PSUM, 3 for HBM; dtype is HLO's PrimitiveType; the pairs are stride and size. Every i64 of a
+wait, a signal, an offset, an address or an AFFINE immediate is the constant of an affine value,
+and so is the constant address of each template operand; ordinals count them in this order. At most {terms} terms a value.
 An operand or immediate that is absent has its declared default.
 
 | kind | meaning | format (Python struct) |

@@ -29,7 +29,8 @@ NEFF_NAMES: dict[DType, str] = {
 }
 """Names of documented key from_dtype; others are written as the unsigned integer of their width."""
 
-VARIABLES = {Memory.HBM: "hbm", Memory.SBUF: "sbuf", Memory.PSUM: "psum"}
+VARIABLES = {Memory.HBM: "hbm", Memory.SBUF: "sbuf"}
+"""Each is one arena, a variable of def.json; a DMA reaches no other memory."""
 
 
 def queue_name(engine: Engine, queue: int) -> str:
@@ -111,7 +112,7 @@ def _typed(row: Any, key: str, kind: type) -> Any:
     return value
 
 
-_MEMORIES = {memory.value: memory for memory in Memory}
+_MEMORIES = {memory.value: memory for memory in VARIABLES}
 
 
 def _operand(row: Any) -> tuple[Memory, DType, int, tuple[int, ...]]:
