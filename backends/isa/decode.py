@@ -26,7 +26,7 @@ from nxcc.backends.isa.program import (
     Stream,
     Wait,
 )
-from nxcc.backends.isa.templates import pattern, read_template, template_member
+from nxcc.backends.isa.templates import documented, pattern, read_template
 from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
 
 Terms = tuple[tuple[int, int], ...]
@@ -184,7 +184,8 @@ class _Reader:
         return read_template(form.spec, self.templates[number])
 
     def _check_template(self, instruction: Instruction, number: int) -> None:
-        if template_member(instruction, number, self.engine) != self.templates[number]:
+        member = self.templates[number]
+        if documented(instruction, number, self.engine) | {"nxcc": member["nxcc"]} != member:
             raise ValueError(f"template {number}: the documented keys describe another transfer")
 
     def _fields(self, form: L.Layout, values: tuple[Any, ...], at: int, terms: dict[int, Terms], ordinal: int,

@@ -59,8 +59,13 @@ def template_member(instruction: Instruction, number: int, engine: Engine) -> di
                                        "address": operand.address.constant, "strides": list(operand.strides)}
     fields = {f.name: _WRITERS[f.kind](f, instruction.fields[f.name]) for f in L.template_fields(instruction.spec)
               if f.name in instruction.fields}
+    return documented(instruction, number, engine) | {"nxcc": {"operands": operands, "fields": fields}}
+
+
+def documented(instruction: Instruction, number: int, engine: Engine) -> dict[str, Any]:
+    """The documented keys of a trigger's object, which follow from the instruction."""
     member: dict[str, Any] = {"id": number, "queue": queue_name(engine, instruction.fields.get("queue", 0)),
-                              "desc": [_description(instruction)], "nxcc": {"operands": operands, "fields": fields}}
+                              "desc": [_description(instruction)]}
     if instruction.signals and instruction.signals[0].index.is_constant:
         member["semaphore"] = instruction.signals[0].index.constant
     return member
@@ -128,8 +133,11 @@ def pattern(row: tuple[Memory, DType, int, tuple[int, ...]], terms: tuple[tuple[
     return DmaPattern(memory, dtype, Affine(address, terms), strides)
 
 
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+
+
 def _whole(value: Any) -> int:
-    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+    if type(value) is not int or not _LEAST <= value <= _MOST:
         raise ValueError(f"{value!r} is no 64-bit integer")
     return value
 
