@@ -1,1 +1,319 @@
-"""Fused regions."""
+"""Row programs: fused regions that run a tile of rows through elementwise work, row reductions and matrix products in SBUF.
+
+The region is a `fusion` whose frontend attribute ROWS tells how many leading dimensions of each root are rows (see
+nxcc.ir.hlo.rowspace). Values with columns are tiles [rows, columns]; values without are columns [rows, 1]; what is equal
+everywhere stays a number. Nothing but the region's operands and results touches HBM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nxcc.backends.lowering.pointwise import Tile, emits
+from nxcc.backends.lowering.reduction import emit_row_reduce
+from nxcc.backends.lowering.tiling import loops, store, unfolded
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import DType
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, has_columns, maps_of, row_map
+
+ROWS = "nxcc.rows"
+"""Frontend attribute of a fusion that is a row program: its number of row dimensions."""
+
+
+def is_row_program(instruction: Instruction) -> bool:
+    return instruction.opcode == "fusion" and ROWS in instruction.frontend_attributes
+
+
+@dataclass
+class _Input:
+    """An operand as the program reads it. view: [row dimensions.., column dimensions..]; fixed: the same in all rows."""
+
+    instruction: Instruction
+    view: View
+    fixed: bool
+
+
+def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
+    """Write the tile program of a fused region."""
+    body = instruction.called[0]
+    rows = int(instruction.frontend_attributes[ROWS])
+    _RowProgram(kernel, body, rows, operands, results).lower()
+
+
+class _RowProgram:
+    def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View]) -> None:
+        self.kernel = kernel
+        self.rows = rows
+        self.order = body.post_order()
+        self.roots = list(body.root.operands) if body.root.opcode == "tuple" else [body.root]
+        maps = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
+        assert maps is not None, f"{body.name} is no row program"
+        self.maps = maps
+        self.operands = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
+        self.sizes = self._row_sizes()
+        self.outputs = [_arrange(view, self.maps[root], rows) for root, view in zip(self.roots, results, strict=True)]
+        self.inputs = [self._input(p) for p in self.operands if p in maps]
+        self.batch = max((len(i.attribute("lhs_batch_dims")) for i in self.order if i.opcode == "dot"), default=0)
+        self.sides = [i.operands[1] for i in self.order if i.opcode == "dot"]
+        self.last_use = {operand: user for user in self.order for operand in user.operands}
+
+    def _row_sizes(self) -> tuple[int, ...]:
+        sizes = [1] * self.rows
+        for value, marks in self.maps.items():
+            for size, mark in zip(value.shape.dims, marks, strict=True):
+                if mark >= 0:
+                    sizes[mark] = size
+        return tuple(sizes)
+
+    def _input(self, parameter: Instruction) -> _Input:
+        view = _arrange(self.operands[parameter], self.maps[parameter], self.rows)
+        dims = tuple((stride, size) if size == full else (0, full)
+                     for (stride, size), full in zip(view.dims, self.sizes, strict=False))
+        fixed = all(stride == 0 for stride, _ in dims) and len(view.dims) > self.rows
+        return _Input(parameter, View(view.memory, view.dtype, view.address, (*dims, *view.dims[self.rows:])), fixed)
+
+    def lower(self) -> None:
+        """Load what is the same for all rows once; then run tile by tile."""
+        lanes = min(self.kernel.target.partitions, math.prod(self.sizes))
+        fixed = {i.instruction: self._load_fixed(i, lanes) for i in self.inputs if i.fixed}
+        moving = [i for i in self.inputs if not i.fixed]
+        views = [*(i.view for i in moving), *self.outputs]
+        sides = [self._side(dot) for dot in self.sides]
+        joined, batch = self._join_rows(views)
+        for cut, side_cut in _row_tiles(self.kernel, joined, self._leading(joined), sides, batch):
+            with self.kernel.scope():
+                self._tile(dict(zip((i.instruction for i in moving), cut[:len(moving)], strict=True)),
+                           cut[len(moving):], fixed, dict(zip(self.sides, side_cut, strict=True)))
+
+    def _leading(self, views: list[View]) -> int:
+        return self._row_count
+
+    def _join_rows(self, views: list[View]) -> tuple[list[View], int]:
+        """Join neighbouring row dimensions where all views allow it; dimensions that select a matrix stay apart."""
+        groups: list[list[int]] = []
+        for d in range(self.rows):
+            if groups and d > self.batch and groups[-1][-1] >= self.batch and all(
+                    v.dims[groups[-1][-1]][0] == v.dims[d][0] * v.dims[d][1] for v in views):
+                groups[-1].append(d)
+            else:
+                groups.append([d])
+        self._row_count = len(groups)
+        joined = []
+        for v in views:
+            dims = tuple((v.dims[g[-1]][0], math.prod(v.dims[d][1] for d in g)) for g in groups)
+            joined.append(View(v.memory, v.dtype, v.address, (*dims, *v.dims[self.rows:])))
+        return joined, self.batch
+
+    def _side(self, parameter: Instruction) -> View:
+        """The right operand of a dot as [batch rows.., k, n]."""
+        dot = next(i for i in self.order if i.opcode == "dot" and i.operands[1] is parameter)
+        view = self.operands[parameter]
+        batch, summed = dot.attribute("rhs_batch_dims"), dot.attribute("rhs_contracting_dims")
+        free = [d for d in range(len(view.dims)) if d not in batch and d not in summed]
+        return view.permute((*batch, *summed, *free))
+
+    def _load_fixed(self, source: _Input, lanes: int) -> Tile:
+        """One row, repeated on all partitions that a tile may use."""
+        columns = source.view.dims[self.rows:]
+        row = View(source.view.memory, source.view.dtype, source.view.address, ((0, lanes), *columns))
+        tile = self.kernel.sbuf((lanes, math.prod(size for _, size in columns)), row.dtype)
+        self.kernel.dma(unfolded(tile, row), row)
+        return tile
+
+    def _tile(self, inputs: dict[Instruction, View], outputs: Sequence[View], fixed: dict[Instruction, Tile],
+              sides: dict[Instruction, View]) -> None:
+        rows = math.prod(outputs[0].sizes[:self._tile_rows(outputs[0], self.roots[0])])
+        pool = _Pool(self.kernel, rows)
+        values: dict[Instruction, Tile] = {}
+        owned: set[Instruction] = set()
+        for instruction in self.order:
+            if instruction not in self.maps or instruction.opcode == "tuple":
+                continue
+            if instruction in fixed:
+                tile = fixed[instruction]
+                values[instruction] = tile.rows(0, rows) if isinstance(tile, Access) else tile
+            elif instruction in inputs:
+                values[instruction] = pool.load(inputs[instruction])
+                owned.add(instruction)
+            elif self._emit(instruction, values, pool, sides):
+                owned.add(instruction)
+            for operand in dict.fromkeys(instruction.operands):
+                if self.last_use[operand] is instruction and operand in owned and operand not in self.roots:
+                    self._give_back(operand, values, pool)
+        for root, view in zip(self.roots, outputs, strict=True):
+            store(self.kernel, view, self._whole(values[root], root, pool))
+
+    def _tile_rows(self, view: View, root: Instruction) -> int:
+        return len(view.dims) - sum(1 for mark in self.maps[root] if mark == COLUMN)
+
+    def _give_back(self, operand: Instruction, values: dict[Instruction, Tile], pool: _Pool) -> None:
+        """Return a tile to the pool unless another name (a broadcast, a reshape) still stands for it."""
+        tile = values.pop(operand)
+        if not any(other is tile for other in values.values()):
+            pool.give_back(tile)
+
+    def _columns(self, instruction: Instruction) -> int:
+        marks = self.maps[instruction]
+        return math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
+
+    def _emit(self, instruction: Instruction, values: dict[Instruction, Tile], pool: _Pool, sides: dict[Instruction, View]) -> bool:
+        """Compute one value; True if it has a tile of its own."""
+        opcode = instruction.opcode
+        if opcode == "constant":
+            values[instruction] = float(instruction.attributes["literal"].splat_value)
+            return False
+        if opcode in ("broadcast", "reshape", "transpose"):
+            values[instruction] = values[instruction.operands[0]]
+            return instruction.operands[0] in values
+        out = pool.take(self._columns(instruction), instruction.shape.dtype)
+        if opcode == "reduce":
+            emit_row_reduce(self.kernel, instruction, self._operand(instruction.operands[0], values, pool), out)
+        elif opcode == "dot":
+            lhs = self._operand(instruction.operands[0], values, pool)
+            emit_row_dot(self.kernel, lhs, sides[instruction.operands[1]], out)
+        else:
+            inputs: list[Tile] = [values[operand] for operand in instruction.operands]
+            if all(not isinstance(t, Access) or t.free < out.free for t in inputs):
+                inputs[0] = self._operand(instruction.operands[0], values, pool)
+            emits()[opcode](self.kernel, instruction, inputs, out)
+        values[instruction] = out
+        return True
+
+    def _operand(self, operand: Instruction, values: dict[Instruction, Tile], pool: _Pool) -> Access:
+        """The value as a tile with all its columns; repetition along columns is a stride of 0."""
+        return self._whole(values[operand], operand, pool)
+
+    def _whole(self, tile: Tile, instruction: Instruction, pool: _Pool) -> Access:
+        columns = self._columns(instruction)
+        if not isinstance(tile, Access):
+            number, tile = tile, pool.take(columns, instruction.shape.dtype)
+            self.kernel.memset(tile, number)
+            return tile
+        if tile.free == columns:
+            return tile
+        return Access(tile.memory, tile.dtype, tile.partition, tile.partitions, tile.offset, ((0, columns),))
+
+
+class _Pool:
+    """Tiles of one row tile's scope; those given back are used again for values of the same size."""
+
+    def __init__(self, kernel: Kernel, rows: int) -> None:
+        self.kernel = kernel
+        self.rows = rows
+        self._free: dict[tuple[int, DType], list[Access]] = {}
+
+    def take(self, columns: int, dtype: DType) -> Access:
+        free = self._free.get((columns, dtype))
+        return free.pop() if free else self.kernel.sbuf((self.rows, columns), dtype)
+
+    def give_back(self, tile: Tile) -> None:
+        if isinstance(tile, Access) and all(stride for stride, _ in tile.dims):
+            self._free.setdefault((tile.free, tile.dtype), []).append(tile)
+
+    def load(self, view: View) -> Access:
+        columns = view.elements // self.rows
+        tile = self.take(columns, view.dtype)
+        self.kernel.dma(unfolded(tile, view), view)
+        return tile
+
+
+def _arrange(view: View, marks: RowMap, rows: int) -> View:
+    """[row dimensions in order.., column dimensions..]; a row dimension that the value lacks has size 1."""
+    dims: list[tuple[int, int]] = [(0, 1)] * rows
+    columns = []
+    for dim, mark in zip(view.dims, marks, strict=True):
+        if mark >= 0:
+            dims[mark] = dim
+        elif mark == COLUMN:
+            columns.append(dim)
+    return View(view.memory, view.dtype, view.address, (*dims, *columns))
+
+
+def _row_tiles(kernel: Kernel, views: list[View], rows: int, sides: list[View],
+               batch: int) -> Iterator[tuple[list[View], list[View]]]:
+    """Loop over the batch dimensions of views and sides together, then cut the remaining rows into tiles."""
+    if batch:
+        size = views[0].sizes[0]
+        if size == 1:
+            yield from _row_tiles(kernel, [v.at(0, 0) for v in views], rows - 1, [s.at(0, 0) for s in sides], batch - 1)
+            return
+        with kernel.loop(size) as index:
+            yield from _row_tiles(kernel, [v.at(0, index) for v in views], rows - 1, [s.at(0, index) for s in sides], batch - 1)
+        return
+    if rows == 0:
+        yield [v.insert(0) for v in views], sides
+        return
+    limit = kernel.target.partitions
+    first, lanes = rows, 1
+    while first and lanes * views[0].sizes[first - 1] <= limit:
+        first -= 1
+        lanes *= views[0].sizes[first]
+    step = limit // lanes
+    if first == 0 or (step < 2 and lanes > 1):
+        for cut in loops(kernel, views, first):
+            yield cut, sides
+        return
+    for outer in loops(kernel, views, first - 1):
+        for start, size in kernel.tiles(views[0].sizes[first - 1], step):
+            yield [v.cut(0, start, size) for v in outer], sides
+
+
+def emit_row_dot(kernel: Kernel, lhs: Access, rhs: View, out: Access) -> None:
+    """out[r, n] = sum_k lhs[r, k] * rhs[k, n]; lhs and out are tiles, rhs lies in HBM as [k.., n..].
+
+    The left tile is turned by the tensor engine block by block, so that k lies on partitions; then the matrix streams by.
+    """
+    target = kernel.target
+    depth = lhs.free
+    columns = out.free
+    matrix = rhs.reshape((depth, columns))
+    assert matrix is not None, "the matrix of a row product joins into [k, n]"
+    lanes = target.partitions
+    blocks = -(-depth // lanes)
+    with kernel.scope():
+        turned = kernel.sbuf((min(lanes, depth), blocks, lhs.partitions), lhs.dtype)
+        for k, size in kernel.tiles(depth, lanes):
+            with kernel.scope():
+                turn = kernel.psum((size, lhs.partitions), lhs.dtype)
+                kernel.pe_transpose(turn, lhs.flat().cut(0, k, size))
+                kernel.copy(_block(turned, k, lanes).rows(0, size), turn)
+        for n, width in kernel.tiles(columns, target.tensor.moving_max):
+            sums = kernel.psum((lhs.partitions, width))
+
+            def step(k: object, size: int, first: bool, n: object = n, width: int = width, sums: Access = sums) -> None:
+                moving = kernel.sbuf((size, width), matrix.dtype)
+                kernel.dma(moving, matrix.cut(0, k, size).cut(1, n, width))  # type: ignore[arg-type]
+                kernel.matmul(sums, _block(turned, k, lanes).rows(0, size), moving, accumulate=not first)
+
+            accumulate_blocks(kernel, depth, lanes, step)
+            kernel.copy(out.flat().cut(0, n, width), sums)
+
+
+def _block(turned: Access, k: object, lanes: int) -> Access:
+    from nxcc.backends.tile.expressions import Expr
+    start = k if isinstance(k, Expr) else Expr(int(k))  # type: ignore[call-overload]
+    index = Expr(start.constant // lanes, tuple((s, c // lanes) for s, c in start.terms))
+    return turned.at(0, index)
+
+
+def accumulate_blocks(kernel: Kernel, depth: int, lanes: int, step) -> None:  # type: ignore[no-untyped-def]
+    """Run step(k, size, first) over the summed dimension: the first block overwrites PSUM, the others add."""
+    with kernel.scope():
+        step(0, min(lanes, depth), True)
+    full, rest = divmod(depth - min(lanes, depth), lanes)
+    if full == 1:
+        with kernel.scope():
+            step(lanes, lanes, False)
+    elif full:
+        with kernel.loop(full) as index:
+            step(index * lanes + lanes, lanes, False)
+    if rest:
+        with kernel.scope():
+            step((full + 1) * lanes, rest, False)
+
+
+_ = has_columns
