@@ -58,8 +58,8 @@ def stream_lines(stream: Stream, debug_name: DebugName | None = None) -> Iterato
 def program_lines(program: Program, engines: tuple[Engine, ...] = tuple(Engine),
                   debug_name: DebugName | None = None) -> Iterator[str]:
     """A whole program: each function and entry, engine by engine."""
-    yield f"program: {len(program.functions)} functions, {len(program.entries)} entries, {program.sbuf_bytes} bytes a partition" \
-          f" of sbuf, {program.hbm_bytes} bytes of hbm, {program.semaphores} semaphores"
+    yield (f"program: {len(program.functions)} functions, {len(program.entries)} entries, {program.sbuf_bytes} bytes a "
+           f"partition of sbuf, {program.hbm_bytes} bytes of hbm, {program.semaphores} semaphores")
     for kind, functions in (("function", program.functions), ("entry", program.entries)):
         for number, function in enumerate(functions):
             for engine in engines:
@@ -94,8 +94,9 @@ def _sizes(instruction: Instruction) -> tuple[int, ...]:
 
 
 def _head(instruction: Instruction) -> str:
-    shown = [f"{declared.name}={_value(declared.kind, instruction.fields[declared.name])}" for declared in instruction.spec.fields
-             if declared.name in instruction.fields and declared.name != "sizes"]
+    given = instruction.fields
+    shown = [f"{field.name}={_value(field.kind, given[field.name])}" for field in instruction.spec.fields
+             if field.name in given and field.name != "sizes"]
     return " ".join([instruction.spec.name, *shown])
 
 
