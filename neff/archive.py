@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
+from nxcc.neff.header import cut_text
 
 BLOCK_BYTES = 512
 RECORD_BYTES = 10240
@@ -68,7 +69,7 @@ def member_header(name: str, size: int) -> bytes:
     records = b""
     if split is None:
         records += _pax_record("path", encoded)
-        split = (b"", encoded[:100])
+        split = (b"", cut_text(name, 100).encode())
     if size > _MAX_USTAR_SIZE:
         records += _pax_record("size", str(size).encode())
         size = 0
