@@ -4,7 +4,7 @@ Invariants of a module:
 - the entry is one of the module's computations; computation names are unique; called computations belong to the module;
 - no computation calls itself, directly or through others; calls nest at most MAX_CALL_DEPTH deep;
 - entry_layout, input_output_alias and buffer_donor name parameters and parts of them (and of the result) that exist, with
-  equal shapes; no part of the result and no part of a parameter is aliased twice.
+  as many bytes; no part of the result and no part of a parameter is aliased twice.
 Invariants of a computation:
 - it has a root, which is one of its instructions; instruction names are unique in it;
 - operands and control predecessors are instructions of the same computation, and list their users; there is no cycle of
@@ -15,11 +15,12 @@ Invariants of an instruction:
   computations as the operator has;
 - its shape: sizes not negative (or unbounded), below MAX_BYTES, tuples nested at most MAX_TUPLE_DEPTH deep, a layout that
   is a permutation of the dimensions;
+- output_to_operand_aliasing joins parts that exist and have equal shapes;
 - the operator's shape rule holds and gives the declared shape (up to layout and which dimensions are dynamic; dot and
   convolution may declare another element type than their operands have), and the operator's own check holds.
   Signatures of called computations are part of these rules.
 Not checked: instructions with unbounded dimensions beyond their structure, since their rules cannot compute with sizes;
-shardings; whether control dependences alone form a cycle.
+shardings; execution threads; whether control dependences alone form a cycle.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ MAX_BYTES = 2**48
 
 RESULT_TYPE_IS_DECLARED = frozenset({"dot", "ragged-dot", "scaled-dot", "convolution"})
 """Operators whose result may have another element type than the rule infers: a wider one to accumulate in."""
+
+COMMON_ATTRIBUTES = frozenset({"parameter_replication"})
+"""Kept from the input although no operator declares them: they have no meaning on one device."""
 
 _TYPES: dict[Kind, type | tuple[type, ...]] = {
     Kind.INT: int, Kind.BOOL: bool, Kind.FLOAT: (float, int), Kind.STRING: str, Kind.NAME: str, Kind.INTS: tuple,
@@ -178,7 +182,7 @@ def _alias_reasons(module: Module, parameters: list[Shape], result: Shape) -> It
         what = f"input_output_alias of output {list(alias.output_index)} and parameter {alias.parameter}"
         if output is None or source is None:
             yield f"{what} {list(alias.parameter_index)} names what does not exist"
-        elif not compatible(output, source):
+        elif output.byte_size != source.byte_size:
             yield f"{what} joins {output} and {source}"
         if alias.output_index in outputs or (alias.parameter, alias.parameter_index) in inputs:
             yield f"{what} repeats one of them"
@@ -257,6 +261,7 @@ def _verify_instruction(instruction: Instruction, problems: _Problems) -> None:
         _check_attributes(instruction)
         _check_called(instruction)
         _check_rule(instruction)
+        _check_output_aliases(instruction)
     except ShapeError as error:
         problems.at(instruction, str(error))
     except _LimitError as error:
@@ -310,6 +315,8 @@ def _check_attributes(instruction: Instruction) -> None:
             raise ShapeError(f"attribute {key} is missing")
     for key, value in attributes.items():
         attribute = declared.get(key)
+        if attribute is None and key in COMMON_ATTRIBUTES:
+            continue
         if attribute is None:
             raise ShapeError(f"{instruction.opcode} has no attribute {key}")
         if value is not None and not _is_of_kind(value, attribute.kind):
@@ -355,6 +362,18 @@ def _check_declared(instruction: Instruction, inferred: Shape) -> None:
         inferred = inferred.with_dtype(declared.dtype)
     if not compatible(declared, inferred):
         raise ShapeError(f"the result is declared as {declared}, it is {inferred}")
+
+
+def _check_output_aliases(instruction: Instruction) -> None:
+    for alias in instruction.attributes.get("output_to_operand_aliasing") or ():
+        operands = [o.shape for o in instruction.operands]
+        output, source = _part(instruction.shape, alias.output_index), _parameter_part(operands, alias.operand,
+                                                                                       alias.operand_index)
+        what = f"output_to_operand_aliasing of {list(alias.output_index)} and operand {alias.operand}"
+        if output is None or source is None:
+            raise ShapeError(f"{what} {list(alias.operand_index)} names what does not exist")
+        if not compatible(output, source):
+            raise ShapeError(f"{what} joins {output} and {source}")
 
 
 def _is_unbounded(instruction: Instruction) -> bool:

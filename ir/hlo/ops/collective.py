@@ -6,7 +6,7 @@ more devices take part, evaluation refuses (NXC0301), as it does where data woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -35,7 +35,6 @@ from nxcc.ir.hlo.ops.checks import (
     need,
     need_arrays,
     need_called,
-    need_combiner,
     need_compatible,
     need_dimension,
     need_integer,
@@ -71,6 +70,10 @@ def _parts(shape: Shape) -> tuple[Shape, ...]:
     return shape.elements if shape.is_tuple else (shape,)
 
 
+def _operand_shapes(instruction: Instruction) -> list[Shape]:
+    return [o.shape for o in instruction.operands]
+
+
 def _refuse(instruction: Instruction, why: str) -> NoReturn:
     raise CompileError(UNSUPPORTED_MODULE, f"{instruction.opcode} cannot be evaluated on one device",
                        instruction.name, str(instruction.location), why)
@@ -82,38 +85,79 @@ def _refuse(instruction: Instruction, why: str) -> NoReturn:
 def _all_reduce_shape(*shapes: Shape, called: Sequence[Computation], **_: Any) -> Shape:
     need_arrays(shapes)
     need_called(called, 1)
-    for shape in shapes:
-        need_combiner(called[0], (shape,), (array(shape.dtype),))
+    # the combiner's own type may differ from the data's: XLA accepts it, it is the kind of reduction that counts
+    need(len(called[0].parameters) == 2, f"computation {called[0].name} must take 2 parameters")
     return _joined(shapes)
 
 
+def _check_global_ids(instruction: Instruction) -> None:
+    if instruction.attribute("use_global_device_ids"):
+        need(instruction.attribute("channel_id") > 0, "use_global_device_ids needs a channel_id")
+
+
+def _is_pair(start: Instruction) -> bool:
+    """True if a start is declared as (operands, result, contexts...), false if as the plain result."""
+    return not compatible(start.shape, _joined(_operand_shapes(start)))
+
+
+def _check_start(instruction: Instruction) -> None:
+    operands = _joined(_operand_shapes(instruction))
+    if _is_pair(instruction):
+        check_start(instruction, operands, operands)
+
+
+def _check_all_reduce_start(instruction: Instruction) -> None:
+    _check_global_ids(instruction)
+    _all_reduce_shape(*_operand_shapes(instruction), called=instruction.called)
+    _check_start(instruction)
+
+
+def _paired(instruction: Instruction, operands: tuple[Any, ...], result: Any) -> Any:
+    return started(instruction, _joined_values(operands), result) if _is_pair(instruction) else result
+
+
+def _check_done(opcode: str) -> Callable[[Instruction], None]:
+    """The result is the start's, out of its tuple where it has one."""
+    check_producer = need_producer(opcode)
+
+    def check(instruction: Instruction) -> None:
+        check_producer(instruction)
+        start = instruction.operands[0]
+        result = start.shape.elements[1] if _is_pair(start) else start.shape
+        need_compatible(instruction.shape, result, "result")
+    return check
+
+
+def _done(instruction: Instruction, value: Any) -> Any:
+    return value[1] if _is_pair(instruction.operands[0]) else value
+
+
 operator("all-reduce", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True, shape=_all_reduce_shape,
-         evaluate=lambda i, *values, run: _joined_values(values))
+         check=_check_global_ids, evaluate=lambda i, *values, run: _joined_values(values))
 operator("all-reduce-start", (0, None), attributes=_REDUCING, called=("to_apply",), calls_back=True,
-         shape=_all_reduce_shape, evaluate=lambda i, *values, run: _joined_values(values))
-operator("all-reduce-done", 1, shape=lambda x: x, check=need_producer("all-reduce-start"),
-         evaluate=lambda i, x: x)
+         check=_check_all_reduce_start, evaluate=lambda i, *values, run: _paired(i, values, _joined_values(values)))
+operator("all-reduce-done", 1, check=_check_done("all-reduce-start"), evaluate=_done)
 
 
 # all-gather, reduce-scatter: one dimension grows or shrinks by the size of the group
 
 
 def _check_scaled(instruction: Instruction, smaller: Sequence[Shape], larger: Sequence[Shape]) -> None:
-    """Pairs of shapes that differ only in one dimension, by a factor that is the size of a group."""
+    """Pairs of shapes that differ only in one dimension, by a whole factor: the number of devices of a group.
+
+    A group of one replica may have more devices, one a partition; then any factor will do.
+    """
+    factor = group_size(instruction.attribute("replica_groups")) or 1
+    _check_global_ids(instruction)
     need(len(smaller) == len(larger), f"{len(smaller)} operands must give as many results")
     need_arrays((*smaller, *larger))
-    factor = group_size(instruction.attribute("replica_groups"))
     for small, large in zip(smaller, larger, strict=True):
         d = need_dimension(instruction.attribute("dimensions"), small.rank)
         same = (small.dtype is large.dtype and small.rank == large.rank and small.dims[:d] == large.dims[:d]
                 and small.dims[d + 1:] == large.dims[d + 1:])
         need(same, f"{small} and {large} must agree in type and in all dimensions but {d}")
-        scaled = small.dims[d] * factor == large.dims[d] if factor else large.dims[d] % max(small.dims[d], 1) == 0
+        scaled = large.dims[d] % max(small.dims[d], 1) == 0 if factor == 1 else large.dims[d] == small.dims[d] * factor
         need(scaled, f"dimension {d} of {large} must be that of {small} times the size of a group")
-
-
-def _operand_shapes(instruction: Instruction) -> list[Shape]:
-    return [o.shape for o in instruction.operands]
 
 
 def _check_all_gather(instruction: Instruction) -> None:
@@ -168,6 +212,8 @@ def _all_to_all_shape(*shapes: Shape, dimensions: tuple[int, ...], replica_group
     if not dimensions:
         for shape in shapes[1:]:
             need_compatible(shape, shapes[0], "each operand")
+        need(len(shapes) == (group_size(replica_groups) or len(shapes)),
+             f"{group_size(replica_groups)} devices in a group need as many operands, {len(shapes)} are given")
         return tuple_of(*shapes)
     need(len(shapes) == 1, "all-to-all over a dimension takes one operand")
     d = need_dimension(dimensions, shapes[0].rank)
@@ -189,13 +235,15 @@ def _permuted(instruction: Instruction, values: tuple[Any, ...]) -> Any:
     return _joined_values(values if arrives else tuple(np.zeros_like(value) for value in values))
 
 
+def _check_pairs(instruction: Instruction) -> None:
+    pairs = instruction.attribute("source_target_pairs")
+    for what, devices in (("source", [s for s, _ in pairs]), ("target", [t for _, t in pairs])):
+        need(len(set(devices)) == len(devices), f"source_target_pairs names a {what} twice")
+
+
 def _check_permute_start(instruction: Instruction) -> None:
-    operands = _joined(_operand_shapes(instruction))
-    check_start(instruction, operands, operands)
-
-
-def _permute_start(instruction: Instruction, *values: Any) -> Any:
-    return started(instruction, _joined_values(values), _permuted(instruction, values))
+    _check_pairs(instruction)
+    _check_start(instruction)
 
 
 def _ragged_shape(x: Shape, output: Shape, *offsets_and_sizes: Shape, **_: Any) -> Shape:
@@ -223,11 +271,10 @@ operator("all-to-all", (1, None), attributes=(*_GROUPED, OPTIONAL_DIMENSIONS), s
 operator("collective-broadcast", (1, None), attributes=(*_GROUPED, HAS_DYNAMIC_ROOT),
          shape=lambda *shapes, **_: _joined(shapes), evaluate=lambda i, *values: _joined_values(values))
 operator("collective-permute", (1, None), attributes=_PERMUTING, shape=lambda *shapes, **_: _joined(shapes),
-         evaluate=lambda i, *values: _permuted(i, values))
+         check=_check_pairs, evaluate=lambda i, *values: _permuted(i, values))
 operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start,
-         evaluate=_permute_start)
-operator("collective-permute-done", 1, shape=_second, check=need_producer("collective-permute-start"),
-         evaluate=lambda i, x: x[1])
+         evaluate=lambda i, *values: _paired(i, values, _permuted(i, values)))
+operator("collective-permute-done", 1, check=_check_done("collective-permute-start"), evaluate=_done)
 operator("ragged-all-to-all", 6, attributes=_GROUPED, shape=_ragged_shape, evaluate=_ragged)
 operator("partition-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
 operator("replica-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))

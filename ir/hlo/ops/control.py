@@ -160,17 +160,12 @@ operator("conditional", (1, None), called=("branch_computations*",), calls_back=
 # order without data
 
 
-def _after_all_shape(*shapes: Shape) -> Shape:
-    need(all(shape.is_token for shape in shapes), "operands must be tokens")
-    return TOKEN_SHAPE
-
-
 def _add_dependency_shape(x: Shape, token: Shape) -> Shape:
     need(token.is_token, f"operand 1 must be a token, it is {token}")
     return x
 
 
-operator("after-all", (0, None), shape=_after_all_shape, evaluate=lambda i, *values: None)
+operator("after-all", (0, None), shape=lambda *_: TOKEN_SHAPE, evaluate=lambda i, *values: None)
 operator("add-dependency", 2, identity=True, shape=_add_dependency_shape, evaluate=lambda i, x, token: x)
 operator("opt-barrier", 1, identity=True, shape=lambda x: x, evaluate=lambda i, x: x)
 operator("domain", 1, attributes=(DOMAIN,), identity=True, shape=lambda x, **_: x, evaluate=lambda i, x: x)
@@ -203,6 +198,8 @@ def _check_async_start(instruction: Instruction) -> None:
     shapes = [o.shape for o in instruction.operands]
     need_parameters(instruction.called[0], shapes)
     check_start(instruction, tuple_of(*shapes), instruction.called[0].root.shape)
+    ends = [user.name for user in instruction.users if user.opcode in ("async-update", "async-done")]
+    need(len(ends) == 1, f"one async-update or async-done must follow, {len(ends)} do")
 
 
 def _async_start(instruction: Instruction, *values: Any, run: Run) -> Any:

@@ -115,16 +115,16 @@ def _need_index_dimensions(indices: Shape, index_vector_dim: int, mapped: Sequen
 
 def _need_batching(x: Shape, indices: Shape, index_vector_dim: int, batching: Sequence[int],
                    index_batching: Sequence[int], others: Sequence[int]) -> None:
-    """Operand and index dimensions that run together: as many, of equal size, used for nothing else."""
+    """Operand and index dimensions that run together: as many, used for nothing else.
+
+    Their sizes may differ, as XLA allows: a batch number beyond the operand is an index out of bounds.
+    """
     need_dimensions(batching, x.rank, "operand batching dimensions")
     need_dimensions(index_batching, indices.rank, "index batching dimensions")
     need_sorted(batching, "operand batching dimensions")
     need(len(batching) == len(index_batching), "operand and indices must have as many batching dimensions")
     need(not set(batching) & set(others), "a batching dimension must not be collapsed, inserted or indexed")
     need(index_vector_dim not in index_batching, "the index vector must not be a batching dimension")
-    for d, index_d in zip(batching, index_batching, strict=True):
-        need(x.dims[d] == indices.dims[index_d],
-             f"batching dimension {d} of the operand has size {x.dims[d]}, that of the indices {indices.dims[index_d]}")
 
 
 def _batch_dims(indices: Shape, index_vector_dim: int) -> list[int]:
@@ -241,9 +241,8 @@ def _scatter_shape(*shapes: Shape, update_window_dims: tuple[int, ...], inserted
     batch = [size for d, size in enumerate(update.dims) if d not in update_window_dims]
     need(batch == _batch_dims(indices, index_vector_dim), f"updates {update} do not fit the indices {indices}")
     need_called(called, 1)
-    results = need_combiner(called[0], targets, [array(t.dtype) for t in targets])
-    made = [Shape(result.dtype, x.dims, dynamic=x.dynamic) for result in results]
-    return made[0] if count == 1 else tuple_of(*made)
+    need_combiner(called[0], targets, [array(t.dtype) for t in targets])
+    return x if count == 1 else tuple_of(*targets)
 
 
 def _scatter(instruction: Instruction, *values: Array, run: Run) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nxcc.ir.diagnostics import UNSUPPORTED_MODULE, CompileError
+from nxcc.ir.dtypes import PRED
 from nxcc.ir.hlo.attributes import (
     DIMENSIONS,
     INFERRED_DIMENSION,
@@ -113,6 +114,7 @@ operator("concatenate", (1, None), attributes=(DIMENSIONS,), moves_data=True, sh
 def _check_iota(instruction: Instruction) -> None:
     shape = instruction.shape
     need_array(shape, "result")
+    need(shape.dtype is not PRED, "iota counts in numbers, not in pred")
     need(shape.rank > 0, "iota must have at least one dimension")
     need_dimension((instruction.attribute("iota_dimension"),), shape.rank, "iota_dimension")
 

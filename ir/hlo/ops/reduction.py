@@ -267,7 +267,7 @@ def _scan_shape(*shapes: Shape, dimensions: tuple[int, ...], num_carries: int, c
         need_compatible(result, carry, "carry that the body returns")
     need(all(d <= shape.rank for shape in outputs), f"the body's outputs have no place for dimension {d}")
     stacked = [Shape(s.dtype, (*s.dims[:d], length, *s.dims[d:])) for s in outputs]
-    return tuple_of(*stacked, *carries)
+    return tuple_of(*stacked, *carries) if root.is_tuple else (*stacked, *carries)[0]
 
 
 def _scan(instruction: Instruction, *values: Any, run: Run) -> Any:
@@ -275,8 +275,8 @@ def _scan(instruction: Instruction, *values: Any, run: Run) -> Any:
     d = instruction.attribute("dimensions")[0]
     arrays, carries = values[:count], tuple(values[count:])
     length = arrays[0].shape[d]
-    outputs = [np.empty(s.dims, s.dtype.numpy) for s in instruction.shape.elements[:len(instruction.shape.elements)
-                                                                                   - len(carries)]]
+    shapes = instruction.shape.elements if instruction.shape.is_tuple else (instruction.shape,)
+    outputs = [np.empty(s.dims, s.dtype.numpy) for s in shapes[:len(shapes) - len(carries)]]
     steps = range(length)
     for step in reversed(steps) if instruction.attribute("is_reverse") else steps:
         result = run(body, *(np.take(x, step, axis=d) for x in arrays), *carries)
@@ -284,7 +284,8 @@ def _scan(instruction: Instruction, *values: Any, run: Run) -> Any:
         for output, part in zip(outputs, parts, strict=False):
             np.moveaxis(output, d, 0)[step] = part
         carries = tuple(parts[len(outputs):])
-    return (*outputs, *carries)
+    results = (*outputs, *carries)
+    return results if instruction.shape.is_tuple else results[0]
 
 
 operator("scan", (1, None), attributes=SCAN, called=("to_apply",), calls_back=True, shape=_scan_shape, evaluate=_scan)
