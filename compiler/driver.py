@@ -1,0 +1,265 @@
+"""Compile: one pure function of module, options and weights, and around it what reads files, shows progress and writes.
+
+The order of the stages is the list in `_Compilation.run`. Stages are timed and dumped here; they know nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+
+from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.support import unsupported
+from nxcc.backends.target import Target, load_target
+from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
+from nxcc.compiler.dumps import Dumps, module_text, plan_text
+from nxcc.compiler.inputs import read_model
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.outputs import check_writable, write_whole
+from nxcc.compiler.packaging import Labels, package
+from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_weights
+from nxcc.compiler.problems import raise_problems
+from nxcc.compiler.progress import INFO, Journal
+from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.verifier import verify
+from nxcc.ir.literals import Array
+from nxcc.neff.package import Package
+from nxcc.neff.writer import write_neff
+from nxcc.passes.partition import Plan, partition
+from nxcc.passes.pipeline import pass_names, run_pipeline
+
+MAX_HASHED_BYTES = 64 << 20
+"""Inputs above this go into the NEFF without their digest: they are constants, which the payload's digest covers."""
+
+STAGES = ("read", "verify", "bind", "passes", "partition", "lower", "package", "write")
+
+
+def stage_names() -> tuple[str, ...]:
+    """Names that --stop-after and --dump-after understand, passes in their place."""
+    index = STAGES.index("passes") + 1
+    return (*STAGES[:index], *pass_names(), *STAGES[index:])
+
+
+@dataclass
+class Build:
+    """What a compile found out, as far as it went; package is None if it stopped before.
+
+    tensors: parameter leaves in order. options: that it was made with.
+    """
+
+    options: CompileOptions
+    target: Target
+    module: Module
+    tensors: tuple[Tensor, ...] = ()
+    plan: Plan | None = None
+    code: DeviceCode | None = None
+    package: Package | None = None
+    neff_bytes: int = 0
+    output: str = ""
+
+
+@dataclass
+class Source:
+    """Where a module came from: for messages, the recorded digest, and the weights that are bound."""
+
+    sha256: str = ""
+    weights: Mapping[str, Array] | None = None
+    weights_path: str = "weights"
+
+
+def compile_module(module: Module, options: CompileOptions, source: Source | None = None,
+                   journal: Journal | None = None) -> Build:
+    """Compile a module; a pure function of its arguments, except that it takes the module over and rewrites it.
+
+    Raises CompileError with all problems of the stage that failed.
+    """
+    return _Compilation(module, options, source or Source(), journal or Journal(quiet=True)).run()
+
+
+class _Compilation:
+    def __init__(self, module: Module, options: CompileOptions, source: Source, journal: Journal) -> None:
+        self.options = options
+        self.source = source
+        self.journal = journal
+        self.dumps = Dumps(options.workdir, options.dump_after)
+        self.build = Build(options, load_target(options.target), module)
+        self.signature = Signature([], frozenset())
+        self.stopped = False
+        _check_stage_names(options)
+
+    def run(self) -> Build:
+        self.dumps.keep("read", "hlo", lambda: module_text(self.build.module))
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("verify", self._verify), ("bind", self._bind), ("passes", self._passes), ("partition", self._partition),
+            ("lower", self._lower), ("package", self._package))
+        for name, step in steps:
+            with self.journal.stage(name):
+                step()
+            if self.stopped or self.options.stop_after == name:
+                break
+        return self.build
+
+    def _verify(self) -> None:
+        module = self.build.module
+        verify(module)
+        problems = []
+        for what, count in (("replica_count", module.replica_count), ("num_partitions", module.num_partitions)):
+            if count > 1:
+                problems.append(CompileError(UNSUPPORTED_MODULE, f"{what} is {count}", module.name,
+                                             why="this version compiles for one core"))
+        raise_problems(problems)
+
+    def _bind(self) -> None:
+        module = self.build.module
+        count = len(module.entry.parameters)
+        declared = declare_weights(module, self.options.weight_params) if self.options.weight_params else frozenset()
+        self.signature = Signature(list(range(count)), declared)
+        if self.source.weights is not None:
+            raise_problems(bind_weights(module, self.signature, self.source.weights, self.source.weights_path))
+        self.dumps.keep("bind", "hlo", lambda: module_text(module))
+
+    def _passes(self) -> None:
+        def observe(name: str, module: Module, changed: bool) -> bool:
+            self.journal.note(f"pass {name}: {'changed the module' if changed else 'nothing to do'}", INFO)
+            self.dumps.keep(name, "hlo", lambda: module_text(module))
+            self.stopped = self.options.stop_after == name
+            return not self.stopped
+
+        run_pipeline(self.build.module, disabled=self.options.disable_pass, observe=observe)
+
+    def _partition(self) -> None:
+        build = self.build
+        build.tensors = self.signature.tensors(build.module)
+        predicate = partial(unsupported, target=build.target)
+        plan = partition(build.module, predicate, self.options.keep_on_host, [t.name for t in build.tensors])
+        if self.options.host_fallback == "forbid":
+            raise_problems([CompileError(UNSUPPORTED, f"{row.opcode} cannot run on {build.target.name}", row.instruction,
+                                         row.source, row.reason, "--host-fallback allow would run it on the host")
+                            for row in plan.host])
+        build.plan = plan
+        self.dumps.keep("partition", "txt", lambda: plan_text(plan))
+
+    def _lower(self) -> None:
+        plan = self.build.plan
+        assert plan is not None
+        nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes if node.on_device]
+        used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
+        values = {name: shape for name, shape in plan.values.items() if name in used}
+        aliases = {output: name for output, name in plan.aliases.items() if name in used}
+        code = generate(nodes, values, self.build.target, optlevel=int(self.options.optlevel), aliases=aliases)
+        self.build.code = code
+        self.dumps.keep("lower", "txt", lambda: _machine_text(code))
+
+    def _package(self) -> None:
+        build = self.build
+        assert build.plan is not None and build.code is not None
+        labels = Labels(version("nxcc"), build.options.effective(), (), self.source.sha256, build.options.strip)
+        build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
+
+
+def _machine_text(code: DeviceCode) -> str:
+    from nxcc.backends.isa.text import program_text
+    return program_text(code.program)
+
+
+def _check_stage_names(options: CompileOptions) -> None:
+    """CompileError(USAGE) for a stage or pass that does not exist."""
+    rows = ([("--stop-after", options.stop_after)] if options.stop_after else [])
+    rows += [("--dump-after", name) for name in options.dump_after]
+    problems = [_unknown_name(flag, name, stage_names()) for flag, name in rows if name not in stage_names()]
+    passes = pass_names()
+    problems += [_unknown_name("--disable-pass", name, passes) for name in options.disable_pass if name not in passes]
+    raise_problems(problems)
+
+
+def _unknown_name(flag: str, name: str, known: tuple[str, ...]) -> CompileError:
+    import difflib
+    near = difflib.get_close_matches(name, known, 1)
+    return CompileError(USAGE, f"{flag}: there is no {name!r}", why=f"known: {', '.join(known)}",
+                        remedy=f"did you mean {near[0]}?" if near else "")
+
+
+# Files
+
+
+@dataclass
+class Request:
+    """A compile as a user asks for it: which file, which options."""
+
+    path: str
+    options: CompileOptions
+    journal: Journal = field(default_factory=lambda: Journal(quiet=True))
+
+
+def compile_file(request: Request) -> Build:
+    """Compile a model file into a NEFF; nothing is left behind if anything fails."""
+    options, journal = request.options, request.journal
+    output = options.output or default_output(request.path)
+    if not options.stop_after:
+        check_writable(output)
+    build = check_file(request)
+    if build.package is None:
+        return build
+    if options.timing:
+        build.package = _with_metrics(build.package, journal)
+    with journal.stage("write"):
+        write_neff(output, build.package, options.compress)
+        if options.depfile:
+            write_whole(options.depfile, depfile_text(output, dependencies(request)))
+    build.output, build.neff_bytes = output, os.stat(output).st_size
+    return build
+
+
+def check_file(request: Request) -> Build:
+    """Everything that a compile does but writing."""
+    options, journal = request.options, request.journal
+    with journal.stage("read"):
+        module = read_model(request.path)
+        source = Source(file_sha256(request.path))
+        if options.weights:
+            source.weights, source.weights_path = _read_weights(options.weights), options.weights
+    if options.stop_after == "read":
+        return Build(options, load_target(options.target), module)
+    return compile_module(module, options, source, journal)
+
+
+def _read_weights(path: str) -> ArrayFile:
+    return read_arrays(path)
+
+
+def _with_metrics(made: Package, journal: Journal) -> Package:
+    from dataclasses import replace
+    times = {row.stage: round(row.cpu_s * 1e6) for row in journal.stages}
+    return replace(made, metrics={"cpu_us": times})
+
+
+def default_output(path: str) -> str:
+    """The input's stem with `.neff`, in the current folder."""
+    name = os.path.basename(path)
+    for suffix in (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule"):
+        name = name.removesuffix(suffix)
+    return f"{name.strip('-') or 'file'}.neff"
+
+
+def file_sha256(path: str) -> str:
+    """Digest of a file; empty above MAX_HASHED_BYTES and for standard input."""
+    if path == "-" or os.stat(path).st_size > MAX_HASHED_BYTES:
+        return ""
+    return hashlib.sha256(map_file(path)).hexdigest()
+
+
+def dependencies(request: Request) -> list[str]:
+    """Files that the output is made from."""
+    return [path for path in (request.path, request.options.weights) if path and path != "-"]
+
+
+def depfile_text(output: str, paths: list[str]) -> str:
+    """A Makefile rule without a recipe."""
+    def escape(path: str) -> str:
+        return path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ")
+    return f"{escape(output)}: {' '.join(map(escape, paths))}\n"

@@ -1,0 +1,99 @@
+"""What a user sees while the compiler works: the stage's name on a terminal, messages by level, a log file, stage times."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+_WORDS = {DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error"}
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Processor and wall-clock seconds of one stage of a command."""
+
+    stage: str
+    cpu_s: float
+    wall_s: float
+
+
+class Journal:
+    """Messages and times of one command.
+
+    level: what is shown; everything goes to the log. stages: finished stages in order. notices: warnings given, for reports.
+    """
+
+    def __init__(self, level: int = WARNING, *, quiet: bool = False, logfile: str = "", stdout_is_data: bool = False) -> None:
+        self.level = ERROR if quiet else level
+        self.stages: list[StageTime] = []
+        self.notices: list[str] = []
+        self.is_interactive = not quiet and level <= WARNING and sys.stderr.isatty()
+        self._stdout_is_data = stdout_is_data
+        self._log = _open_log(logfile) if logfile else None
+        self._status: Any = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show and time one stage."""
+        self._show(name)
+        self._write_log(INFO, f"{name} begins")
+        cpu, wall = time.process_time(), time.monotonic()
+        try:
+            yield
+        finally:
+            spent = StageTime(name, time.process_time() - cpu, time.monotonic() - wall)
+            self.stages.append(spent)
+            self._say(INFO, f"{name}: {spent.wall_s:.3f} s")
+
+    def note(self, text: str, level: int = WARNING) -> None:
+        """Give the user one line; warnings are kept for the report."""
+        if level >= WARNING:
+            self.notices.append(text)
+        self._say(level, text)
+
+    def close(self) -> None:
+        """Clear the progress line and finish the log."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _say(self, level: int, text: str) -> None:
+        self._write_log(level, text)
+        if level >= self.level:
+            stream = sys.stdout if level < WARNING and not self._stdout_is_data else sys.stderr
+            line = f"nxcc: {_WORDS[level]}: {text}\n"
+            stream.write(line)
+            stream.flush()
+
+    def _write_log(self, level: int, text: str) -> None:
+        if self._log is not None:
+            self._log.write(f"{_WORDS[level]:8}{text}\n")
+            self._log.flush()
+
+    def _show(self, name: str) -> None:
+        if not self.is_interactive:
+            return
+        if self._status is None:
+            from rich.console import Console
+            self._status = Console(stderr=True).status(name)
+            self._status.start()
+        self._status.update(f"{name} …")
+
+
+def _open_log(path: str) -> TextIO:
+    import os
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise CompileError(FILE_UNWRITABLE, f"cannot write the log {path}", why=error.strerror or str(error)) from None

@@ -1,0 +1,253 @@
+"""Load a NEFF and run it: device nodes on the simulated machine, host nodes by the oracle's code.
+
+Loading opens the file, checks target, version and features, decodes the engine streams once, verifies the machine
+program, puts constants into the HBM arena, and binds weights by the file's recipe (cast to the dtype of their place).
+A run then walks the graph of nodes; values move between host and arena only where a node of the other side reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.casts import cast
+from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, match_weights, random_inputs
+from nxcc.compiler.problems import raise_problems
+from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
+from nxcc.ir.dtypes import BY_NAME, DType
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.literals import Array
+from nxcc.ir.shapes import Shape
+from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node
+from nxcc.neff.reader import Neff, open_neff
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies in the arena."""
+
+    address: int
+    dtype: DType
+    dims: tuple[int, ...]
+
+
+@dataclass
+class HostNode:
+    """A host module, read once, and the arrays of its large constants."""
+
+    module: Module
+    constants: list[Array]
+
+
+def load(path: str, weights: str | Mapping[str, Array] | None = None, *, target: str | None = None,
+         strict: bool = False) -> Loaded:
+    """Open a NEFF and make it ready to run.
+
+    weights: a file or arrays by parameter number or name, for the parameters that were declared weights.
+    target: refuse a file for another one. strict: simulate with poisoned memory, race detection and random orders.
+    Raises CompileError for what the file, the weights or the target do not allow.
+    """
+    return Loaded(open_neff(path), weights, target=target, strict=strict)
+
+
+class Loaded:
+    """A NEFF that is ready to run.
+
+    inputs: what `run` takes, in order; weights: what was bound when it was loaded.
+    """
+
+    def __init__(self, neff: Neff, weights: str | Mapping[str, Array] | None = None, *, target: str | None = None,
+                 strict: bool = False) -> None:
+        self.neff = neff
+        self.graph: Graph = neff.require_runnable(target)
+        self.strict = strict
+        self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
+        self.inner = _inner_dtypes(self.graph, neff.path)
+        self.places = _places(neff)
+        self.device = _open_device(neff, self.graph, strict) if any(n.executor != CPU for n in self.graph.nodes) else None
+        self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
+        self.resident: dict[str, Array] = {}
+        if self.device is not None:
+            self._load_constants()
+        self._bind(weights)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return tuple(t for t in self.tensors if t.role in (INPUT, STATE))
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        return tuple(t for t in self.tensors if t.role == WEIGHT)
+
+    def _load_constants(self) -> None:
+        for subgraph in self.neff.subgraphs:
+            for name, variable in subgraph.definition.var.items():
+                if variable.type == "file":
+                    self.device.write(self.places[name].address, subgraph.file(variable.file_name))
+
+    def _bind(self, weights: str | Mapping[str, Array] | None) -> None:
+        """Cast the declared weights and put them where the program expects them, once."""
+        declared = {t.number: t for t in self.weights}
+        arrays: Mapping[str, Array] = read_arrays(weights) if isinstance(weights, str) else weights or {}
+        path = weights if isinstance(weights, str) else "weights"
+        found, problems = match_weights(arrays, declared, path)
+        if not declared:
+            problems = [replace(problem, why="this NEFF declares no weights") for problem in problems]
+        missing = sorted(declared.keys() - found.keys())
+        problems += [CompileError(WEIGHT_MISSING, f"weight {n} ({declared[n].hlo}) has no value", self.neff.path,
+                                  remedy="give --weights with the values of all declared weights") for n in missing]
+        for number, name in found.items():
+            try:
+                tensor = declared[number]
+                array = conform(arrays[name], tensor.shape, f"tensor {name!r}", path, WEIGHT_MISMATCH)
+                self._enter(tensor.name, array)
+            except CompileError as error:
+                problems.append(error)
+        raise_problems(problems)
+
+    def _enter(self, name: str, array: Array) -> None:
+        """Keep a weight: in the arena if the device reads it, on the host if a host node or the result does."""
+        value = self._inside(name, array)
+        if name in self.places:
+            self.device.write(self.places[name].address, value)
+        readers = {tensor.name for node in self.graph.nodes if node.executor == CPU for tensor in node.inputs}
+        readers |= {tensor.name for tensor in self.graph.outputs}
+        if name in readers:
+            self.resident[name] = value
+
+    def _inside(self, name: str, array: Array) -> Array:
+        inner = self.inner.get(name)
+        return array if inner is None else cast(array, inner, name)
+
+    # Running
+
+    def prepare(self, arrays: Mapping[str, Array] | None, path: str = "inputs", seed: int = 0) -> list[Array]:
+        """The inputs in order: `input0..` of the arrays, checked; random ones if there are none."""
+        if arrays is None:
+            return random_inputs(self.inputs, seed)
+        values, problems = check_inputs(arrays, self.inputs, path)
+        raise_problems(problems)
+        return values
+
+    def run(self, inputs: Sequence[Array] | Mapping[str, Array] | None = None) -> list[Array]:
+        """The outputs in tuple order, in the dtypes of the module as read. inputs: arrays in order, or by name."""
+        if inputs is None or isinstance(inputs, Mapping):
+            values = self.prepare(inputs)
+        else:
+            if len(inputs) != len(self.inputs):
+                raise CompileError(INPUT_MISMATCH, f"{len(self.inputs)} inputs are needed, {len(inputs)} were given",
+                                   self.neff.path)
+            values = self.prepare({t.name: array for t, array in zip(self.inputs, inputs, strict=True)})
+        walk = _Walk(self)
+        for tensor, value in zip(self.inputs, values, strict=True):
+            walk.host[tensor.name] = self._inside(tensor.name, value)
+        for node in self.graph.nodes:
+            walk.step(node)
+        return [cast(walk.on_host(row.name), row.dtype, row.name) for row in self.graph.outputs]
+
+
+@dataclass
+class _Walk:
+    """One run: which values the host holds, and which lie in the arena."""
+
+    loaded: Loaded
+    host: dict[str, Array] = field(default_factory=dict)
+    in_arena: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.host |= self.loaded.resident
+        self.in_arena |= {t.name for t in self.loaded.weights if t.name in self.loaded.places}
+
+    def step(self, node: Node) -> None:
+        if node.executor == CPU:
+            self._host(node)
+        else:
+            self._device(node)
+
+    def _device(self, node: Node) -> None:
+        machine = self.loaded.device
+        for tensor in node.inputs:
+            if tensor.name not in self.in_arena:
+                machine.write(self.loaded.places[tensor.name].address, self.host[tensor.name])
+                self.in_arena.add(tensor.name)
+        machine.run(node.entry)
+        self.in_arena |= {tensor.name for tensor in node.outputs}
+
+    def _host(self, node: Node) -> None:
+        from nxcc.ir.hlo.oracle import evaluate, flatten
+        host = self.loaded.hosts[node.id]
+        arguments = [self.on_host(tensor.name) for tensor in node.inputs] + host.constants
+        results = flatten(evaluate(host.module, arguments))
+        self.host |= {tensor.name: value for tensor, value in zip(node.outputs, results, strict=True)}
+
+    def on_host(self, name: str) -> Array:
+        """A value as an array, read back from the arena if only the device has it."""
+        found = self.host.get(name)
+        if found is None:
+            place = self.loaded.places[name]
+            found = self.host[name] = self.loaded.device.read(place.address, place.dtype, place.dims)
+        return found
+
+
+def _tensor(row: InputTensor) -> Tensor:
+    assert row.param is not None or row.role == INPUT
+    return Tensor(row.name, row.param or 0, row.hlo, row.role, row.dtype, Shape(row.dtype, row.shape))
+
+
+def _invalid(what: str, path: str) -> CompileError:
+    return CompileError(NEFF_INVALID, what, path)
+
+
+def _inner_dtypes(graph: Graph, path: str) -> dict[str, DType]:
+    rows = graph.nxcc.extra.get("values", {})
+    if not isinstance(rows, dict) or any(not isinstance(word, str) or word not in BY_NAME for word in rows.values()):
+        raise _invalid("`values` of neff.json does not hold dtypes", path)
+    return {name: BY_NAME[word] for name, word in rows.items()}
+
+
+def _places(neff: Neff) -> dict[str, Place]:
+    found = {}
+    for subgraph in neff.subgraphs:
+        for name, variable in subgraph.definition.var.items():
+            if "address" in variable.nxcc:
+                found[name] = _place(variable.nxcc, f"{neff.path}: {subgraph.name}/def.json: {name}")
+    return found
+
+
+def _place(row: dict[str, Any], where: str) -> Place:
+    address, word, dims = row.get("address"), row.get("dtype"), row.get("shape")
+    is_valid = (type(address) is int and address >= 0 and isinstance(word, str) and word in BY_NAME
+                and BY_NAME[word].is_array and isinstance(dims, list) and all(type(d) is int and d >= 0 for d in dims))
+    if not is_valid:
+        raise _invalid("a variable's place is malformed", where)
+    return Place(address, BY_NAME[word], tuple(dims))
+
+
+def _open_device(neff: Neff, graph: Graph, strict: bool) -> Any:
+    from nxcc.compiler.device import Device
+    return Device(neff, graph.nxcc.target, strict)
+
+
+def _open_host(neff: Neff, node: Node) -> HostNode:
+    module = read_module(neff, node.hlo, node.name)
+    expected = len(node.inputs) + len(node.constants)
+    if len(module.entry.parameters) != expected:
+        raise _invalid(f"host module takes {len(module.entry.parameters)} values, its node gives {expected}",
+                       f"{neff.path}: {node.hlo}")
+    return HostNode(module, constant_arrays(neff, node.constants))
+
+
+def constant_arrays(neff: Neff, rows: Sequence[HostConstant]) -> list[Array]:
+    """The values of a host module's large constants, as views of the file."""
+    return [neff.array(row.file, row.dtype, row.shape) for row in rows]
+
+
+def read_module(neff: Neff, member: str, name: str) -> Module:
+    """An HLO text member as a verified module."""
+    from nxcc.ir.hlo.text.reader import read_text
+    from nxcc.ir.hlo.verifier import verify
+    module = read_text(neff.text(member), name=f"{neff.path}: {member}")
+    verify(module)
+    return module
