@@ -98,32 +98,27 @@ def _rows(view: View, rows: int, columns: int) -> View:
     return View(view.memory, view.dtype, view.address, ((stride * columns, rows), (stride, columns)))
 
 
-def tile_rows(kernel: Kernel, view: View, free: int) -> int:
-    """Rows of a view made by `row_tiles`."""
-    return math.prod(view.sizes[:len(view.sizes) - free])
+def tile_like(kernel: Kernel, view: View, dtype: DType | None = None, leading: int | None = None) -> Access:
+    """An SBUF tile [rows, columns] for a view whose first `leading` dimensions are rows (see `fold` for the default)."""
+    return kernel.sbuf(fold(view, leading), dtype or view.dtype)
 
 
-def tile_like(kernel: Kernel, view: View, dtype: DType | None = None) -> Access:
-    """An SBUF tile [rows, columns] for a view [rows.., columns.]: leading dimensions fill partitions, see `load`."""
-    rows, columns = fold(view)
-    return kernel.sbuf((rows, columns), dtype or view.dtype)
+def fold(view: View, leading: int | None = None, limit: int = 128) -> tuple[int, int]:
+    """(rows, columns) of a tile; by default as many dimensions before the last as fit into the partitions are rows.
+
+    For elementwise work any such split is right as long as all tiles have the same sizes.
+    """
+    if leading is None:
+        leading, rows = 0, 1
+        while leading < len(view.dims) - 1 and rows * view.sizes[leading] <= limit:
+            rows *= view.sizes[leading]
+            leading += 1
+    return math.prod(view.sizes[:leading]), math.prod(view.sizes[leading:])
 
 
-def fold(view: View, limit: int = 128) -> tuple[int, int]:
-    """(rows, columns) of a tile: as many leading dimensions as fit into the partitions are rows."""
-    rows = 1
-    split = 0
-    for size in view.sizes[:-1]:
-        if rows * size > limit:
-            break
-        rows *= size
-        split += 1
-    return rows, math.prod(view.sizes[split:])
-
-
-def load(kernel: Kernel, view: View, dtype: DType | None = None) -> Access:
+def load(kernel: Kernel, view: View, dtype: DType | None = None, leading: int | None = None) -> Access:
     """A fresh tile with the view's elements, cast on the way if dtype differs."""
-    tile = tile_like(kernel, view, dtype)
+    tile = tile_like(kernel, view, dtype, leading)
     kernel.dma(unfolded(tile, view), view)
     return tile
 
