@@ -227,9 +227,8 @@ def reduce_arrays(computation: Computation, run: Run, arrays: Sequence[Array], i
 
 
 def _reduce_plain(plain: PlainOperation, x: Array, init: Any, axes: tuple[int, ...]) -> Array:
-    # numpy casts in small blocks when it knows the wide type, so wide copies of big arrays are only made for
-    # types that its reductions do not know
-    source = x if x.dtype.kind in "fciub" else plain.widen(x)
+    # numpy casts its own types in small blocks; wide copies are made of the others only
+    source = x if x.dtype.isbuiltin == 1 else plain.widen(x)
     start = np.asarray(init).astype(plain.wide)[()]
     accumulate = None if plain.wide == np.bool_ else plain.wide
     return plain.narrow(plain.ufunc.reduce(source, axis=axes, dtype=accumulate, initial=start))

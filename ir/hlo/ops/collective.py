@@ -1,7 +1,8 @@
 """Collectives and transfers, with one replica and one partition.
 
-Then each has a plain meaning: what is gathered or reduced over one device is the operand itself. Where shapes say that
-more devices take part, evaluation refuses (NXC0301), as it does where data would have to come from outside.
+Then each has a plain meaning: what is gathered or reduced over one device is the operand itself, or device 0's part of
+it. Where a result needs the data of more devices, evaluation refuses (NXC0301), as it does where data would have to come
+from outside.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nxcc.ir.hlo.attributes import (
     OPTIONAL_DIMENSIONS,
     OUTFEED_CONFIG,
     OUTFEED_SHAPE,
+    PERMUTE_SLICE_SIZES,
     REPLICA_GROUPS,
     SOURCE_TARGET_PAIRS,
     USE_GLOBAL_DEVICE_IDS,
@@ -47,7 +49,7 @@ from nxcc.ir.shapes import TOKEN_SHAPE, Shape, array, tuple_of
 _GROUPED = (CHANNEL_ID, REPLICA_GROUPS, CONSTRAIN_LAYOUT)
 _REDUCING = (*_GROUPED, USE_GLOBAL_DEVICE_IDS)
 _GATHERING = (*_GROUPED, DIMENSIONS, USE_GLOBAL_DEVICE_IDS)
-_PERMUTING = (CHANNEL_ID, SOURCE_TARGET_PAIRS)
+_PERMUTING = (CHANNEL_ID, SOURCE_TARGET_PAIRS, PERMUTE_SLICE_SIZES)
 _TRANSFER = (CHANNEL_ID, IS_HOST_TRANSFER)
 
 
@@ -184,6 +186,13 @@ def _only_own(instruction: Instruction, values: tuple[Any, ...], results: Shape)
     return _joined_values(values)
 
 
+def _first_parts(instruction: Instruction, values: tuple[Any, ...]) -> Any:
+    """One replica reduces nothing and keeps the part of device 0, also where the shapes speak of more devices."""
+    d = instruction.attribute("dimensions")[0]
+    sizes = [shape.dims[d] for shape in _parts(instruction.shape)]
+    return _joined_values(tuple(np.take(value, range(size), d) for value, size in zip(values, sizes, strict=True)))
+
+
 def _all_gather_start(instruction: Instruction, *values: Any) -> Any:
     result = _only_own(instruction, values, instruction.shape.elements[1])
     return started(instruction, _joined_values(values), result)
@@ -200,8 +209,8 @@ operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_
          evaluate=_all_gather_start)
 operator("all-gather-done", 1, shape=_second, check=need_producer("all-gather-start"),
          evaluate=lambda i, x: x[1])
-operator("reduce-scatter", (1, None), attributes=_GATHERING, called=("to_apply",), calls_back=True,
-         check=_check_reduce_scatter, evaluate=lambda i, *values, run: _only_own(i, values, i.shape))
+operator("reduce-scatter", (1, None), attributes=(*_REDUCING, DIMENSIONS), called=("to_apply",), calls_back=True,
+         check=_check_reduce_scatter, evaluate=lambda i, *values, run: _first_parts(i, values))
 
 
 # all-to-all, broadcast, permute
