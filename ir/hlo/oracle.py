@@ -135,6 +135,8 @@ class _Run:
 
     def _evaluate(self, step: _Step, operands: list[Value]) -> Value:
         instruction = step.instruction
+        if instruction.shape.dynamic and instruction.operator.elementwise:
+            operands = _cropped(operands)
         if step.evaluate is None:
             raise CompileError(UNSUPPORTED_MODULE, f"{instruction.opcode} cannot be evaluated",
                                where=instruction.name, location=str(instruction.location))
@@ -146,6 +148,12 @@ class _Run:
             result = np.asarray(result)
         assert _fits(result, instruction.shape), f"{instruction} gave {_description(result)}"
         return result
+
+
+def _cropped(operands: list[Value]) -> list[Value]:
+    """The operands cut to their common size: one of static shape meets one whose true size is below the bound."""
+    common = [min(sizes) for sizes in zip(*(value.shape for value in operands if value.ndim), strict=True)]
+    return [value[tuple(map(slice, common))] if value.ndim else value for value in operands]
 
 
 def _fits(value: Value, shape: Shape) -> bool:

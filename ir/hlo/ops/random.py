@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,32 +75,58 @@ def _state_words(state: Array) -> list[int]:
     return [int(word) for word in np.ascontiguousarray(state).view(np.uint64)]
 
 
-def _threefry_words(state: list[int], count: int) -> tuple[Array, list[int]]:
-    """`count` 32-bit words, and the state advanced by the blocks used: {key, counter}."""
-    key, counter = state
-    blocks = -(-count // 2)
-    counters = np.uint64(counter) + np.arange(blocks, dtype=np.uint64)
-    pair = threefry(_words(key), (counters & _WORD).astype(np.uint32), (counters >> _HALF).astype(np.uint32))
-    return np.stack(pair, axis=-1).reshape(-1)[:count], [key, (counter + blocks) & (2**64 - 1)]
+def _halved_dimension(dims: tuple[int, ...]) -> int:
+    """The dimension along which the two words of a block lie: the first of even size, else the first of the largest size."""
+    even = [d for d, size in enumerate(dims) if size % 2 == 0]
+    return even[0] if even else max(range(len(dims)), key=lambda d: (dims[d], -d))
 
 
-def _philox_words(state: list[int], count: int) -> tuple[Array, list[int]]:
-    """`count` 32-bit words, and the state advanced by the blocks used: {key, counter low[, counter high]}.
+def _threefry_blocks(state: list[int], dims: tuple[int, ...]) -> tuple[Array, Array]:
+    """Both words of a block for each place of an array, counted in row-major order."""
+    counters = np.uint64(state[1]) + np.arange(math.prod(dims), dtype=np.uint64).reshape(dims)
+    return threefry(_words(state[0]), (counters & _WORD).astype(np.uint32), (counters >> _HALF).astype(np.uint32))
 
-    Without a high half in the state the counter's high half is the key.
+
+def _threefry_bits(state: list[int], dims: tuple[int, ...], wide: bool) -> tuple[Array, int]:
+    """Bits for an array, and the blocks used. State: {key, counter}.
+
+    64-bit elements take a block each. For narrower ones one dimension is halved (rounded up), and the block at each place
+    of the halved array gives two neighbours along it; of an odd size the last word is dropped.
+    """
+    if wide:
+        low, high = _threefry_blocks(state, dims)
+        return low.astype(np.uint64) | high.astype(np.uint64) << _HALF, math.prod(dims)
+    full = dims or (1,)
+    d = _halved_dimension(full)
+    half = (*full[:d], -(-full[d] // 2), *full[d + 1:])
+    pairs = np.stack(_threefry_blocks(state, half), axis=d + 1).reshape(*full[:d], 2 * half[d], *full[d + 1:])
+    return np.take(pairs, range(full[d]), d).reshape(dims), math.prod(half)
+
+
+def _philox_bits(state: list[int], dims: tuple[int, ...], wide: bool) -> tuple[Array, int]:
+    """Bits for an array in row-major order, and the blocks used. State: {key, counter low[, counter high]}.
+
+    64-bit elements take two words, low word first. Without a high half in the state the counter's high half is the key.
     """
     key, low = state[:2]
     high = state[2] if len(state) > 2 else key
+    count = math.prod(dims) * (2 if wide else 1)
     blocks = -(-count // 4)
     lows = np.uint64(low) + np.arange(blocks, dtype=np.uint64)
     highs = np.uint64(high) + (lows < np.uint64(low)).astype(np.uint64)
     quads = philox(_words(key), (lows & _WORD, lows >> _HALF, highs & _WORD, highs >> _HALF))
     words = np.stack(quads, axis=-1).reshape(-1)[:count].astype(np.uint32)
-    total = (high << 64) + low + blocks
-    return words, [key, total & (2**64 - 1), (total >> 64) & (2**64 - 1)][:len(state)]
+    return (words.view(np.uint64) if wide else words).reshape(dims), blocks
 
 
-_GENERATORS = {"rng_three_fry": _threefry_words, "rng_philox": _philox_words, "rng_default": _philox_words}
+def _advanced(state: list[int], blocks: int) -> list[int]:
+    """The state with its counter, the words after the key, grown by the blocks used."""
+    counter = sum(word << (64 * place) for place, word in enumerate(state[1:])) + blocks
+    return [state[0], *((counter >> (64 * place)) & (2**64 - 1) for place in range(len(state) - 1))]
+
+
+_GENERATORS: dict[str, Callable[[list[int], tuple[int, ...], bool], tuple[Array, int]]] = {
+    "rng_three_fry": _threefry_bits, "rng_philox": _philox_bits, "rng_default": _philox_bits}
 _STATE_BYTES = {"rng_three_fry": (16,), "rng_philox": (16, 24), "rng_default": (16, 24)}
 
 
@@ -124,16 +151,13 @@ def _check_bit_generator(instruction: Instruction) -> None:
 
 
 def _bit_generator(instruction: Instruction, state: Array) -> Any:
-    """64-bit results take two words, low word first; narrower ones the low bits of one word each."""
-    shape = _bits_shape(instruction)
-    wide = shape.dtype.bits == 64
-    count = shape.element_count * (2 if wide else 1)
-    words, advanced = _GENERATORS[instruction.attribute("algorithm")](_state_words(state), count)
-    bits = words.view(np.uint64) if wide else words
-    bits = bits.astype(shape.dtype.numpy).reshape(shape.dims)
+    """Elements of 8 and 16 bits are the low bits of a 32-bit word each."""
+    shape, words = _bits_shape(instruction), _state_words(state)
+    bits, blocks = _GENERATORS[instruction.attribute("algorithm")](words, shape.dims, shape.dtype.bits == 64)
+    bits = bits.astype(shape.dtype.numpy)
     if not instruction.shape.is_tuple:
         return bits
-    return np.array(advanced, np.uint64).view(state.dtype), bits
+    return np.array(_advanced(words, blocks), np.uint64).view(state.dtype), bits
 
 
 operator("rng-bit-generator", 1, attributes=(RNG_ALGORITHM,), check=_check_bit_generator, evaluate=_bit_generator)
