@@ -49,7 +49,7 @@ from nxcc.neff.records import record_to_json
 
 Buffer = bytes | bytearray | memoryview
 
-_PIECE_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def data_bytes(data: RawData) -> int:
 
 
 def data_pieces(data: RawData) -> Iterator[Buffer]:
-    """The bytes of a member in pieces of at most a few MiB, without a copy of the whole."""
+    """The bytes of a member in pieces that stay in the cache between digest and file, without a copy of the whole."""
     if isinstance(data, Chunks):
         written = 0
         for chunk in data.start():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from nxcc.ir import dtypes
@@ -160,40 +161,66 @@ def read_record(cls: type[T], value: Any, where: str, strict: bool = True) -> T:
         raise CompileError(NEFF_INVALID, violation.what, f"{where}: {path}" if path else where) from None
 
 
-def _read_fields(cls: type[Any], value: Any, strict: bool) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What `_read_fields` needs of a class, worked out once. columns: JSON key to attribute and its reader."""
+
+    columns: dict[str, tuple[str, Callable[[Any, bool], Any]]]
+    required: frozenset[str]
+    rest: Field[Any] | None
+    has_rules: bool
+
+
+@cache
+def _schema(cls: Any) -> _Schema:
+    keys = [field for field in dataclasses.fields(cls) if "rest" not in field.metadata]
+    rests = [field for field in dataclasses.fields(cls) if "rest" in field.metadata]
+    return _Schema(
+        {_key_of(field): (field.name, field.metadata["kind"].read) for field in keys},
+        frozenset(_key_of(field) for field in keys if _default_of(field) is MISSING),
+        rests[0] if rests else None, hasattr(cls, "fault"),
+    )
+
+
+def _read_fields(cls: Any, value: Any, strict: bool) -> Any:
     if type(value) is not dict:
         raise Violation("an object", value)
-    fields = dataclasses.fields(cls)
-    left = dict(value)
+    schema = _schema(cls)
+    missing = schema.required - value.keys()
+    if missing:
+        raise Violation(f"a key {min(missing)!r}", ", ".join(value))
     found: dict[str, Any] = {}
-    for field in fields:
-        name = _key_of(field)
-        if "rest" in field.metadata:
-            continue
-        if name not in left:
-            if _default_of(field) is MISSING:
-                raise Violation(f"a key {name!r}", ", ".join(value))
-            continue
-        found[field.name] = _read_key(field, name, left.pop(name), strict)
-    for field in fields:
-        if "rest" in field.metadata:
-            names = [name for name in left if field.metadata["keys"] is None or name in field.metadata["keys"]]
-            found[field.name] = {name: _read_key(field, name, left.pop(name), strict) for name in names}
-    if strict and left:
-        raise Violation(f"no key {next(iter(left))!r} in {cls.__name__}", next(iter(left.values())))
+    left: dict[str, Any] = {}
+    name = ""
+    try:
+        for name, item in value.items():
+            column = schema.columns.get(name)
+            if column is None:
+                left[name] = item
+            else:
+                found[column[0]] = column[1](item, strict)
+    except Violation as violation:
+        violation.path.append(f".{name}")
+        raise
+    if left:
+        found |= _read_rest(cls, schema.rest, left, strict)
     made = cls(**found)
-    fault = made.fault() if strict and hasattr(made, "fault") else ""
+    fault = made.fault() if strict and schema.has_rules else ""
     if fault:
         raise Violation(fault, value)
     return made
 
 
-def _read_key(field: Field[Any], name: str, value: Any, strict: bool) -> Any:
-    try:
-        return field.metadata["kind"].read(value, strict)
-    except Violation as violation:
-        violation.path.append(f".{name}")
-        raise
+def _read_rest(cls: type[Any], field: Field[Any] | None, left: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """The `rest` field from the keys that no other field claims; what it does not take is an error in strict mode."""
+    keys = frozenset[str]() if field is None else field.metadata["keys"]
+    unknown = [] if keys is None else [name for name in left if name not in keys]
+    if strict and unknown:
+        raise Violation(f"no key {unknown[0]!r} in {cls.__name__}", left[unknown[0]])
+    if field is None:
+        return {}
+    return {field.name: mapping(field.metadata["kind"]).read(
+        {name: item for name, item in left.items() if name not in unknown}, strict)}
 
 
 def _key_of(field: Field[Any]) -> str:

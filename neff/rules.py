@@ -45,16 +45,14 @@ def broken_member_names(header: Header, entries: Mapping[str, Entry]) -> Broken:
 
 def broken_kelfs(header: Header, kelfs: Sequence[Kelf]) -> Broken:
     """Each subgraph belongs to one kelf node, in order, as tpb_per_node says."""
-    number = 0
     for index, (kelf, count) in enumerate(zip(kelfs, header.tpb_per_node, strict=True)):
         if len(kelf.graphs) != count:
             yield f"lists {len(kelf.graphs)} subgraphs, tpb_per_node says {count}", kelf_member(index)
     listed = sorted((row.definition, row.name, kelf_member(index)) for index, kelf in enumerate(kelfs) for row in kelf.graphs)
-    for definition, name, member in listed:
+    for number, (definition, name, member) in enumerate(listed):
         expected = subgraph_name(number)
         if (definition, name) != (f"{expected}/def.json", expected):
             yield f"lists {name!r} with {definition!r} where {expected} is due", member
-        number += 1
 
 
 def broken_definition(folder: str, definition: Definition, entries: Mapping[str, Entry]) -> Broken:

@@ -54,7 +54,8 @@ def test_plain_names_give_the_bytes_of_tarfile_in_ustar_format() -> None:
 
 
 def test_reader_finds_the_members_and_their_aligned_data() -> None:
-    members = [("a.json", b"1" * 513), (LONG_SPLIT, b"2"), (LONG_WHOLE, b"3" * 512), ("é" * 51 + "-" * 199, b"4"), ("-" + "é" * 50, b"")]
+    members = [("a.json", b"1" * 513), (LONG_SPLIT, b"2"), (LONG_WHOLE, b"3" * 512),
+               ("é" * 51 + "-" * 199, b"4"), ("-" + "é" * 50, b"")]
     data = archive(*members)
     entries = read_archive(memoryview(data), "x")
     assert [(name, data[row.offset:row.offset + row.size]) for name, row in entries.items()] == members
