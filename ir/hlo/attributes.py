@@ -248,6 +248,7 @@ REPLICA_GROUPS = Attribute("replica_groups", Kind.GROUPS, "collective_device_lis
 USE_GLOBAL_DEVICE_IDS = Attribute("use_global_device_ids", Kind.BOOL, "use_global_device_ids", default=False)
 CONSTRAIN_LAYOUT = Attribute("constrain_layout", Kind.BOOL, "constrain_layout", default=False)
 SOURCE_TARGET_PAIRS = Attribute("source_target_pairs", Kind.PAIRS, "source_target_pairs", default=())
+PERMUTE_SLICE_SIZES = _ints("slice_sizes", "dynamic_slice_sizes")
 IS_HOST_TRANSFER = Attribute("is_host_transfer", Kind.BOOL, "is_host_transfer", default=False)
 HAS_DYNAMIC_ROOT = Attribute("has_dynamic_root", Kind.BOOL, "has_dynamic_root", default=False)
 INFEED_CONFIG = Attribute("infeed_config", Kind.STRING, "infeed_config", default="")

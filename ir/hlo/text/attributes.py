@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.ir.dtypes import F32, F64
+from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.attributes import (
     Attribute,
     ConvolutionDimensions,
@@ -27,10 +27,9 @@ from nxcc.ir.hlo.attributes import (
     WindowDimension,
 )
 from nxcc.ir.hlo.text.cursor import Cursor, TextError, escape
-from nxcc.ir.hlo.text.literals import float_text, read_literal, write_literal
+from nxcc.ir.hlo.text.literals import float_text, read_typed_literal, write_typed_literal
 from nxcc.ir.hlo.text.shapes import parse_shape
-from nxcc.ir.hlo.text.sharding import read_sharding, write_sharding
-from nxcc.ir.literals import Literal
+from nxcc.ir.hlo.text.sharding import canonical_iota, read_sharding, write_sharding
 from nxcc.ir.shapes import Shape, shape_text
 
 _PADS = re.compile(r"-?[0-9]+_-?[0-9]+(?:_-?[0-9]+)?(?:x-?[0-9]+_-?[0-9]+(?:_-?[0-9]+)?)*")
@@ -71,11 +70,15 @@ def _read_name(cursor: Cursor) -> str:
 
 
 def _read_ints(cursor: Cursor) -> tuple[int, ...]:
+    """A list, or a list of lists that the protobuf holds end to end (slice sizes of a collective-permute in place)."""
+    probe = Cursor(cursor.text, cursor.position, cursor.end)
+    if probe.take("{") and probe.at("{"):
+        return tuple(size for sizes in _list(cursor, lambda c: c.integers()) for size in sizes)
     return cursor.integers()
 
 
 def _read_names(cursor: Cursor) -> tuple[str, ...]:
-    names = tuple(_list(cursor, lambda c: c.word()))
+    names = tuple(_list(cursor, lambda c: c.word().lower()))
     for name in names:
         if name not in _PRECISIONS:
             raise cursor.fail(f"{name!r} is no precision", remedy="precisions are default, high and highest")
@@ -170,7 +173,8 @@ def _read_groups(cursor: Cursor) -> ReplicaGroups:
         permutation = cursor.integers("(", ")") if cursor.take("T") else tuple(range(len(dims)))
         if len(sizes) != 2 or sorted(permutation) != list(range(len(dims))):
             raise cursor.fail("device groups are written [groups,size]<=[dims]T(permutation)")
-        return ReplicaGroups(iota=(sizes[0], sizes[1], dims, permutation))
+        dims, permutation = canonical_iota(dims, permutation)
+        return ReplicaGroups(iota=(sizes[0], sizes[1], dims, permutation or (0,)))
     if cursor.at("mesh"):
         cursor.skip()
         start, cursor.position = cursor.position, cursor.end
@@ -250,11 +254,6 @@ def _read_domain(cursor: Cursor) -> Domain:
     return Domain(*shardings)
 
 
-def _read_literal(cursor: Cursor) -> Literal:
-    shape = parse_shape(cursor)
-    return read_literal(Cursor(cursor.text, cursor.position, _to_end(cursor)), shape)
-
-
 def _to_end(cursor: Cursor) -> int:
     cursor.skip()
     end, cursor.position = cursor.end, cursor.end
@@ -272,7 +271,7 @@ _READERS: dict[Kind, Callable[[Cursor], Any]] = {
     Kind.INTS: _read_ints, Kind.NAMES: _read_names, Kind.WINDOW: _read_window, Kind.CONV_DIMS: _read_conv_dims,
     Kind.PADDING: _read_padding, Kind.SLICES: _read_slices, Kind.GROUPS: _read_groups, Kind.PAIRS: _read_pairs,
     Kind.SHAPE: parse_shape, Kind.SHAPES: _read_shapes, Kind.ALIASES: lambda c: tuple(_list(c, _read_alias)),
-    Kind.ACCURACY: _read_accuracy, Kind.DOMAIN: _read_domain, Kind.LITERAL: _read_literal, Kind.SPARSITY: _read_verbatim}
+    Kind.ACCURACY: _read_accuracy, Kind.DOMAIN: _read_domain, Kind.LITERAL: read_typed_literal, Kind.SPARSITY: _read_verbatim}
 
 
 def read_attribute(kind: Kind, cursor: Cursor) -> Any:
@@ -360,8 +359,8 @@ def _write_alias(value: OperandAlias) -> str:
 
 
 def path(index: tuple[int, ...]) -> str:
-    """A shape index such as {0, 1}."""
-    return "{" + ", ".join(map(str, index)) + "}"
+    """A shape index such as {0,1}."""
+    return braced(index)
 
 
 def _write_accuracy(value: ResultAccuracy) -> str:
@@ -383,7 +382,7 @@ _WRITERS: dict[Kind, Callable[[Any], str]] = {
     Kind.SHAPES: lambda v: "{" + ", ".join(map(shape_text, v)) + "}",
     Kind.ALIASES: lambda v: "{" + ", ".join(map(_write_alias, v)) + "}",
     Kind.ACCURACY: _write_accuracy, Kind.DOMAIN: _write_domain, Kind.SPARSITY: str,
-    Kind.LITERAL: lambda v: f"{shape_text(v.shape)} {write_literal(v)}"}
+    Kind.LITERAL: write_typed_literal}
 
 
 def write_attribute(attribute: Attribute, value: Any) -> str:

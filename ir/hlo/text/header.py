@@ -8,7 +8,7 @@ from typing import Any
 
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.module import Module
-from nxcc.ir.hlo.text.attributes import Style, path
+from nxcc.ir.hlo.text.attributes import Style, braced, path
 from nxcc.ir.hlo.text.cursor import STRING, Cursor, TextError, closing_brace, escape, is_braced, unescape
 from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.shapes import Shape, shape_text
@@ -151,13 +151,48 @@ def _verbatim(key: str) -> Callable[[Module, Cursor], None]:
     return read
 
 
+def _recovery(module: Module, cursor: Cursor) -> None:
+    """Old value : new value, and perhaps the text of the module that computes the one from the other; sorted, first one kept."""
+    cursor.expect("{")
+    entries: dict[str, str] = {}
+    while not cursor.take("}"):
+        old = read_origin_array(cursor)
+        cursor.expect(":")
+        new = read_origin_array(cursor)
+        recipe = ""
+        if cursor.take(","):
+            recipe = f',\n  "\n{_indented(cursor.string())}\n  "'
+        entries.setdefault(old, f"  {old} : {new}{recipe}\n")
+    module.header["origin_recovery_table"] = "{\n" + "".join(entries[old] for old in sorted(entries)) + "}\n"
+
+
+def _indented(recipe: str) -> str:
+    """The nested module in its long printed form, four blanks deeper, quotes escaped; as it is where it cannot be read."""
+    from nxcc.ir.hlo.text.reader import read_text
+    from nxcc.ir.hlo.text.writer import write_text
+    text = write_text(read_text(recipe, name="origin_recovery_table")) if recipe.count('"') == 0 else recipe
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return "\n".join("    " + line if line.strip() else line.strip() for line in escaped.split("\n"))
+
+
+def read_origin_array(cursor: Cursor) -> str:
+    """`{"name" {0}}` with canonical blanks; an empty index is left out."""
+    cursor.expect("{")
+    if cursor.take("}"):
+        return "{}"
+    name = cursor.string()
+    index = cursor.integers() if cursor.at("{") else ()
+    cursor.expect("}")
+    return f'{{"{escape(name)}"' + (f" {braced(index)}" if index else "") + "}"
+
+
 _READERS: dict[str, Callable[[Module, Cursor], None]] = {
     "is_scheduled": _scheduled, "replica_count": _count("replica_count"), "num_partitions": _count("num_partitions"),
     "alias_passthrough_params": _passthrough, "entry_computation_layout": _entry_layout, "input_output_alias": _aliases,
     "buffer_donor": _donors, "frontend_attributes": _frontend,
     "allow_spmd_sharding_propagation_to_parameters": _flags("allow_spmd_sharding_propagation_to_parameters"),
     "allow_spmd_sharding_propagation_to_output": _flags("allow_spmd_sharding_propagation_to_output"),
-    "origin_recovery_table": _verbatim("origin_recovery_table"), "debug_attributes": _verbatim("debug_attributes")}
+    "origin_recovery_table": _recovery, "debug_attributes": _verbatim("debug_attributes")}
 
 
 def read_module_attribute(module: Module, key: str, cursor: Cursor, offset: int) -> None:

@@ -202,7 +202,8 @@ def _value(text: str, position: int, key: str) -> tuple[int, int]:
     if key == "literal":
         found = _SKIP.match(text, end)
         assert found is not None
-        end = _value_end(text, found.end(), "")
+        if text[start] != "(" or text[found.end():found.end() + 1] == "(":
+            end = _value_end(text, found.end(), "")
     return start, end
 
 

@@ -1,4 +1,5 @@
-"""Literals in HLO text: `{ { 1, 2 }, { 3, 4 } }`, whatever the layout in logical row-major order.
+"""Literals in HLO text: `{ { 1, 2 }, { 3, 4 } }`, whatever the layout in logical row-major order; `7` alone for an
+array sets its first element, as in XLA.
 
 Reading and writing work on the whole array at once; only special values (NaN payloads) are looked at one by one.
 Nothing is allocated before the text has been seen to hold as many values as the shape declares.
@@ -13,15 +14,18 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nxcc.ir.diagnostics import ELIDED_CONSTANT
+from nxcc.ir.diagnostics import ELIDED_CONSTANT, LIMIT_EXCEEDED
 from nxcc.ir.dtypes import C64, F32, F64, PRED, DType
-from nxcc.ir.hlo.text.cursor import NUMBER, Cursor, TextError
+from nxcc.ir.hlo.text.cursor import MAX_NESTING, NUMBER, Cursor, TextError, closing_parenthesis
+from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.literals import Array, Literal, tuple_literal
-from nxcc.ir.shapes import Shape
+from nxcc.ir.shapes import Shape, shape_text
 
 ELISION_LIMIT = 10
 """XLA's printer writes `{...}` for arrays of more elements unless large constants are asked for."""
 
+_MOST_UNWRITTEN = 1 << 24
+"""Elements of an array that may be filled in without being written."""
 _COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/")
 _VALUE = re.compile(rf"{NUMBER}|true|false")
 _NUMBERS = re.compile(rf"(?:-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+\-]?[0-9]++)?\n)*+")
@@ -64,6 +68,36 @@ def _read_tuple(cursor: Cursor, shape: Shape) -> Literal:
     return Literal(shape, elements=tuple(elements))
 
 
+def read_typed_literal(cursor: Cursor) -> Literal:
+    """A literal with its shape before it, as in attributes: `f32[2] {1, 2}`, or `( f32[2] {1, 2}, s32[] 3 )` for a tuple."""
+    if cursor.at("(") and closing_parenthesis(cursor.text, cursor.position) == cursor.end:
+        return _read_typed_tuple(cursor, 0)
+    shape = parse_shape(cursor)
+    cursor.skip()
+    literal = read_literal(Cursor(cursor.text, cursor.position, cursor.end), shape)
+    cursor.position = cursor.end
+    return literal
+
+
+def _read_typed_tuple(cursor: Cursor, depth: int) -> Literal:
+    if depth > MAX_NESTING:
+        raise cursor.fail("tuple literals nest too deep")
+    cursor.expect("(")
+    elements: list[Literal] = []
+    while not cursor.take(")"):
+        if elements:
+            cursor.expect(",")
+        if cursor.at("("):
+            elements.append(_read_typed_tuple(cursor, depth + 1))
+            continue
+        shape = parse_shape(cursor)
+        cursor.skip()
+        inner = Cursor(cursor.text, cursor.position, _element_end(cursor))
+        elements.append(read_literal(inner, shape))
+        cursor.position = inner.end
+    return tuple_literal(*elements)
+
+
 _ELEMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/|[(){},]")
 
 
@@ -95,8 +129,20 @@ def _read_array(cursor: Cursor, shape: Shape) -> Literal:
         _check_structure(plain, shape, start)
         return Literal(shape, _complex_array(parts, shape, start))
     values = body.translate(_TO_BLANKS).split()
+    if len(values) == 1 and shape.rank and "{" not in body:
+        return Literal(shape, _first_only(_array(values, shape.dtype, start, body), shape, start))
     _check_structure(body, shape, start, values)
     return Literal(shape, _array(values, shape.dtype, start, body).reshape(shape.dims))
+
+
+def _first_only(one: Array, shape: Shape, start: int) -> Array:
+    """What XLA reads where a scalar stands for an array: the first element set, the others zero."""
+    if not 0 < shape.element_count <= _MOST_UNWRITTEN:
+        raise TextError(start, f"a scalar cannot stand for {shape}", LIMIT_EXCEEDED,
+                        why=f"at most {_MOST_UNWRITTEN} elements are filled in")
+    array = np.zeros(shape.element_count, shape.dtype.numpy)
+    array[0] = one[0]
+    return array.reshape(shape.dims)
 
 
 def _complex_array(parts: list[tuple[str, str]], shape: Shape, start: int) -> Array:
@@ -239,7 +285,9 @@ def nan_bits(written: str, dtype: DType) -> int:
 
 
 def write_literal(literal: Literal, large_constants: bool = True) -> str:
-    """The literal as XLA prints it on one line; `{...}` for large ones if they are not wanted."""
+    """The literal as XLA prints it on one line; `{...}` for large ones and tuples if they are not wanted."""
+    if literal.shape.is_tuple and not large_constants:
+        return "{...}"
     if literal.shape.is_tuple:
         return "( " + ", ".join(write_literal(e, large_constants) for e in literal.elements) + " )"
     shape = literal.shape
@@ -252,6 +300,13 @@ def write_literal(literal: Literal, large_constants: bool = True) -> str:
     else:
         texts = element_texts(np.ascontiguousarray(literal.array).reshape(-1), shape.dtype, shape.rank)
     return texts[0] if shape.rank == 0 else _nest(texts, shape.dims)
+
+
+def write_typed_literal(literal: Literal) -> str:
+    """The literal with its shape before it, as attributes have it."""
+    if literal.shape.is_tuple:
+        return "( " + ", ".join(map(write_typed_literal, literal.elements)) + " )"
+    return f"{shape_text(literal.shape)} {write_literal(literal)}"
 
 
 def _nest(texts: list[str], dims: tuple[int, ...]) -> str:
@@ -332,5 +387,3 @@ def float_text(value: float, dtype: DType = F64) -> str:
     """One float of an attribute, with the digits that XLA prints."""
     return float_texts(np.array([value]).astype(dtype.numpy), dtype)[0]
 
-
-__all__ = ["element_texts", "float_text", "float_texts", "read_literal", "tuple_literal", "write_literal"]

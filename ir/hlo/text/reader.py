@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from nxcc.ir.diagnostics import EMPTY_INPUT, INVALID_MODULE, TEXT_SYNTAX, CompileError
+from nxcc.ir.dtypes import U32
 from nxcc.ir.hlo.attributes import Kind
 from nxcc.ir.hlo.builder import infer_shape
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import Operator, ShapeError, find, operators
 from nxcc.ir.hlo.text.attributes import read_attribute
 from nxcc.ir.hlo.text.cursor import Cursor, TextError, closing_brace, to_bytes, unescape
-from nxcc.ir.hlo.text.header import read_frontend, read_module_attribute, read_tables
+from nxcc.ir.hlo.text.header import read_frontend, read_module_attribute, read_origin_array, read_tables
 from nxcc.ir.hlo.text.lexer import Token, cut
 from nxcc.ir.hlo.text.literals import read_literal
 from nxcc.ir.hlo.text.metadata import read_location
 from nxcc.ir.hlo.text.names import Names
 from nxcc.ir.hlo.text.shapes import ShapeReader
 from nxcc.ir.hlo.text.sharding import read_sharding
-from nxcc.ir.location import Location
-from nxcc.ir.shapes import Layout, Shape, row_major, tuple_of
+from nxcc.ir.location import NOWHERE, Location
+from nxcc.ir.shapes import TOKEN_SHAPE, Layout, Shape, row_major, tuple_of
 
 if TYPE_CHECKING:
     from lark import Lark
@@ -45,6 +46,8 @@ _INFERRED = frozenset((
     "opt-barrier"))
 """Besides the elementwise ones, the operators whose shape HLO text may leave out."""
 _NOT_IN_TEXT = frozenset(("parameter_number",))
+ASYNC_NOTES = ("location", "backend_config", "frontend_attributes", "sharding", "statistics")
+"""What an async start shares with the instruction that it wraps."""
 _BRANCHES = ("true_computation", "false_computation")
 
 
@@ -312,7 +315,7 @@ class _ModuleReader:
                             INVALID_MODULE)
         pairs = [*zip(parameters, (p.shape for p in actual), strict=True), (result, module.entry.root.shape)]
         for declared, shape in pairs:
-            if declared != shape:
+            if declared.dims != shape.dims:
                 raise TextError(0, f"entry_computation_layout says {declared} where the entry has {shape}", INVALID_MODULE)
 
     # Computations
@@ -408,6 +411,7 @@ class _ModuleReader:
     def _constant(self, raw: RawInstruction, name: str, operator: Operator) -> Instruction:
         token = self._one_value(raw, "LITERAL", "constant takes a literal")
         shape = self._declared_shape(raw)
+        shape = _without_element_bits(shape)
         literal = read_literal(Cursor(self.source, token.start, token.end), shape)
         made = Instruction(name, operator, shape, attributes={"literal": literal})
         self._attributes(made, raw, None)
@@ -439,6 +443,9 @@ class _ModuleReader:
         if wrapped:
             self._check_async(raw.opcode, made, wrapped)
         made.shape = self._shape(raw.shape) if raw.shape is not None else self._inferred(made, raw)
+        complete = _COMPLETED.get(operator.name)
+        if complete:
+            complete(made)
         return made
 
     def _inferred(self, made: Instruction, raw: RawInstruction) -> Shape:
@@ -509,7 +516,7 @@ class _ModuleReader:
         inner = Computation("async_wrapped")
         parameters = [inner.add(Instruction("async_param", find("parameter"), o.shape, attributes={"parameter_number": n}))
                       for n, o in enumerate(operands)]
-        work = Instruction("async_op", wrapped, shape.elements[1], parameters)
+        work = Instruction(wrapped.name, wrapped, shape.elements[1], parameters)
         outer = Instruction(name, operator, shape, operands)
         own = {"async_execution_thread", "output_to_operand_aliasing"} - wrapped.defaults.keys()
         common = _COMMON.keys()
@@ -521,7 +528,7 @@ class _ModuleReader:
         outer.called = (inner,)
         self._attributes(outer, _with_attributes(raw, mine), scope)
         inner.root = inner.add(work)
-        inner.execution_thread = outer.attributes.get("async_execution_thread", "")
+        _complete_async(outer)
         self.module_.add(inner)
         return outer
 
@@ -547,6 +554,8 @@ class _ModuleReader:
                 seen[key] = [self._callee(c, token) for c in callees]
             elif key in declared.kinds:
                 self._typed(made, key, declared.kinds[key], token)
+            elif key in declared.ignored:
+                continue
             elif key in _COMMON:
                 self._common(made, key, token, scope)
             else:
@@ -564,6 +573,8 @@ class _ModuleReader:
             value = read_attribute(kind, Cursor(self.source, token.start, token.end))
             self.values[kind, written] = value
         if value != made.operator.defaults[key] or key in _declared(made.operator).required:
+            made.attributes[key] = value
+        if key == "channel_id":
             made.attributes[key] = value
         if key == "type" and value == default_comparison(made.operands[0].shape):
             del made.attributes[key]
@@ -627,10 +638,14 @@ class _ModuleReader:
         return tuple(found)
 
 
-class _Declared:
-    """The text keys of one operator: kinds by key, keys of computations, required keys."""
+_IGNORED = {name: frozenset(("calls", "async_execution_thread")) for name in ("async-update", "async-done")}
+"""Old texts repeat the start's attributes at its update and done."""
 
-    __slots__ = ("kinds", "calls", "required")
+
+class _Declared:
+    """The text keys of one operator: kinds by key, keys of computations, keys read and dropped, required keys."""
+
+    __slots__ = ("kinds", "calls", "ignored", "required")
 
     def __init__(self, operator: Operator) -> None:
         listed = [a for a in operator.attributes if a.key not in _NOT_IN_TEXT
@@ -638,6 +653,7 @@ class _Declared:
         self.kinds = {a.key: a.kind for a in listed}
         self.required = tuple(a.key for a in listed if a.required)
         self.calls = {key.rstrip("*") for key in operator.called}
+        self.ignored = _IGNORED.get(operator.name, frozenset())
         if operator.name == "conditional":
             self.calls |= set(_BRANCHES)
         elif operator.name == "custom-call":
@@ -669,6 +685,67 @@ def _with_attributes(raw: RawInstruction, attributes: list[RawAttribute]) -> Raw
     return RawInstruction(raw.is_root, raw.name, raw.shape, raw.opcode, raw.operands, attributes)
 
 
+_U32 = Shape(U32, layout=row_major(0))
+
+
+def _complete_send(made: Instruction) -> None:
+    """A send yields its data, a context and a token, whatever was written."""
+    made.shape = tuple_of(made.operands[0].shape, _U32, TOKEN_SHAPE)
+
+
+def _complete_recv(made: Instruction) -> None:
+    made.shape = tuple_of(made.shape.elements[0] if made.shape.is_tuple and made.shape.elements else made.shape, _U32, TOKEN_SHAPE)
+
+
+def _complete_outfeed(made: Instruction) -> None:
+    made.attributes.setdefault("outfeed_shape", made.operands[0].shape)
+    made.shape = TOKEN_SHAPE
+
+
+def _complete_scan(made: Instruction) -> None:
+    made.attributes.setdefault("is_associative", "false")
+
+
+def _complete_send_done(made: Instruction) -> None:
+    made.shape = TOKEN_SHAPE
+
+
+def _complete_recv_done(made: Instruction) -> None:
+    received = made.operands[0].shape
+    if received.is_tuple and len(received.elements) == 3:
+        made.shape = tuple_of(received.elements[0], TOKEN_SHAPE)
+
+
+def _complete_map(made: Instruction) -> None:
+    made.attributes.setdefault("dimensions", tuple(range(made.shape.rank)))
+
+
+def _share_notes(start: Instruction) -> None:
+    """What was written at an async start holds for the instruction that it wraps as well."""
+    root = start.called[0].root
+    for note in ASYNC_NOTES:
+        value = getattr(start, note)
+        if value and value != NOWHERE:
+            setattr(root, note, value)
+
+
+def _complete_async(start: Instruction) -> None:
+    """Notes and execution thread of the start hold for all that it runs."""
+    _share_notes(start)
+    thread = start.attributes.get("async_execution_thread", "")
+    pending = list(start.called) if thread else []
+    while pending:
+        computation = pending.pop()
+        computation.execution_thread = thread
+        pending += [c for i in computation.instructions if i.opcode != "async-start" for c in i.called]
+
+
+_COMPLETED: dict[str, Callable[[Instruction], None]] = {
+    "send": _complete_send, "recv": _complete_recv, "outfeed": _complete_outfeed, "scan": _complete_scan,
+    "async-start": _complete_async, "send-done": _complete_send_done, "recv-done": _complete_recv_done, "map": _complete_map}
+"""What XLA's parser adds to or changes in what was written, by operator."""
+
+
 def default_comparison(shape: Shape) -> str:
     """The comparison type that is not printed for operands of this shape."""
     if shape.dtype.is_float or shape.dtype.is_complex:
@@ -698,6 +775,19 @@ def _operand_layout(shape: Shape, made: Instruction) -> Layout | None:
     if made.operator.elementwise and first.dims == shape.dims:
         return first.layout
     return None
+
+
+_ELEMENT_BITS = re.compile(r"E\([0-9]+\)")
+
+
+def _without_element_bits(shape: Shape) -> Shape:
+    """Constants do not keep the packing of their elements, as in XLA."""
+    if shape.is_tuple:
+        return tuple_of(*map(_without_element_bits, shape.elements))
+    if shape.layout is None or "E" not in shape.layout.extension:
+        return shape
+    layout = Layout(shape.layout.minor_to_major, _ELEMENT_BITS.sub("", shape.layout.extension))
+    return Shape(shape.dtype, shape.dims, (), shape.dynamic, layout)
 
 
 def _without_frame(location: Location) -> Location:
@@ -784,13 +874,7 @@ def _origin_tree(cursor: Cursor, depth: int) -> str:
                 cursor.expect(",")
             parts.append(_origin_tree(cursor, depth + 1))
         return "(" + ", ".join(parts) + ")"
-    cursor.expect("{")
-    if cursor.take("}"):
-        return "{}"
-    name = cursor.string()
-    index = cursor.integers() if cursor.at("{") else ()
-    cursor.expect("}")
-    return f'{{"{name}"' + (f" {{{','.join(map(str, index))}}}" if index else "") + "}"
+    return read_origin_array(cursor)
 
 
 _COMMON: dict[str, Any] = {

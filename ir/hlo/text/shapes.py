@@ -97,7 +97,11 @@ def _extension(cursor: Cursor, end: int) -> str:
     found = _EXTENSION.fullmatch(written)
     if found is None:
         raise cursor.fail(f"layout part {written!r} is not in the order T L # * E S SC P M or not well formed")
-    return found["kept"]
+    return _DEFAULTS.sub("", found["kept"])
+
+
+_DEFAULTS = re.compile(r"(?<![A-Z])(?:L\(1\)|E\(0\)|S\(0\)|M\(0\))")
+"""Parts that say what their absence means: XLA does not keep them."""
 
 
 class ShapeReader:

@@ -115,13 +115,44 @@ def _normal(sharding: Sharding, cursor: Cursor) -> Sharding:
             raise cursor.fail(f"devices=[..] has {count} tiles, the device list {math.prod(sharding.iota_dims)}")
         if sharding.iota_perm and sorted(sharding.iota_perm) != list(range(len(sharding.iota_dims))):
             raise cursor.fail("T(..) of a sharding is no permutation of the dimensions of its device list")
-    elif len(sharding.devices) > count:
+        iota_dims, iota_perm = canonical_iota(sharding.iota_dims, sharding.iota_perm)
+        return _with_subgroups(_replace(sharding, iota_dims=iota_dims, iota_perm=iota_perm))
+    if len(sharding.devices) > count:
         raise cursor.fail(f"devices=[..] has {count} tiles, {len(sharding.devices)} devices were listed")
-    elif count > 1 << 24:
+    if count > 1 << 24:
         raise cursor.fail("a sharding lists at most 2^24 devices")
-    devices = sharding.devices + (0,) * (count - len(sharding.devices)) if not sharding.iota_dims else ()
-    filled = _replace(sharding, devices=devices)
-    return _sorted_subgroups(filled) if filled.last_tile_dims else filled
+    return _with_subgroups(_replace(sharding, devices=sharding.devices + (0,) * (count - len(sharding.devices))))
+
+
+def _with_subgroups(sharding: Sharding) -> Sharding:
+    if sharding.last_tile_dims:
+        return _sorted_subgroups(sharding)
+    return _sorted_replicas(sharding) if sharding.replicate_on_last_tile_dim and sharding.devices else sharding
+
+
+def _sorted_replicas(sharding: Sharding) -> Sharding:
+    """Devices that hold the same tile in ascending order."""
+    size = sharding.tile_dims[-1]
+    devices = sharding.devices
+    groups = (sorted(devices[i:i + size]) for i in range(0, len(devices), size))
+    return _replace(sharding, devices=tuple(d for group in groups for d in group))
+
+
+def canonical_iota(dims: tuple[int, ...], permutation: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shortest form of a transposed iota: no dimension of size 1, none that stay neighbours; () for no transpose."""
+    kept = [axis for axis in permutation or range(len(dims)) if dims[axis] != 1]
+    runs: list[list[int]] = []
+    wanted = -1
+    for axis in kept:
+        if axis == wanted:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+        wanted = next((a for a in range(axis + 1, len(dims)) if dims[a] != 1), -2)
+    if len(runs) < 2:
+        return (math.prod(dims),), ()
+    ordered = sorted(runs)
+    return tuple(math.prod(dims[a] for a in run) for run in ordered), tuple(ordered.index(run) for run in runs)
 
 
 def _replace(sharding: Sharding, **changes: object) -> Sharding:
@@ -161,7 +192,7 @@ def _read_mesh(cursor: Cursor) -> Sharding:
     parts = [_mesh_name(cursor)]
     metadata: dict[str, object] = {}
     while not cursor.take("}"):
-        cursor.expect(",")
+        cursor.take(",")
         if cursor.at("["):
             parts.append(_dim_list(cursor))
         else:

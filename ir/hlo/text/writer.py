@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.ir.hlo.text.attributes import Style, write_attribute
+from nxcc.ir.hlo.text.attributes import Style, braced, write_attribute
 from nxcc.ir.hlo.text.cursor import escape, escape_bytes, is_braced, to_text
 from nxcc.ir.hlo.text.header import StackTables, write_frontend, write_header
 from nxcc.ir.hlo.text.literals import write_literal
 from nxcc.ir.hlo.text.metadata import write_location
 from nxcc.ir.hlo.text.order import computation_order, instruction_order
-from nxcc.ir.hlo.text.reader import default_comparison
+from nxcc.ir.hlo.text.reader import ASYNC_NOTES, default_comparison
 from nxcc.ir.hlo.text.sharding import write_sharding
 from nxcc.ir.location import NOWHERE, Location
 from nxcc.ir.shapes import Shape, shape_text
@@ -21,6 +21,10 @@ _ALWAYS_PRINTED = {
     "lhs_contracting_dims": None, "rhs_contracting_dims": None}
 """Attributes that XLA prints even when empty: for these operators, or (None) for all that have them."""
 _AFTER_CALLS = frozenset(("is_composite",))
+
+
+_OWN_ASYNC = frozenset(("parameter", "all-gather", "all-reduce", "collective-permute", "copy", "send", "recv"))
+"""Operators whose `-start` is an operator of its own."""
 
 
 def write_text(module: Module, *, short: bool = False, large_constants: bool = True, metadata: bool = True) -> str:
@@ -55,8 +59,9 @@ class _Printer:
         return "".join(parts)
 
     def _computations(self) -> Iterator[str]:
+        hidden = _hidden_bodies(self.module)
         for computation in computation_order(self.module):
-            if _is_async_sugar_body(computation, self.module):
+            if computation in hidden:
                 continue
             yield from self._computation(computation)
 
@@ -67,7 +72,8 @@ class _Printer:
             yield " (" + ", ".join(f"{p.name}: {self.shape(p.shape, False)}" for p in computation.parameters) + ") -> "
             yield self.shape(computation.root.shape, False)
         yield " {\n"
-        order = list(computation.instructions) if self.module.is_scheduled else instruction_order(computation)
+        keeps_order = self.module.is_scheduled and not computation.is_fusion
+        order = list(computation.instructions) if keeps_order else instruction_order(computation)
         for instruction in order:
             yield "  ROOT " if instruction is computation.root else "  "
             yield self._instruction(instruction)
@@ -121,11 +127,12 @@ class _Printer:
             value = instruction.attributes.get(key, attribute.default)
             if value is None:
                 continue
-            if value == attribute.default and not (attribute.always_printed or _is_always_printed(key, instruction.opcode)):
+            if value == attribute.default and not (attribute.always_printed or _is_always_printed(key, instruction)):
                 continue
             if key == "type" and value == default_comparison(instruction.operands[0].shape):
                 continue
-            parts.append(write_attribute(attribute, value))
+            parts.append(_slice_sizes(instruction, value) if key == "slice_sizes" and value and not instruction.opcode == "gather"
+                         else write_attribute(attribute, value))
         return parts
 
     def _called(self, instruction: Instruction) -> list[str]:
@@ -174,19 +181,34 @@ def backend_config_text(data: bytes) -> str:
     return text if is_braced(text) else f'"{escape_bytes(data)}"'
 
 
-def _is_always_printed(key: str, opcode: str) -> bool:
+def _is_always_printed(key: str, instruction: Instruction) -> bool:
+    if key == "channel_id":
+        return key in instruction.attributes
     if key not in _ALWAYS_PRINTED:
         return False
     only = _ALWAYS_PRINTED[key]
-    return only is None or opcode in only
+    return only is None or instruction.opcode in only
 
 
-def _is_plain_body(computation: Computation) -> bool:
-    """Parameters, and one instruction that reads them all in order: what `x-start` can stand for."""
+def _slice_sizes(permute: Instruction, sizes: tuple[int, ...]) -> str:
+    """The sizes of a collective-permute in place, one list for each slice it moves."""
+    rank = next((leaf.rank for leaf in permute.operands[0].shape.leaves()), 0) or 1
+    slices = (braced(sizes[i:i + rank]) for i in range(0, len(sizes), rank))
+    return "slice_sizes={" + ",".join(slices) + "}"
+
+
+def _is_plain_body(start: Instruction) -> bool:
+    """Whether `x-start` says all of an async-start: a body of parameters and x, which reads them in order, and shares its notes.
+
+    A reader of the short form gives metadata, backend config, frontend attributes, sharding and statistics to both.
+    """
+    computation = start.called[0]
     root = computation.root
-    if root.opcode == "parameter" or root.operands != tuple(computation.parameters):
+    if root.opcode in _OWN_ASYNC or root.operands != tuple(computation.parameters):
         return False
-    return len(computation.instructions) == len(root.operands) + 1
+    if len(computation.instructions) != len(root.operands) + 1 or start.attributes.keys() & root.operator.defaults.keys():
+        return False
+    return root.shape == start.shape.elements[1] and all(getattr(root, note) == getattr(start, note) for note in ASYNC_NOTES)
 
 
 def _wrapped(instruction: Instruction) -> Instruction:
@@ -194,21 +216,21 @@ def _wrapped(instruction: Instruction) -> Instruction:
     start = instruction
     while start.opcode != "async-start" and start.operands:
         start = start.operands[0]
-    if start.opcode != "async-start" or not _is_plain_body(start.called[0]):
+    if start.opcode != "async-start" or not _is_plain_body(start):
         return instruction
     return start.called[0].root
 
 
-def _is_async_sugar_body(computation: Computation, module: Module) -> bool:
-    """True if every caller of the computation is printed in the short async form, so that its body is not."""
-    if computation is module.entry or not _is_plain_body(computation):
-        return False
-    callers = [i for i in module.instructions() if computation in i.called] if _may_be_async(module) else []
-    return bool(callers) and all(c.opcode == "async-start" for c in callers)
-
-
-def _may_be_async(module: Module) -> bool:
-    return any(i.opcode == "async-start" for i in module.instructions())
+def _hidden_bodies(module: Module) -> set[Computation]:
+    """Computations whose every caller is printed in the short async form."""
+    starts = [i for i in module.instructions() if i.opcode == "async-start"]
+    if not starts:
+        return set()
+    hidden = {s.called[0] for s in starts if _is_plain_body(s)}
+    for instruction in module.instructions():
+        if instruction.opcode != "async-start" or not _is_plain_body(instruction):
+            hidden.difference_update(instruction.called)
+    return hidden
 
 
 def _branches(instruction: Instruction, names: list[str]) -> list[str]:
