@@ -19,7 +19,7 @@ from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Expr
+from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import ARGUMENT_UNIT, View, contiguous
 from nxcc.ir.diagnostics import UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import DType
@@ -239,15 +239,29 @@ class _Generator:
         if rule is None:
             raise CompileError(UNSUPPORTED, f"{instruction.opcode} has no device lowering", where=instruction.name,
                                location=str(instruction.location))
+        operands = list(operands)
+        copies = []
+        for index in rule.contiguous:
+            if not operands[index].view.is_contiguous:
+                operands[index] = self.keep(self._compact(operands[index]))
+                copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
         taken = self._take_over(rule.in_place, operands, last_use)
         result = self._result(instruction.shape, taken)
         self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
+        for copied in copies:
+            self.drop(copied)
         return result
+
+    def _compact(self, value: Located) -> Located:
+        """The value in row-major order in a buffer of its own."""
+        fresh = self._allocate(value.view.dtype, value.view.sizes)
+        self.copy(fresh, value)
+        return fresh
 
     def _take_over(self, operand: int | None, operands: list[Value], last_use: list[bool]) -> Located | None:
         """The operand's buffer, if the result may overwrite it: nobody else holds it, and it is written whole."""
-        if operand is None or not last_use[operand]:
+        if operand is None or not last_use[operand] or not isinstance(operands[operand], Located):
             return None
         located: Located = operands[operand]
         buffer = located.buffer
@@ -277,7 +291,7 @@ class _Generator:
             self._regions[key] = found
         index, assembled = found
         arguments = {register: address // ARGUMENT_UNIT
-                     for register, address in zip(assembled.argument_registers, addresses, strict=False)}
+                     for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
         self.main.call(index, assembled, arguments)
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name))
 
@@ -291,7 +305,7 @@ class _Generator:
         self.debug.append(DebugEntry(instruction.name, location.op_name, source))
         views = operands + results
         if shared:
-            views = [_relocatable(kernel, view) for view in views]
+            views = _relocatable(kernel, views)
         rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
         assembled = assemble(kernel.program)
         self.functions.append(assembled.function)
@@ -481,10 +495,15 @@ def _attribute_key(value: Any) -> Any:
     return repr(value)
 
 
-def _relocatable(kernel: Kernel, view: View) -> View:
-    """The view with its address in an argument register."""
-    symbol = kernel.symbol("a", "argument", 0, kernel.target.hbm.bytes // ARGUMENT_UNIT)
-    kernel.program.arguments = (*kernel.program.arguments, symbol)
-    address = Expr(view.address.constant % ARGUMENT_UNIT, ((symbol, ARGUMENT_UNIT),))
-    return View(view.memory, view.dtype, address, view.dims)
-
+def _relocatable(kernel: Kernel, views: Sequence[View]) -> list[View]:
+    """The views with their addresses in argument registers; equal addresses share one, so that a rule sees what is in place."""
+    symbols: dict[int, Symbol] = {}
+    moved = []
+    for view in views:
+        address = view.address.constant
+        if address not in symbols:
+            symbols[address] = kernel.symbol("a", "argument", 0, kernel.target.hbm.bytes // ARGUMENT_UNIT)
+        base = Expr(address % ARGUMENT_UNIT, ((symbols[address], ARGUMENT_UNIT),))
+        moved.append(View(view.memory, view.dtype, base, view.dims))
+    kernel.program.arguments = tuple(symbols.values())
+    return moved

@@ -25,24 +25,30 @@ Support = Callable[[Instruction, Target], str | None]
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """How one opcode is lowered. in_place: the operand whose buffer the result may take over."""
+    """How one opcode is lowered.
+
+    in_place: the operand whose buffer the result may take over; its view then equals the result's.
+    contiguous: operands that the rule wants row-major; others are copied first.
+    """
 
     opcode: str
     lower: Lowering
     unsupported: Support | None = None
     in_place: int | None = None
+    contiguous: tuple[int, ...] = ()
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(*opcodes: str, unsupported: Support | None = None, in_place: int | None = None) -> Callable[[Lowering], Lowering]:
+def rule(*opcodes: str, unsupported: Support | None = None, in_place: int | None = None,
+         contiguous: tuple[int, ...] = ()) -> Callable[[Lowering], Lowering]:
     """Declare the lowering of opcodes."""
 
     def register(lower: Lowering) -> Lowering:
         for opcode in opcodes:
             assert opcode not in RULES, f"{opcode} has two lowerings"
-            RULES[opcode] = Rule(opcode, lower, unsupported, in_place)
+            RULES[opcode] = Rule(opcode, lower, unsupported, in_place, contiguous)
         return lower
 
     return register
