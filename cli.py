@@ -1,13 +1,237 @@
-"""The command line: parses, calls nxcc.compiler, prints, returns the exit code; heavy imports stay inside the commands."""
+"""The command line: parses, calls nxcc.compiler, prints, returns the exit status; heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
+from nxcc.compiler.arguments import choice_value, environment_flags, prepare
+from nxcc.compiler.failures import JSON_SCHEMA, guard
+from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
+from nxcc.ir.diagnostics import USAGE, CompileError
 
-@click.group()
-@click.version_option(package_name="nxcc")
-def main() -> None:
-    """Compile models for AWS NeuronCores, and check every compile without a chip."""
+Command = Callable[..., Any]
+_FILE = click.Path(dir_okay=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return the exit status."""
+    given = list(sys.argv[1:] if words is None else words)
+    return guard(lambda: _run(given), given)
+
+
+def _run(words: list[str]) -> int:
+    arguments = prepare(words, tuple(nxcc.commands), environment_flags())
+    try:
+        status = nxcc.main(arguments.words, "nxcc", standalone_mode=False, obj=arguments.notices)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        raise CompileError(USAGE, error.format_message(), remedy="see `nxcc --help`") from None
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return status if isinstance(status, int) else 0
+
+
+def _declared(*roles: Role) -> Callable[[Command], Command]:
+    """The declared compile options of these roles as click options."""
+    def decorate(command: Command) -> Command:
+        for name, row in reversed(DECLARED.items()):
+            if row.role in roles:
+                command = _click_option(name, row)(command)
+        return command
+    return decorate
+
+
+def _click_option(name: str, row: Option) -> Callable[[Command], Command]:
+    default = CompileOptions.__dataclass_fields__[name].default
+    flags = (*row.flags, name)
+    if row.kind is Kind.FLAG:
+        return click.option(*flags, is_flag=True, help=row.help)
+    metavar = row.metavar or "|".join(row.choices)
+    shown = f"{row.help}  [default: {default}]" if default and row.kind is not Kind.LEVEL else row.help
+    return click.option(*flags, default=default, metavar=metavar, multiple=row.many, help=shown,
+                        callback=lambda context, parameter, value: _checked(row, value))
+
+
+def _checked(row: Option, value: Any) -> Any:
+    return choice_value(row, value) if row.kind is Kind.CHOICE else value
+
+
+def _json_flag(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Report as one JSON object on stdout.")(command)
+
+
+def _print_json(command: str, body: dict[str, Any]) -> None:
+    import json
+    click.echo(json.dumps({"schema": JSON_SCHEMA, "command": command, **body}, sort_keys=True, allow_nan=False))
+
+
+def _show(command: str, body: dict[str, Any], lines: Callable[[dict[str, Any]], list[str]], as_json: bool) -> None:
+    if as_json:
+        _print_json(command, body)
+    else:
+        for line in lines(body):
+            click.echo(line)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", "-V", package_name="nxcc")
+def nxcc() -> None:
+    """Compile models for AWS NeuronCores, and check every compile without a chip.
+
+    A model is a serialized HloModuleProto or HloProto, or HLO text. Exit status: 0 done, 1 the input or the machine
+    cannot do it, 2 wrong usage, 70 an error inside nxcc, 130 interrupted.
+    """
+
+
+@nxcc.command("compile")
+@click.argument("model", type=_FILE)
+@_declared(Role.CODE, Role.REPORT, Role.VENDOR)
+@click.pass_obj
+def compile_command(notices: list[str], model: str, **values: Any) -> int:
+    """Compile MODEL into a NEFF. The options of `neuronx-cc compile` and `neuron-cc compile` are understood."""
+    from nxcc.compiler.session import compile_session
+    return compile_session(model, CompileOptions(**values), notices, _print_json)
+
+
+@nxcc.command()
+@click.argument("model", type=_FILE)
+@_declared(Role.CODE, Role.REPORT, Role.VENDOR)
+@click.pass_obj
+def check(notices: list[str], model: str, **values: Any) -> int:
+    """Say what compiling MODEL would give: regions, what falls back to the host and why, memory. Writes nothing."""
+    from nxcc.compiler.session import compile_session
+    return compile_session(model, CompileOptions(**values | {"query_compute": True}), notices, _print_json)
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE)
+@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@click.option("--outputs", type=_FILE, metavar="OUT.npz", help="Where to write output0.. .")
+@click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
+@click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
+@click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs.")
+@click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
+@_json_flag
+def run(file: str, as_json: bool, **values: Any) -> int:
+    """Load FILE.neff into the simulator and run it once."""
+    from nxcc.compiler.session import RunRequest, run_lines, run_session
+    _show("run", run_session(RunRequest(file, **values)), run_lines, as_json)
+    return 0
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE, metavar="MODEL|FILE.neff")
+@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
+@click.option("--tolerance", type=float, metavar="T", help="Largest error relative to an output's own scale.")
+@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs.")
+@_declared(Role.CODE)
+@_json_flag
+def verify(file: str, inputs: str | None, expected: str | None, tolerance: float | None, strict: bool, seed: int,
+           as_json: bool, **values: Any) -> int:
+    """Run a model or a NEFF in the simulator and compare each output with the oracle or with given values."""
+    from nxcc.compiler.verify import VerifyRequest, verify_file, verify_lines
+    request = VerifyRequest(file, CompileOptions(**values), inputs, expected, tolerance, strict, seed)
+    body = verify_file(request)
+    _show("verify", body, verify_lines, as_json)
+    return 0 if body["passed"] else 1
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE, metavar="FILE.neff")
+@_json_flag
+def estimate(file: str, as_json: bool) -> int:
+    """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
+    from nxcc.compiler.estimate import estimate_file, estimate_lines
+    _show("estimate", estimate_file(file), estimate_lines, as_json)
+    return 0
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
+@_json_flag
+def profile(file: str, trace: str | None, as_json: bool) -> int:
+    """Predicted times of FILE.neff by engine and by layer, and a trace."""
+    from nxcc.compiler.estimate import profile_file, profile_lines
+    _show("profile", profile_file(file, trace), profile_lines, as_json)
+    return 0
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.option("--extract", type=_FILE, metavar="DIR", help="Write all members under this folder.")
+@click.option("--memory", is_flag=True, help="List the variables with their places.")
+@click.option("--weights", is_flag=True, help="List declared weights and constants.")
+@_json_flag
+def info(file: str, extract: str | None, memory: bool, weights: bool, as_json: bool) -> int:
+    """What is in a NEFF: which compiler, options, inputs, outputs, nodes, memory. Reads the vendor's files too."""
+    from nxcc.compiler.info import info_file, info_lines
+    _show("info", info_file(file, extract=extract, memory=memory, weights=weights), info_lines, as_json)
+    return 0
+
+
+@nxcc.command()
+@click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.option("--engine", "engines", multiple=True, metavar="PE|Activation|DVE|Pool|SP", help="Only this engine (repeatable).")
+@click.option("--hlo", metavar="NAME", help="Only functions that hold code of this HLO instruction.")
+def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
+    """The machine code of FILE.neff as text, beside the HLO instruction that each part comes from."""
+    from nxcc.compiler.info import disassemble
+    for line in disassemble(file, engines, hlo):
+        click.echo(line)
+    return 0
+
+
+@nxcc.command()
+@click.argument("model", type=_FILE)
+@click.option("--output", "-o", type=_FILE, help="Where to write; default: text to stdout.")
+@click.option("--passes", metavar="P1,P2", help="Passes to run in this order; default: none, so that formats are converted.")
+@click.option("--all-passes", is_flag=True, help="Run the whole pipeline.")
+@click.option("--emit", type=click.Choice(["text", "short", "binary"]), default="text", show_default=True)
+@click.option("--list", "list_passes", is_flag=True, help="Print the names of all passes, in order.")
+@_declared(Role.CODE)
+def opt(model: str, output: str | None, passes: str | None, all_passes: bool, emit: str, list_passes: bool,
+        **values: Any) -> int:
+    """Read MODEL, run passes, write it as HLO text or binary."""
+    from nxcc.compiler.convert import convert, pass_list
+    if list_passes:
+        click.echo("\n".join(pass_list()))
+        return 0
+    text = convert(model, output, None if all_passes else passes or "", emit, CompileOptions(**values))
+    if text is not None:
+        click.echo(text, nl=False)
+    return 0
+
+
+@nxcc.command("list-operators")
+@click.option("--framework", default="XLA", show_default=True, metavar="XLA|HLO", help="Spelling: XlaBuilder's, or opcodes.")
+@click.option("--target", default="v2", show_default=True, metavar="v1|v2")
+@_json_flag
+def list_operators(framework: str, target: str, as_json: bool) -> int:
+    """The operators that run on the device, one name a line."""
+    from nxcc.compiler.operators import operator_lines, operator_report
+    _show("list-operators", operator_report(framework, target), operator_lines, as_json)
+    return 0
+
+
+@nxcc.command()
+@click.argument("name", required=False)
+def explain(name: str | None) -> int:
+    """Explain a diagnostic code (ours or NCC_...), an HLO operator or a machine instruction; without NAME: list codes."""
+    from nxcc.compiler.explain import explain_lines
+    for line in explain_lines(name):
+        click.echo(line)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

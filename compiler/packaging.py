@@ -20,6 +20,7 @@ from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
 from nxcc.compiler.parameters import Tensor, leaf_shapes, result_dtypes
+from nxcc.compiler.places import Place
 from nxcc.compiler.statistics import module_statistics
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.builder import Builder
@@ -273,7 +274,7 @@ def _engine_code(image: EngineImage) -> EngineCode:
 
 
 def _place(binding: Binding) -> dict[str, Any]:
-    return {"address": binding.address, "dtype": binding.dtype.name, "shape": list(binding.dims)}
+    return Place(binding.address, binding.dtype, binding.dims).to_json()
 
 
 def debug_map(code: DeviceCode) -> DebugMap:

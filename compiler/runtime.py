@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.casts import cast
+from nxcc.compiler.device import Device
 from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, match_weights, random_inputs
+from nxcc.compiler.places import places_of
 from nxcc.compiler.problems import raise_problems
 from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
@@ -22,15 +23,6 @@ from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node
 from nxcc.neff.reader import Neff, open_neff
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value lies in the arena."""
-
-    address: int
-    dtype: DType
-    dims: tuple[int, ...]
 
 
 @dataclass
@@ -65,12 +57,10 @@ class Loaded:
         self.strict = strict
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
-        self.places = _places(neff)
-        self.device = _open_device(neff, self.graph, strict) if any(n.executor != CPU for n in self.graph.nodes) else None
+        self.places = places_of(neff)
+        self._device = Device(neff, strict) if any(node.executor != CPU for node in self.graph.nodes) else None
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
-        if self.device is not None:
-            self._load_constants()
         self._bind(weights)
 
     @property
@@ -81,11 +71,12 @@ class Loaded:
     def weights(self) -> tuple[Tensor, ...]:
         return tuple(t for t in self.tensors if t.role == WEIGHT)
 
-    def _load_constants(self) -> None:
-        for subgraph in self.neff.subgraphs:
-            for name, variable in subgraph.definition.var.items():
-                if variable.type == "file":
-                    self.device.write(self.places[name].address, subgraph.file(variable.file_name))
+    @property
+    def device(self) -> Device:
+        """The simulated core; only a file with device nodes has one."""
+        if self._device is None:
+            raise CompileError(NEFF_INVALID, "a value lies on the device, but no node runs there", self.neff.path)
+        return self._device
 
     def _bind(self, weights: str | Mapping[str, Array] | None) -> None:
         """Cast the declared weights and put them where the program expects them, once."""
@@ -111,7 +102,7 @@ class Loaded:
         """Keep a weight: in the arena if the device reads it, on the host if a host node or the result does."""
         value = self._inside(name, array)
         if name in self.places:
-            self.device.write(self.places[name].address, value)
+            self.device.write(self.places[name], value)
         readers = {tensor.name for node in self.graph.nodes if node.executor == CPU for tensor in node.inputs}
         readers |= {tensor.name for tensor in self.graph.outputs}
         if name in readers:
@@ -167,12 +158,12 @@ class _Walk:
             self._device(node)
 
     def _device(self, node: Node) -> None:
-        machine = self.loaded.device
+        device = self.loaded.device
         for tensor in node.inputs:
             if tensor.name not in self.in_arena:
-                machine.write(self.loaded.places[tensor.name].address, self.host[tensor.name])
+                device.write(self.loaded.places[tensor.name], self.host[tensor.name])
                 self.in_arena.add(tensor.name)
-        machine.run(node.entry)
+        device.run(node.entry)
         self.in_arena |= {tensor.name for tensor in node.outputs}
 
     def _host(self, node: Node) -> None:
@@ -186,8 +177,7 @@ class _Walk:
         """A value as an array, read back from the arena if only the device has it."""
         found = self.host.get(name)
         if found is None:
-            place = self.loaded.places[name]
-            found = self.host[name] = self.loaded.device.read(place.address, place.dtype, place.dims)
+            found = self.host[name] = self.loaded.device.read(self.loaded.places[name])
         return found
 
 
@@ -205,29 +195,6 @@ def _inner_dtypes(graph: Graph, path: str) -> dict[str, DType]:
     if not isinstance(rows, dict) or any(not isinstance(word, str) or word not in BY_NAME for word in rows.values()):
         raise _invalid("`values` of neff.json does not hold dtypes", path)
     return {name: BY_NAME[word] for name, word in rows.items()}
-
-
-def _places(neff: Neff) -> dict[str, Place]:
-    found = {}
-    for subgraph in neff.subgraphs:
-        for name, variable in subgraph.definition.var.items():
-            if "address" in variable.nxcc:
-                found[name] = _place(variable.nxcc, f"{neff.path}: {subgraph.name}/def.json: {name}")
-    return found
-
-
-def _place(row: dict[str, Any], where: str) -> Place:
-    address, word, dims = row.get("address"), row.get("dtype"), row.get("shape")
-    is_valid = (type(address) is int and address >= 0 and isinstance(word, str) and word in BY_NAME
-                and BY_NAME[word].is_array and isinstance(dims, list) and all(type(d) is int and d >= 0 for d in dims))
-    if not is_valid:
-        raise _invalid("a variable's place is malformed", where)
-    return Place(address, BY_NAME[word], tuple(dims))
-
-
-def _open_device(neff: Neff, graph: Graph, strict: bool) -> Any:
-    from nxcc.compiler.device import Device
-    return Device(neff, graph.nxcc.target, strict)
 
 
 def _open_host(neff: Neff, node: Node) -> HostNode:

@@ -1,0 +1,80 @@
+"""The device side of a loaded NEFF: members handed to the decoder, the machine verifier and the simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nxcc.backends.isa.decode import decode
+from nxcc.backends.isa.layout import EngineImage
+from nxcc.backends.isa.program import Engine, Program
+from nxcc.backends.simulator.functional import Machine
+from nxcc.backends.target import Target, load_target
+from nxcc.compiler.places import Place, places_of
+from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
+from nxcc.ir.literals import Array
+from nxcc.neff.reader import LoadedSubgraph, Neff
+
+
+def engine_of_key(target: Target) -> dict[str, Engine]:
+    """The engine behind each engine key of def.json."""
+    return {facts.definition_key: engine for engine, facts in target.engines.items()}
+
+
+def decode_subgraph(subgraph: LoadedSubgraph, target: Target) -> Program:
+    """The machine program of a subgraph; CompileError for anything that does not decode."""
+    engines = engine_of_key(target)
+    images = {engines[key]: EngineImage(subgraph.engine_json(key), bytes(subgraph.engine_binary(key)))
+              for key in subgraph.engines if key in engines}
+    return decode(images, subgraph.definition.nxcc)
+
+
+def load_program(neff: Neff, target: Target) -> Program:
+    """The decoded program of a file with one subgraph, its sizes checked against the target."""
+    if len(neff.subgraphs) != 1:
+        raise CompileError(NEFF_INVALID, f"{len(neff.subgraphs)} subgraphs", neff.path, why=f"{target.name} files have one")
+    program = decode_subgraph(neff.subgraphs[0], target)
+    if program.hbm_bytes > target.hbm.bytes:
+        raise CompileError(NEFF_INVALID, f"the program wants {program.hbm_bytes} bytes of HBM", neff.path,
+                           why=f"{target.name} has {target.hbm.bytes}")
+    for name, place in places_of(neff).items():
+        if place.address + place.byte_size > program.hbm_bytes:
+            raise CompileError(NEFF_INVALID, f"variable {name!r} lies outside the arena", neff.path,
+                               why=f"the arena has {program.hbm_bytes} bytes")
+    return program
+
+
+class Device:
+    """One simulated core with the program of a NEFF and its constants."""
+
+    def __init__(self, neff: Neff, strict: bool = False) -> None:
+        assert neff.graph is not None
+        target = load_target(neff.graph.nxcc.target)
+        self.program = load_program(neff, target)
+        self.machine = _machine(self.program, target, strict)
+        self.entries = {entry.name: number for number, entry in enumerate(self.program.entries)}
+        self.path = neff.path
+        places = places_of(neff)
+        for subgraph in neff.subgraphs:
+            for name, variable in subgraph.definition.var.items():
+                if variable.type == "file":
+                    data = subgraph.file(variable.file_name)
+                    self.machine.write(places[name].address, np.frombuffer(data, np.uint8))
+
+    def write(self, place: Place, array: Array) -> None:
+        """Put a value where its variable lies."""
+        self.machine.write(place.address, array)
+
+    def read(self, place: Place) -> Array:
+        """A copy of the value that lies there."""
+        return self.machine.read(place.address, place.dtype, place.dims)
+
+    def run(self, entry: str) -> None:
+        """Run one entry; CompileError(NEFF_INVALID) if the program has none of this name."""
+        if entry not in self.entries:
+            raise CompileError(NEFF_INVALID, f"the program has no entry {entry!r}", self.path)
+        self.machine.run(self.entries[entry])
+
+
+def _machine(program: Program, target: Target, strict: bool) -> Machine:
+    return Machine(program, program.hbm_bytes, sbuf_bytes_per_partition=target.sbuf.partition_bytes,
+                   psum_bytes_per_partition=target.psum.partition_bytes, partitions=target.partitions)

@@ -1,0 +1,101 @@
+"""Turns what a command raises into lines on stderr and an exit status; holds the one catch-all.
+
+Exit: 0 done, 1 the input or the machine cannot do it, 2 wrong usage, 70 an error inside nxcc, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from nxcc.ir.diagnostics import CODES, INTERNAL, CompileError
+
+INTERRUPTED = 130
+MAX_REPRODUCER_BYTES = 64 << 20
+MAX_DETAILS = 20
+
+JSON_SCHEMA = 1
+"""Version of every JSON object that a command prints; it grows when a key changes its meaning or goes."""
+
+
+def guard(action: Callable[[], int], words: Sequence[str]) -> int:
+    """Run a command and return the exit status; words: the command line, for messages and the reproducer."""
+    try:
+        return action()
+    except CompileError as error:
+        return report(error, "--json" in words)
+    except KeyboardInterrupt:
+        sys.stderr.write("nxcc: interrupted; nothing was written\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads stdout has gone; without this Python complains once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        return report(CompileError(CODES["NXC0302"], "the host has not enough memory for this"), "--json" in words)
+    except Exception as error:  # noqa: BLE001  the one catch-all: a fault of ours must not look like the user's
+        return _report_internal(error, words)
+
+
+def report(error: CompileError, as_json: bool) -> int:
+    """Print an error and return its exit status; as_json: also one JSON object on stdout."""
+    sys.stderr.write(f"nxcc: error: {one_line(str(error))}\n")
+    if len(error.details) > 1 or (error.details and error.details[0] not in str(error)):
+        for detail in error.details[:MAX_DETAILS]:
+            sys.stderr.write(f"  {one_line(detail)}\n")
+        if len(error.details) > MAX_DETAILS:
+            sys.stderr.write(f"  ... and {len(error.details) - MAX_DETAILS} more\n")
+    if as_json:
+        import json
+        body = {"code": error.code.name, "title": error.code.title, "what": error.what, "where": error.where,
+                "location": error.location, "why": error.why, "remedy": error.remedy, "details": list(error.details)}
+        sys.stdout.write(json.dumps({"schema": JSON_SCHEMA, "error": body}, sort_keys=True) + "\n")
+    return error.code.exit_status
+
+
+def one_line(text: str) -> str:
+    """A message on one line, control characters escaped, since parts of it come from files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _report_internal(error: Exception, words: Sequence[str]) -> int:
+    import traceback
+    trace = traceback.format_exc()
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    kept = _keep_reproducer(words, trace)
+    text = str(CompileError(INTERNAL, f"{type(error).__name__}: {error}", place,
+                            why=f"reproducer kept in {kept}" if kept else "no reproducer could be kept",
+                            remedy="please report it with that folder"))
+    sys.stderr.write(f"nxcc: {one_line(text)}\n")
+    return INTERNAL.exit_status
+
+
+def _keep_reproducer(words: Sequence[str], trace: str) -> str:
+    """Keep command line, traceback and input files in the work folder; its path, or nothing if that fails."""
+    import shutil
+    import tempfile
+    try:
+        folder = _workdir(words)
+        os.makedirs(folder or ".", exist_ok=True)
+        kept = tempfile.mkdtemp(prefix="nxcc-error-", dir=folder or None)
+        with open(os.path.join(kept, "error.txt"), "w", encoding="utf-8") as file:
+            file.write(f"nxcc {shlex.join(words)}\nPython {sys.version}\n\n{trace}")
+        for path in dict.fromkeys(words):
+            if os.path.isfile(path) and os.path.getsize(path) <= MAX_REPRODUCER_BYTES:
+                shutil.copy(path, kept)
+        return kept
+    except OSError:
+        return ""
+
+
+def _workdir(words: Sequence[str]) -> str:
+    """The folder that --workdir names, empty without it."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--workdir="):
+            return word.partition("=")[2]
+        if word == "--workdir":
+            return following
+    return ""

@@ -1,0 +1,43 @@
+"""Where the values of a NEFF lie in the HBM arena: the additions to def.json's variables, read with care."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
+from nxcc.ir.dtypes import BY_NAME, DType
+from nxcc.neff.reader import Neff
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value's address in the arena, in bytes, and how it lies there: row-major, in this dtype."""
+
+    address: int
+    dtype: DType
+    dims: tuple[int, ...]
+
+    @property
+    def byte_size(self) -> int:
+        return math.prod(self.dims) * self.dtype.byte_size
+
+    def to_json(self) -> dict[str, Any]:
+        return {"address": self.address, "dtype": self.dtype.name, "shape": list(self.dims)}
+
+
+def places_of(neff: Neff) -> dict[str, Place]:
+    """The places of all variables that have one, by name; CompileError(NEFF_INVALID) for a malformed one."""
+    return {name: _place(variable.nxcc, f"{neff.path}: {subgraph.name}/def.json: {name}")
+            for subgraph in neff.subgraphs for name, variable in subgraph.definition.var.items() if "address" in variable.nxcc}
+
+
+def _place(row: dict[str, Any], where: str) -> Place:
+    address, word, dims = row.get("address"), row.get("dtype"), row.get("shape")
+    is_valid = (type(address) is int and address >= 0 and isinstance(word, str) and word in BY_NAME
+                and BY_NAME[word].is_array and isinstance(dims, list) and all(type(d) is int and d >= 0 for d in dims))
+    if not is_valid:
+        raise CompileError(NEFF_INVALID, "a variable's place is malformed", where)
+    assert isinstance(address, int) and isinstance(dims, list)
+    return Place(address, BY_NAME[str(word)], tuple(dims))

@@ -1,0 +1,235 @@
+"""What `compile`, `check` and `run` do from end to end: journal, work, report as a plain object and as lines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nxcc.compiler.arrays import read_arrays, write_npz
+from nxcc.compiler.driver import Build, Request, check_file, compile_file
+from nxcc.compiler.options import CompileOptions, verbosity
+from nxcc.compiler.outputs import check_writable, whole_file
+from nxcc.compiler.parameters import WEIGHT
+from nxcc.compiler.progress import Journal
+from nxcc.compiler.runtime import Loaded, load
+from nxcc.ir.literals import Array
+from nxcc.passes.partition import FREE
+
+MAX_HOST_LINES = 12
+
+PrintJson = Callable[[str, dict[str, Any]], None]
+
+
+def compile_session(model: str, options: CompileOptions, notices: list[str], print_json: PrintJson) -> int:
+    """`nxcc compile` and, with query_compute, `nxcc check`; returns the exit status."""
+    journal = Journal(verbosity(options.verbose) or 0, quiet=options.quiet, logfile=options.logfile,
+                      stdout_is_data=options.json)
+    status = "FAIL"
+    try:
+        for notice in notices:
+            journal.note(notice)
+        request = Request(model, options, journal)
+        build = check_file(request) if options.query_compute else compile_file(request)
+        status = "PASS"
+        journal.close()
+        _report(build, journal, print_json)
+    finally:
+        journal.close()
+        if options.compat_log:
+            print_line(f"Compiler status {status}")
+    return 0
+
+
+def print_line(text: str) -> None:
+    import sys
+    sys.stdout.write(text + "\n")
+
+
+def _report(build: Build, journal: Journal, print_json: PrintJson) -> None:
+    options = build.options
+    body = build_report(build, journal)
+    if options.json:
+        print_json("check" if options.query_compute else "compile", body)
+    elif not options.quiet:
+        for line in build_lines(body):
+            print_line(line)
+
+
+def build_report(build: Build, journal: Journal) -> dict[str, Any]:
+    """What a compile found out, as plain JSON."""
+    body: dict[str, Any] = {
+        "model": build.module.name, "target": build.target.name, "options": build.options.effective(),
+        "output": build.output, "neff_bytes": build.neff_bytes, "notices": journal.notices,
+    }
+    if build.options.timing:
+        body["stages"] = [asdict(row) for row in journal.stages]
+    if build.plan is not None:
+        body |= _placement(build)
+    if build.code is not None:
+        body |= _code(build)
+    if build.package is not None:
+        statistics = build.package.statistics
+        body["statistics"] = {"macs": statistics.macs, "flops": statistics.flops, "bytes_in": statistics.bytes_in,
+                              "bytes_out": statistics.bytes_out, "weights_bytes": statistics.weights_bytes,
+                              "instructions": statistics.instructions}
+    return body
+
+
+def _placement(build: Build) -> dict[str, Any]:
+    """Nodes, host instructions, and the seven counts that the vendor's analyze_model gives."""
+    plan = build.plan
+    assert plan is not None
+    operators: Counter[str] = Counter()
+    supported: Counter[str] = Counter()
+    for node in plan.nodes:
+        found = Counter(i.opcode for i in node.module.entry.instructions if i.opcode not in FREE)
+        operators += found
+        if node.on_device:
+            supported += found
+    total, good = operators.total(), supported.total()
+    return {
+        "nodes": [{"name": node.name, "executor": "device" if node.on_device else "host", "inputs": list(node.inputs),
+                   "outputs": list(node.outputs), "instructions": len(node.module.entry.instructions)} for node in plan.nodes],
+        "host": [asdict(row) for row in plan.host],
+        "percent_supported": 100.0 if not total else round(100 * good / total, 2),
+        "supported_count": good, "total_count": total, "supported_operators": sorted(supported),
+        "unsupported_operators": sorted(set(operators) - set(supported)), "operators": sorted(operators),
+        "operator_count": dict(sorted(operators.items())),
+    }
+
+
+def _code(build: Build) -> dict[str, Any]:
+    code = build.code
+    assert code is not None
+    counts = Counter[str]()
+    for _, engine, stream in code.program.streams():
+        counts[build.target.engines[engine].member] += len(stream)
+    weights = sum(t.shape.byte_size for t in build.tensors if t.role == WEIGHT)
+    return {
+        "regions": len(code.regions), "functions": len(code.program.functions),
+        "machine_instructions": dict(sorted(counts.items())),
+        "memory": {"hbm_bytes": code.program.hbm_bytes, "hbm_limit_bytes": build.target.hbm.bytes,
+                   "sbuf_bytes_per_partition": code.program.sbuf_bytes,
+                   "sbuf_limit_bytes_per_partition": build.target.sbuf.usable_bytes,
+                   "constant_bytes": sum(binding.size for binding, _ in code.constants), "declared_weight_bytes": weights},
+    }
+
+
+def build_lines(body: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    lines = []
+    if body["output"]:
+        lines.append(f"{body['output']}: {size_text(body['neff_bytes'])}, target {body['target']}")
+    if "nodes" in body:
+        device = sum(node["executor"] == "device" for node in body["nodes"])
+        lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "
+                     f"{body['percent_supported']:.2f} % of {body['total_count']} operations on the device")
+        lines += host_lines(body["host"])
+    if "memory" in body:
+        memory = body["memory"]
+        lines.append(f"code: {body['regions']} regions in {body['functions']} functions, "
+                     f"{sum(body['machine_instructions'].values())} machine instructions")
+        lines.append(f"memory: {size_text(memory['hbm_bytes'])} of {size_text(memory['hbm_limit_bytes'])} HBM, "
+                     f"{size_text(memory['sbuf_bytes_per_partition'])} of "
+                     f"{size_text(memory['sbuf_limit_bytes_per_partition'])} a partition of SBUF")
+    lines += [f"time: {row['stage']:10} {row['cpu_s']:8.3f} CPU s" for row in body.get("stages", ())]
+    return lines
+
+
+def host_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Host instructions with reasons, equal ones counted."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["opcode"], row["reason"]), []).append(row)
+    lines = []
+    for (opcode, reason), members in list(groups.items())[:MAX_HOST_LINES]:
+        first = members[0]
+        where = first["instruction"] + (f" from {first['source']}" if first["source"] else "")
+        lines.append(f"host: {len(members)} x {opcode}: {reason} (first: {where})")
+    if len(groups) > MAX_HOST_LINES:
+        lines.append(f"host: {len(groups) - MAX_HOST_LINES} more kinds; --json lists all")
+    return lines
+
+
+def size_text(count: int) -> str:
+    """Bytes in the largest binary unit that keeps the number at 1 or more."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+# run
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """`nxcc run` as asked for."""
+
+    file: str
+    inputs: str | None = None
+    outputs: str | None = None
+    weights: str | None = None
+    strict: bool = False
+    target: str | None = None
+    seed: int = 0
+    timing: bool = False
+
+
+def run_session(request: RunRequest) -> dict[str, Any]:
+    """Load, run, write the outputs; a description of what came out."""
+    from nxcc.backends.target import load_target
+    target = load_target(request.target).name if request.target else None
+    if request.outputs:
+        check_writable(request.outputs)
+    start = time.process_time()
+    loaded = load(request.file, request.weights, target=target, strict=request.strict)
+    arrays = read_arrays(request.inputs) if request.inputs else None
+    values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
+    ready = time.process_time()
+    outputs = loaded.run(values)
+    done = time.process_time()
+    if request.outputs:
+        with whole_file(request.outputs) as file:
+            write_npz(file, {f"output{k}": array for k, array in enumerate(outputs)})
+    body: dict[str, Any] = {
+        "file": request.file, "target": loaded.graph.nxcc.target,
+        "inputs": "given" if request.inputs else f"random, seed {request.seed}",
+        "outputs": [_describe(k, array, loaded) for k, array in enumerate(outputs)], "written": request.outputs or "",
+    }
+    if request.timing:
+        body["load_cpu_s"], body["run_cpu_s"] = ready - start, done - ready
+    return body
+
+
+def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
+    import numpy as np
+    row = loaded.graph.outputs[k]
+    found: dict[str, Any] = {"name": f"output{k}", "dtype": row.dtype.name, "shape": list(array.shape)}
+    if array.size and array.dtype.kind not in "c":
+        values = array.astype(np.float64)
+        finite = values[np.isfinite(values)]
+        found["not_finite"] = int(values.size - finite.size)
+        if finite.size:
+            found |= {"min": float(finite.min()), "max": float(finite.max()), "mean": float(finite.mean())}
+    return found
+
+
+def run_lines(body: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    lines = [f"{body['file']} ({body['target']}), inputs {body['inputs']}"]
+    for row in body["outputs"]:
+        shape = f"{row['dtype']}[{','.join(map(str, row['shape']))}]"
+        span = f"{row['min']:.6g} .. {row['max']:.6g}, mean {row['mean']:.6g}" if "mean" in row else ""
+        bad = f", {row['not_finite']} not finite" if row.get("not_finite") else ""
+        lines.append(f"{row['name']:10} {shape:20} {span}{bad}")
+    if body["written"]:
+        lines.append(f"written to {body['written']}")
+    if "run_cpu_s" in body:
+        lines.append(f"loading {body['load_cpu_s']:.3f} CPU s, running {body['run_cpu_s']:.3f} CPU s")
+    return lines
