@@ -157,12 +157,12 @@ def _cropped(operands: list[Value]) -> list[Value]:
 
 
 def _fits(value: Value, shape: Shape) -> bool:
-    """True if a value has the type of a shape; dimensions are open for scalars, which may be lifted to arrays, and dynamic."""
+    """True if a value has the type of a shape; dynamic dimensions are open."""
     if not shape.is_array:
         return isinstance(value, tuple) == shape.is_tuple
     if not isinstance(value, np.ndarray) or value.dtype != shape.dtype.numpy:
         return False
-    return value.shape == shape.dims or not shape.dims or bool(shape.dynamic)
+    return value.shape == shape.dims or bool(shape.dynamic)
 
 
 def _description(value: Value) -> str:
@@ -184,9 +184,8 @@ def _check_input(parameter: Instruction, value: Value, shape: Shape) -> None:
 def evaluate_computation(computation: Computation, values: Sequence[Value], on_value: Hook | None = None) -> Value:
     """The root's value for these parameter values, in parameter order.
 
-    on_value(instruction, value) is called for each instruction as it is computed, in called computations too. A scalar
-    computation that works element by element may be given arrays of one shape; the result has that shape, or is a
-    scalar if it reads no parameter.
+    on_value(instruction, value) is called for each instruction as it is computed, in called computations too; scalar
+    computations that a reduction or a map applies to many elements are left out.
     Raises CompileError for operators, custom-call targets and nesting that cannot be evaluated.
     """
     with np.errstate(all="ignore"):

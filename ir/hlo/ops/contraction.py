@@ -42,6 +42,10 @@ from nxcc.ir.shapes import Shape
 Array = np.ndarray[Any, Any]
 Dims = tuple[int, ...]
 
+_IN_ORDER_DEPTH, _IN_ORDER_PRODUCTS = 16, 4096
+"""Terms of a sum, and multiplications in all, up to which a float product sums in order: BLAS fuses and reorders, which
+shows where terms cancel."""
+
 _PIECE_ELEMENTS = 1 << 24
 """Elements of a narrow operand widened to f32, or of gathered convolution windows, at a time: bounds extra memory to 64 MiB."""
 
@@ -81,9 +85,19 @@ def _accumulator(lhs: DType, rhs: DType, result: DType) -> np.dtype[Any]:
     return np.result_type(np.float32, *(wide[row] for row in (lhs, rhs, result) if row in wide))
 
 
+def _sum_in_order(left: Array, right: Array) -> Array:
+    """The product as its definition says: every term rounded, added one after another."""
+    total = np.zeros((*left.shape[:-1], right.shape[-1]), left.dtype)
+    for k in range(left.shape[-1]):
+        total = total + left[..., :, k, None] * right[..., None, k, :]
+    return total
+
+
 def _float_product(lhs: Array, rhs: Array, accumulator: np.dtype[Any]) -> Array:
     """[.., m, k] x [.., k, n], widened to the accumulator; a big narrow right side goes piece by piece along n."""
     left = lhs.astype(accumulator, copy=False)
+    if left.shape[-1] <= _IN_ORDER_DEPTH and left.size * rhs.shape[-1] <= _IN_ORDER_PRODUCTS:
+        return _sum_in_order(left, rhs.astype(accumulator, copy=False))
     if rhs.dtype == accumulator or rhs.size <= _PIECE_ELEMENTS:
         return np.asarray(np.matmul(left, rhs.astype(accumulator, copy=False)))
     step = max(1, rhs.shape[-1] * _PIECE_ELEMENTS // rhs.size)

@@ -25,6 +25,7 @@ from nxcc.ir.hlo.attributes import (
     RESULT_ACCURACY,
     Attribute,
 )
+from nxcc.ir.hlo.combiners import ScalarFunction, total_order_key
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.checks import compatible
@@ -380,12 +381,6 @@ operator("complex", 2, shape=_complex_shape, evaluate=lambda instruction, real, 
 _DIRECTIONS = {"EQ": np.equal, "NE": np.not_equal, "GE": np.greater_equal, "GT": np.greater, "LE": np.less_equal, "LT": np.less}
 
 
-def total_order_key(x: Array) -> Array:
-    """Integers that order as the floats do with -NaN first, -0 before +0, and NaN last; NaNs of equal bits are equal."""
-    bits = x.view(_SIGNED[x.dtype.itemsize])
-    return np.asarray(np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits))
-
-
 def _compare_shape(left: Shape, right: Shape, direction: str, type: str = "") -> Shape:
     agreed = agreeing_dims("compare", (left, right))
     dtype = agreeing_dtype("compare", (left, right))
@@ -617,27 +612,7 @@ operator("reduce-precision", 1, attributes=(EXPONENT_BITS, MANTISSA_BITS), shape
          evaluate=_reduce_precision, elementwise=True)
 
 
-# Scalar computations over arrays
-
-def lifts(computation: Computation) -> bool:
-    """True if a computation over scalars may be run on whole arrays at once: everything in it works element by element.
-
-    A result that reads no parameter stays a scalar when lifted; the caller broadcasts it.
-    """
-    through = ("parameter", "constant", "tuple", "get-tuple-element", "call", "fusion")
-    stack, seen = [computation], {computation}
-    while stack:
-        current = stack.pop()
-        for instruction in current.instructions:
-            if not instruction.operator.elementwise and instruction.opcode not in through:
-                return False
-            if any(leaf.rank for leaf in instruction.shape.leaves()):
-                return False
-            fresh = [callee for callee in instruction.called if callee not in seen]
-            seen.update(fresh)
-            stack.extend(fresh)
-    return True
-
+# map
 
 def _map_shape(*operands: Shape, called: Sequence[Computation], dimensions: tuple[int, ...] = ()) -> Shape:
     if not operands:
@@ -652,13 +627,7 @@ def _map_shape(*operands: Shape, called: Sequence[Computation], dimensions: tupl
 
 
 def _map(instruction: Instruction, *values: Array, run: Callable[..., Any]) -> Array:
-    body, dims, dtype = instruction.called[0], values[0].shape, instruction.shape.dtype.numpy
-    if lifts(body):
-        return np.broadcast_to(run(body, *values), dims)
-    result = np.empty(dims, dtype)
-    for index in np.ndindex(dims):
-        result[index] = run(body, *(np.asarray(value[index]) for value in values))
-    return result
+    return ScalarFunction(instruction.called[0], run)(*values)[0]
 
 
 operator("map", (1, None), attributes=(OPTIONAL_DIMENSIONS,), called=("to_apply",), calls_back=True, shape=_map_shape,
