@@ -59,7 +59,7 @@ def _decode(images: L.Images, table: dict[str, Any]) -> Program:
 
 def _entry(row: Any, key: str, kind: type) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
-    if type(value) is not kind or (kind is int and value < 0):
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
         raise ValueError(f"{key}: missing or not valid")
     return value
 
