@@ -127,7 +127,7 @@ class SbufLinearView:
 
     def fits(self, address: int) -> bool:
         partition, byte = divmod(address, DMA_PARTITION_STRIDE)
-        return (byte + self.low >= 0 and byte + self.high <= self.memories.sbuf_bytes
+        return bool(byte + self.low >= 0 and byte + self.high <= self.memories.sbuf_bytes
                 and partition + self.steps[0] >= 0 and partition + self.steps[1] <= self.memories.partitions)
 
     def _find_split(self, address: int) -> None:
@@ -135,7 +135,8 @@ class SbufLinearView:
             self._split(choice)
             if self.fits(address):
                 return
-        raise invalid(f"a transfer at SBUF address {address:#x} leaves the partitions", f"sizes {self.shape}, strides {self.linear}")
+        raise invalid(f"a transfer at SBUF address {address:#x} leaves the partitions",
+                      f"sizes {self.shape}, strides {self.linear}")
 
     def at(self, address: int) -> Array:
         if not self.fits(address):

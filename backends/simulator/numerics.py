@@ -38,12 +38,13 @@ class Scratch:
         key = slot, max(size - 1, 1).bit_length()
         if key not in self._buffers:
             self._buffers[key] = np.empty(1 << key[1], np.uint8)
-        return self._buffers[key][:size].view(dtype).reshape(shape)
+        array: Array = self._buffers[key][:size].view(dtype).reshape(shape)
+        return array
 
 
 @cache
 def _table(dtype: DType) -> Array:
-    """All values of a dtype of up to 16 bits in f32, by bit pattern: indexing it is faster than numpy's conversion of f16 and fp8."""
+    """All values of a dtype of up to 16 bits in f32, by bit pattern: faster than numpy's conversion of f16 and fp8."""
     patterns = np.arange(1 << dtype.bits).astype(f"u{dtype.byte_size}")
     return patterns.view(dtype.numpy).astype(np.float32)
 
@@ -100,7 +101,7 @@ def immediate(value: float) -> Array:
 
 
 def constant(value: float, dtype: DType) -> Array:
-    """A value converted to a dtype as memset does: through f32, but integers up to 2^53 in magnitude are exact, and saturate."""
+    """A value converted to a dtype as memset does: through f32, but integers up to 2^53 in magnitude are exact; saturates."""
     if not dtype.is_float and value == int(value if np.isfinite(value) else 0):
         limits = np.iinfo(storage(dtype))
         return np.array(min(max(int(value), limits.min), limits.max), storage(dtype))

@@ -21,9 +21,7 @@ Dims = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """kernel(*arrays, *integers): one array a view (None where an optional operand is left out), then the evaluated affines.
-
-    """
+    """kernel(*arrays, *integers): one array a view (None where an optional operand is left out), then the evaluated affines."""
 
     kernel: Kernel
     views: tuple[AnyView | None, ...]
@@ -42,7 +40,8 @@ class Operation:
 
     __slots__ = ("instruction", "engine", "memories", "scratch", "settings")
 
-    def __init__(self, instruction: Instruction, engine: Engine, memories: Memories, scratch: Scratch, settings: Settings) -> None:
+    def __init__(self, instruction: Instruction, engine: Engine, memories: Memories, scratch: Scratch,
+                 settings: Settings) -> None:
         self.instruction, self.engine, self.memories, self.scratch = instruction, engine, memories, scratch
         self.settings = settings
 

@@ -47,11 +47,16 @@ BITS: dict[str, Binary] = {
 }
 """On unsigned integers; numpy, too, gives 0 for a shift by the width or more."""
 
-REDUCTIONS: dict[str, Callable[[Array, tuple[int, ...], Array], Any]] = {
-    name: lambda x, axis, out, reduce=ufunc.reduce: reduce(x, axis=axis, out=out)
-    for name, ufunc in {"add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
-                        "logical_and": np.logical_and, "logical_or": np.logical_or, "bitwise_and": np.bitwise_and,
-                        "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor}.items()
+
+def _reduction(ufunc: np.ufunc) -> Callable[[Array, tuple[int, ...], Array | None], Any]:
+    return lambda x, axis, out: ufunc.reduce(x, axis=axis, out=out)
+
+
+REDUCTIONS: dict[str, Callable[[Array, tuple[int, ...], Array | None], Any]] = {
+    "add": _reduction(np.add), "multiply": _reduction(np.multiply), "maximum": _reduction(np.maximum),
+    "minimum": _reduction(np.minimum), "logical_and": _reduction(np.logical_and), "logical_or": _reduction(np.logical_or),
+    "bitwise_and": _reduction(np.bitwise_and), "bitwise_or": _reduction(np.bitwise_or),
+    "bitwise_xor": _reduction(np.bitwise_xor),
 }
 
 

@@ -130,8 +130,9 @@ def tensor_reduce(op: Operation) -> Prepared:
 
 
 def reduce_kernel(op: Operation, views: tuple[View, View], name: str, axis: tuple[int, ...]) -> Kernel:
-    """kernel(data, out) that reduces over `axis`; makes the views raw or integer where the operator wants it."""
+    """kernel(data, out) that reduces over `axis`, which `out` lacks; the views become raw or integer where it must be."""
     data, out = views
+    shape = tuple(size for k, size in enumerate(data.shape) if k not in axis)
     dtype, out_dtype = op.pattern("data").dtype, op.pattern("out").dtype
     reduce = alu.REDUCTIONS[name]
     negate = op.instruction.fields.get("negate", False)
@@ -142,7 +143,7 @@ def reduce_kernel(op: Operation, views: tuple[View, View], name: str, axis: tupl
         out.dtype = data.dtype
         return _integer_reduce(name, axis, negate)
     load = widen(dtype, data.shape, op.scratch, "a") or _same
-    work, store = op.scratch.array("result", out.shape), narrow(out_dtype, out.shape, op.scratch)
+    work, store = op.scratch.array("result", shape), narrow(out_dtype, shape, op.scratch)
     target = out_dtype is F32
 
     def kernel(x: Array, to: Array) -> None:
@@ -160,7 +161,7 @@ def _integer_reduce(name: str, axis: tuple[int, ...], negate: bool) -> Kernel:
 
     def kernel(x: Array, to: Array) -> None:
         if name.startswith("logical"):
-            np.copyto(to, reduce(x, axis, None))  # type: ignore[arg-type]
+            np.copyto(to, reduce(x, axis, None))
         else:
             reduce(x, axis, to)
         if negate:
@@ -185,7 +186,7 @@ def tensor_tensor_scan(op: Operation) -> Prepared:
     step = op.scratch.array("first", (partitions,))
 
     def kernel(x: Array, y: Array, at: Array | None, to: Array) -> None:
-        np.copyto(rows_a.T.reshape(x.shape) if x.ndim == 2 else rows_a.T, x.reshape(partitions, count), casting="unsafe")
+        np.copyto(rows_a.T, x.reshape(partitions, count), casting="unsafe")
         np.copyto(rows_b.T, y.reshape(partitions, count), casting="unsafe")
         previous: Array = start if at is None else at.reshape(partitions)
         for left, right, row in zip(rows_a, rows_b, rows, strict=True):
