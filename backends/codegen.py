@@ -14,6 +14,7 @@ from typing import Any
 from nxcc.backends.arena import Arena, Buffer
 from nxcc.backends.assembly import AssembledFunction, assemble
 from nxcc.backends.isa.program import Function, Memory, Program
+from nxcc.backends.lowering.region import is_row_program
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
@@ -225,6 +226,8 @@ class _Generator:
 
     def instruction(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
         """The value of one instruction, emitting code where it costs any."""
+        if is_row_program(instruction):
+            return self.region(instruction, operands, last_use)
         structural = _STRUCTURAL.get(instruction.opcode)
         if structural is not None:
             return structural(self, instruction, operands)
@@ -477,6 +480,7 @@ def _overlapping_self(target: Located, source: Located) -> bool:
 def _structure(instruction: Instruction) -> Any:
     """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
     attributes = tuple(sorted((key, _attribute_key(value)) for key, value in instruction.attributes.items()))
+    attributes += tuple(sorted(instruction.frontend_attributes.items())) if instruction.opcode == "fusion" else ()
     return instruction.opcode, attributes, str(instruction.shape), tuple(_body_key(c) for c in instruction.called)
 
 

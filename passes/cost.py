@@ -12,3 +12,17 @@ class Unsupported(Protocol):
 
     def __call__(self, instruction: Instruction, /) -> str | None:
         """Why the device cannot run it, in words; None if it can. May look at called computations."""
+
+
+class RowCapacity(Protocol):
+    """What a row program may hold on the target."""
+
+    @property
+    def max_inputs(self) -> int:
+        """Operands that one region can take."""
+
+    def supported(self, instruction: Instruction, /) -> bool:
+        """Whether a region can compute this instruction."""
+
+    def fits(self, widths: list[tuple[Instruction, int]], /) -> bool:
+        """Whether tiles of these values, (instruction, elements a row) from the root backwards, fit on the chip."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nxcc.backends.lowering.pointwise import Tile, emits
 from nxcc.backends.lowering.reduction import emit_row_reduce
+from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, store, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -37,6 +38,7 @@ class _Input:
     fixed: bool
 
 
+@rule("fusion")
 def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
     body = instruction.called[0]
@@ -114,7 +116,11 @@ class _RowProgram:
         view = self.operands[parameter]
         batch, summed = dot.attribute("rhs_batch_dims"), dot.attribute("rhs_contracting_dims")
         free = [d for d in range(len(view.dims)) if d not in batch and d not in summed]
-        return view.permute((*batch, *summed, *free))
+        view = view.permute((*batch, *summed, *free))
+        for _ in range(self.batch - len(batch)):
+            view = view.insert(0)
+        return View(view.memory, view.dtype, view.address, tuple(
+            (stride, self.sizes[d]) if d < self.batch else (stride, size) for d, (stride, size) in enumerate(view.dims)))
 
     def _load_fixed(self, source: _Input, lanes: int) -> Tile:
         """One row, repeated on all partitions that a tile may use."""

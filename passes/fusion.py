@@ -1,0 +1,273 @@
+"""Form row programs: elementwise chains with the reductions and products that keep rows apart become one fusion.
+
+Before:
+  d = f32[128,768] dot(x, w), ..    b = f32[128,768] broadcast(bias), dimensions={1}    r = f32[128,768] add(d, b)
+After:
+  r = f32[128,768] fusion(x, w, bias), kind=kCustom, calls=rows.r, frontend_attributes={nxcc.rows="1"}
+
+A region grows backwards from its root: a producer joins when all its users are inside and its rows are the region's
+(see nxcc.ir.hlo.rowspace). What costs nothing, constants and broadcasts, is copied in. Softmax, layer norm, RMS norm,
+the epilogue of a product and attention as a whole come out as cases of this one rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.operator import find
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, operand_maps, row_map
+from nxcc.passes.cost import RowCapacity
+
+ROWS = "nxcc.rows"
+FREE = frozenset(("broadcast", "reshape", "constant"))
+"""Cost nothing inside a region: copied in for each region that reads them."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Options: what the target can take. Fuses in the entry and in loop bodies and branches."""
+
+    capacity: RowCapacity
+    name: str = "fusion"
+
+    def run(self, module: Module) -> bool:
+        changed = False
+        for computation in _flow_computations(module):
+            changed |= _fuse(module, computation, self.capacity)
+        return changed
+
+
+def _flow_computations(module: Module) -> list[Computation]:
+    """The entry, and what loops and conditionals run; never a combiner or a region."""
+    found = [module.entry]
+    for computation in found:
+        for instruction in computation.instructions:
+            if instruction.opcode in ("while", "conditional"):
+                found.extend(c for c in instruction.called if c not in found)
+    return found
+
+
+def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bool:
+    order = computation.post_order()
+    position = {instruction: index for index, instruction in enumerate(order)}
+    taken: set[Instruction] = set()
+    regions = []
+    for root in reversed(order):
+        if root in taken or not _computes(root, capacity) or not root.users and root is not computation.root:
+            continue
+        region = _best_region(root, position, taken, capacity)
+        if region is not None:
+            taken |= set(region.members)
+            regions.append(region)
+    builder = Builder(computation)
+    for number, region in enumerate(reversed(regions)):
+        _outline(module, computation, region, f"rows.{number}", builder)
+    if regions:
+        computation.sort()
+    return bool(regions)
+
+
+def _computes(instruction: Instruction, capacity: RowCapacity) -> bool:
+    """Work that a region can hold."""
+    opcode = instruction.opcode
+    if not instruction.shape.is_array or not instruction.shape.element_count or instruction.control_predecessors:
+        return False
+    if opcode == "reduce":
+        return len(instruction.operands) == 2 and instruction.operands[1].opcode == "constant" and capacity.supported(instruction)
+    if opcode == "dot":
+        rhs = instruction.operands[1].shape
+        batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
+        ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
+        return ordered and len(summed) == 1 and rhs.rank == len(batch) + 2 and capacity.supported(instruction)
+    return instruction.operator.elementwise and opcode != "copy" and capacity.supported(instruction)
+
+
+@dataclass
+class _Region:
+    """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too."""
+
+    root: Instruction
+    rows: int
+    members: dict[Instruction, None] = field(default_factory=dict)
+    maps: dict[Instruction, RowMap] = field(default_factory=dict)
+    matrices: set[Instruction] = field(default_factory=set)
+
+    @property
+    def weight(self) -> int:
+        return len(self.members) + 8 * sum(1 for m in self.members if m.opcode in ("reduce", "dot"))
+
+
+def _best_region(root: Instruction, position: dict[Instruction, int], taken: set[Instruction],
+                 capacity: RowCapacity) -> _Region | None:
+    """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
+    rank = root.shape.rank
+    regions = [_grow(root, rows, position, taken, capacity) for rows in _row_counts(root, rank)]
+    best = max(regions, key=lambda region: (region.weight, region.rows), default=None)
+    if best is None or not best.members:
+        return None
+    lone = len(best.members) == 1
+    return None if lone and root.opcode not in ("dot", "reduce") else best
+
+
+def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
+    if root.opcode == "reduce":
+        yield rank
+        return
+    if root.opcode == "dot":
+        yield rank - 1
+        return
+    yield from range(max(rank - 1, 0), -1 if rank < 2 else 0, -1)
+    if rank == 1:
+        yield 1
+
+
+def _grow(root: Instruction, rows: int, position: dict[Instruction, int], taken: set[Instruction],
+          capacity: RowCapacity) -> _Region:
+    region = _Region(root, rows)
+    region.maps[root] = row_map(root, rows)
+    frontier = {root}
+    while frontier:
+        candidate = max(frontier, key=position.__getitem__)
+        frontier.discard(candidate)
+        if not _join(region, candidate, taken, capacity):
+            continue
+        for operand in candidate.operands:
+            if operand in region.maps and operand not in region.members:
+                frontier.add(operand)
+    return region
+
+
+def _join(region: _Region, candidate: Instruction, taken: set[Instruction], capacity: RowCapacity) -> bool:
+    """Add a candidate and the maps of its operands, if all fit together."""
+    free = candidate.opcode in FREE
+    if not free:
+        if candidate in taken or not _computes(candidate, capacity) or candidate in region.matrices:
+            return False
+        inside = region.members
+        if candidate is not region.root and any(u not in inside and not _copied(u, region) for u in candidate.users):
+            return False
+        if candidate is not region.root and candidate.parent is not None and candidate.parent.root is candidate:
+            return False
+    maps = operand_maps(candidate, region.maps[candidate])
+    if maps is None:
+        return False
+    if candidate.opcode == "dot" and (candidate.operands[1] in region.maps or not _batch_first(candidate, region)):
+        return False
+    for operand, found in zip(candidate.operands, maps, strict=True):
+        if found is not None and region.maps.get(operand, found) != found:
+            return False
+        if found is not None and operand in region.matrices:
+            return False
+    trial = dict(region.maps)
+    trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
+    if not free:
+        members = {**region.members, candidate: None}
+        if not capacity.fits(_widths(members, trial)) or _input_count(members, trial) > capacity.max_inputs:
+            return False
+        region.members[candidate] = None
+    region.maps = trial
+    if candidate.opcode == "dot":
+        region.matrices.add(candidate.operands[1])
+    return True
+
+
+def _copied(user: Instruction, region: _Region) -> bool:
+    """A free user whose own users are all inside: it is copied in and vanishes outside."""
+    stack = [user]
+    while stack:
+        current = stack.pop()
+        if current in region.members:
+            continue
+        if current.opcode not in FREE or current not in region.maps or not current.users:
+            return False
+        stack.extend(current.users)
+    return True
+
+
+def _batch_first(dot: Instruction, region: _Region) -> bool:
+    """The rows that select a matrix must be the region's first row dimensions, in order."""
+    batch = len(dot.attribute("lhs_batch_dims"))
+    marks = region.maps[dot][:batch]
+    sizes = dot.shape.dims[:batch]
+    return all(mark == d or size == 1 and mark < 0 for d, (mark, size) in enumerate(zip(marks, sizes, strict=True)))
+
+
+def _widths(members: dict[Instruction, None], maps: dict[Instruction, RowMap]) -> list[tuple[Instruction, int]]:
+    """Columns of each value that takes a tile."""
+    return [(m, columns(m, maps[m])) for m in members]
+
+
+def columns(instruction: Instruction, marks: RowMap) -> int:
+    """Elements of one row of a value."""
+    total = 1
+    for size, mark in zip(instruction.shape.dims, marks, strict=True):
+        if mark == COLUMN:
+            total *= size
+    return total
+
+
+def _input_count(members: dict[Instruction, None], maps: dict[Instruction, RowMap]) -> int:
+    outside = {o for m in members for o in m.operands if o not in members and o.opcode not in FREE}
+    return len(outside)
+
+
+def _outline(module: Module, computation: Computation, region: _Region, name: str, builder: Builder) -> None:
+    """Move the members into a computation of their own, called by a fusion."""
+    body = Computation(builder.unique_name(name))
+    body.is_fusion = True
+    inner = Builder(body)
+    inside: dict[Instruction, Instruction] = {}
+    inputs: list[Instruction] = []
+
+    def value(instruction: Instruction) -> Instruction:
+        """The instruction inside: a member or a copy of something free; else a new parameter."""
+        stack = [instruction]
+        while stack:
+            current = stack[-1]
+            if current in inside:
+                stack.pop()
+                continue
+            if current in region.members or current.opcode in FREE and _free_inside(current, region):
+                missing = [o for o in current.operands if o not in inside]
+                if missing:
+                    stack.extend(missing)
+                    continue
+                copied = clone_instruction(current, [inside[o] for o in current.operands])
+                inside[current] = body.add(copied)
+            else:
+                inside[current] = inner.parameter(len(inputs), current.shape.without_layout(), f"p{len(inputs)}")
+                inputs.append(current)
+            stack.pop()
+        return inside[instruction]
+
+    body.root = value(region.root)
+    module.add(body)
+    fusion = Instruction(builder.unique_name(region.root.name + ".fused"), find("fusion"), region.root.shape, inputs,
+                         {"kind": "kCustom"}, (body,), region.root.location)
+    fusion.frontend_attributes = {ROWS: str(region.rows)}
+    computation.add(fusion)
+    computation.replace(region.root, fusion)
+    _remove_dead(computation, region.root)
+
+
+def _free_inside(instruction: Instruction, region: _Region) -> bool:
+    """Free instructions are copied in where their rows are known, and constants that rules read as they are."""
+    if instruction.opcode == "constant":
+        return instruction.attributes["literal"].is_splat
+    return instruction in region.maps and operand_maps(instruction, region.maps[instruction]) is not None
+
+
+def _remove_dead(computation: Computation, start: Instruction) -> None:
+    stack = [start]
+    while stack:
+        instruction = stack.pop()
+        if instruction.users or instruction is computation.root or instruction not in computation.instructions:
+            continue
+        if instruction.opcode == "parameter":
+            continue
+        operands = instruction.operands
+        computation.remove(instruction)
+        stack.extend(operands)
