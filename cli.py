@@ -31,7 +31,7 @@ def _run(words: list[str]) -> int:
         click.echo(error.format_message())
         return 2
     except click.ClickException as error:
-        raise CompileError(USAGE, error.format_message(), remedy="see `nxcc --help`") from None
+        raise CompileError(USAGE, error.format_message().rstrip("."), remedy="see `nxcc --help`") from None
     except click.Abort:
         raise KeyboardInterrupt from None
     return status if isinstance(status, int) else 0

@@ -21,7 +21,7 @@ from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
-from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node
+from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node, OutputTensor
 from nxcc.neff.reader import Neff, open_neff
 
 
@@ -100,7 +100,7 @@ class Loaded:
 
     def _enter(self, name: str, array: Array) -> None:
         """Keep a weight: in the arena if the device reads it, on the host if a host node or the result does."""
-        value = self._inside(name, array)
+        value = self.inside(name, array)
         if name in self.places:
             self.device.write(self.places[name], value)
         readers = {tensor.name for node in self.graph.nodes if node.executor == CPU for tensor in node.inputs}
@@ -108,7 +108,8 @@ class Loaded:
         if name in readers:
             self.resident[name] = value
 
-    def _inside(self, name: str, array: Array) -> Array:
+    def inside(self, name: str, array: Array) -> Array:
+        """A module input in the dtype that the program takes."""
         inner = self.inner.get(name)
         return array if inner is None else cast(array, inner, name)
 
@@ -133,10 +134,14 @@ class Loaded:
             values = self.prepare({t.name: array for t, array in zip(self.inputs, inputs, strict=True)})
         walk = _Walk(self)
         for tensor, value in zip(self.inputs, values, strict=True):
-            walk.host[tensor.name] = self._inside(tensor.name, value)
+            walk.host[tensor.name] = self.inside(tensor.name, value)
         for node in self.graph.nodes:
             walk.step(node)
-        return [cast(walk.on_host(row.name), row.dtype, row.name) for row in self.graph.outputs]
+        return [self.outside(row, walk.on_host(row.name)) for row in self.graph.outputs]
+
+    def outside(self, row: OutputTensor, array: Array) -> Array:
+        """A result in the dtype that the user gets."""
+        return cast(array, row.dtype, row.name)
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""`nxcc opt`: read a module, run passes, write it as text or binary."""
+
+from __future__ import annotations
+
+import sys
+
+from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.inputs import read_model
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.outputs import write_whole
+from nxcc.compiler.parameters import Signature, bind_weights
+from nxcc.compiler.problems import raise_problems
+from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.text.writer import write_text
+from nxcc.ir.hlo.verifier import verify
+from nxcc.passes.pipeline import PASSES, pass_names, run_pipeline
+
+
+def pass_list() -> tuple[str, ...]:
+    """Names of all passes, in the order of the pipeline."""
+    return pass_names()
+
+
+def convert(path: str, output: str | None, passes: str | None, emit: str, options: CompileOptions) -> str | None:
+    """Read, verify, run passes, write.
+
+    passes: names separated by commas, run in that order; None runs the pipeline. emit: text, short or binary.
+    Returns text for stdout if there is no output file.
+    """
+    module = read_model(path)
+    verify(module)
+    if options.weights:
+        signature = Signature(list(range(len(module.entry.parameters))), frozenset())
+        raise_problems(bind_weights(module, signature, read_arrays(options.weights), options.weights))
+    _run(module, passes, options)
+    verify(module)
+    if emit == "binary":
+        from nxcc.ir.hlo.proto.writer import write_proto
+        content = write_proto(module)
+        if output is None:
+            sys.stdout.buffer.write(content)
+            return None
+        write_whole(output, content)
+        return None
+    text = write_text(module, short=emit == "short")
+    if output is None:
+        return text
+    write_whole(output, text)
+    return None
+
+
+def _run(module: Module, passes: str | None, options: CompileOptions) -> None:
+    if passes is None:
+        run_pipeline(module, disabled=options.disable_pass)
+        return
+    known = {row.name: row for row in PASSES}
+    for name in [word.strip() for word in passes.split(",") if word.strip()]:
+        if name not in known:
+            import difflib
+            near = difflib.get_close_matches(name, known, 1)
+            raise CompileError(USAGE, f"there is no pass {name!r}", why=f"passes are {', '.join(known)}",
+                               remedy=f"did you mean {near[0]}?" if near else "")
+        known[name].run(module)

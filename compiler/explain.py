@@ -1,0 +1,67 @@
+"""`nxcc explain`: codes of ours and of the vendor, HLO operators, machine instructions; all text lies in declarations."""
+
+from __future__ import annotations
+
+from nxcc.compiler.vendor_codes import VENDOR_CODES
+from nxcc.ir.diagnostics import CODES, USAGE, CompileError
+
+
+def explain_lines(name: str | None) -> list[str]:
+    """What is known about a name; without one, the list of codes. CompileError(USAGE) if nothing is."""
+    if name is None:
+        return [f"{row.name}  {row.title}" for row in CODES.values()]
+    word = name.strip("[]")
+    if word.upper() in CODES:
+        return _code(word.upper())
+    vendor = word.upper().removeprefix("NCC_")
+    if vendor in VENDOR_CODES:
+        row = VENDOR_CODES[vendor]
+        lines = [f"NCC_{vendor} (neuronx-cc): {row.meaning}", f"Here: {row.advice}."]
+        return [*lines, "", *_code(row.ours)] if row.ours else lines
+    return _operator(word) or _instruction(word) or _unknown(name)
+
+
+def _code(name: str) -> list[str]:
+    row = CODES[name]
+    return [f"{row.name}: {row.title} (exit {row.exit_status})", row.explanation]
+
+
+def _operator(word: str) -> list[str]:
+    from nxcc.compiler.operators import ON_DEVICE, builder_names
+    from nxcc.ir.hlo.operator import operators
+    opcode = word.lower().replace("_", "-")
+    row = operators().get(opcode) or next((o for o in operators().values() if word in builder_names(o.name)), None)
+    if row is None:
+        return []
+    most = "any number of" if row.max_operands is None else str(row.max_operands)
+    count = str(row.min_operands) if row.min_operands == row.max_operands else f"{row.min_operands} to {most}"
+    lines = [f"{row.name}: HLO operator, {count} operands"]
+    if row.attributes:
+        lines.append("attributes: " + ", ".join(a.key + ("" if a.required else "?") for a in row.attributes))
+    if row.called:
+        lines.append("calls: " + ", ".join(row.called))
+    for target, opcodes in ON_DEVICE.items():
+        where = "runs on the device, where shapes and dtypes allow it" if row.name in opcodes else "runs on the host"
+        lines.append(f"{target}: {where}")
+    return lines
+
+
+def _instruction(word: str) -> list[str]:
+    from nxcc.backends.isa import instructions  # noqa: F401  (declares INSTRUCTIONS)
+    from nxcc.backends.isa.program import INSTRUCTIONS
+    row = INSTRUCTIONS.get(word.lower())
+    if row is None:
+        return []
+    operands = ", ".join(f"{o.name} ({o.access})" for o in row.operands)
+    immediates = ", ".join(field.name for field in row.fields)
+    return [f"{row.name}: machine instruction {row.number:#04x} of {', '.join(e.value for e in row.engines)}", row.meaning,
+            f"operands: {operands or 'none'}", f"immediates: {immediates or 'none'}"]
+
+
+def _unknown(name: str) -> list[str]:
+    import difflib
+
+    from nxcc.ir.hlo.operator import operators
+    near = difflib.get_close_matches(name, [*CODES, *VENDOR_CODES, *operators()], 1)
+    raise CompileError(USAGE, f"nothing is known about {name!r}",
+                       remedy=f"did you mean {near[0]}?" if near else "`nxcc explain` lists the codes")

@@ -1,0 +1,145 @@
+"""What is in a NEFF, and its machine code as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nxcc.backends.isa.program import Engine, Function, Program, Stream
+from nxcc.backends.isa.text import stream_lines
+from nxcc.backends.target import load_target
+from nxcc.compiler.device import load_program
+from nxcc.compiler.session import size_text
+from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.neff.members import InputTensor, OutputTensor
+from nxcc.neff.reader import Neff, open_neff
+
+
+def info_file(path: str, *, extract: str | None = None, memory: bool = False, weights: bool = False) -> dict[str, Any]:
+    """The facts of a file as plain JSON; extract: also write its members under this folder."""
+    neff = open_neff(path)
+    header = neff.header
+    body: dict[str, Any] = {
+        "file": path, "written_by": header.build_version or "unknown", "is_ours": header.is_ours, "name": header.name,
+        "version": f"{header.version_major}.{header.version_minor}", "uuid": header.uuid.hex(), "digest": header.digest.hex(),
+        "data_bytes": header.data_size, "cores": header.num_tpb, "host_regions": header.has_host_regions,
+        "feature_bits": [bit for bit in range(64) if header.feature_bits >> bit & 1], "warnings": list(neff.warnings),
+        "members": [{"name": name, "bytes": entry.size} for name, entry in neff.members.items()],
+    }
+    if neff.graph is not None:
+        body |= _graph(neff)
+    if memory:
+        body["variables"] = _variables(neff, None)
+    if weights:
+        body["weights"] = [_tensor(row) for row in neff.graph.inputs if row.role == "weight"] if neff.graph else []
+        body["constants"] = _variables(neff, "file")
+    if extract:
+        neff.extract(extract)
+        body["extracted_to"] = extract
+    return body
+
+
+def _graph(neff: Neff) -> dict[str, Any]:
+    graph = neff.graph
+    assert graph is not None
+    return {
+        "target": graph.nxcc.target, "options": graph.nxcc.options, "encoding": graph.nxcc.encoding,
+        "hlo_sha256": graph.nxcc.hlo_sha256,
+        "inputs": [_tensor(row) for row in graph.inputs], "outputs": [_tensor(row) for row in graph.outputs],
+        "aliases": [{"output": list(row.output), "param": row.param, "kind": row.kind} for row in graph.aliases],
+        "nodes": [{"name": node.name, "executor": node.executor, "inputs": [row.name for row in node.inputs],
+                   "outputs": [row.name for row in node.outputs]} for node in graph.nodes],
+    }
+
+
+def _tensor(row: InputTensor | OutputTensor) -> dict[str, Any]:
+    found = {"name": row.name, "dtype": row.dtype.name, "shape": list(row.shape), "bytes": row.size}
+    if isinstance(row, InputTensor):
+        found |= {"role": row.role, "param": row.param, "hlo": row.hlo}
+    return found
+
+
+def _variables(neff: Neff, kind: str | None) -> list[dict[str, Any]]:
+    return [{"name": name, "type": row.type, "bytes": row.size, "address": row.nxcc.get("address"), "file": row.file_name}
+            for subgraph in neff.subgraphs for name, row in subgraph.definition.var.items() if kind in (None, row.type)]
+
+
+def info_lines(body: dict[str, Any]) -> list[str]:
+    """The same for people; the first line says which compiler made the file."""
+    lines = [f"{body['file']}: written by {body['written_by']}, NEFF {body['version']}, {size_text(body['data_bytes'])}, "
+             f"module {body['name']!r}"]
+    if not body["is_ours"]:
+        lines.append("the engine code is in another compiler's encoding: it can be shown, not run")
+    lines += [f"warning: {text}" for text in body["warnings"]]
+    if "target" in body:
+        options = " ".join(f"{name}={value}" for name, value in body["options"].items() if value not in ("", [], False))
+        lines += [f"target {body['target']}; {options}"]
+        lines += _tensor_lines("input", body["inputs"]) + _tensor_lines("output", body["outputs"])
+        lines += [f"alias   output {row['output']} takes the memory of parameter {row['param']} ({row['kind']})"
+                  for row in body["aliases"]]
+        lines += [f"node    {row['name']} on {row['executor']}: {len(row['inputs'])} inputs, {len(row['outputs'])} outputs"
+                  for row in body["nodes"]]
+    for row in [*body.get("variables", ()), *body.get("constants", ())]:
+        address = "" if row["address"] is None else f"at {row['address']:#x}"
+        lines.append(f"{row['type']:13} {row['name']:24} {row['bytes'] or 0:>12} bytes {address} {row['file']}".rstrip())
+    lines += [f"member  {row['name']:28} {row['bytes']:>12} bytes" for row in body["members"]]
+    return lines
+
+
+def _tensor_lines(word: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Inputs and outputs; long runs of weights are counted, not listed."""
+    weights = [row for row in rows if row.get("role") == "weight"]
+    lines = [f"{word:7} {row['name']:10} {row['dtype']}{row['shape']} {row.get('hlo', '')}".rstrip()
+             for row in rows if row.get("role") != "weight"]
+    if weights:
+        lines.append(f"weights {len(weights)} declared, {size_text(sum(row['bytes'] for row in weights))}; "
+                     "`nxcc run --weights` brings them")
+    return lines
+
+
+# Disassembly
+
+
+def disassemble(path: str, engines: Sequence[str], hlo: str | None) -> Iterator[str]:
+    """The program as text, function by function and engine by engine, each part under the HLO instruction it is from."""
+    neff = open_neff(path)
+    graph = neff.require_runnable()
+    target = load_target(graph.nxcc.target)
+    program = load_program(neff, target)
+    wanted = _wanted_engines(engines, {facts.member: engine for engine, facts in target.engines.items()})
+    names = _debug_names(neff)
+    if hlo is not None and hlo not in {name.split(" ")[0] for name in names}:
+        raise CompileError(USAGE, f"no machine code comes from an HLO instruction named {hlo!r}", path)
+    for function in [*program.functions, *program.entries]:
+        if hlo is None or _holds(function, names, hlo):
+            yield from _function_lines(program, function, wanted, names)
+
+
+def _wanted_engines(words: Sequence[str], known: dict[str, Engine]) -> list[Engine]:
+    for word in words:
+        if word not in known:
+            raise CompileError(USAGE, f"no engine is named {word!r}", remedy=f"one of {', '.join(known)}")
+    return [known[word] for word in words] or list(known.values())
+
+
+def _debug_names(neff: Neff) -> list[str]:
+    debug = neff.debug_map()
+    if debug is None:
+        return []
+    return [row.name + (f" ({row.op})" if row.op else "") + (f" {row.source}" if row.source else "") for row in debug.hlo]
+
+
+def _holds(function: Function, names: list[str], hlo: str) -> bool:
+    return any(0 <= i.debug < len(names) and names[i.debug].split(" ")[0] == hlo
+               for stream in function.streams.values() for i in stream)
+
+
+def _function_lines(program: Program, function: Function, engines: list[Engine], names: list[str]) -> Iterator[str]:
+    kind = "entry" if any(function is entry for entry in program.entries) else "function"
+    yield f"{kind} {function.name}"
+    for engine in engines:
+        stream: Stream | None = function.streams.get(engine)
+        if stream:
+            yield f"  {engine.value}:"
+            for line in stream_lines(stream, lambda number: names[number] if 0 <= number < len(names) else ""):
+                yield f"    {line}"

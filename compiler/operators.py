@@ -1,0 +1,64 @@
+"""The operators that run on the device, from a light table, so that listing them loads nothing heavy.
+
+`ON_DEVICE` repeats what the lowering rules declare; a test holds the two equal. Spellings are those of XlaBuilder, as
+neuronx-cc prints them (CLI and NEFF reference, section 1.3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nxcc.ir.diagnostics import USAGE, CompileError
+
+BUILDER_NAMES: dict[str, tuple[str, ...]] = {
+    "and": ("And", "LogicalAnd"), "bitcast-convert": ("BitcastConvertType",), "broadcast": ("Broadcast", "BroadcastInDim"),
+    "compare": ("Compare", "Eq", "Ge", "Gt", "Le", "Lt", "Ne"), "concatenate": ("ConcatInDim", "Concatenate"),
+    "constant": ("Constant", "ConstantLiteral"), "convert": ("ConvertElementType",),
+    "convolution": ("Conv", "ConvGeneral", "ConvGeneralDilated"), "cosine": ("Cos",), "divide": ("Div",),
+    "dot": ("Dot", "DotGeneral"), "exponential": ("Exp",), "exponential-minus-one": ("Expm1",), "log-plus-one": ("Log1p",),
+    "maximum": ("Max",), "minimum": ("Min",), "multiply": ("Mul",), "negate": ("Neg",), "not": ("LogicalNot", "Not"),
+    "or": ("LogicalOr", "Or"), "popcnt": ("PopulationCount",), "power": ("Pow",), "remainder": ("Rem",),
+    "reverse": ("Rev",), "round-nearest-afz": ("Round",), "sine": ("Sin",), "slice": ("Slice", "SliceInDim"),
+    "subtract": ("Sub",), "topk": ("TopK",), "fft": ("Fft",), "rng": ("RngNormal", "RngUniform"),
+    "count-leading-zeros": ("Clz",), "opt-barrier": ("OptimizationBarrier",),
+}
+"""Opcodes whose XlaBuilder name is not the opcode in capitals."""
+
+INTERNAL = frozenset((
+    "add-dependency", "after-all", "bitcast", "copy", "copy-done", "copy-start", "domain", "fusion", "async-start",
+    "async-update", "async-done"))
+"""Opcodes that XLA makes itself and that no builder call stands for."""
+
+ON_DEVICE: dict[str, tuple[str, ...]] = {
+    "v2": (
+        "abs", "add", "add-dependency", "after-all",
+    ),
+}
+"""Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
+
+
+def builder_names(opcode: str) -> tuple[str, ...]:
+    """The XlaBuilder spellings of an opcode."""
+    if opcode in INTERNAL:
+        return ()
+    return BUILDER_NAMES.get(opcode) or ("".join(part.capitalize() for part in opcode.split("-")),)
+
+
+def operator_report(framework: str, target: str) -> dict[str, Any]:
+    """Names and opcodes; framework: XLA for builder spellings, HLO for opcodes."""
+    from nxcc.compiler.options import TARGET_NAMES
+    found = TARGET_NAMES.get(target, target)
+    if found not in ON_DEVICE:
+        raise CompileError(USAGE, f"no operators are known for target {target!r}", remedy=f"one of {', '.join(ON_DEVICE)}")
+    spelling = framework.upper()
+    if spelling not in ("XLA", "HLO"):
+        raise CompileError(USAGE, f"no operators are known for framework {framework!r}", remedy="XLA or HLO")
+    opcodes = ON_DEVICE[found]
+    names = {name for opcode in opcodes for name in builder_names(opcode)} if spelling == "XLA" else set(opcodes)
+    rows = [{"opcode": opcode, "names": list(builder_names(opcode))} for opcode in opcodes]
+    return {"target": found, "framework": spelling, "names": sorted(names), "operators": rows}
+
+
+def operator_lines(body: dict[str, Any]) -> list[str]:
+    """One name a line, sorted by code point, no header."""
+    return list(body["names"])

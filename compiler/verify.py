@@ -1,0 +1,243 @@
+"""Compare the simulator with the oracle, or with given values, output by output.
+
+The error of an output is max|got - expected| / max|expected| for floats (NaN equals NaN, an infinity equals itself), and
+the share of elements that differ for integers and booleans.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.inputs import read_model
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
+from nxcc.compiler.problems import raise_problems
+from nxcc.compiler.runtime import Loaded, load, read_module
+from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
+from nxcc.ir.dtypes import BF16, BY_NAME, DType
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.literals import Array
+from nxcc.ir.shapes import Shape
+from nxcc.neff.members import HostConstant
+from nxcc.neff.reader import is_neff
+
+EXACT_FLOAT_TOLERANCE = 1e-4
+"""Of an output's own scale, without autocast: f32 sums in another order."""
+BITS_TOLERANCE = {16: 2e-3, 8: 0.13}
+"""For outputs in f16 and in 8-bit floats: a step or two of the type. bf16 has its own row."""
+BF16_TOLERANCE = 2e-2
+AUTOCAST_TOLERANCE = {"none": 0.0, "matmult": 0.02, "all": 0.03}
+AUTOCAST_DISCRETE = 0.05
+"""Share of integer and boolean elements that may differ under autocast, since rounding flips choices."""
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """`nxcc verify` as asked for."""
+
+    path: str
+    options: CompileOptions
+    inputs: str | None = None
+    expected: str | None = None
+    tolerance: float | None = None
+    strict: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output: its error and what it may be. bound: whether the error is within the tolerance."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+def verify_file(request: VerifyRequest) -> dict[str, Any]:
+    """Run and compare; the report as plain JSON, whose `passed` says how it went."""
+    if is_neff(request.path):
+        return _verify_neff(request, request.path, None)
+    with tempfile.TemporaryDirectory(prefix="nxcc-verify-") as folder:
+        output = os.path.join(folder, "module.neff")
+        options = replace(request.options, output=output, depfile="", stop_after="")
+        compile_file(Request(request.path, options))
+        return _verify_neff(request, output, read_model(request.path))
+
+
+def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
+    """original: the module as read, which is then the judge instead of the stripped one inside the NEFF."""
+    declared_only = original is None or bool(request.options.weight_params)
+    weights = request.options.weights or None
+    loaded = load(path, weights if declared_only else None, strict=request.strict)
+    arrays = read_arrays(request.inputs) if request.inputs else None
+    values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
+    got = loaded.run(values)
+    autocast = str(loaded.graph.nxcc.options.get("auto-cast", "none"))
+    if request.expected:
+        judge, expected = request.expected, _given(request.expected, loaded)
+        rows = compare(got, expected, _dtypes(loaded), autocast, request.tolerance)
+    elif original is None:
+        judge, expected = "the oracle on the module inside the NEFF", _oracle_inside(loaded, weights, values)
+        rows = compare(got, expected, _dtypes(loaded), "none", request.tolerance)
+    else:
+        judge, expected = "the oracle on the module as read", _oracle_original(original, request, values)
+        rows = compare(got, expected, _dtypes(loaded), autocast, request.tolerance)
+    passed = all(row.passed for row in rows)
+    return {
+        "file": request.path, "against": judge, "auto_cast": autocast, "passed": passed, "strict": request.strict,
+        "code": "" if passed else MISMATCH.name,
+        "outputs": [{"name": row.name, "dtype": row.dtype.name, "shape": list(row.shape), "passed": row.passed,
+                     "error": row.error if np.isfinite(row.error) else None, "tolerance": row.tolerance} for row in rows],
+    }
+
+
+def _dtypes(loaded: Loaded) -> list[DType]:
+    return [row.dtype for row in loaded.graph.outputs]
+
+
+def _given(path: str, loaded: Loaded) -> list[Array]:
+    """output0.. of a file, in the dtypes of the outputs."""
+    arrays = read_arrays(path)
+    found, problems = [], []
+    for k, row in enumerate(loaded.graph.outputs):
+        name = f"output{k}"
+        if name not in arrays:
+            problems.append(CompileError(INPUT_MISMATCH, f"{name} is missing", path))
+            continue
+        try:
+            found.append(conform(arrays[name], Shape(row.dtype, row.shape), name, path, INPUT_MISMATCH))
+        except CompileError as error:
+            problems.append(error)
+    raise_problems(problems)
+    return found
+
+
+def _oracle_original(module: Module, request: VerifyRequest, values: Sequence[Array]) -> list[Array]:
+    """The module as read, weights bound, evaluated by the oracle."""
+    options = request.options
+    declared = declare_weights(module, options.weight_params) if options.weight_params else frozenset()
+    signature = Signature(list(range(len(module.entry.parameters))), declared)
+    if options.weights:
+        raise_problems(bind_weights(module, signature, read_arrays(options.weights), options.weights))
+    rest = iter(values)
+    return flatten(evaluate(module, [_pack(parameter.shape, rest) for parameter in module.entry.parameters]))
+
+
+def _pack(shape: Shape, leaves: Any) -> Any:
+    """Arrays in leaf order as a value of a shape."""
+    if shape.is_tuple:
+        return tuple(_pack(element, leaves) for element in shape.elements)
+    return next(leaves) if shape.is_array else None
+
+
+def _oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
+    """The module that the NEFF carries, evaluated by the oracle with the same casts at its border."""
+    module, constants = embedded_module(loaded)
+    given = {tensor.name: value for tensor, value in zip(loaded.inputs, values, strict=True)}
+    given |= _weight_values(loaded, weights)
+    leaves = iter([loaded.inside(tensor.name, given[tensor.name]) for tensor in loaded.tensors] + constants)
+    results = flatten(evaluate(module, [_pack(parameter.shape, leaves) for parameter in module.entry.parameters]))
+    return [loaded.outside(row, value) for row, value in zip(loaded.graph.outputs, results, strict=True)]
+
+
+def _weight_values(loaded: Loaded, weights: str | None) -> dict[str, Array]:
+    declared = {tensor.number: tensor for tensor in loaded.weights}
+    if not declared:
+        return {}
+    if weights is None:
+        raise CompileError(WEIGHT_MISSING, "the declared weights have no values", loaded.neff.path, remedy="give --weights")
+    arrays = read_arrays(weights)
+    found, problems = match_weights(arrays, declared, weights)
+    raise_problems(problems)
+    return {declared[n].name: conform(arrays[name], declared[n].shape, f"tensor {name!r}", weights, WEIGHT_MISMATCH)
+            for n, name in found.items()}
+
+
+def embedded_module(loaded: Loaded) -> tuple[Module, list[Array]]:
+    """The stripped module of a NEFF and the values of its trailing parameters, which are its large constants."""
+    row = loaded.graph.nxcc.extra.get("module")
+    where = f"{loaded.neff.path}: neff.json: module"
+    if not isinstance(row, dict) or not isinstance(row.get("hlo"), str) or not isinstance(row.get("constants"), list):
+        raise CompileError(NEFF_INVALID, "the file carries no module to compare with", where)
+    constants = [_constant_row(entry, where) for entry in row["constants"]]
+    module = read_module(loaded.neff, row["hlo"], "module")
+    return module, [loaded.neff.array(constant.file, constant.dtype, constant.shape) for constant in constants]
+
+
+def _constant_row(entry: Any, where: str) -> HostConstant:
+    if not isinstance(entry, dict) or entry.get("dtype") not in BY_NAME or not isinstance(entry.get("file"), str):
+        raise CompileError(NEFF_INVALID, "a constant of the module is malformed", where)
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+        raise CompileError(NEFF_INVALID, "a constant of the module is malformed", where)
+    return HostConstant(str(entry.get("hlo")), entry["file"], BY_NAME[entry["dtype"]], tuple(shape))
+
+
+# Comparing
+
+
+def compare(got: Sequence[Array], expected: Sequence[Array], dtypes: Sequence[DType], autocast: str = "none",
+            limit: float | None = None) -> list[Comparison]:
+    """Every output with its error; limit replaces the tolerance that dtype and autocast give."""
+    assert len(got) == len(expected) == len(dtypes), f"{len(got)} outputs, {len(expected)} expected"
+    rows = []
+    for k, (one, other, dtype) in enumerate(zip(got, expected, dtypes, strict=True)):
+        allowed = tolerance(dtype, autocast) if limit is None else limit
+        rows.append(Comparison(f"output{k}", dtype, tuple(one.shape), output_error(one, other), allowed))
+    return rows
+
+
+def tolerance(dtype: DType, autocast: str) -> float:
+    """The default limit of an output's error."""
+    if not (dtype.is_float or dtype.is_complex):
+        return AUTOCAST_DISCRETE if autocast != "none" else 0.0
+    own = BF16_TOLERANCE if dtype is BF16 else BITS_TOLERANCE.get(dtype.bits, EXACT_FLOAT_TOLERANCE)
+    return max(own, AUTOCAST_TOLERANCE.get(autocast, 0.0))
+
+
+def output_error(got: Array, expected: Array) -> float:
+    """The error of one output; infinite where shapes differ or where only one side is finite."""
+    if got.shape != expected.shape:
+        return float("inf")
+    if got.size == 0:
+        return 0.0
+    if got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
+        return float(np.mean(got != expected))
+    wide = np.complex128 if got.dtype.kind == "c" else np.float64
+    one, other = got.astype(wide), expected.astype(wide)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    open_ = ~same
+    if not np.isfinite(one[open_]).all() or not np.isfinite(other[open_]).all():
+        return float("inf")
+    finite = np.abs(other[np.isfinite(other)])
+    scale = float(finite.max()) if finite.size else 0.0
+    worst = float(np.abs(one[open_] - other[open_]).max()) if open_.any() else 0.0
+    return worst / scale if scale else (float("inf") if worst else 0.0)
+
+
+def verify_lines(body: dict[str, Any]) -> list[str]:
+    """The table for people."""
+    lines = [f"{body['file']} against {body['against']}, auto-cast {body['auto_cast']}",
+             f"{'output':10} {'shape':22} {'error':>10} {'tolerance':>10}"]
+    for row in body["outputs"]:
+        shape = f"{row['dtype']}[{','.join(map(str, row['shape']))}]"
+        error = "infinite" if row["error"] is None else f"{row['error']:.3g}"
+        word = "ok" if row["passed"] else "DIFFERS"
+        lines.append(f"{row['name']:10} {shape:22} {error:>10} {row['tolerance']:>10.3g}  {word}")
+    verdict = "all outputs agree" if body["passed"] else f"{MISMATCH.name}: {MISMATCH.title}"
+    return [*lines, verdict]
