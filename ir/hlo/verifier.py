@@ -37,8 +37,11 @@ from nxcc.ir.hlo.attributes import (
     ConvolutionDimensions,
     Domain,
     Kind,
+    OperandAlias,
+    PaddingDimension,
     ReplicaGroups,
     ResultAccuracy,
+    SliceDimension,
     Window,
 )
 from nxcc.ir.hlo.builder import check_arity, infer_shape
@@ -55,6 +58,10 @@ MAX_BYTES = 2**48
 
 RESULT_TYPE_IS_DECLARED = frozenset({"dot", "ragged-dot", "scaled-dot", "convolution"})
 """Operators whose result may have another element type than the rule infers: a wider one to accumulate in."""
+
+_MEMBER_TYPES: dict[Kind, type] = {
+    Kind.INTS: int, Kind.NAMES: str, Kind.PADDING: PaddingDimension, Kind.SLICES: SliceDimension, Kind.PAIRS: tuple,
+    Kind.SHAPES: Shape, Kind.ALIASES: OperandAlias}
 
 COMMON_ATTRIBUTES = frozenset({"parameter_replication"})
 """Kept from the input although no operator declares them: they have no meaning on one device."""
@@ -324,10 +331,11 @@ def _check_attributes(instruction: Instruction) -> None:
 
 
 def _is_of_kind(value: Any, kind: Kind) -> bool:
-    if kind is Kind.INTS:
-        return isinstance(value, tuple) and all(type(v) is int for v in value)
     if not isinstance(value, _TYPES[kind]):
         return False
+    member = _MEMBER_TYPES.get(kind)
+    if member is not None:
+        return all(type(v) is member for v in value)
     return kind is not Kind.INT or not isinstance(value, bool)
 
 

@@ -97,6 +97,11 @@ def _check_global_ids(instruction: Instruction) -> None:
         need(instruction.attribute("channel_id") > 0, "use_global_device_ids needs a channel_id")
 
 
+def _second(x: Shape) -> Shape:
+    need(x.is_tuple and len(x.elements) >= 2, f"operand must be the tuple of a start, it is {x}")
+    return x.elements[1]
+
+
 def _is_pair(start: Instruction) -> bool:
     """True if a start is declared as (operands, result, contexts...), false if as the plain result."""
     return not compatible(start.shape, _joined(_operand_shapes(start)))
@@ -125,7 +130,7 @@ def _check_done(opcode: str) -> Callable[[Instruction], None]:
     def check(instruction: Instruction) -> None:
         check_producer(instruction)
         start = instruction.operands[0]
-        result = start.shape.elements[1] if _is_pair(start) else start.shape
+        result = _second(start.shape) if _is_pair(start) else start.shape
         need_compatible(instruction.shape, result, "result")
     return check
 
@@ -198,11 +203,6 @@ def _all_gather_start(instruction: Instruction, *values: Any) -> Any:
     return started(instruction, _joined_values(values), result)
 
 
-def _second(x: Shape) -> Shape:
-    need(x.is_tuple and len(x.elements) >= 2, f"operand must be the tuple of a start, it is {x}")
-    return x.elements[1]
-
-
 operator("all-gather", (1, None), attributes=_GATHERING, check=_check_all_gather,
          evaluate=lambda i, *values: _only_own(i, values, i.shape))
 operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_gather_start,
@@ -240,19 +240,35 @@ def _all_to_all(instruction: Instruction, *values: Any) -> Any:
 
 def _permuted(instruction: Instruction, values: tuple[Any, ...]) -> Any:
     """Only data sent from device 0 to itself arrives; a device that receives nothing has zeros."""
+    if _is_in_place(_operand_shapes(instruction)):
+        _refuse(instruction, "its in-place form writes what another device sends")
     arrives = (0, 0) in instruction.attribute("source_target_pairs")
     return _joined_values(values if arrives else tuple(np.zeros_like(value) for value in values))
 
 
 def _check_pairs(instruction: Instruction) -> None:
     pairs = instruction.attribute("source_target_pairs")
+    need(all(len(pair) == 2 for pair in pairs), "source_target_pairs must hold pairs")
     for what, devices in (("source", [s for s, _ in pairs]), ("target", [t for _, t in pairs])):
         need(len(set(devices)) == len(devices), f"source_target_pairs names a {what} twice")
 
 
+def _is_in_place(shapes: Sequence[Shape]) -> bool:
+    """The form (input, output, input offsets, output offsets), which writes a slice of its output operand."""
+    return len(shapes) == 4 and shapes[2].is_tuple and shapes[3].is_tuple
+
+
+def _permute_shape(*shapes: Shape, **_: Any) -> Shape:
+    return shapes[1] if _is_in_place(shapes) else _joined(shapes)
+
+
 def _check_permute_start(instruction: Instruction) -> None:
     _check_pairs(instruction)
-    _check_start(instruction)
+    shapes = _operand_shapes(instruction)
+    if _is_in_place(shapes):
+        check_start(instruction, shapes[0], shapes[1])
+    else:
+        _check_start(instruction)
 
 
 def _ragged_shape(x: Shape, output: Shape, *offsets_and_sizes: Shape, **_: Any) -> Shape:
@@ -279,7 +295,7 @@ operator("all-to-all", (1, None), attributes=(*_GROUPED, OPTIONAL_DIMENSIONS), s
          evaluate=_all_to_all)
 operator("collective-broadcast", (1, None), attributes=(*_GROUPED, HAS_DYNAMIC_ROOT),
          shape=lambda *shapes, **_: _joined(shapes), evaluate=lambda i, *values: _joined_values(values))
-operator("collective-permute", (1, None), attributes=_PERMUTING, shape=lambda *shapes, **_: _joined(shapes),
+operator("collective-permute", (1, None), attributes=_PERMUTING, shape=_permute_shape,
          check=_check_pairs, evaluate=lambda i, *values: _permuted(i, values))
 operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start,
          evaluate=lambda i, *values: _paired(i, values, _permuted(i, values)))
