@@ -138,7 +138,8 @@ def _read_conv_dims(cursor: Cursor) -> ConvolutionDimensions:
     for labels, letters in zip(found.groups(), ("bf", "io", "bf"), strict=True):
         known = labels.replace("?", "")
         if sorted(known) != sorted([*letters, *map(str, range(spatial))]):
-            raise TextError(start, f"labels {labels!r} need {letters[0]}, {letters[1]} and the digits 0 to {spatial - 1}, each once")
+            raise TextError(start, f"labels {labels!r} need {letters[0]}, {letters[1]} and the digits 0 to {spatial - 1}",
+                            why="each stands once")
         groups.append((labels.index(letters[0]), labels.index(letters[1]),
                        tuple(labels.index(str(d)) for d in range(spatial))))
     (a, b, c), (d, e, f), (g, h, i) = groups
@@ -211,7 +212,7 @@ def _read_accuracy(cursor: Cursor) -> ResultAccuracy:
         key = cursor.word("mode or tolerance")
         cursor.expect("=")
         if key == "mode":
-            mode = cursor.word()
+            mode = cursor.word().lower()
         elif key == "tolerance":
             tolerance = _read_tolerance(cursor)
         else:

@@ -15,6 +15,8 @@ from nxcc.ir.shapes import Shape, shape_text
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*=")
 _STRING = re.compile(STRING)
+_NOT_IN_NAME = re.compile(r"^[^A-Za-z_]|[^A-Za-z0-9_.\-]")
+"""Binary modules may have any text as name."""
 _SPACE = re.compile(r"\s+")
 _ALIAS_KIND = re.compile(r"may-alias|must-alias")
 _FIELD = re.compile(r"([a-z_]+)=([0-9]+)")
@@ -57,7 +59,7 @@ def _read_flag(cursor: Cursor) -> bool:
 
 def _read_flags(cursor: Cursor) -> str:
     """One flag or a list of them, as the list that is printed."""
-    flags = []
+    flags: list[bool] = []
     if cursor.take("{"):
         while not cursor.take("}"):
             if flags:
@@ -152,7 +154,7 @@ def _verbatim(key: str) -> Callable[[Module, Cursor], None]:
 
 
 def _recovery(module: Module, cursor: Cursor) -> None:
-    """Old value : new value, and perhaps the text of the module that computes the one from the other; sorted, first one kept."""
+    """Old value : new value, and perhaps the text of a module that computes the old one; sorted, the first of equals kept."""
     cursor.expect("{")
     entries: dict[str, str] = {}
     while not cursor.take("}"):
@@ -167,11 +169,10 @@ def _recovery(module: Module, cursor: Cursor) -> None:
 
 
 def _indented(recipe: str) -> str:
-    """The nested module in its long printed form, four blanks deeper, quotes escaped; as it is where it cannot be read."""
+    """The nested module in its long printed form, four blanks deeper, quotes escaped so that it can be read again."""
     from nxcc.ir.hlo.text.reader import read_text
     from nxcc.ir.hlo.text.writer import write_text
-    text = write_text(read_text(recipe, name="origin_recovery_table")) if recipe.count('"') == 0 else recipe
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = write_text(read_text(recipe, name="origin_recovery_table")).replace("\\", "\\\\").replace('"', '\\"')
     return "\n".join("    " + line if line.strip() else line.strip() for line in escaped.split("\n"))
 
 
@@ -206,7 +207,7 @@ def read_module_attribute(module: Module, key: str, cursor: Cursor, offset: int)
 
 def write_header(module: Module, style: Style) -> str:
     """The module line, its attributes in XLA's order."""
-    parts = [f"HloModule {module.name}"]
+    parts = ["HloModule " + (_NOT_IN_NAME.sub("_", module.name) or "_")]
     if module.is_scheduled:
         parts.append("is_scheduled=true")
     if module.aliases:

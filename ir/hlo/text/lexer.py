@@ -1,14 +1,14 @@
 """Cuts HLO text into coarse tokens for the LALR grammar in hlo.lark.
 
-Shapes with their layouts, literals, `name =` and attributes with their values are one token each. What a token starts is decided
-by the token before it, as `(` opens a tuple shape after `=` but operands after an operator's name. Attribute values stay
-raw here; their codecs read them later by position.
+Shapes with their layouts, literals, `name =` and attributes with their values are one token each. What a token starts is
+decided by the token before it, as `(` opens a tuple shape after `=` but operands after an operator's name. Attribute values
+stay raw here; their codecs read them later by position.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -81,46 +81,38 @@ def call_keys() -> frozenset[str]:
 
 def cut(text: str) -> Iterator[Token]:
     """The tokens of a text; TextError where nothing can be read."""
-    calls = call_keys()
     position, depth, before = 0, 0, ""
     while True:
         found = _TOKEN.match(text, position)
         if found is None:
             raise _unreadable(text, position)
         kind = found.lastgroup
-        start, position = found.span(kind)  # type: ignore[arg-type]
-        if kind == "MARK":
-            mark = text[start]
-            kind = _MARKS[mark]
-            if mark == "(" and before in _BEFORE_TUPLE_SHAPE:
-                kind, position = "SHAPE", closing_parenthesis(text, start)
-            depth += _step(kind, depth, start)
-            token = Token(kind, start, position)
-        elif kind == "SHAPE":
-            token = Token("SHAPE", start, position)
-        elif kind == "NAME":
-            token = _word(text, start, position, before)
-            position = token.end
-        elif kind == "ATTR":
-            key = found["key"]
-            if key in calls:
-                token = Token("CALLS", start, position, key)
-            else:
-                begin, position = _value(text, position, key)
-                token = Token("ATTR", begin, position, key)
-        elif kind == "DEF":
-            token = _definition(found, start, position)
-        elif kind == "END":
+        if kind == "END":
             return
-        else:
-            token = _other(kind or "", text, start, position)
+        token = _MAKERS[kind](text, found, before)  # type: ignore[index]
+        if kind == "MARK":
+            depth += _step(token.type, depth, token.start)
         yield token
-        before = token.type
+        before, position = token.type, token.end
         if before == "OPCODE" and token.value == "constant":
-            before = "LITERAL"
             for token in _literal(text, position):
                 yield token
-                position = token.end
+            before, position = token.type, token.end
+
+
+def _mark(text: str, found: re.Match[str], before: str) -> Token:
+    start, end = found.span("MARK")
+    if text[start] == "(" and before in _BEFORE_TUPLE_SHAPE:
+        return Token("SHAPE", start, closing_parenthesis(text, start))
+    return Token(_MARKS[text[start]], start, end)
+
+
+def _attribute(text: str, found: re.Match[str], before: str) -> Token:
+    key = found["key"]
+    if key in call_keys():
+        return Token("CALLS", found.start("ATTR"), found.end("ATTR"), key)
+    start, end = _value(text, found.end("ATTR"), key)
+    return Token("ATTR", start, end, key)
 
 
 def _step(kind: str, depth: int, start: int) -> int:
@@ -138,23 +130,25 @@ def _unreadable(text: str, position: int) -> TextError:
     return TextError(position, f"character {text[position]!r} cannot start anything in HLO text")
 
 
-def _definition(found: re.Match[str], start: int, end: int) -> Token:
+def _definition(text: str, found: re.Match[str], before: str) -> Token:
+    start, end = found.span("DEF")
     name = found["name"] or found["plain"]
     if name in PRIMITIVES:
         raise TextError(start, f"{name} is an element type and cannot name an instruction")
     return Token("DEF", start, end, name)
 
 
-def _word(text: str, start: int, end: int, before: str) -> Token:
+def _word(text: str, found: re.Match[str], before: str) -> Token:
     """A name, keyword, operator or buffer shape."""
+    start, end = found.span("NAME")
     word = text[start:end]
     if word in _KEYWORDS:
         return Token(_KEYWORDS[word], start, end)
     if word in _TABLES:
         return _table(word, text, start, end)
+    if word == "b" and (before in _BEFORE_TUPLE_SHAPE or before == "SHAPE") and _CALL.match(text, end):
+        return Token("SHAPE", start, closing_parenthesis(text, end))
     if before in _BEFORE_OPCODE and _CALL.match(text, end):
-        if word == "b":
-            return Token("SHAPE", start, closing_parenthesis(text, end))
         return Token("OPCODE", start, end, word.removeprefix("%"))
     if word in PRIMITIVES:
         raise TextError(start, f"{word} is an element type: a shape such as {word}[] was expected, or another name",
@@ -173,14 +167,18 @@ def _table(name: str, text: str, start: int, end: int) -> Token:
     return Token("TABLE", start, end, (name, tuple(rows)))
 
 
-def _other(kind: str, text: str, start: int, end: int) -> Token:
-    if kind == "KEY":
-        word = text[start:end - 1]
-        raise TextError(start, f"{text[start:end]!r} reads as the name of an attribute here",
-                        remedy=f"write '{word} =' or '%{word}='")
-    if kind == "PARAM":
-        return Token("PARAM", start, end, text[start:end - 1])
-    return Token("_ARROW" if kind == "ARROW" else kind, start, end)
+def _stray_key(text: str, found: re.Match[str], before: str) -> Token:
+    word = found["KEY"]
+    raise TextError(found.start("KEY"), f"{word!r} reads as the name of an attribute here",
+                    remedy=f"write '{word[:-1]} =' or '%{word}'")
+
+
+def _parameter(text: str, found: re.Match[str], before: str) -> Token:
+    return Token("PARAM", found.start("PARAM"), found.end("PARAM"), found["PARAM"][:-1])
+
+
+def _plain(group: str, kind: str) -> Callable[[str, re.Match[str], str], Token]:
+    return lambda text, found, before: Token(kind, found.start(group), found.end(group))
 
 
 def _literal(text: str, position: int) -> Iterator[Token]:
@@ -218,3 +216,9 @@ def _value_end(text: str, start: int, key: str) -> int:
         if found:
             return found.end()
     raise TextError(start, f"the value of {key} is missing" if key else "a value was expected")
+
+
+_MAKERS: dict[str, Callable[[str, re.Match[str], str], Token]] = {
+    "MARK": _mark, "ATTR": _attribute, "SHAPE": _plain("SHAPE", "SHAPE"), "DEF": _definition, "PARAM": _parameter,
+    "KEY": _stray_key, "NAME": _word, "INT": _plain("INT", "INT"), "ARROW": _plain("ARROW", "_ARROW")}
+"""What makes the token for each group of the pattern, from the text, the match and the type of the token before."""

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from nxcc.ir.diagnostics import ELIDED_CONSTANT, LIMIT_EXCEEDED
-from nxcc.ir.dtypes import C64, F32, F64, PRED, DType
+from nxcc.ir.dtypes import C64, F32, F64, PRED, U64, DType
 from nxcc.ir.hlo.text.cursor import MAX_NESTING, NUMBER, Cursor, TextError, closing_parenthesis
 from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.literals import Array, Literal, tuple_literal
@@ -27,12 +27,11 @@ ELISION_LIMIT = 10
 _MOST_UNWRITTEN = 1 << 24
 """Elements of an array that may be filled in without being written."""
 _COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/")
-_VALUE = re.compile(rf"{NUMBER}|true|false")
-_NUMBERS = re.compile(rf"(?:-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+\-]?[0-9]++)?\n)*+")
+_NUMBER = re.compile(NUMBER)
+_NUMBERS = re.compile(r"(?:-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+\-]?[0-9]++)?\n)*+")
 _INTEGERS = re.compile(r"(?:-?[0-9]{1,20}\n)*+")
 _COMPLEX = re.compile(rf"\(\s*+({NUMBER})\s*+,\s*+({NUMBER})\s*+\)")
 _TO_BLANKS = str.maketrans("{},\n\t\r", "      ")
-_SPECIAL_TEXT = {"inf": np.inf, "-inf": -np.inf}
 _PRED_VALUES = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 
@@ -204,50 +203,58 @@ def integer_range(dtype: DType) -> tuple[int, int]:
 
 
 def _integers(values: list[str], dtype: DType, start: int) -> Array:
+    """Integers in the range of the type; negative ones wrap for u64, and for no other type, as in XLA."""
     joined = "\n".join(values) + "\n" if values else ""
     if not _INTEGERS.fullmatch(joined):
         wrong = next(v for v in values if not _INTEGERS.fullmatch(v + "\n"))
         raise TextError(start, f"{wrong[:40]!r} is no value of {dtype}: an integer was expected")
     numbers = list(map(int, values))
     low, high = integer_range(dtype)
+    if dtype is U64:
+        low = -(1 << 63)
     if numbers and (min(numbers) < low or max(numbers) > high):
         wrong_number = min(numbers) if min(numbers) < low else max(numbers)
         raise TextError(start, f"{wrong_number} is out of range for {dtype}", why=f"its values are {low} to {high}")
+    if dtype is U64:
+        numbers = [n & high for n in numbers]
     wide = np.array(numbers, np.uint64 if dtype.is_unsigned else np.int64)
     return wide if wide.dtype == dtype.numpy else wide.astype(dtype.numpy)
 
 
 def _floats(values: list[str], dtype: DType, start: int) -> Array:
-    special: list[int] = []
     joined = "\n".join(values) + "\n" if values else ""
-    if not _NUMBERS.fullmatch(joined):
-        special = [i for i, v in enumerate(values) if not _NUMBERS.fullmatch(v + "\n")]
-        for index in special:
-            if not _VALUE.fullmatch(values[index]) or values[index] in _PRED_VALUES:
-                raise TextError(start, f"{values[index][:40]!r} is no value of {dtype}: a decimal number, inf or nan was expected")
-    plain = [*values]
+    special = [] if _NUMBERS.fullmatch(joined) else [i for i, v in enumerate(values) if not _NUMBERS.fullmatch(v + "\n")]
+    plain = [*values] if special else values
+    nans = []
     for index in special:
-        plain[index] = plain[index].lstrip("-") if "nan" in plain[index] else plain[index]
-        plain[index] = "0" if "nan" in plain[index] else plain[index]
+        value = values[index]
+        if not _NUMBER.fullmatch(value):
+            raise TextError(start, f"{value[:40]!r} is no value of {dtype}: a decimal number, inf or nan was expected")
+        if "nan" in value:
+            plain[index] = "0"
+            nans.append(index)
     wide = np.array(list(map(float, plain)), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        out = wide.astype(dtype.numpy)
+        out: Array = wide.astype(dtype.numpy)
         back = out.astype(np.float64)
-    lost = ~np.isfinite(back) & np.isfinite(wide)
-    lost |= np.isinf(wide) & ~np.isinf(back)
-    for index in np.flatnonzero(np.isinf(wide)).tolist():
-        if "inf" not in plain[index]:
-            lost[index] = True
+    _check_range(plain, wide, back, dtype, start)
+    bits = out.view(f"u{out.itemsize}")
+    for index in nans:
+        bits[index] = nan_bits(values[index], dtype)
+    return out
+
+
+def _check_range(written: list[str], wide: Array, back: Array, dtype: DType, start: int) -> None:
+    """TextError if a value became infinite or NaN in the type, or its sign was lost."""
+    lost = np.isfinite(back) != np.isfinite(wide)
+    lost |= np.isnan(back)
     if not has_sign(dtype):
         lost |= wide < 0
+    for index in np.flatnonzero(np.isinf(wide)).tolist():
+        lost[index] |= "inf" not in written[index]
     if lost.any():
-        wrong = plain[int(np.flatnonzero(lost)[0])]
+        wrong = written[int(np.flatnonzero(lost)[0])]
         raise TextError(start, f"{wrong[:40]} is out of range for {dtype}")
-    bits = out.view(f"u{out.itemsize}")
-    for index in special:
-        if "nan" in values[index]:
-            bits[index] = nan_bits(values[index], dtype)
-    return out
 
 
 def has_sign(dtype: DType) -> bool:
@@ -255,7 +262,7 @@ def has_sign(dtype: DType) -> bool:
 
 
 def mantissa_bits(dtype: DType) -> int:
-    return int(ml_dtypes.finfo(dtype.numpy).nmant)
+    return int(ml_dtypes.finfo(dtype.numpy).nmant)  # type: ignore[no-untyped-call]
 
 
 def _has_payload(dtype: DType) -> bool:
@@ -266,7 +273,8 @@ def _has_payload(dtype: DType) -> bool:
 
 def _own_nan(dtype: DType) -> int:
     """The bit pattern of the positive NaN of a type without payloads."""
-    return int(np.array(np.nan).astype(dtype.numpy).view(np.uint8)) & (0xFF if "nuz" in dtype.name or not has_sign(dtype) else 0x7F)
+    bits = int(np.array(np.nan).astype(dtype.numpy).view(np.uint8))
+    return bits if "nuz" in dtype.name or not has_sign(dtype) else bits & 0x7F
 
 
 def nan_bits(written: str, dtype: DType) -> int:
@@ -353,7 +361,11 @@ def element_texts(values: Array, dtype: DType, rank: int) -> list[str]:
 
 
 def float_texts(values: Array, dtype: DType) -> list[str]:
-    """Floats with the digits that XLA prints: enough to come back exactly, no more than the type's guaranteed ones if those do."""
+    """Floats with the digits that XLA prints.
+
+    f32 and f64 take the digits that any decimal survives (6, 15) if they come back exactly, else those that any value survives
+    (9, 17); smaller types always take the latter.
+    """
     with np.errstate(invalid="ignore"):
         wide = values.astype(np.float64)
     if dtype in (F32, F64):

@@ -12,6 +12,8 @@ from nxcc.ir.shapes import UNBOUNDED, Layout, Shape, row_major, tuple_of
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/|\s++")
 _SIMPLE = re.compile(r"([a-z][a-z0-9]*)\[([0-9,]*)\](?:\{([0-9,]*)\})?")
+MAX_RANK = 64
+"""What numpy can hold; XLA's own modules stay far below."""
 _LARGEST = 2**63 - 1
 _DIM = re.compile(rf"(<=)?{SKIP}([0-9]+)|\?")
 _EXTENSION = re.compile(
@@ -62,6 +64,8 @@ def _dims(cursor: Cursor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if bound > _LARGEST:
             raise TextError(cursor.position, "dimension is out of range", LIMIT_EXCEEDED)
         dims.append(bound)
+        if len(dims) > MAX_RANK:
+            raise TextError(cursor.position, f"shapes have at most {MAX_RANK} dimensions", LIMIT_EXCEEDED)
     return tuple(dims), tuple(dynamic)
 
 
@@ -139,5 +143,7 @@ def _simple(written: str) -> Shape | None:
     if not all(dims) or not all(layout) or max(map(len, dims), default=0) > 18:
         return None
     if layout and sorted(map(int, layout)) != list(range(len(dims))) or found[3] == "":
+        return None
+    if len(dims) > MAX_RANK:
         return None
     return Shape(dtype, tuple(map(int, dims)), layout=Layout(tuple(map(int, layout))) if layout else row_major(len(dims)))

@@ -7,11 +7,14 @@ import re
 
 import numpy as np
 
+from nxcc.ir.diagnostics import LIMIT_EXCEEDED
 from nxcc.ir.hlo.attributes import Sharding
-from nxcc.ir.hlo.text.cursor import MAX_NESTING, Cursor, escape
+from nxcc.ir.hlo.text.cursor import MAX_NESTING, Cursor, TextError, escape
 from nxcc.ir.hlo.text.metadata import read_location, write_location
 from nxcc.ir.location import Location
+from nxcc.ir.shapes import Shape
 
+_MOST_DEVICES = 1 << 24
 _KINDS = frozenset(("replicated", "manual", "unknown", "unreduced"))
 _SUBGROUPS = frozenset(("replicated", "manual", "maximal", "unreduced"))
 _REDUCTION = re.compile(r"sum|max|min")
@@ -34,6 +37,19 @@ def read_sharding(cursor: Cursor, depth: int = 0) -> Sharding:
     if cursor.at("mesh") or cursor.at("maximal_mesh"):
         return _read_mesh(cursor)
     return _read_items(cursor)
+
+
+def of_tuple(sharding: Sharding, shape: Shape) -> Sharding:
+    """The sharding of a value of tuple shape: one written for the whole holds for each part."""
+    if sharding.kind == "tuple":
+        return sharding
+    count = 0
+    pending = [shape]
+    while pending:
+        part = pending.pop()
+        pending += part.elements
+        count += not part.is_tuple
+    return Sharding("tuple", elements=(sharding,) * count) if count else sharding
 
 
 def _read_items(cursor: Cursor) -> Sharding:
@@ -110,6 +126,8 @@ def _normal(sharding: Sharding, cursor: Cursor) -> Sharding:
     count = math.prod(sharding.tile_dims)
     if not sharding.tile_dims or min(sharding.tile_dims) < 1:
         raise cursor.fail("a tiled sharding needs devices=[..]")
+    if count > _MOST_DEVICES:
+        raise TextError(cursor.position, f"a sharding lists at most {_MOST_DEVICES} devices", LIMIT_EXCEEDED)
     if sharding.iota_dims:
         if math.prod(sharding.iota_dims) != count:
             raise cursor.fail(f"devices=[..] has {count} tiles, the device list {math.prod(sharding.iota_dims)}")
@@ -119,8 +137,6 @@ def _normal(sharding: Sharding, cursor: Cursor) -> Sharding:
         return _with_subgroups(_replace(sharding, iota_dims=iota_dims, iota_perm=iota_perm))
     if len(sharding.devices) > count:
         raise cursor.fail(f"devices=[..] has {count} tiles, {len(sharding.devices)} devices were listed")
-    if count > 1 << 24:
-        raise cursor.fail("a sharding lists at most 2^24 devices")
     return _with_subgroups(_replace(sharding, devices=sharding.devices + (0,) * (count - len(sharding.devices))))
 
 
@@ -216,8 +232,14 @@ def _mesh_name(cursor: Cursor) -> str:
             cursor.expect(",")
         name = cursor.string()
         cursor.expect("=")
-        axes.append(f"'{escape(name)}'={cursor.integer()}")
+        axes.append(f"{_axis_name(name)}={cursor.integer()}")
     return "mesh[" + ",".join(axes) + "]"
+
+
+def _axis_name(name: str) -> str:
+    """The name in single quotes as XLA prints it; in double ones where braces in it would not be seen as quoted."""
+    quote = '"' if "{" in name or "}" in name else "'"
+    return quote + escape(name) + quote
 
 
 def _mesh_item(cursor: Cursor, parts: list[str], metadata: dict[str, object]) -> None:
@@ -275,7 +297,7 @@ def _axes(cursor: Cursor) -> list[str]:
         if cursor.take("?"):
             axes.append("?")
             continue
-        text = f"'{escape(cursor.string())}'"
+        text = _axis_name(cursor.string())
         if cursor.take(":"):
             cursor.expect("(")
             before = cursor.integer()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.text.attributes import Style, braced, write_attribute
+from nxcc.ir.hlo.text.completion import ASYNC_NOTES, default_comparison
 from nxcc.ir.hlo.text.cursor import escape, escape_bytes, is_braced, to_text
 from nxcc.ir.hlo.text.header import StackTables, write_frontend, write_header
 from nxcc.ir.hlo.text.literals import write_literal
 from nxcc.ir.hlo.text.metadata import write_location
 from nxcc.ir.hlo.text.order import computation_order, instruction_order
-from nxcc.ir.hlo.text.reader import ASYNC_NOTES, default_comparison
 from nxcc.ir.hlo.text.sharding import write_sharding
 from nxcc.ir.location import NOWHERE, Location
 from nxcc.ir.shapes import Shape, shape_text
@@ -127,12 +128,12 @@ class _Printer:
             value = instruction.attributes.get(key, attribute.default)
             if value is None:
                 continue
-            if value == attribute.default and not (attribute.always_printed or _is_always_printed(key, instruction)):
+            if value == attribute.default and not (attribute.always_printed or _is_always_printed(attribute, instruction)):
                 continue
             if key == "type" and value == default_comparison(instruction.operands[0].shape):
                 continue
-            parts.append(_slice_sizes(instruction, value) if key == "slice_sizes" and value and not instruction.opcode == "gather"
-                         else write_attribute(attribute, value))
+            special = _SPECIAL.get((instruction.opcode, key))
+            parts.append(special(instruction, value) if special else write_attribute(attribute, value))
         return parts
 
     def _called(self, instruction: Instruction) -> list[str]:
@@ -181,8 +182,10 @@ def backend_config_text(data: bytes) -> str:
     return text if is_braced(text) else f'"{escape_bytes(data)}"'
 
 
-def _is_always_printed(key: str, instruction: Instruction) -> bool:
-    if key == "channel_id":
+def _is_always_printed(attribute: Attribute, instruction: Instruction) -> bool:
+    """Whether a default is printed: always for some, and where it was given for those whose absence is something else."""
+    key = attribute.key
+    if key == "channel_id" or attribute.required:
         return key in instruction.attributes
     if key not in _ALWAYS_PRINTED:
         return False
@@ -198,7 +201,7 @@ def _slice_sizes(permute: Instruction, sizes: tuple[int, ...]) -> str:
 
 
 def _is_plain_body(start: Instruction) -> bool:
-    """Whether `x-start` says all of an async-start: a body of parameters and x, which reads them in order, and shares its notes.
+    """Whether `x-start` says all of an async-start: its body is parameters and x, which reads them in order.
 
     A reader of the short form gives metadata, backend config, frontend attributes, sharding and statistics to both.
     """
@@ -244,3 +247,6 @@ _CALLED: dict[str, Callable[[Instruction, list[str]], list[str]]] = {
     "conditional": _branches,
     "custom-call": lambda _, names: ["called_computations={" + ", ".join(names) + "}"]}
 """Where text order or keys differ from the protobuf's."""
+_SPECIAL: dict[tuple[str, str], Callable[[Instruction, tuple[int, ...]], str]] = {
+    ("collective-permute", "slice_sizes"): _slice_sizes, ("collective-permute-start", "slice_sizes"): _slice_sizes}
+"""Attributes whose text needs the operands."""
