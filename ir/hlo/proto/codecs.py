@@ -26,6 +26,7 @@ from nxcc.ir.hlo.attributes import (
     WindowDimension,
 )
 from nxcc.ir.hlo.operator import Operator
+from nxcc.ir.hlo.proto.schema import enum_values, message_type
 from nxcc.ir.hlo.proto.shapes import shape_from_proto, shape_to_proto
 from nxcc.ir.hlo.proto.sharding import groups_from_proto, groups_to_proto, sharding_from_proto, sharding_to_proto
 
@@ -136,6 +137,10 @@ def _lower(name: str, number: int) -> str:
     return name.lower()
 
 
+def _verbatim(name: str, number: int) -> str:
+    return name
+
+
 _TEXT_OF_ENUM: dict[str, Callable[[str, int], str]] = {
     "PrecisionConfig.Precision": _lower, "RandomAlgorithm": _lower, "RandomDistribution": _lower,
     "PrecisionConfig.Algorithm": _after("ALG_"), "ConvolutionKind": _after("CONVOLUTION_KIND_"),
@@ -147,18 +152,13 @@ _TEXT_OF_ENUM: dict[str, Callable[[str, int], str]] = {
 
 @cache
 def _enum_texts(enum: str) -> dict[int, str]:
-    """Text by number; for text by number's inverse the lowest number comes last, so that zero stays unwritten."""
-    from nxcc.ir.hlo.proto import hlo_pb2
-    outer, _, inner = enum.partition(".")
-    descriptor = hlo_pb2.DESCRIPTOR
-    values = (descriptor.message_types_by_name[outer].enum_types_by_name[inner] if inner
-              else descriptor.enum_types_by_name[outer]).values
-    text = _TEXT_OF_ENUM.get(enum, lambda name, number: name)
-    return {value.number: text(value.name, value.number) for value in values}
+    text = _TEXT_OF_ENUM.get(enum, _verbatim)
+    return {number: text(name, number) for number, name in enum_values(enum).items()}
 
 
 @cache
 def _enum_numbers(enum: str) -> dict[str, int]:
+    """Where two numbers have one text, the lower one is written: zero takes no bytes."""
     return {text: number for number, text in sorted(_enum_texts(enum).items(), reverse=True)}
 
 
@@ -237,8 +237,9 @@ def _read_conv_dims(attribute: Attribute) -> Read:
         if not message.HasField(path):
             return None
         numbers = getattr(message, path)
-        return ConvolutionDimensions(**{name: getattr(numbers, field) for name, field in _CONVOLUTION_FIELDS},
-                                     **{name: tuple(getattr(numbers, field)) for name, field in _CONVOLUTION_LISTS})
+        values: dict[str, Any] = {name: getattr(numbers, field) for name, field in _CONVOLUTION_FIELDS}
+        values |= {name: tuple(getattr(numbers, field)) for name, field in _CONVOLUTION_LISTS}
+        return ConvolutionDimensions(**values)
     return read
 
 
@@ -363,8 +364,7 @@ def _write_accuracy(attribute: Attribute) -> Write:
 
 def _read_domain(attribute: Attribute) -> Read:
     """Text calls `entry` what the protobuf calls exit, and the other way round; records follow the text."""
-    from nxcc.ir.hlo.proto.hlo_pb2 import StackFrameIndexProto
-    none = StackFrameIndexProto()
+    none = message_type("StackFrameIndexProto")()
 
     def read(message: Any) -> Domain:
         return Domain(sharding_from_proto(message.domain_exit_sharding, none),

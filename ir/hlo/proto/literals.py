@@ -16,6 +16,7 @@ import numpy as np
 
 from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, PROTO_CORRUPT, CompileError
 from nxcc.ir.dtypes import PRED, DType
+from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.shapes import shape_to_proto
 from nxcc.ir.hlo.proto.wire import (
     BYTES,
@@ -23,7 +24,6 @@ from nxcc.ir.hlo.proto.wire import (
     MAX_VARINT_BYTES,
     Buffer,
     Range,
-    WireError,
     records,
     write_record,
 )
@@ -42,8 +42,7 @@ _VARINT_DTYPES = {"s32s": np.int32, "s64s": np.int64, "u32s": np.uint32, "u64s":
 @cache
 def _payload_field(dtype: DType) -> tuple[int, bool]:
     """Number of the LiteralProto field that holds values of a type, and whether it is a `bytes` field."""
-    from nxcc.ir.hlo.proto.hlo_pb2 import LiteralProto
-    field = LiteralProto.DESCRIPTOR.fields_by_name[dtype.literal_field]
+    field = message_type("LiteralProto").DESCRIPTOR.fields_by_name[dtype.literal_field]
     return field.number, field.type == field.TYPE_BYTES
 
 
@@ -185,7 +184,8 @@ def _decode_chunk(chunk: Array, ends: Array, dtype: np.dtype[Any], shape: Shape,
     for place in range(1, longest):
         longer = np.flatnonzero(lengths > place)
         values[longer] |= (chunk[starts[longer] + place] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * place)
-    return values != 0 if dtype == np.bool_ else values.astype(dtype)
+    result: Array = values.astype(dtype)
+    return result
 
 
 def _too_long(shape: Shape, where: str) -> CompileError:
@@ -217,8 +217,7 @@ Piece = bytes | tuple[int, Callable[[], Iterator[bytes]]]
 
 def literal_pieces(literal: Literal) -> list[Piece]:
     """The LiteralProto as pieces to be written one after the other; values are read from the literal's view piece by piece."""
-    from nxcc.ir.hlo.proto.hlo_pb2 import LiteralProto
-    message = LiteralProto()
+    message = message_type("LiteralProto")()
     shape_to_proto(literal.shape, message.shape)
     pieces: list[Piece] = [message.SerializeToString(deterministic=True)]
     for element in literal.elements:

@@ -21,6 +21,7 @@ from nxcc.ir.hlo.operator import Operator, find
 from nxcc.ir.hlo.proto.codecs import attributes_of
 from nxcc.ir.hlo.proto.literals import read_literal
 from nxcc.ir.hlo.proto.metadata import location_from_proto, origin_from_proto, statistics_from_proto, tables_from_proto
+from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.shapes import shape_from_proto
 from nxcc.ir.hlo.proto.sharding import sharding_from_proto
 from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, Record, WireError, corrupt, find_fault, is_message, records, split
@@ -40,15 +41,18 @@ ALIAS_KINDS = ("may-alias", "may-alias", "must-alias")
 """IoAlias.kind by the number of the protobuf's Kind; 0 is undefined."""
 
 
-def read_module(source: str | os.PathLike[str] | Buffer) -> Module:
+def read_module(source: str | os.PathLike[str] | Buffer, *, name: str = "<bytes>") -> Module:
     """The module in a file (a path) or in memory (bytes).
 
-    Literals are views of the mapped file, or of the given bytes, and keep them alive.
+    name: what errors call bytes. Literals are views of the mapped file, or of the given bytes, and keep them alive.
     Raises CompileError: FILE_UNREADABLE, EMPTY_INPUT, PROTO_CORRUPT with the byte offset, UNKNOWN_OPERATOR, INVALID_MODULE
     for references that lead nowhere, LIMIT_EXCEEDED.
     """
-    name = "<bytes>" if isinstance(source, bytes | memoryview) else os.fspath(source)
-    data = memoryview(source) if isinstance(source, bytes | memoryview) else map_file(name)
+    if isinstance(source, bytes | memoryview):
+        data = memoryview(source)
+    else:
+        name = os.fspath(source)
+        data = map_file(name)
     if not len(data):
         raise CompileError(EMPTY_INPUT, f"{name} holds no bytes", remedy="give a serialized HLO module")
     try:
@@ -108,8 +112,7 @@ class _ModuleReader:
         self.message: Any = None
 
     def read(self, ranges: list[Range]) -> Module:
-        from nxcc.ir.hlo.proto.hlo_pb2 import HloModuleProto
-        message, computations = self._parse(HloModuleProto, ranges, _CUT_FROM_MODULE)
+        message, computations = self.parse(message_type("HloModuleProto"), ranges, _CUT_FROM_MODULE)
         self.message = message
         module = self.module
         module.name = message.name
@@ -124,7 +127,7 @@ class _ModuleReader:
 
     # Messages
 
-    def _parse(self, kind: Any, ranges: list[Range], cut: frozenset[int]) -> tuple[Any, list[Record]]:
+    def parse(self, kind: Any, ranges: list[Range], cut: frozenset[int]) -> tuple[Any, list[Record]]:
         """A message without the records of some fields, and these records."""
         rest, found = split(self.data, ranges, cut)
         return self._from_bytes(kind, rest, ranges), found
@@ -139,45 +142,42 @@ class _ModuleReader:
     def _bytes(self, ranges: list[Range]) -> bytes:
         return b"".join(self.data[start:end] for start, end in ranges)
 
-    def _shape(self, ranges: list[Range]) -> Shape:
+    def shape(self, ranges: list[Range]) -> Shape:
         content = self._bytes(ranges)
         shape = self.shapes.get(content)
         if shape is None:
-            from nxcc.ir.hlo.proto.hlo_pb2 import ShapeProto
             try:
-                shape = shape_from_proto(self._from_bytes(ShapeProto, content, ranges))
+                shape = shape_from_proto(self._from_bytes(message_type("ShapeProto"), content, ranges))
             except CompileError as error:
-                error.where = error.where or self._place(ranges)
+                error.where = error.where or self.place(ranges)
                 raise
             self.shapes[content] = shape
         return shape
 
-    def _location(self, ranges: list[Range]) -> Location:
+    def location(self, ranges: list[Range]) -> Location:
         content = self._bytes(ranges)
         location = self.locations.get(content)
         if location is None:
-            from nxcc.ir.hlo.proto.hlo_pb2 import OpMetadata
-            metadata = self._from_bytes(OpMetadata, content, ranges)
+            metadata = self._from_bytes(message_type("OpMetadata"), content, ranges)
             location = self.locations[content] = location_from_proto(metadata, self.message.stack_frame_index)
         return location
 
-    def _place(self, ranges: list[Range]) -> str:
+    def place(self, ranges: list[Range]) -> str:
         return f"{self.name}: byte {ranges[0][0]}" if ranges else self.name
 
-    def _invalid(self, what: str, where: str = "", **more: str) -> CompileError:
-        return CompileError(INVALID_MODULE, what, where or self.name, **more)
+    def invalid(self, what: str, where: str = "", location: str = "") -> CompileError:
+        return CompileError(INVALID_MODULE, what, where or self.name, location)
 
     # Computations
 
     def _computation(self, ranges: list[Range]) -> None:
-        from nxcc.ir.hlo.proto.hlo_pb2 import HloComputationProto
-        message, instructions = self._parse(HloComputationProto, ranges, _CUT_FROM_COMPUTATION)
+        message, instructions = self.parse(message_type("HloComputationProto"), ranges, _CUT_FROM_COMPUTATION)
         computation = Computation(message.name)
         computation.is_fusion = message.is_fusion_computation
         computation.execution_thread = message.execution_thread if message.execution_thread != _MAIN_THREAD else ""
         if message.id in self.computations:
-            raise self._invalid(f"computations {self.computations[message.id].name} and {message.name} have the same id",
-                                self._place(ranges))
+            raise self.invalid(f"computations {self.computations[message.id].name} and {message.name} have the same id",
+                                self.place(ranges))
         self.computations[message.id] = computation
         body = _BodyReader(self, computation)
         for record in instructions:
@@ -190,8 +190,8 @@ class _ModuleReader:
             called = []
             for number in ids:
                 if number not in self.computations:
-                    raise self._invalid(f"{instruction.name} calls computation {number}, which does not exist", instruction.name,
-                                        location=str(instruction.location))
+                    raise self.invalid(f"{instruction.name} calls computation {number}, which does not exist",
+                                        instruction.name, location=str(instruction.location))
                 called.append(self.computations[number])
             instruction.called = tuple(called)
             if instruction.opcode == "fusion":
@@ -206,7 +206,8 @@ class _ModuleReader:
         for computation in self.module.computations:
             if computation.name == message.entry_computation_name:
                 return computation
-        raise self._invalid(f"the entry computation {message.entry_computation_name or message.entry_computation_id!r} does not exist")
+        wanted = message.entry_computation_name or message.entry_computation_id
+        raise self.invalid(f"the entry computation {wanted} does not exist")
 
     # What the module says besides its computations
 
@@ -225,7 +226,7 @@ class _ModuleReader:
 
     def _alias(self, entry: Any) -> IoAlias:
         if not 0 <= entry.kind < len(ALIAS_KINDS):
-            raise self._invalid(f"input_output_alias has the unknown kind {entry.kind}")
+            raise self.invalid(f"input_output_alias has the unknown kind {entry.kind}")
         return IoAlias(tuple(entry.output_shape_index), entry.parameter_number, tuple(entry.parameter_shape_index),
                        ALIAS_KINDS[entry.kind])
 
@@ -243,21 +244,20 @@ class _BodyReader:
         self.controls: list[tuple[Instruction, Any]] = []
 
     def add(self, ranges: list[Range]) -> None:
-        from nxcc.ir.hlo.proto.hlo_pb2 import HloInstructionProto
         module = self.module
-        message, cut = module._parse(HloInstructionProto, ranges, _CUT_FROM_INSTRUCTION)
-        place = f"{message.name}, {module._place(ranges)}"
+        message, cut = module.parse(message_type("HloInstructionProto"), ranges, _CUT_FROM_INSTRUCTION)
+        place = f"{message.name}, {module.place(ranges)}"
         operator = self._operator(message, place)
         if message.id in self.by_id:
-            raise module._invalid(f"instructions {self.by_id[message.id].name} and {message.name} have the same id", place)
+            raise module.invalid(f"instructions {self.by_id[message.id].name} and {message.name} have the same id", place)
         known = self.by_id
         ids = message.operand_ids
         try:
             operands = [known[i] for i in ids]
         except KeyError:
             operands = []
-        made = Instruction(message.name, operator, module._shape(_of(cut, _SHAPE)), operands)
-        made.location = module._location(_of(cut, _METADATA))
+        made = Instruction(message.name, operator, module.shape(_of(cut, _SHAPE)), operands)
+        made.location = module.location(_of(cut, _METADATA))
         if len(operands) != len(ids):
             self.forward.append((made, ids))
         self.computation.add(made)
@@ -295,14 +295,14 @@ class _BodyReader:
     def _literal(self, made: Instruction, ranges: list[Range]) -> None:
         for attribute in made.operator.attributes:
             if attribute.kind is Kind.LITERAL and (ranges or attribute.required):
-                literal = read_literal(self.module.data, ranges, self.module._shape, self.module.name)
+                literal = read_literal(self.module.data, ranges, self.module.shape, self.module.name)
                 if made.opcode == "constant":
                     literal = self._of_constant(made, literal)
                 made.attributes[attribute.key] = literal
 
     def _of_constant(self, made: Instruction, literal: Literal) -> Literal:
         if literal.shape != made.shape:
-            raise CompileError(INVALID_MODULE, f"the constant {made.name} is declared as {made.shape}, its literal is {literal.shape}")
+            raise CompileError(INVALID_MODULE, f"the constant {made.name} is {made.shape}, its literal is {literal.shape}")
         return literal
 
     def _common(self, made: Instruction, message: Any) -> None:
@@ -337,13 +337,13 @@ class _BodyReader:
     def finish(self, root_id: int, sequences: Any, computation_id: int) -> None:
         computation = self.computation
         if not computation.instructions:
-            raise self.module._invalid(f"computation {computation.name} has no instructions")
+            raise self.module.invalid(f"computation {computation.name} has no instructions")
         for made, ids in self.forward:
             computation.set_operands(made, [self._find(i, made, "operand") for i in ids])
         for made, ids in self.controls:
             made.control_predecessors = tuple(self._find(i, made, "control predecessor") for i in ids)
         if root_id not in self.by_id:
-            raise self.module._invalid(f"the root {root_id} of computation {computation.name} does not exist")
+            raise self.module.invalid(f"the root {root_id} of computation {computation.name} does not exist")
         computation.root = self.by_id[root_id]
         if self.module.module.is_scheduled and computation_id in sequences:
             self._schedule(list(sequences[computation_id].instruction_ids))
@@ -354,13 +354,13 @@ class _BodyReader:
     def _find(self, number: int, user: Instruction, role: str) -> Instruction:
         found = self.by_id.get(number)
         if found is None:
-            raise self.module._invalid(f"{user.name} has the {role} {number}, which does not exist in computation "
+            raise self.module.invalid(f"{user.name} has the {role} {number}, which does not exist in computation "
                                        f"{self.computation.name}", user.name, location=str(user.location))
         return found
 
     def _schedule(self, ids: list[int]) -> None:
         if len(ids) != len(self.by_id) or set(ids) != self.by_id.keys():
-            raise self.module._invalid(f"the schedule of computation {self.computation.name} does not name each instruction once")
+            raise self.module.invalid(f"the schedule of {self.computation.name} does not name each instruction once")
         self.computation.instructions = {self.by_id[i]: None for i in ids}
 
     def _check_order(self) -> None:
@@ -372,8 +372,8 @@ class _BodyReader:
             seen.add(instruction)
             for operand in instruction.operands:
                 if operand not in seen or operand is instruction:
-                    raise self.module._invalid(f"{instruction.name} is computed before its operand {operand.name}, or from itself",
-                                               instruction.name)
+                    raise self.module.invalid(
+                        f"{instruction.name} is computed before its operand {operand.name}, or from itself", instruction.name)
 
 
 def _payload(record: Record) -> Range:

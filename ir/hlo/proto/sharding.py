@@ -24,7 +24,8 @@ def sharding_from_proto(message: Any, tables: Any) -> Sharding:
     """The record of an OpSharding; nesting is bounded by the protobuf parser."""
     if message.HasField("named_sharding"):
         named = message.named_sharding
-        return Sharding("other", mesh=_named_text(named), metadata=tuple(location_from_proto(m, tables) for m in named.metadata))
+        metadata = tuple(location_from_proto(m, tables) for m in named.metadata)
+        return Sharding("other", mesh=_named_text(named), metadata=metadata)
     kind = _name(KINDS, message.type, "sharding type")
     dims, perm = tuple(message.iota_reshape_dims), tuple(message.iota_transpose_perm)
     return Sharding(
@@ -106,10 +107,11 @@ def _named_text(named: Any) -> str:
     if named.dim_shardings:
         dims = (_axes_text(d.axes, named.mesh, not d.is_closed) for d in named.dim_shardings)
         parts.append("[" + ", ".join(dims) + "]")
-    for word, axes in (("replicated", named.replicated_axes), ("manual", named.manual_axes), ("unreduced", named.unreduced_axes)):
+    reduction = _name(_REDUCTIONS, named.reduction_op, "reduction") if named.reduction_op else ""
+    for start, axes in (("replicated=", named.replicated_axes), ("manual=", named.manual_axes),
+                        (f"unreduced={reduction}", named.unreduced_axes)):
         if axes:
-            reduction = _name(_REDUCTIONS, named.reduction_op, "reduction") if word == "unreduced" and named.reduction_op else ""
-            parts.append(f"{word}={reduction}{_axes_text(axes, named.mesh)}")
+            parts.append(start + _axes_text(axes, named.mesh))
     return ", ".join(parts)
 
 
@@ -130,7 +132,7 @@ def _axes_text(axes: Iterable[Any], mesh: Any, is_open: bool = False) -> str:
     parts = []
     for axis in axes:
         if not 0 <= axis.mesh_axis_index < len(mesh.axes):
-            raise CompileError(INVALID_MODULE, f"a sharding names axis {axis.mesh_axis_index} of a mesh of {len(mesh.axes)} axes")
+            raise CompileError(INVALID_MODULE, f"a sharding names axis {axis.mesh_axis_index} of {len(mesh.axes)} mesh axes")
         text = f"'{escape(mesh.axes[axis.mesh_axis_index].name)}'"
         if axis.HasField("sub_axis_info"):
             text += f":({axis.sub_axis_info.pre_size}){axis.sub_axis_info.size}"

@@ -1,0 +1,213 @@
+"""Opens a model file of any format that nxcc reads; the content decides which it is, never the name.
+
+Read: HLO text; HloModuleProto, HloProto and HloSnapshot, binary or in protobuf's text form; each also inside gzip.
+Everything else is an error that says what the file looks like and how to get from there to HLO.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nxcc.ir.diagnostics import (
+    EMPTY_INPUT,
+    FILE_UNREADABLE,
+    LIMIT_EXCEEDED,
+    PROTO_CORRUPT,
+    TEXT_SYNTAX,
+    UNKNOWN_FORMAT,
+    CompileError,
+)
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.proto.reader import map_file, read_module
+from nxcc.ir.hlo.proto.schema import message_type
+from nxcc.ir.hlo.proto.wire import BYTES, VARINT, WireError, is_message, records
+
+STDIN = "-"
+MAX_INFLATED_BYTES = 1 << 30
+"""Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
+MAX_TEXT_NESTING = 100
+_HEAD_BYTES = 4096
+_GZIP = b"\x1f\x8b"
+_TO_HLO = "export the model as HLO, for example with jax.jit(f).lower(x).compiler_ir('hlo').as_serialized_hlo_module_proto()"
+
+_NO_GRAPHS = "TensorFlow graphs are not read yet; " + _TO_HLO
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A format that is recognised in order to be refused.
+
+    name: what the file looks like. is_it: decides by the first bytes. remedy: what to do.
+    """
+
+    name: str
+    is_it: Callable[[bytes], bool]
+    remedy: str = _TO_HLO
+
+
+def _starts(*magics: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magics)
+
+
+def _matches(pattern: str) -> Callable[[bytes], bool]:
+    compiled = re.compile(pattern.encode())
+    return lambda head: compiled.match(head) is not None
+
+
+_IMAGE = "give a model file, not a picture"
+FOREIGN: tuple[Foreign, ...] = (
+    Foreign("an ELF program or library", _starts(b"\x7fELF"), "give the model, not a program"),
+    Foreign("a PNG picture", _starts(b"\x89PNG"), _IMAGE),
+    Foreign("a JPEG picture", _starts(b"\xff\xd8\xff"), _IMAGE),
+    Foreign("a PDF document", _starts(b"%PDF"), _IMAGE),
+    Foreign("a zip archive (an npz, a PyTorch checkpoint or a Keras model)", _starts(b"PK\x03\x04", b"PK\x05\x06"),
+            "give weights with --weights; " + _TO_HLO),
+    Foreign("an HDF5 file", _starts(b"\x89HDF\r\n"), "give weights as npz or safetensors; " + _TO_HLO),
+    Foreign("MLIR bytecode (StableHLO)", _starts(b"ML\xefR")),
+    Foreign("a Python pickle", _starts(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")),
+    Foreign("a TensorFlow Lite model", lambda head: head[4:8] == b"TFL3"),
+    Foreign("a safetensors file", lambda head: len(head) > 9 and head[4:9] == b"\0\0\0\0{", "give weights with --weights"),
+    Foreign("a tar archive", lambda head: head[257:262] == b"ustar", "unpack it first"),
+    Foreign("compressed with zstd, bzip2 or xz", _starts(b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"),
+            "unpack it first, or use gzip"),
+    Foreign("JSON", _matches(r'\s*(\{\s*("|\}\s*\Z)|\[)')),
+    Foreign("HTML or XML", _matches(r"\s*<[!?a-zA-Z]"), "was a web page saved instead of the file?"),
+    Foreign("MLIR text (StableHLO)", _matches(r"(\s|//[^\n]*\n|#loc[^\n]*\n)*(module\b(?s:.)*func\.func|func\.func\b|#\w+ =)")),
+    Foreign("a TensorFlow GraphDef in text form", _matches(r"\s*node\s*:?\s*\{"), _NO_GRAPHS),
+    Foreign("UTF-16 text", _starts(b"\xff\xfe", b"\xfe\xff"), "save it as UTF-8"),
+    Foreign("a Git LFS pointer", _starts(b"version https://git-lfs"), "fetch the file itself: git lfs pull"),
+)
+_LOG_PREFIX = r"(?:[IWEF][0-9]{4} [^\]\n]*\] )?"
+_HLO_TEXT = re.compile(
+    rf"(?:\s|//[^\n]*\n|/\*(?s:.*?)\*/|\ufeff)*{_LOG_PREFIX}(?:(?:HloModule|ENTRY|ROOT)\b|%?[A-Za-z_][\w.\-]*\s*(?:\{{|\(|=))".encode())
+_PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+
+
+def read_model(path: str) -> Module:
+    """The module in a file; `-` is the standard input.
+
+    Raises CompileError: FILE_UNREADABLE, EMPTY_INPUT, UNKNOWN_FORMAT, and whatever the reader of the format raises.
+    """
+    if os.path.isdir(path):
+        raise _folder(path)
+    data = memoryview(sys.stdin.buffer.read()) if path == STDIN else map_file(path)
+    name = "<stdin>" if path == STDIN else path
+    if data[:2] == _GZIP:
+        data = memoryview(_inflate(data, name))
+    if not len(data):
+        raise CompileError(EMPTY_INPUT, f"{name} holds no bytes", remedy="give HLO text or a serialized HLO module")
+    return _read(data, name)
+
+
+def _folder(path: str) -> CompileError:
+    if os.path.exists(os.path.join(path, "saved_model.pb")):
+        return _unknown(path, "a TensorFlow SavedModel", _NO_GRAPHS)
+    return CompileError(FILE_UNREADABLE, f"cannot read {path}", why="it is a folder", remedy="give a model file")
+
+
+def _unknown(name: str, looks_like: str, remedy: str) -> CompileError:
+    return CompileError(UNKNOWN_FORMAT, f"{name} is not HLO", why=f"it looks like {looks_like}", remedy=remedy)
+
+
+def _inflate(data: memoryview, name: str) -> bytes:
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        content = inflater.decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is damaged", why=str(error)) from None
+    if not inflater.eof:
+        if len(content) < MAX_INFLATED_BYTES:
+            raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is truncated", f"{name}: byte {len(data)}")
+        raise CompileError(LIMIT_EXCEEDED, f"{name} inflates to more than {MAX_INFLATED_BYTES} bytes", remedy="unpack it first")
+    return content
+
+
+def _read(data: memoryview, name: str) -> Module:
+    head = bytes(data[:_HEAD_BYTES])
+    for foreign in FOREIGN:
+        if foreign.is_it(head):
+            raise _unknown(name, foreign.name, foreign.remedy)
+    if not _CONTROL.search(head):
+        return _read_text(data, head, name)
+    looks_like, remedy = _foreign_protobuf(data)
+    if looks_like:
+        raise _unknown(name, looks_like, remedy)
+    if head[0] != 0x0A and not is_message(data, 0, len(data)):
+        raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", _TO_HLO)
+    return read_module(data, name=name)
+
+
+def _read_text(data: memoryview, head: bytes, name: str) -> Module:
+    if _PROTO_TEXT.match(head):
+        return _read_proto_text(bytes(data), name)
+    if not _HLO_TEXT.match(head) and head.strip():
+        first = head.split(b"\n")[0][:40].decode("utf-8", "replace")
+        raise _unknown(name, f"text that starts with {first!r}", "HLO text starts with HloModule, ENTRY or `name {`")
+    from nxcc.ir.hlo.text.reader import read_text
+    return read_text(bytes(data), name=name)
+
+
+# Protobuf
+
+
+def _foreign_protobuf(data: memoryview) -> tuple[str, str]:
+    """What a protobuf that is no HLO looks like, and the remedy; empty text if it may be HLO."""
+    try:
+        tops = [(number, kind, start, end) for number, kind, start, end in records(data, 0, len(data))]
+    except WireError:
+        return "", ""
+    numbers = {(number, kind) for number, kind, *_ in tops}
+    if (1, VARINT) in numbers and (7, BYTES) in numbers:
+        return "an ONNX model", _TO_HLO
+    if (1, VARINT) in numbers and (2, BYTES) in numbers:
+        return "a TensorFlow SavedModel", _NO_GRAPHS
+    if (1, BYTES) in numbers and all(_is_node(data, start, end) for number, _, start, end in tops if number == 1):
+        return "a TensorFlow GraphDef", _NO_GRAPHS
+    return "", ""
+
+
+def _is_node(data: memoryview, start: int, end: int) -> bool:
+    """True if the bytes walk as a NodeDef: a name, an operator's name, inputs as text, attributes as map entries."""
+    try:
+        fields = list(records(data, start, end))
+    except WireError:
+        return False
+    if any(number > 7 or kind != BYTES for number, kind, *_ in fields):
+        return False
+    operators = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 2]
+    inputs = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 3]
+    return len(operators) == 1 and operators[0].isalnum() and not any(_CONTROL.search(text) for text in inputs)
+
+
+def _read_proto_text(content: bytes, name: str) -> Module:
+    """A module in protobuf's text form, by way of its binary form."""
+    from google.protobuf import text_format
+    found = _PROTO_TEXT.match(content)
+    assert found is not None
+    kinds = {b"name": "HloModuleProto", b"hlo_": "HloProto"}
+    message = message_type(kinds.get(found[1][:4], "HloSnapshot"))()
+    text = content.decode("utf-8", "replace")
+    _check_nesting(text, name)
+    try:
+        text_format.Parse(text, message, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        where = f"{name}:{error.GetLine()}:{error.GetColumn()}" if error.GetLine() else name
+        raise CompileError(TEXT_SYNTAX, "the protobuf text does not parse", where, why=str(error)) from None
+    return read_module(message.SerializeToString(), name=name)
+
+
+_TEXT_TOKEN = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|#[^\n]*|[{}<>]")
+
+
+def _check_nesting(text: str, name: str) -> None:
+    depth = 0
+    for token in _TEXT_TOKEN.finditer(text):
+        depth += {"{": 1, "<": 1, "}": -1, ">": -1}.get(token.group(), 0)
+        if depth > MAX_TEXT_NESTING:
+            raise CompileError(LIMIT_EXCEEDED, f"messages nest more than {MAX_TEXT_NESTING} deep", name)
