@@ -67,11 +67,9 @@ COMMON_ATTRIBUTES = frozenset({"parameter_replication"})
 """Kept from the input although no operator declares them: they have no meaning on one device."""
 
 _TYPES: dict[Kind, type | tuple[type, ...]] = {
-    Kind.INT: int, Kind.BOOL: bool, Kind.FLOAT: (float, int), Kind.STRING: str, Kind.NAME: str, Kind.INTS: tuple,
-    Kind.NAMES: tuple, Kind.WINDOW: Window, Kind.CONV_DIMS: ConvolutionDimensions, Kind.PADDING: tuple, Kind.SLICES: tuple,
-    Kind.GROUPS: ReplicaGroups, Kind.PAIRS: tuple, Kind.SHAPE: Shape, Kind.SHAPES: tuple, Kind.ALIASES: tuple,
-    Kind.ACCURACY: ResultAccuracy, Kind.DOMAIN: Domain, Kind.LITERAL: Literal, Kind.SPARSITY: str,
-}
+    Kind.INT: int, Kind.BOOL: bool, Kind.FLOAT: (float, int), Kind.STRING: str, Kind.NAME: str, Kind.WINDOW: Window,
+    Kind.CONV_DIMS: ConvolutionDimensions, Kind.GROUPS: ReplicaGroups, Kind.SHAPE: Shape, Kind.ACCURACY: ResultAccuracy,
+    Kind.DOMAIN: Domain, Kind.LITERAL: Literal, Kind.SPARSITY: str}
 
 
 class _Problems:
@@ -331,11 +329,11 @@ def _check_attributes(instruction: Instruction) -> None:
 
 
 def _is_of_kind(value: Any, kind: Kind) -> bool:
-    if not isinstance(value, _TYPES[kind]):
-        return False
     member = _MEMBER_TYPES.get(kind)
     if member is not None:
-        return all(type(v) is member for v in value)
+        return isinstance(value, tuple) and all(type(v) is member for v in value)
+    if not isinstance(value, _TYPES[kind]):
+        return False
     return kind is not Kind.INT or not isinstance(value, bool)
 
 
