@@ -30,12 +30,12 @@ from nxcc.ir.location import Location
 from nxcc.ir.shapes import Shape
 
 _MODULE = 1
-_COMPUTATIONS = 3
-_INSTRUCTIONS = 2
-_SHAPE, _METADATA, _LITERAL = 3, 7, 8
-_CUT_FROM_MODULE = frozenset((_COMPUTATIONS,))
-_CUT_FROM_COMPUTATION = frozenset((_INSTRUCTIONS,))
-_CUT_FROM_INSTRUCTION = frozenset((_SHAPE, _METADATA, _LITERAL))
+COMPUTATIONS = 3
+INSTRUCTIONS = 2
+SHAPE, METADATA, LITERAL = 3, 7, 8
+_CUT_FROM_MODULE = frozenset((COMPUTATIONS,))
+_CUT_FROM_COMPUTATION = frozenset((INSTRUCTIONS,))
+_CUT_FROM_INSTRUCTION = frozenset((SHAPE, METADATA, LITERAL))
 _MAIN_THREAD = "main"
 ALIAS_KINDS = ("may-alias", "may-alias", "must-alias")
 """IoAlias.kind by the number of the protobuf's Kind; 0 is undefined."""
@@ -95,7 +95,7 @@ def _fields(data: Buffer, ranges: list[Range], number: int) -> list[Range]:
 
 
 def _looks_like_module(data: Buffer, ranges: list[Range]) -> bool:
-    return bool(ranges) and all(is_message(data, *r) for r in ranges) and bool(_fields(data, ranges, _COMPUTATIONS))
+    return bool(ranges) and all(is_message(data, *r) for r in ranges) and bool(_fields(data, ranges, COMPUTATIONS))
 
 
 class _ModuleReader:
@@ -120,7 +120,7 @@ class _ModuleReader:
         for record in computations:
             self._computation([_payload(record)])
         self._link_calls()
-        module.computations = _callees_first(module)
+        module.computations = callees_first(module)
         module.entry = self._entry()
         self._header()
         return module
@@ -256,15 +256,15 @@ class _BodyReader:
             operands = [known[i] for i in ids]
         except KeyError:
             operands = []
-        made = Instruction(message.name, operator, module.shape(_of(cut, _SHAPE)), operands)
-        made.location = module.location(_of(cut, _METADATA))
+        made = Instruction(message.name, operator, module.shape(_of(cut, SHAPE)), operands)
+        made.location = module.location(_of(cut, METADATA))
         if len(operands) != len(ids):
             self.forward.append((made, ids))
         self.computation.add(made)
         known[message.id] = made
         try:
             self._attributes(made, message)
-            self._literal(made, _of(cut, _LITERAL))
+            self._literal(made, _of(cut, LITERAL))
             self._common(made, message)
         except CompileError as error:
             error.where = error.where or place
@@ -362,6 +362,8 @@ class _BodyReader:
         if len(ids) != len(self.by_id) or set(ids) != self.by_id.keys():
             raise self.module.invalid(f"the schedule of {self.computation.name} does not name each instruction once")
         self.computation.instructions = {self.by_id[i]: None for i in ids}
+        for instruction in self.computation.instructions:
+            self.computation.set_operands(instruction, instruction.operands)
 
     def _check_order(self) -> None:
         """Operands before users; after sorting, only a cycle can break that."""
@@ -391,7 +393,7 @@ def default_comparison(dtype: DType) -> str:
     return "SIGNED" if dtype.is_signed else "UNSIGNED"
 
 
-def _callees_first(module: Module) -> list[Computation]:
+def callees_first(module: Module) -> list[Computation]:
     """The computations so that callees come before callers, else in their own order; iterative.
 
     Raises CompileError(INVALID_MODULE) if a computation calls itself, directly or through others.
