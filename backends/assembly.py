@@ -1,14 +1,13 @@
-"""From a tile program to the streams of a function: registers are assigned, loops laid out, order made explicit.
+"""From a tile program to the streams of a function: registers are assigned, loops laid out, waits and signals attached.
 
-Here the plain order of `--optlevel 0`: one semaphore counts completions (a ticket), and every instruction waits for all
-before it in program order. The caller's count at entry is in BASE_REGISTER; each engine adds the function's total at its end.
+What waits for what is decided in nxcc.backends.synchronization; here it becomes instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import (
@@ -23,17 +22,21 @@ from nxcc.backends.isa.program import (
     Stream,
     Wait,
 )
+from nxcc.backends.synchronization import BASE, EPOCH, Event, Plan, Site, derived, ordered, site_key
+from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 
+Item = TypeVar("Item")
+
 BASE_REGISTER = 1
 FIRST_ARGUMENT_REGISTER = 2
-TICKET = Affine(0)
-"""Index of the semaphore that counts completions."""
+TICKET = Affine(EPOCH)
+"""Index of the semaphore that orders regions, and at level 0 everything."""
 
-DMA_SHARES = 16
-"""A DMA signals once for each of the 16 engines that carry a share of it (hardware model 1.8, completion)."""
+MAX_WAITS = 4
+"""Waits, and signals, that one instruction can carry (the encoding's limit)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class AssembledFunction:
     function: Function
     argument_registers: tuple[int, ...]
     total: int
+    semaphores: int
 
 
 class Registers:
@@ -60,6 +64,10 @@ class Registers:
         self._next += 1
         return self._next - 1
 
+    def bind(self, symbol: Symbol, register: int) -> None:
+        """A symbol whose register is fixed."""
+        self._of[symbol] = register
+
     def mark(self) -> int:
         return self._next
 
@@ -74,57 +82,83 @@ class Registers:
         return Affine(value.constant, tuple(sorted((r, c) for r, c in terms.items() if c)))
 
 
-def assemble(program: TileProgram) -> AssembledFunction:
-    """Streams in program order, every instruction waiting for all that come before it."""
+def assemble(program: TileProgram, target: Target, overlapped: bool = False) -> AssembledFunction:
+    """The streams of a region, everything in program order or, if overlapped, ordered by conflicts alone."""
     registers = Registers(FIRST_ARGUMENT_REGISTER)
     arguments = tuple(registers.take(symbol) for symbol in program.arguments)
-    assembler = _Assembler(registers, scalar_users(program.body))
-    total = assembler.block(program.body, Affine(0, ((BASE_REGISTER, 1),)), 0)
-    advance = Affine(total, ((BASE_REGISTER, 1),))
-    for stream in assembler.streams.values():
-        stream.append(Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": advance}))
-    return AssembledFunction(Function(program.name, assembler.streams), arguments, total)
+    users = scalar_users(program.body)
+    plan = derived(program, users, target.psum.bank_bytes, target.sequencer.semaphores) if overlapped else None
+    if plan is None:
+        plan = ordered(program, users)
+    assembler = _Assembler(registers, users, plan)
+    assembler.block(program.body)
+    assembler.finish()
+    return AssembledFunction(Function(program.name, assembler.streams), arguments, plan.total, plan.semaphores)
 
 
 class _Assembler:
-    def __init__(self, registers: Registers, users: dict[Symbol, frozenset[Engine]]) -> None:
+    def __init__(self, registers: Registers, users: dict[Symbol, frozenset[Engine]], plan: Plan) -> None:
         self.registers = registers
         self.users = users
+        self.plan = plan
         self.streams: dict[Engine, Stream] = {}
+        registers.bind(BASE, BASE_REGISTER)
 
-    def block(self, statements: Sequence[Statement], start: Affine, outer: int) -> int:
-        """Lay out a block whose first ticket is `start`; returns the number of completions in it."""
+    def block(self, statements: Sequence[Statement]) -> None:
         mark = self.registers.mark()
-        position = 0
-        previous: Engine | None = None
         for statement in statements:
-            here = Affine(start.constant + position, start.terms)
             if isinstance(statement, Op):
-                position += self._op(statement, here, previous)
-                previous = None if statement.is_dma else statement.engine
+                self._op(statement)
             elif isinstance(statement, Loop):
-                position += self._loop(statement, here)
-                previous = None
+                self._loop(statement)
             elif isinstance(statement, ScalarLoad):
-                position += self._scalar_load(statement, here)
-                previous = None
+                self._scalar_load(statement)
             else:
                 self._scalar_op(statement)
         self.registers.release(mark)
-        return position
+
+    def finish(self) -> None:
+        """The Sync engine drains and restores the region's semaphores; every engine counts the epoch."""
+        if self.plan.drain:
+            stream = self._stream(Engine.SYNC)
+            for waits in batched(self.plan.drain, MAX_WAITS):
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits)))
+            amounts = [*self.plan.restore, (EPOCH, 1)]
+            for signals in batched(amounts, MAX_WAITS):
+                stream.append(Instruction(isa.control.NOP, signals=tuple(Signal(Affine(s), a) for s, a in signals)))
+        advance = Affine(self.plan.total, ((BASE_REGISTER, 1),))
+        for stream in self.streams.values():
+            stream.append(Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": advance}))
 
     def _stream(self, engine: Engine) -> Stream:
-        return self.streams.setdefault(engine, [])
+        stream = self.streams.get(engine)
+        if stream is None:
+            stream = self.streams[engine] = []
+            if self.plan.begin:
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(self.plan.begin)))
+        return stream
 
-    def _op(self, op: Op, ticket: Affine, previous: Engine | None) -> int:
+    def _waits(self, events: Sequence[Event]) -> tuple[Wait, ...]:
+        return tuple(Wait(Affine(semaphore), self.registers.affine(value)) for semaphore, value in events)
+
+    def _append(self, site: Site, instruction: Instruction) -> None:
+        """Attach waits and signals; waits beyond what one instruction carries go before it."""
+        stream = self._stream(site.engine)
+        events = self.plan.waits.get(site_key(site), [])
+        spare = len(events) - MAX_WAITS
+        if spare > 0:
+            for early in batched(events[:spare], MAX_WAITS):
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(early)))
+            events = events[spare:]
+        semaphore, amount = self.plan.signals[site_key(site)]
+        instruction.waits = self._waits(events)
+        instruction.signals = (Signal(Affine(semaphore), amount),)
+        stream.append(instruction)
+
+    def _op(self, op: Op) -> None:
         operands = {name: self._pattern(operand) for name, operand in op.operands.items()}
         fields = {name: self.registers.affine(v) if isinstance(v, Expr) else v for name, v in op.fields.items()}
-        amount = DMA_SHARES if op.is_dma else 1
-        # An engine finishes its own instructions in order, so right behind one of its own it need not wait.
-        waits = () if previous is op.engine else (Wait(TICKET, ticket),)
-        self._stream(op.engine).append(
-            Instruction(op.spec, operands, _with_defaults(op, fields), waits, (Signal(TICKET, amount),), op.debug))
-        return amount
+        self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug))
 
     def _pattern(self, operand: Access | View) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
@@ -133,35 +167,23 @@ class _Assembler:
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
                              self.registers.affine(operand.offset), operand.dims)
 
-    def _loop(self, loop: Loop, ticket: Affine) -> int:
+    def _loop(self, loop: Loop) -> None:
         engines = engines_of(loop.body, self.users)
         mark = self.registers.mark()
         register = self.registers.take(loop.symbol)
-        rings = ring_symbols(loop)
-        slots = [(ring, self.registers.take(ring)) for ring in rings]
-        counter = Affine(0, ((register, 1),))
         for engine in engines:
-            stream = self._stream(engine)
-            stream.append(Instruction(isa.control.LOOP, fields={"register": register, "count": Affine(loop.count)}))
-            for ring, slot in slots:
-                stream.append(Instruction(isa.control.REGISTER_ALU, fields={
-                    "register": slot, "op": "modulo", "a": counter, "b": Affine(ring.depth)}))
-        body = completions(loop.body, self.users)
-        inner = Affine(ticket.constant, tuple(sorted((*ticket.terms, (register, body)))) if body else ticket.terms)
-        self.block(loop.body, inner, body)
+            self._stream(engine).append(
+                Instruction(isa.control.LOOP, fields={"register": register, "count": Affine(loop.count)}))
+        self.block(loop.body)
         for engine in engines:
             self._stream(engine).append(Instruction(isa.control.END))
         self.registers.release(mark)
-        return body * loop.count
 
-    def _scalar_load(self, statement: ScalarLoad, ticket: Affine) -> int:
+    def _scalar_load(self, statement: ScalarLoad) -> None:
         register = self.registers.take(statement.symbol)
-        engines = sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value)
-        for engine in engines:
-            self._stream(engine).append(Instruction(
-                isa.control.REGISTER_LOAD, {"source": self._pattern(statement.source)}, {"register": register},
-                (Wait(TICKET, ticket),), (Signal(TICKET, 1),)))
-        return len(engines)
+        for engine in sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value):
+            self._append(Site(statement, engine), Instruction(
+                isa.control.REGISTER_LOAD, {"source": self._pattern(statement.source)}, {"register": register}))
 
     def _scalar_op(self, statement: ScalarOp) -> None:
         a, b = self.registers.affine(statement.a), self.registers.affine(statement.b)
@@ -169,6 +191,10 @@ class _Assembler:
         for engine in sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value):
             self._stream(engine).append(Instruction(
                 isa.control.REGISTER_ALU, fields={"register": register, "op": statement.op, "a": a, "b": b}))
+
+
+def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start:start + size] for start in range(0, len(items), size)]
 
 
 def _with_defaults(op: Op, fields: dict[str, Any]) -> dict[str, Any]:
@@ -215,17 +241,6 @@ def _flat(statements: Sequence[Statement]) -> list[Statement]:
     return found
 
 
-def ring_symbols(loop: Loop) -> list[Symbol]:
-    """Ring slots driven by this loop's variable, in order of first use."""
-    found: dict[Symbol, None] = {}
-    for statement in _flat(loop.body):
-        if isinstance(statement, Op):
-            for operand in statement.operands.values():
-                terms = (operand.address if isinstance(operand, View) else operand.offset).terms
-                found.update((s, None) for s, _ in terms if s.kind == "ring" and s.source is loop.symbol)
-    return list(found)
-
-
 def engines_of(statements: Sequence[Statement], users: dict[Symbol, frozenset[Engine]]) -> list[Engine]:
     """Engines that run anything in a block, in a fixed order."""
     found: set[Engine] = set()
@@ -235,16 +250,3 @@ def engines_of(statements: Sequence[Statement], users: dict[Symbol, frozenset[En
         elif isinstance(statement, ScalarLoad | ScalarOp):
             found |= users.get(statement.symbol, frozenset())
     return sorted(found, key=lambda e: e.value)
-
-
-def completions(statements: Sequence[Statement], users: dict[Symbol, frozenset[Engine]]) -> int:
-    """How often a block signals the ticket."""
-    total = 0
-    for statement in statements:
-        if isinstance(statement, Op):
-            total += DMA_SHARES if statement.is_dma else 1
-        elif isinstance(statement, Loop):
-            total += statement.count * completions(statement.body, users)
-        elif isinstance(statement, ScalarLoad):
-            total += len(users.get(statement.symbol, ()))
-    return total

@@ -135,6 +135,7 @@ class _Generator:
         self.debug: list[DebugEntry] = []
         self.regions: list[RegionReport] = []
         self.sbuf_bytes = 0
+        self.semaphores = 1
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
 
@@ -182,7 +183,7 @@ class _Generator:
         self.entries.append(self.main.finish(node.name))
 
     def finish(self) -> DeviceCode:
-        program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, 1)
+        program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, self.semaphores)
         return DeviceCode(program, self.bindings, self.constants, self.debug, self.regions)
 
     # ---- values and their lifetime ------------------------------------------------------------------------------
@@ -310,7 +311,8 @@ class _Generator:
         if shared:
             views = _relocatable(kernel, views)
         rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
-        assembled = assemble(kernel.program)
+        assembled = assemble(kernel.program, self.target, self.optlevel > 0)
+        self.semaphores = max(self.semaphores, assembled.semaphores)
         self.functions.append(assembled.function)
         self.sbuf_bytes = max(self.sbuf_bytes, kernel.program.sbuf_bytes)
         return len(self.functions) - 1, assembled

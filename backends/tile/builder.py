@@ -36,20 +36,16 @@ class Kernel:
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
-    def sbuf(self, sizes: Sequence[int], dtype: DType, depth: int = 1, ring: Symbol | None = None) -> Access:
-        """A tile of SBUF: sizes[0] partitions, row-major free dimensions. With depth > 1, slot ring % depth of a ring."""
+    def sbuf(self, sizes: Sequence[int], dtype: DType) -> Access:
+        """A tile of SBUF: sizes[0] partitions, row-major free dimensions."""
         bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, self.target.sbuf.align_bytes)
-        if self._sbuf + bytes_ * depth > self.target.sbuf.usable_bytes:
+        if self._sbuf + bytes_ > self.target.sbuf.usable_bytes:
             raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than "
                                f"{self.target.sbuf.usable_bytes} bytes of SBUF a partition",
-                               why=f"{self._sbuf} in use, {bytes_ * depth} more asked for")
+                               why=f"{self._sbuf} in use, {bytes_} more asked for")
         offset = expr(self._sbuf)
-        self._sbuf += bytes_ * depth
+        self._sbuf += bytes_
         self.program.sbuf_bytes = max(self.program.sbuf_bytes, self._sbuf)
-        if depth > 1:
-            assert ring is not None
-            slot = self.symbol("slot", "ring", 0, depth - 1, source=ring, depth=depth)
-            offset = offset + Expr(0, ((slot, bytes_),))
         return Access(Memory.SBUF, dtype, 0, sizes[0], offset, contiguous(sizes[1:]))
 
     def psum(self, sizes: Sequence[int], dtype: DType = F32) -> Access:
@@ -73,9 +69,9 @@ class Kernel:
 
     # ---- structure ----------------------------------------------------------------------------------------------
 
-    def symbol(self, name: str, kind: str, low: int, high: int, source: Symbol | None = None, depth: int = 0) -> Symbol:
+    def symbol(self, name: str, kind: str, low: int, high: int) -> Symbol:
         self._names += 1
-        return Symbol(f"{name}{self._names}", kind, low, high, source, depth)
+        return Symbol(f"{name}{self._names}", kind, low, high)
 
     @contextmanager
     def scope(self) -> Iterator[None]:

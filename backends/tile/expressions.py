@@ -1,4 +1,4 @@
-"""Affine index expressions over symbols: loop variables, relocation arguments, ring slots and run-time scalars."""
+"""Affine index expressions over symbols: loop variables, relocation arguments and run-time scalars."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from dataclasses import dataclass
 class Symbol:
     """A value that a register holds while a tile program runs.
 
-    kind: "loop" (0..count-1), "ring" (source modulo depth), "argument" (set by the caller) or "scalar" (computed at run time).
+    kind: "loop" (0..count-1), "argument" (set by the caller) or "scalar" (computed at run time).
     low, high: inclusive range of its values, for address checks.
     """
 
-    __slots__ = ("name", "kind", "low", "high", "source", "depth")
+    __slots__ = ("name", "kind", "low", "high")
 
-    def __init__(self, name: str, kind: str, low: int, high: int, source: Symbol | None = None, depth: int = 0) -> None:
+    def __init__(self, name: str, kind: str, low: int, high: int) -> None:
         self.name = name
         self.kind = kind
         self.low = low
         self.high = high
-        self.source = source
-        self.depth = depth
 
     def __repr__(self) -> str:
         return self.name

@@ -1,0 +1,357 @@
+"""What waits for what inside a region: derived from the tile program, never written by a lowering rule.
+
+Two plans of the same form. `ordered`: one semaphore counts completions and every instruction waits for all before it; the
+plain judge of level 0. `derived`: an instruction waits only for those it conflicts with.
+
+The derived plan. Each engine counts its completions in a semaphore of its own, so "P is done" is "P's engine has counted so
+far", an affine function of the loop variables. A DMA has a semaphore of its own and at most one transfer outstanding on it:
+its sixteen shares finish in any order, so a count over several transfers would not say which is done. A conflict with
+an instruction that comes earlier in the body waits for this iteration's; with one that comes later, for the previous
+iteration's; that covers all farther iterations, since counters only grow. At the end the Sync engine waits for everything,
+takes the region's semaphores back to 0 and counts one epoch; each engine begins by waiting for the epoch before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.tile.expressions import Expr, Symbol
+from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, TileProgram, View
+
+BASE = Symbol("base", "argument", 0, 0)
+"""The count of the epoch semaphore when a region begins; every engine keeps it in a register."""
+
+EPOCH = 0
+ENGINE_SEMAPHORE = {engine: index + 1 for index, engine in enumerate(Engine)}
+FIRST_TRANSFER_SEMAPHORE = len(ENGINE_SEMAPHORE) + 1
+
+DMA_SHARES = 16
+"""A DMA signals once for each of the 16 engines that carry a share of it (hardware model 1.8, completion)."""
+
+Event = tuple[int, Expr]
+"""A semaphore and the value it must have reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the program where one engine executes: an instruction, or one engine's part of a scalar load."""
+
+    statement: Op | ScalarLoad
+    engine: Engine
+
+    @property
+    def is_dma(self) -> bool:
+        return isinstance(self.statement, Op) and self.statement.is_dma
+
+
+@dataclass
+class Plan:
+    """waits and signals of each site; total: by how much a call advances the epoch semaphore.
+
+    begin: what an engine's first instruction waits for. drain, restore: what the Sync engine awaits at the end, and by how
+    much it then changes semaphores.
+    """
+
+    total: int
+    waits: dict[tuple[int, Engine], list[Event]] = field(default_factory=dict)
+    signals: dict[tuple[int, Engine], tuple[int, int]] = field(default_factory=dict)
+    begin: list[Event] = field(default_factory=list)
+    drain: list[Event] = field(default_factory=list)
+    restore: list[tuple[int, int]] = field(default_factory=list)
+    semaphores: int = 1
+
+
+def site_key(site: Site) -> tuple[int, Engine]:
+    return id(site.statement), site.engine
+
+
+Users = dict[Symbol, frozenset[Engine]]
+
+
+def _sites(statement: Statement, users: Users) -> list[Site]:
+    if isinstance(statement, Op):
+        return [Site(statement, statement.engine)]
+    if isinstance(statement, ScalarLoad):
+        return [Site(statement, e) for e in sorted(users.get(statement.symbol, ()), key=lambda e: e.value)]
+    return []
+
+
+# ---- level 0 -------------------------------------------------------------------------------------------------------
+
+
+def ordered(program: TileProgram, users: Users) -> Plan:
+    """Everything in program order. The engine that has just finished an instruction of its own need not wait for it."""
+    plan = Plan(0)
+    plan.total = _ordered_block(program.body, Expr(0, ((BASE, 1),)), users, plan)
+    return plan
+
+
+def _ordered_block(statements: Sequence[Statement], start: Expr, users: Users, plan: Plan) -> int:
+    position = 0
+    previous: Engine | None = None
+    for statement in statements:
+        here = start + position
+        if isinstance(statement, Loop):
+            body = _completions(statement.body, users)
+            _ordered_block(statement.body, here + Expr(0, ((statement.symbol, body),)), users, plan)
+            position += body * statement.count
+            previous = None
+            continue
+        sites = _sites(statement, users)
+        for site in sites:
+            amount = DMA_SHARES if site.is_dma else 1
+            plan.waits[site_key(site)] = [] if previous is site.engine and len(sites) == 1 else [(EPOCH, here)]
+            plan.signals[site_key(site)] = (EPOCH, amount)
+            position += amount
+        if sites:
+            previous = sites[0].engine if len(sites) == 1 and not sites[0].is_dma else None
+    return position
+
+
+def _completions(statements: Sequence[Statement], users: Users) -> int:
+    """How often a block signals in the ordered plan."""
+    total = 0
+    for statement in statements:
+        if isinstance(statement, Loop):
+            total += statement.count * _completions(statement.body, users)
+        else:
+            total += sum(DMA_SHARES if site.is_dma else 1 for site in _sites(statement, users))
+    return total
+
+
+# ---- derived -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """Bytes an operand may touch: key separates memories (and HBM buffers), partitions and bytes are half-open ranges."""
+
+    key: object
+    first_partition: int
+    last_partition: int
+    low: int
+    high: int
+    writes: bool
+
+    def overlaps(self, other: _Extent) -> bool:
+        return (self.writes or other.writes) and self.key == other.key and self.low < other.high and other.low < self.high \
+            and self.first_partition < other.last_partition and other.first_partition < self.last_partition
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A site with its loops (outermost first), place in program order, extents, and count before it on its semaphore."""
+
+    site: Site
+    loops: tuple[Loop, ...]
+    order: int
+    extents: list[_Extent]
+    semaphore: int
+    unit: int
+    before: int = 0
+    steps: tuple[int, ...] = ()
+
+    def done(self, at: Sequence[Expr]) -> Expr:
+        """The semaphore's value once this site has completed in the iteration `at` (one index per loop)."""
+        value = Expr((self.before + 1) * self.unit)
+        for step, index in zip(self.steps, at, strict=True):
+            value = value + index * (step * self.unit)
+        return value
+
+
+def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores: int) -> Plan | None:
+    """Waits from conflicts only; None if the region has more transfers than there are semaphores."""
+    placed: list[_Placed] = []
+    totals = _place(program.body, (), users, placed, psum_bank_bytes)
+    transfers = [p for p in placed if p.site.is_dma]
+    if FIRST_TRANSFER_SEMAPHORE + len(transfers) > semaphores:
+        return None
+    for number, p in enumerate(transfers):
+        p.semaphore = FIRST_TRANSFER_SEMAPHORE + number
+    _count(program.body, users, {site_key(p.site): p for p in placed})
+    plan = Plan(1, semaphores=FIRST_TRANSFER_SEMAPHORE + len(transfers))
+    plan.begin = [(EPOCH, Expr(0, ((BASE, 1),)))]
+    known = _Known()
+    for p in placed:
+        events = known.reduce(p, _conflicts(p, placed))
+        plan.waits[site_key(p.site)] = events
+        plan.signals[site_key(p.site)] = (p.semaphore, p.unit)
+    for engine, count in totals.items():
+        if count:
+            plan.restore.append((ENGINE_SEMAPHORE[engine], -count))
+    for p in transfers:
+        plan.restore.append((p.semaphore, -p.unit * _product(p.loops)))
+    plan.drain = [(semaphore, Expr(-amount)) for semaphore, amount in plan.restore]
+    return plan
+
+
+def _product(loops: Sequence[Loop]) -> int:
+    total = 1
+    for loop in loops:
+        total *= loop.count
+    return total
+
+
+def _place(statements: Sequence[Statement], loops: tuple[Loop, ...], users: Users, placed: list[_Placed],
+           psum_bank_bytes: int) -> dict[Engine, int]:
+    """Collect all sites in program order; returns how often each engine's semaphore is counted in one run of the block."""
+    totals: dict[Engine, int] = dict.fromkeys(Engine, 0)
+    for statement in statements:
+        if isinstance(statement, Loop):
+            inner = _place(statement.body, (*loops, statement), users, placed, psum_bank_bytes)
+            for engine, count in inner.items():
+                totals[engine] += count * statement.count
+            continue
+        for site in _sites(statement, users):
+            unit = DMA_SHARES if site.is_dma else 1
+            placed.append(_Placed(site, loops, len(placed), _extents(site, psum_bank_bytes), ENGINE_SEMAPHORE[site.engine], unit))
+            if not site.is_dma:
+                totals[site.engine] += 1
+    return totals
+
+
+def _count(statements: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed]) -> None:
+    """Fill in, for each site, its semaphore's count before it and the count of one iteration of each loop around it."""
+
+    def per_run(block: Sequence[Statement]) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for statement in block:
+            if isinstance(statement, Loop):
+                for semaphore, count in per_run(statement.body).items():
+                    counts[semaphore] = counts.get(semaphore, 0) + count * statement.count
+            else:
+                for site in _sites(statement, users):
+                    semaphore = by_key[site_key(site)].semaphore
+                    counts[semaphore] = counts.get(semaphore, 0) + 1
+        return counts
+
+    def walk(block: Sequence[Statement], before: dict[int, int], steps: tuple[dict[int, int], ...]) -> None:
+        before = dict(before)
+        for statement in block:
+            if isinstance(statement, Loop):
+                inner = per_run(statement.body)
+                walk(statement.body, before, (*steps, inner))
+                for semaphore, count in inner.items():
+                    before[semaphore] = before.get(semaphore, 0) + count * statement.count
+                continue
+            for site in _sites(statement, users):
+                p = by_key[site_key(site)]
+                p.before = before.get(p.semaphore, 0)
+                p.steps = tuple(step.get(p.semaphore, 0) for step in steps)
+                before[p.semaphore] = p.before + 1
+
+    walk(statements, {}, ())
+
+
+def _extents(site: Site, psum_bank_bytes: int) -> list[_Extent]:
+    statement = site.statement
+    if isinstance(statement, ScalarLoad):
+        return [_view_extent(statement.source, False)]
+    found = []
+    for name, operand in statement.operands.items():
+        access = statement.spec.operand(name).access
+        for writes in (True,) if access == "w" else (False,) if access == "r" else (True, False):
+            if isinstance(operand, View):
+                found.append(_view_extent(operand, writes, indirect=_is_indirect(statement, name)))
+            else:
+                found.append(_access_extent(operand, writes, psum_bank_bytes))
+    return found
+
+
+def _is_indirect(op: Op, name: str) -> bool:
+    """An index vector decides which rows a gather reads or a scatter writes: the whole buffer may be touched."""
+    return "indices" in op.operands and name == ("source" if op.spec.name == "dma_gather" else "destination")
+
+
+def _access_extent(access: Access, writes: bool, psum_bank_bytes: int) -> _Extent:
+    low, high = access.offset.bounds()
+    size = access.dtype.byte_size
+    low += sum(min(0, stride * (n - 1)) for stride, n in access.dims) * size
+    high += sum(max(0, stride * (n - 1)) for stride, n in access.dims) * size + size
+    if access.memory is Memory.PSUM:
+        low, high = low // psum_bank_bytes * psum_bank_bytes, -(-high // psum_bank_bytes) * psum_bank_bytes
+    return _Extent(access.memory, access.partition, access.partition + access.partitions, low, high, writes)
+
+
+EVERYWHERE = 1 << 62
+
+
+def _view_extent(view: View, writes: bool, indirect: bool = False) -> _Extent:
+    """SBUF as a DMA sees it is split into partitions and bytes; HBM lies in the buffer of its argument."""
+    if view.memory is Memory.SBUF:
+        return _sbuf_extent(view, writes)
+    base = tuple(s for s, _ in view.address.terms if s.kind == "argument")
+    if indirect:
+        return _Extent(base, 0, 1, -EVERYWHERE, EVERYWHERE, writes)
+    rest = Expr(view.address.constant, tuple((s, c) for s, c in view.address.terms if s.kind != "argument"))
+    low, high = rest.bounds()
+    low += sum(min(0, stride * (n - 1)) for stride, n in view.dims)
+    high += sum(max(0, stride * (n - 1)) for stride, n in view.dims) + view.dtype.byte_size
+    return _Extent(base, 0, 1, low, high, writes)
+
+
+def _sbuf_extent(view: View, writes: bool) -> _Extent:
+    from nxcc.backends.isa.program import DMA_PARTITION_STRIDE as PITCH
+    partition, offset = divmod(view.address.constant, PITCH)
+    rest = Expr(offset, tuple((s, c) for s, c in view.address.terms))
+    low, high = rest.bounds()
+    last = partition
+    for stride, size in view.dims:
+        steps, bytes_ = divmod(stride, PITCH)
+        last += steps * (size - 1)
+        low += min(0, bytes_ * (size - 1))
+        high += max(0, bytes_ * (size - 1))
+    return _Extent(Memory.SBUF, partition, last + 1, low, high + view.dtype.byte_size, writes)
+
+
+def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
+    """What must be done before p starts: per semaphore the latest conflicting event of this and of the previous iteration."""
+    latest: dict[tuple[int, bool], tuple[_Placed, tuple[Loop, ...]]] = {}
+    for other in placed:
+        own = other.site.engine is p.site.engine and not other.site.is_dma
+        if own or not (other is p or any(a.overlaps(b) for a in p.extents for b in other.extents)):
+            continue
+        common = _common(p.loops, other.loops)
+        carried = other.order >= p.order
+        if carried and not common:
+            continue
+        key = (other.semaphore, carried)
+        if key not in latest or other.order > latest[key][0].order:
+            latest[key] = (other, common)
+    events = []
+    for (semaphore, carried), (other, common) in latest.items():
+        at = [Expr(0, ((loop.symbol, 1),)) if depth < len(common) else Expr(loop.count - 1)
+              for depth, loop in enumerate(other.loops)]
+        if carried:
+            at[len(common) - 1] = at[len(common) - 1] + -1
+        events.append((semaphore, other.done(at)))
+    return events
+
+
+def _common(a: Sequence[Loop], b: Sequence[Loop]) -> tuple[Loop, ...]:
+    shared = []
+    for left, right in zip(a, b, strict=False):
+        if left is not right:
+            break
+        shared.append(left)
+    return tuple(shared)
+
+
+class _Known:
+    """Events that an engine has already waited for, earlier in the same run of the same block."""
+
+    def __init__(self) -> None:
+        self._of: dict[Engine, list[tuple[tuple[Loop, ...], int, Expr]]] = {}
+
+    def reduce(self, p: _Placed, events: list[Event]) -> list[Event]:
+        """The events that are not implied; remembers them."""
+        seen = self._of.setdefault(p.site.engine, [])
+        kept = []
+        for semaphore, value in sorted(events, key=lambda e: (e[0], e[1].constant)):
+            if not any(s == semaphore and loops == p.loops[:len(loops)] and v.terms == value.terms and v.constant >= value.constant
+                       for loops, s, v in seen):
+                kept.append((semaphore, value))
+                seen.append((p.loops, semaphore, value))
+        return kept
