@@ -171,13 +171,11 @@ def _check_pairs(name: str, lhs: Shape, rhs: Shape, dims: DotDims) -> None:
 
 
 def _default_dtype(name: str, lhs: Shape, rhs: Shape) -> DType:
-    """Element type when none is declared: the operands'; of mixed operands the wider."""
+    """Element type when none is declared: the operands'; of mixed ones complex before float before integer, then the wider."""
     for shape in (lhs, rhs):
         if not shape.is_array:
             raise ShapeError(f"{name} takes arrays, not {shape}")
-    if lhs.dtype.is_integer and rhs.dtype.is_integer:
-        return max((lhs.dtype, rhs.dtype), key=lambda row: row.bits)
-    return agreeing_dtype(name, (lhs, rhs))
+    return max((lhs.dtype, rhs.dtype), key=lambda row: (row.is_complex, row.is_float, row.is_integer, row.bits))
 
 
 def _dot_result(lhs: Shape, rhs: Shape, dims: DotDims) -> list[tuple[int, bool]]:

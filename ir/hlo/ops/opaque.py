@@ -241,10 +241,11 @@ def _pass(instruction: Instruction, *values: Any) -> Any:
     return values if wants_tuple else values[0]
 
 
-def _pass_on_one_device(instruction: Instruction, value: Array) -> Array:
-    if instruction.shape != instruction.operands[0].shape:
-        raise _wrong(instruction, f"{instruction.operands[0].shape} and {instruction.shape} differ: more than one partition")
-    return value
+def _pass_on_one_device(instruction: Instruction, *values: Array) -> Any:
+    given = [leaf for operand in instruction.operands for leaf in operand.shape.leaves()]
+    if given != list(instruction.shape.leaves()):
+        raise _wrong(instruction, f"it turns {', '.join(map(str, given))} into {instruction.shape}: more than one partition")
+    return _pass(instruction, *values)
 
 
 _PLACEMENT = ("AwsNeuronDevicePrint", "AwsNeuronTransferWithStaticRing", "AwsNeuronLNCShardingConstraint",
@@ -277,7 +278,7 @@ _ROWS = (
     CustomCall("ResizeBilinear", 1, _resize_bilinear),
     CustomCall("AllocateBuffer", 0, lambda instruction: zeros(instruction.shape)),
     *(CustomCall(target, None, _pass, identity=True) for target in _PLACEMENT),
-    *(CustomCall(target, 1, _pass_on_one_device, identity=True) for target in _RESHARDING),
+    *(CustomCall(target, None, _pass_on_one_device, identity=True) for target in _RESHARDING),
 )
 TARGETS: dict[str, CustomCall] = {row.target: row for row in _ROWS}
 
