@@ -10,7 +10,7 @@ import numpy as np
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.text.completion import default_comparison
 from nxcc.ir.hlo.text.header import entry_layout
-from nxcc.ir.hlo.text.order import computation_order, instruction_order
+from nxcc.ir.hlo.text.order import instruction_order
 from nxcc.ir.literals import Literal
 from nxcc.ir.shapes import Shape, row_major, shape_text
 
@@ -27,7 +27,7 @@ def modules_equal(a: Module, b: Module, *, names: bool = True, notes: bool = Tru
     names: instruction and computation names must agree. notes: metadata, sharding, frontend attributes, backend config.
     counts: replica and partition counts, which binary modules do not hold.
     """
-    first, second = computation_order(a), computation_order(b)
+    first, second = _computation_order(a), _computation_order(b)
     if len(first) != len(second):
         return f"{len(first)} computations against {len(second)}"
     pairs = dict(zip(first, second, strict=True))
@@ -41,6 +41,26 @@ def modules_equal(a: Module, b: Module, *, names: bool = True, notes: bool = Tru
         if difference is not None:
             return f"computation {left.name}: {difference}"
     return None
+
+
+def _computation_order(module: Module) -> list[Computation]:
+    """The entry and what it calls, in an order that does not depend on definition order; then the rest likewise."""
+    called = {c for i in module.instructions() for c in i.called}
+    order: dict[Computation, None] = {}
+    for start in (module.entry, *(c for c in module.computations if c not in called)):
+        pending = [start]
+        while pending:
+            computation = pending.pop()
+            if computation not in order:
+                order[computation] = None
+                instructions = _instruction_order(computation, module.is_scheduled)
+                pending += [c for i in reversed(instructions) for c in reversed(i.called)]
+    return list(order)
+
+
+def _instruction_order(computation: Computation, scheduled: bool) -> list[Instruction]:
+    keeps_order = scheduled and not computation.is_fusion
+    return list(computation.instructions) if keeps_order else instruction_order(computation)
 
 
 def _headers(a: Module, b: Module, counts: bool) -> str | None:
@@ -82,8 +102,7 @@ def _computations(a: Computation, b: Computation, computations: dict[Computation
         return f"named {a.name} against {b.name}"
     if (a.execution_thread or "main") != (b.execution_thread or "main"):
         return f"execution thread {a.execution_thread!r} against {b.execution_thread!r}"
-    keeps_order = scheduled and not a.is_fusion
-    first, second = (list(c.instructions) if keeps_order else instruction_order(c) for c in (a, b))
+    first, second = _instruction_order(a, scheduled), _instruction_order(b, scheduled)
     if len(first) != len(second):
         return f"{len(first)} instructions against {len(second)}"
     pairs = dict(zip(first, second, strict=True))

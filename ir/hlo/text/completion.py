@@ -10,8 +10,8 @@ from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.location import NOWHERE
 from nxcc.ir.shapes import TOKEN_SHAPE, Layout, Shape, row_major, tuple_of
 
-ASYNC_NOTES = ("location", "backend_config", "frontend_attributes", "sharding", "statistics")
-"""What an async start shares with the instruction that it wraps."""
+ASYNC_NOTES = ("location", "backend_config", "frontend_attributes", "sharding", "statistics", "origin")
+"""What an async start, update or done shares with the instruction that it wraps."""
 _U32 = Shape(U32, layout=row_major(0))
 
 
@@ -48,11 +48,21 @@ def _complete_map(made: Instruction) -> None:
     made.attributes.setdefault("dimensions", tuple(range(made.shape.rank)))
 
 
-def _share_notes(start: Instruction) -> None:
-    """What was written at an async start holds for the instruction that it wraps as well."""
+def async_start(instruction: Instruction) -> Instruction | None:
+    """The start that an async update or done continues, or the start itself; None if the chain is broken."""
+    while instruction.opcode in ("async-update", "async-done") and instruction.operands:
+        instruction = instruction.operands[0]
+    return instruction if instruction.opcode == "async-start" else None
+
+
+def _share_notes(instruction: Instruction) -> None:
+    """What was written at an async instruction holds for the one that it wraps as well, the last one winning."""
+    start = async_start(instruction)
+    if start is None:
+        return
     root = start.called[0].root
     for note in ASYNC_NOTES:
-        value = getattr(start, note)
+        value = getattr(instruction, note)
         if value and value != NOWHERE:
             setattr(root, note, value)
 
@@ -72,7 +82,8 @@ def complete_async(start: Instruction) -> None:
 
 COMPLETED: dict[str, Callable[[Instruction], None]] = {
     "send": _complete_send, "recv": _complete_recv, "outfeed": _complete_outfeed, "scan": _complete_scan,
-    "async-start": complete_async, "send-done": _complete_send_done, "recv-done": _complete_recv_done, "map": _complete_map}
+    "async-start": complete_async, "async-update": _share_notes, "async-done": _share_notes,
+    "send-done": _complete_send_done, "recv-done": _complete_recv_done, "map": _complete_map}
 """What XLA's parser adds to or changes in what was written, by operator."""
 
 

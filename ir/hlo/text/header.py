@@ -322,5 +322,21 @@ class StackTables:
                        for name in TABLES) + "\n"
 
 
+def frame_place(tables: Mapping[str, tuple[str, ...]] | None, number: int) -> dict[str, str | int]:
+    """File and lines of a stack frame, as the fields of a Location; empty if a row is missing."""
+    if not tables or not 0 < number <= len(tables["StackFrames"]):
+        return {}
+    place = _fields(tables["StackFrames"][number - 1]).get("file_location_id", 0)
+    if not 0 < place <= len(tables["FileLocations"]):
+        return {}
+    row = _fields(tables["FileLocations"][place - 1])
+    file = row.get("file_name_id", 0)
+    if not 0 < file <= len(tables["FileNames"]):
+        return {}
+    return {"source_file": unescape(tables["FileNames"][file - 1]), "source_line": row.get("line", 0),
+            "source_end_line": row.get("end_line", 0), "source_column": row.get("column", 0),
+            "source_end_column": row.get("end_column", 0)}
+
+
 def _fields(row: str) -> dict[str, int]:
     return {key: int(value[:18]) for key, value in _FIELD.findall(row)}

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from nxcc.ir.diagnostics import ELIDED_CONSTANT, LIMIT_EXCEEDED
-from nxcc.ir.dtypes import C64, F32, F64, PRED, U64, DType
+from nxcc.ir.dtypes import C64, F8E8M0FNU, F32, F64, PRED, U64, DType
 from nxcc.ir.hlo.text.cursor import MAX_NESTING, NUMBER, Cursor, TextError, closing_parenthesis
 from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.literals import Array, Literal, tuple_literal
@@ -24,6 +24,9 @@ from nxcc.ir.shapes import Shape, shape_text
 ELISION_LIMIT = 10
 """XLA's printer writes `{...}` for arrays of more elements unless large constants are asked for."""
 
+_E8M0_LEAST = 2.0**-127
+_E8M0_HALFWAY = 1.5 * _E8M0_LEAST
+"""Below this, f8e8m0fnu rounds to its least value; ml_dtypes rounds all such values up."""
 _MOST_UNWRITTEN = 1 << 24
 """Elements of an array that may be filled in without being written."""
 _COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/")
@@ -236,6 +239,8 @@ def _floats(values: list[str], dtype: DType, start: int) -> Array:
     wide = np.array(list(map(float, plain)), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         out: Array = wide.astype(dtype.numpy)
+        if dtype is F8E8M0FNU:
+            out[(wide > 0) & (wide < _E8M0_HALFWAY)] = dtype.numpy.type(_E8M0_LEAST)
         back = out.astype(np.float64)
     _check_range(plain, wide, back, dtype, start)
     bits = out.view(f"u{out.itemsize}")

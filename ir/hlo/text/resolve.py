@@ -23,7 +23,7 @@ from nxcc.ir.hlo.text.completion import (
     without_element_bits,
 )
 from nxcc.ir.hlo.text.cursor import MAX_NESTING, Cursor, TextError
-from nxcc.ir.hlo.text.header import read_module_attribute, read_tables
+from nxcc.ir.hlo.text.header import frame_place, read_module_attribute, read_tables
 from nxcc.ir.hlo.text.lexer import Token
 from nxcc.ir.hlo.text.literals import read_literal
 from nxcc.ir.hlo.text.names import Names
@@ -31,6 +31,7 @@ from nxcc.ir.hlo.text.notes import COMMON
 from nxcc.ir.hlo.text.shapes import ShapeReader
 from nxcc.ir.hlo.text.sharding import of_tuple
 from nxcc.ir.hlo.text.syntax import RawAttribute, RawComputation, RawInstruction, RawOperand
+from nxcc.ir.location import Location
 from nxcc.ir.shapes import Shape, tuple_of
 
 _ASYNC = re.compile(r"(.+)-(start|update|done)")
@@ -433,12 +434,17 @@ class ModuleReader:
             assert read is not None
             read(made, cursor)
         cursor.finish()
-        if made.location.stack_frame_id and not self._has_frame(made.location.stack_frame_id):
-            made.location = replace(made.location, stack_frame_id=0)
+        if key == "metadata" and made.location.stack_frame_id:
+            made.location = self._framed(made.location)
 
-    def _has_frame(self, number: int) -> bool:
+    def _framed(self, location: Location) -> Location:
+        """The location with file and line of its stack frame where it has none of its own; a frame without row is dropped."""
         tables = self.result.stack_frames
-        return tables is not None and number <= len(tables["StackFrames"])
+        if tables is None or not 0 < location.stack_frame_id <= len(tables["StackFrames"]):
+            return replace(location, stack_frame_id=0)
+        if location.source_file:
+            return location
+        return replace(location, **frame_place(tables, location.stack_frame_id))  # type: ignore[arg-type]
 
     def _predecessors(self, cursor: Cursor, scope: _Scope | None) -> tuple[Instruction, ...]:
         cursor.expect("{")

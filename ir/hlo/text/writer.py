@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.text.attributes import Style, braced, write_attribute
-from nxcc.ir.hlo.text.completion import ASYNC_NOTES, default_comparison
+from nxcc.ir.hlo.text.completion import ASYNC_NOTES, async_start, default_comparison
 from nxcc.ir.hlo.text.cursor import escape, escape_bytes, is_braced, to_text
-from nxcc.ir.hlo.text.header import StackTables, write_frontend, write_header
+from nxcc.ir.hlo.text.header import StackTables, frame_place, write_frontend, write_header
 from nxcc.ir.hlo.text.literals import write_literal
 from nxcc.ir.hlo.text.metadata import write_location
 from nxcc.ir.hlo.text.order import computation_order, instruction_order
@@ -21,6 +24,8 @@ _ALWAYS_PRINTED = {
     "dimensions": frozenset(("broadcast", "map")), "replica_groups": None, "source_target_pairs": None,
     "lhs_contracting_dims": None, "rhs_contracting_dims": None}
 """Attributes that XLA prints even when empty: for these operators, or (None) for all that have them."""
+_PLAIN = ("sharding", "frontend_attributes", "backend_config", "statistics", "origin", "control_predecessors")
+"""What a parameter in the body of an async start in short form does not have."""
 _AFTER_CALLS = frozenset(("is_composite",))
 
 
@@ -47,6 +52,7 @@ class _Printer:
         self.module = module
         self.style = style
         self.prefix = "%" if style.percent else ""
+        self.hidden = _hidden_bodies(module)
         self.tables = StackTables(module.stack_frames)
         self.shapes: dict[tuple[int, bool], str] = {}
 
@@ -60,9 +66,8 @@ class _Printer:
         return "".join(parts)
 
     def _computations(self) -> Iterator[str]:
-        hidden = _hidden_bodies(self.module)
         for computation in computation_order(self.module):
-            if computation in hidden:
+            if computation in self.hidden:
                 continue
             yield from self._computation(computation)
 
@@ -94,7 +99,7 @@ class _Printer:
     def _instruction(self, instruction: Instruction) -> str:
         opcode, work = instruction.opcode, instruction
         if opcode.startswith("async-"):
-            work = _wrapped(instruction)
+            work = _wrapped(instruction, self.hidden)
             opcode = opcode if work is instruction else work.opcode + opcode.removeprefix("async")
         parts = [f"{self.prefix}{instruction.name} = {self.shape(instruction.shape)} {opcode}({self._operands(instruction)})"]
         parts += self._declared(instruction)
@@ -170,9 +175,12 @@ class _Printer:
         return parts
 
     def _renumbered(self, location: Location) -> Location:
+        """The location with the new number of its frame, and without what its frame says already."""
         if not location.stack_frame_id:
             return location
-        from dataclasses import replace
+        place = frame_place(self.module.stack_frames, location.stack_frame_id)
+        if all(getattr(location, key) == value for key, value in place.items()):
+            location = replace(location, **dict.fromkeys(place, 0) | {"source_file": ""})  # type: ignore[arg-type]
         return replace(location, stack_frame_id=self.tables.frame(location.stack_frame_id))
 
 
@@ -207,33 +215,46 @@ def _is_plain_body(start: Instruction) -> bool:
     """
     computation = start.called[0]
     root = computation.root
-    if root.opcode in _OWN_ASYNC or root.operands != tuple(computation.parameters):
+    parameters = computation.parameters
+    if root.opcode in _OWN_ASYNC or root.operands != tuple(parameters) or len(computation.instructions) != len(parameters) + 1:
         return False
-    if len(computation.instructions) != len(root.operands) + 1 or start.attributes.keys() & root.operator.defaults.keys():
+    if start.attributes.keys() & root.operator.defaults.keys() or any(getattr(p, n) for p in parameters for n in _PLAIN):
         return False
-    return root.shape == start.shape.elements[1] and all(getattr(root, note) == getattr(start, note) for note in ASYNC_NOTES)
+    inside = [shape_text(i.shape) for i in (*parameters, root)]
+    if inside != [*(shape_text(o.shape) for o in start.operands), shape_text(start.shape.elements[1])]:
+        return False
+    if any(p.location != NOWHERE for p in parameters):
+        return False
+    return all(getattr(root, note) == _said(start, note) for note in ASYNC_NOTES)
 
 
-def _wrapped(instruction: Instruction) -> Instruction:
+def _said(start: Instruction, note: str) -> Any:
+    """What a reader takes as a note of the wrapped instruction: the last that start, update or done says."""
+    value = getattr(start, note)
+    following: Instruction | None = start
+    while following is not None:
+        following = next((u for u in following.users if u.opcode in ("async-update", "async-done")), None)
+        later = getattr(following, note, None)
+        if later and later != NOWHERE:
+            value = later
+    return value
+
+
+def _wrapped(instruction: Instruction, hidden: set[Computation]) -> Instruction:
     """The instruction that an async one stands for, or the async one itself where the short form cannot say it."""
-    start = instruction
-    while start.opcode != "async-start" and start.operands:
-        start = start.operands[0]
-    if start.opcode != "async-start" or not _is_plain_body(start):
+    start = async_start(instruction)
+    if start is None or start.called[0] not in hidden:
         return instruction
     return start.called[0].root
 
 
 def _hidden_bodies(module: Module) -> set[Computation]:
-    """Computations whose every caller is printed in the short async form."""
+    """Computations whose one caller is printed in the short async form."""
     starts = [i for i in module.instructions() if i.opcode == "async-start"]
     if not starts:
         return set()
-    hidden = {s.called[0] for s in starts if _is_plain_body(s)}
-    for instruction in module.instructions():
-        if instruction.opcode != "async-start" or not _is_plain_body(instruction):
-            hidden.difference_update(instruction.called)
-    return hidden
+    callers = Counter(c for i in module.instructions() for c in i.called)
+    return {s.called[0] for s in starts if callers[s.called[0]] == 1 and _is_plain_body(s)}
 
 
 def _branches(instruction: Instruction, names: list[str]) -> list[str]:
