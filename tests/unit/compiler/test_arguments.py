@@ -1,0 +1,91 @@
+import pytest
+
+from nxcc.compiler.arguments import prepare
+from nxcc.compiler.options import CompileOptions, options_from
+from nxcc.ir.diagnostics import USAGE, CompileError
+
+COMMANDS = ("compile", "check", "run")
+
+
+def words_of(line: str) -> list[str]:
+    return prepare(line.split(), COMMANDS).words
+
+
+def test_options_before_the_command_are_moved_behind_it() -> None:
+    assert words_of("--target=trn1 compile --framework XLA in.pb --output o.neff --verbose=35") == [
+        "compile", "--target=v2", "--framework=XLA", "--output=o.neff", "--verbose=35", "--", "in.pb"]
+
+
+@pytest.mark.parametrize("spelling", ["-O1", "-O 1", "--O 1", "--O1", "--optlevel 1", "--optlevel=1", "-O=1"])
+def test_every_optlevel_spelling_is_one_option(spelling: str) -> None:
+    assert words_of(f"compile {spelling} m") == ["compile", "--optlevel=1", "--", "m"]
+
+
+def test_verbose_takes_a_level_only_if_one_follows() -> None:
+    assert words_of("compile --verbose m.hlo") == ["compile", "--verbose=info", "--", "m.hlo"]
+    assert words_of("compile --verbose 35 m.hlo") == ["compile", "--verbose=35", "--", "m.hlo"]
+
+
+def test_options_without_meaning_are_taken_out_and_noticed() -> None:
+    found = prepare("compile m --pipeline compile SaveTemps --sb_size 70 --internal-thing --lnc 1".split(), COMMANDS)
+    assert found.words == ["compile", "--", "m"]
+    assert [notice.split(" is ")[0] for notice in found.notices] == [
+        "--pipeline compile SaveTemps", "--sb_size 70", "--internal-thing"]
+
+
+def test_old_cast_words_become_autocast() -> None:
+    assert words_of("compile m --fp32-cast=matmult-fp16")[1:3] == ["--auto-cast=matmult", "--auto-cast-type=fp16"]
+    assert words_of("compile m --fast-math none no-fast-relayout")[1:3] == ["--auto-cast=matmult", "--auto-cast-type=bf16"]
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("compile --optlvel 2 m", "did you mean --optlevel?"),
+    ("compile --target trn3 m", "cannot be trn3"),
+    ("compile --auto-cast al m", "did you mean all?"),
+    ("compile --lnc 2 m", "cannot be 2"),
+    ("compile m --output", "needs a value"),
+    ("compile m --fast-math all none", "exclude each other"),
+    ("compile m --strip=no", "takes no value"),
+])
+def test_wrong_usage_is_named(line: str, text: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        words_of(line)
+    assert caught.value.code is USAGE
+    assert text in str(caught.value)
+
+
+def test_words_of_a_file_replace_its_name(tmp_path) -> None:
+    file = tmp_path / "flags"
+    file.write_text("--strip 'a b'\n")
+    assert words_of(f"compile @{file}") == ["compile", "--strip", "--", "a b"]
+
+
+def test_a_file_that_names_itself_is_an_error(tmp_path) -> None:
+    file = tmp_path / "flags"
+    file.write_text(f"@{file}")
+    with pytest.raises(CompileError, match="nested deeper"):
+        words_of(f"compile @{file}")
+
+
+def test_environment_flags_come_first_and_only_when_asked_for() -> None:
+    line = "compile m --env-flags -O0".split()
+    assert "--auto-cast=all" in prepare(line, COMMANDS, "--auto-cast all").words
+    assert "--auto-cast=all" not in prepare(["compile", "m"], COMMANDS, "--auto-cast all").words
+
+
+def test_other_commands_keep_their_words() -> None:
+    assert words_of("run f.neff --inputs x --foo") == ["run", "f.neff", "--inputs", "x", "--foo"]
+
+
+def test_python_options_are_checked_as_the_command_line() -> None:
+    assert options_from(target="inf2", optlevel=0) == CompileOptions(target="v2", optlevel="0")
+    with pytest.raises(ValueError, match="did you mean 'auto_cast'"):
+        options_from(autocast="all")
+    with pytest.raises(ValueError, match="none, matmult, all"):
+        options_from(auto_cast="some")
+
+
+def test_only_what_changes_the_output_is_recorded() -> None:
+    effective = CompileOptions(output="a", quiet=True, auto_cast="all").effective()
+    assert effective["auto-cast"] == "all"
+    assert not {"output", "quiet", "workdir", "logfile"} & effective.keys()
