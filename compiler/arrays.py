@@ -16,6 +16,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def _npz(data: memoryview, path: str) -> dict[str, Callable[[], Array]]:
         name = member.filename.removesuffix(".npy")
         if name in found:
             raise _unreadable(path, f"array {name!r} is there twice")
-        found[name] = lambda member=member: _npy_member(archive, member, data, path)
+        found[name] = partial(_npy_member, archive, member, data, path)
     return found
 
 
@@ -230,8 +231,7 @@ def _safetensors(data: memoryview, path: str) -> dict[str, Callable[[], Array]]:
     found: dict[str, Callable[[], Array]] = {}
     for name, entry in header.items():
         if name != "__metadata__":
-            array = _tensor(body, entry, f"{path}: {name}")
-            found[name] = lambda array=array: array
+            found[name] = partial(np.asarray, _tensor(body, entry, f"{path}: {name}"))
     return found
 
 

@@ -63,8 +63,10 @@ def one_line(text: str) -> str:
 def _report_internal(error: Exception, words: Sequence[str]) -> int:
     import traceback
     trace = traceback.format_exc()
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((f for f in reversed(frames) if f.filename.startswith(root)), frames[-1])
+    place = f"{os.path.relpath(frame.filename, root)}:{frame.lineno}"
     kept = _keep_reproducer(words, trace)
     text = str(CompileError(INTERNAL, f"{type(error).__name__}: {error}", place,
                             why=f"reproducer kept in {kept}" if kept else "no reproducer could be kept",

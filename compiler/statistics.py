@@ -26,10 +26,10 @@ def multiply_accumulates(instruction: Instruction) -> int:
     if instruction.opcode == "dot":
         contracted = instruction.attribute("lhs_contracting_dims")
         dims = instruction.operands[0].shape.dims
-        return instruction.shape.element_count * math.prod(dims[d] for d in contracted)
+        return instruction.shape.element_count * math.prod([dims[int(d)] for d in contracted])
     if instruction.opcode == "convolution":
         labels = instruction.attribute("dim_labels")
         kernel = instruction.operands[1].shape
-        features = kernel.dims[labels.kernel_output_feature]
+        features = kernel.dims[int(labels.kernel_output_feature)]
         return instruction.shape.element_count * kernel.element_count // max(features, 1)
     return 0

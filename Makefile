@@ -1,0 +1,42 @@
+# A fresh clone needs Python 3.11 or newer and this file: `make demo` and `make test` set up .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+LINT_READY := $(VENV)/.ready-lint
+JOBS ?= 2
+
+.PHONY: demo test lint bench conformance clean
+
+demo: $(READY)
+	$(RUN) -m nxcc.compiler.demo examples/digits_encoder
+
+test: $(READY)
+	$(RUN) -m pytest -q -n $(JOBS) tests
+
+# mypy does not see an editable install: it is shown the tree under its import name.
+lint: $(LINT_READY)
+	$(VENV)/bin/ruff check .
+	mkdir -p build/typing
+	ln -sfn ../.. build/typing/nxcc
+	MYPYPATH=build/typing $(VENV)/bin/mypy -p nxcc.ir -p nxcc.passes -p nxcc.backends -p nxcc.neff -p nxcc.compiler
+
+bench: $(READY)
+	$(RUN) tests/bench/run.py $(BENCH)
+
+conformance: $(READY)
+	$(RUN) -m pytest -q -n $(JOBS) tests/differential tests/golden
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	rm -rf build/lib
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(LINT_READY): $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
