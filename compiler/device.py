@@ -7,7 +7,6 @@ import numpy as np
 from nxcc.backends.isa.decode import decode
 from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
-from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.places import Place, places_of
@@ -51,7 +50,6 @@ class Device:
         assert neff.graph is not None
         target = load_target(neff.graph.nxcc.target)
         self.program = load_program(neff, target)
-        verify_program(self.program, target, hbm_bytes=self.program.hbm_bytes)
         self.machine = _machine(self.program, target, strict)
         self.entries = {entry.name: number for number, entry in enumerate(self.program.entries)}
         self.path = neff.path
