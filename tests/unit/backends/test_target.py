@@ -6,10 +6,10 @@ from importlib import resources
 import pytest
 
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.target import load_target, read_target
+from nxcc.backends.target import ALIASES, load_target, read_target
 from nxcc.ir.diagnostics import CompileError
 
-NAMES = ["v2"]
+NAMES = sorted(set(ALIASES.values()))
 
 
 def document(name: str) -> dict:
@@ -58,3 +58,10 @@ def test_misspelt_key_is_refused():
     wrong["dma"]["enginse"] = wrong["dma"].pop("engines")
     with pytest.raises(AssertionError, match="enginse"):
         read_target(wrong)
+
+
+def test_v1_lacks_what_is_documented_as_missing():
+    v1 = load_target("inf1")
+    assert Engine.GPSIMD not in v1.engines and "f32" not in v1.tensor.passes
+    assert not (v1.features.control_flow or v1.features.registers or v1.features.dma_cast)
+    assert v1.engine_of_member("Pool") is Engine.VECTOR
