@@ -32,7 +32,8 @@ def test_template_uses_the_documented_keys():
     assert {key: value for key, value in member.items() if key != "nxcc"} == {
         "id": 0, "queue": "qSP2", "semaphore": 3, "desc": [{
             "op": "cast", "from": "hbm", "from_off": 4096, "from_steps": [1, 2048], "from_sizes": [64, 128],
-            "from_dtype": "float32", "to": "sbuf", "to_off": 64, "to_steps": [1, PARTITION], "to_sizes": [32, 128], "to_dtype": "bfloat16"}]}
+            "from_dtype": "float32", "to": "sbuf", "to_off": 64,
+            "to_steps": [1, PARTITION], "to_sizes": [32, 128], "to_dtype": "bfloat16"}]}
 
 
 def test_queue_sets_name_their_owner():
