@@ -8,7 +8,7 @@ A run then walks the graph of nodes; values move between host and arena only whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.casts import cast
@@ -16,7 +16,7 @@ from nxcc.compiler.device import Device
 from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, match_weights, random_inputs
 from nxcc.compiler.places import places_of
 from nxcc.compiler.problems import raise_problems
-from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
+from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.literals import Array
@@ -83,9 +83,10 @@ class Loaded:
         declared = {t.number: t for t in self.weights}
         arrays: Mapping[str, Array] = read_arrays(weights) if isinstance(weights, str) else weights or {}
         path = weights if isinstance(weights, str) else "weights"
+        if arrays and not declared:
+            raise CompileError(WEIGHT_UNEXPECTED, f"weights were given ({len(arrays)} arrays)", path,
+                               why=f"{self.neff.path} declares none: they were bound when it was compiled, or are inputs")
         found, problems = match_weights(arrays, declared, path)
-        if not declared:
-            problems = [replace(problem, why="this NEFF declares no weights") for problem in problems]
         missing = sorted(declared.keys() - found.keys())
         problems += [CompileError(WEIGHT_MISSING, f"weight {n} ({declared[n].hlo}) has no value", self.neff.path,
                                   remedy="give --weights with the values of all declared weights") for n in missing]

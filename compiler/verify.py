@@ -69,12 +69,17 @@ class Comparison:
 
 
 def verify_file(request: VerifyRequest) -> dict[str, Any]:
-    """Run and compare; the report as plain JSON, whose `passed` says how it went."""
+    """Run and compare; the report as plain JSON, whose `passed` says how it went.
+
+    Weights of a model are bound when it is compiled, or, if it declares them, when the NEFF is loaded.
+    """
     if is_neff(request.path):
         return _verify_neff(request, request.path, None)
     with tempfile.TemporaryDirectory(prefix="nxcc-verify-") as folder:
         output = os.path.join(folder, "module.neff")
         options = replace(request.options, output=output, depfile="", stop_after="")
+        if options.weight_params:
+            options = replace(options, weights="")
         compile_file(Request(request.path, options))
         return _verify_neff(request, output, read_model(request.path))
 
