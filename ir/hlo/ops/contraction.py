@@ -261,6 +261,14 @@ class _Ragged:
     def splits_contracting(self) -> bool:
         return self.ragged in self.dims.lhs_contracting
 
+    def prefix(self, rank: int) -> Dims:
+        """Dimensions of the left side with group sizes of their own: batch, and those of the ragged one's kind before it."""
+        batch = self.dims.lhs_batch
+        if self.ragged in batch:
+            return batch[:batch.index(self.ragged)]
+        alike = self.dims.lhs_contracting if self.splits_contracting else self.dims.lhs_free(rank)
+        return (*batch, *alike[:alike.index(self.ragged)])
+
     def rhs_dims(self) -> DotDims:
         """Dimension lists after the group dimension of the right side is indexed away."""
         def shifted(listed: Dims) -> Dims:
@@ -278,6 +286,10 @@ def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dim
         raise ShapeError(f"ragged-dot takes one ragged dimension of {lhs}, not {list(lhs_ragged_dims)}")
     if groups.rank < 1 or not groups.dtype.is_integer:
         raise ShapeError(f"ragged-dot takes integer group sizes of at least one dimension, not {groups}")
+    prefix = _Ragged(dims, lhs_ragged_dims[0], tuple(rhs_group_dims)).prefix(lhs.rank)
+    if groups.rank > 1 and groups.dims[:-1] != tuple(lhs.dims[d] for d in prefix):
+        raise ShapeError(f"ragged-dot takes group sizes of one dimension, or of dimensions {list(prefix)} of {lhs} too, "
+                         f"not {groups}")
     is_free = lhs_ragged_dims[0] not in (*dims.lhs_batch, *dims.lhs_contracting)
     if len(rhs_group_dims) != int(is_free):
         raise ShapeError("ragged-dot takes one group dimension on the right exactly when the ragged dimension is a free one")
@@ -290,12 +302,12 @@ def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dim
 
 
 def _group_mask(lhs: Array, ragged: _Ragged, sizes: Array, group: int) -> Array:
-    """True where the left side's element is in the group; leading dimensions of `sizes` are the batch dimensions."""
+    """True where the left side's element is in the group; dimensions of `sizes` before the last are those of `prefix`."""
     ends = np.cumsum(sizes.astype(np.int64), axis=-1)[..., group]
     starts = ends - sizes[..., group]
     place = [1] * lhs.ndim
-    for batch_dim, count in zip(ragged.dims.lhs_batch, np.shape(ends), strict=False):
-        place[batch_dim] = count
+    for dimension, count in zip(ragged.prefix(lhs.ndim), np.shape(ends), strict=False):
+        place[dimension] = count
     index_place = [1] * lhs.ndim
     index_place[ragged.ragged] = lhs.shape[ragged.ragged]
     index = np.arange(lhs.shape[ragged.ragged]).reshape(index_place)

@@ -121,6 +121,8 @@ def _check_iota(instruction: Instruction) -> None:
 
 def _iota(instruction: Instruction) -> Array:
     shape, d = instruction.shape, instruction.attribute("iota_dimension")
+    if not shape.element_count:
+        return np.empty(shape.dims, shape.dtype.numpy)
     counts = np.arange(shape.dims[d]).astype(shape.dtype.numpy)
     return broadcast(counts, shape.dims, (d,))
 

@@ -88,6 +88,14 @@ def test_ragged_dot_of_rows_uses_the_matrix_of_their_group() -> None:
     np.testing.assert_allclose(result, np.concatenate([x[:2] @ y[0], x[2:3] @ y[1], np.zeros((2, 4))]), rtol=1e-5)
 
 
+def test_ragged_dot_takes_group_sizes_for_each_leading_row() -> None:
+    x, y, sizes = random(2, 3, 4), random(2, 4, 5, seed=1), np.array([[1, 2], [3, 0]])
+    result = result_of("ragged-dot", x, y, sizes, lhs_contracting_dims=(2,), rhs_contracting_dims=(1,), lhs_ragged_dims=(1,),
+                       rhs_group_dims=(0,))
+    expected = np.stack([np.concatenate([x[0, :1] @ y[0], x[0, 1:] @ y[1]]), x[1] @ y[0]])
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_ragged_dot_of_terms_gives_a_result_for_each_group() -> None:
     x, y, sizes = random(3, 5), random(5, 4, seed=1), np.array([2, 3], np.int32)
     result = result_of("ragged-dot", x, y, sizes, lhs_contracting_dims=(1,), rhs_contracting_dims=(0,), lhs_ragged_dims=(1,))
