@@ -85,8 +85,8 @@ def narrow(dtype: DType, shape: tuple[int, ...], scratch: Scratch) -> Narrow:
 
     def saturate(x: Array, out: Array) -> None:
         np.rint(x, work, casting="same_kind")
-        np.maximum(work, limits.min, work)
-        np.minimum(work, limits.max, work)
+        np.maximum(work, limits.min, out=work)
+        np.minimum(work, limits.max, out=work)
         not_a_number = np.isnan(work)
         if not_a_number.any():
             work[not_a_number] = 0

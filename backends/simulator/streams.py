@@ -47,10 +47,10 @@ class Actions(Protocol):
 class Block:
     """Actions without a branch among them; `next` yields the block that follows, None when the engine is done."""
 
-    __slots__ = ("name", "actions", "indices", "waits", "next")
+    __slots__ = ("function", "actions", "indices", "waits", "next")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, function: Function) -> None:
+        self.function = function
         self.actions: list[Action] = []
         self.indices: list[int] = []
         """Per action the index of its instruction in the stream."""
@@ -140,30 +140,29 @@ class Sequencer:
         """The error with the instruction at which it arose, unless it names one."""
         if not error.where and block is not None and block.indices:
             index = block.indices[max(self._position(block, iterator), 0)]
-            error.where = self.place(block.name, index)
+            error.where = self.place(block.function, index)
         return error
 
-    def place(self, name: str, index: int) -> str:
+    def place(self, function: Function, index: int) -> str:
         """Function, engine, index in the stream, instruction and debug number, as errors show them."""
-        function = next(f for f in [*self.program.functions, *self.program.entries] if f.name == name)
         instruction = function.streams[self.engine][index]
         debug = f", debug {instruction.debug}" if instruction.debug >= 0 else ""
-        return f"{name}, {self.engine.value} instruction {index} {instruction.spec.name}{debug}"
+        return f"{function.name}, {self.engine.value} instruction {index} {instruction.spec.name}{debug}"
 
     def describe(self) -> str:
         """Where a blocked engine stands and for what it waits."""
         assert self.block is not None and self.pending is not None
         index = self.block.indices[self._position(self.block, self.iterator)]
-        return f"{self.place(self.block.name, index)} waits for {self.pending.describe()}"
+        return f"{self.place(self.block.function, index)} waits for {self.pending.describe()}"
 
 
 class _Builder:
     """Builds the blocks of one stream."""
 
     def __init__(self, sequencer: Sequencer, function: Function, is_entry: bool) -> None:
-        self.sequencer, self.name, self.is_entry = sequencer, function.name, is_entry
+        self.sequencer, self.function, self.is_entry = sequencer, function, is_entry
         self.actions, self.registers = sequencer.actions, sequencer.registers
-        self.block = Block(self.name)
+        self.block = Block(function)
         self.frames: list[_Frame] = []
         self.index = 0
 
@@ -173,11 +172,11 @@ class _Builder:
             try:
                 self._add(instruction)
             except CompileError as error:
-                error.where = error.where or self.sequencer.place(self.name, self.index)
+                error.where = error.where or self.sequencer.place(self.function, self.index)
                 raise
         if self.frames:
             unclosed = invalid("a loop, while or if has no end")
-            unclosed.where = self.sequencer.place(self.name, self.index)
+            unclosed.where = self.sequencer.place(self.function, self.index)
             raise unclosed
         if not self.is_entry:
             self.block.next = lambda: self.sequencer.return_block
@@ -216,7 +215,7 @@ class _Builder:
             self._append(self.actions.signal(signal))
 
     def _new(self) -> Block:
-        return Block(self.name)
+        return Block(self.function)
 
     def _register(self, instruction: Instruction) -> int:
         register = int(instruction.fields["register"])

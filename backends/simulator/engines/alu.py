@@ -24,6 +24,14 @@ def _copy(x: Array, y: Any, out: Array) -> None:
     np.copyto(out, x)
 
 
+def _maximum(x: Any, y: Any, out: Array) -> Any:
+    return np.maximum(x, y, out=out)
+
+
+def _minimum(x: Any, y: Any, out: Array) -> Any:
+    return np.minimum(x, y, out=out)
+
+
 def _absolute(choose: Binary) -> Binary:
     return lambda x, y, out: choose(np.abs(x), np.abs(y), out)
 
@@ -36,8 +44,8 @@ TRUTH: dict[str, Binary] = {
 """Operators that give 1 or 0."""
 
 ARITHMETIC: dict[str, Binary] = {
-    "bypass": _copy, "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "maximum": np.maximum,
-    "minimum": np.minimum, "abs_max": _absolute(np.maximum), "abs_min": _absolute(np.minimum), "power": np.power, **TRUTH,
+    "bypass": _copy, "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "maximum": _maximum,
+    "minimum": _minimum, "abs_max": _absolute(_maximum), "abs_min": _absolute(_minimum), "power": np.power, **TRUTH,
 }
 """In f32, and (but for power) in 32-bit integers, where numpy wraps as the machine does."""
 

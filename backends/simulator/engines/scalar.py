@@ -126,7 +126,7 @@ FUNCTIONS: dict[str, Activation] = {
     "square": Activation(lambda x, out, work: np.multiply(x, x, out)),
     "abs": Activation(_unary(np.abs)),
     "sign": Activation(_unary(np.sign)),
-    "relu": Activation(lambda x, out, work: np.maximum(x, ZERO, out)),
+    "relu": Activation(lambda x, out, work: np.maximum(x, ZERO, out=out)),
     "exp": Activation(_unary(np.exp)),
     "log": Activation(_unary(np.log), 2.0 ** -64, 2.0 ** 64, False),
     "sqrt": Activation(_unary(np.sqrt), 2.0 ** -116, 2.0 ** 118, False),
