@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nxcc.backends.isa import intervals
 from nxcc.backends.isa.intervals import ANY, Effects, Interval, State, Undefined
+from nxcc.backends.isa.layout import is_trigger
 from nxcc.backends.isa.program import (
     DMA_PARTITION_STRIDE,
     AccessPattern,
@@ -258,7 +259,7 @@ class Walk:
                 self.findings.waits.append((self.engine, WaitBound(semaphore, least, self.name, index)))
         for signal in instruction.signals:
             self._semaphore(signal.index, state, index)
-            if signal.amount < 1:
+            if signal.amount == 0 or (signal.amount < 0 and is_trigger(instruction.spec)):
                 self.report(self.name, self.engine, index, f"a signal of {signal.amount}")
 
     def _semaphore(self, value: Affine, state: State, index: int) -> int | None:

@@ -1,7 +1,8 @@
 """A rehearsal of an entry: its streams run together in one legal order, without data.
 
-Semaphores only grow, so if greedy engines come to a standstill then any order does. What the rehearsal reads before it wrote
-it is uninitialised in that order too. What depends on data is decided by a scenario; the rehearsal ends quietly at STEPS_MAX.
+Engines go on as far as they can and transfers are done at once. A standstill, a semaphore below 0 or a read of what nothing
+has written is a fault in that order, hence of the program; that no fault shows proves nothing about other orders. What
+depends on data is decided by a scenario; the rehearsal ends quietly at STEPS_MAX.
 """
 
 from __future__ import annotations
@@ -200,13 +201,18 @@ class Rehearsal:
         performer.at += 1
         _KIND_STEPS[kind](self, performer, node, jump)
         if instruction.signals and kind not in ("again", "join"):
-            for signal in instruction.signals:
-                index = performer.value(signal.index)
-                if index is None:
-                    self.content.trusted = False
-                else:
-                    self.counts[index] = self.counts.get(index, 0) + signal.amount
+            self._signal(performer, instruction, node.index)
         return True
+
+    def _signal(self, performer: Performer, instruction: Instruction, place: int) -> None:
+        for signal in instruction.signals:
+            index = performer.value(signal.index)
+            if index is None:
+                self.content.trusted = False
+                continue
+            count = self.counts[index] = self.counts.get(index, 0) + signal.amount
+            if count < 0 and self.content.trusted:
+                self.report(performer.name, performer.engine, place, f"takes semaphore {index} below 0, to {count}")
 
     # ---- kinds of steps -----------------------------------------------------------------------------------------
 

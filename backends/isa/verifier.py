@@ -91,7 +91,10 @@ def _verify_instructions(program: Program, target: Target, problems: Problems) -
 
 
 def _verify_waits(position: int, entry: Function, trees: Trees, findings: Findings, problems: Problems) -> None:
-    """No wait asks for more than all signals of the entry together; nothing is said if an index or a count is not known."""
+    """No wait asks for more than all signals of the entry together; nothing is said if an index or a count is not known.
+
+    Signals that take a semaphore back are left out: the sum is what the semaphore never exceeds.
+    """
     totals: dict[int, float] = {}
     known = all(_count(trees["entry", position, engine].body, 1, engine, trees, totals) for engine in entry.streams)
     for engine, wait in findings.waits if known else ():
@@ -109,7 +112,7 @@ def _count(nodes: list[Node], times: float, engine: Engine, trees: Trees, totals
         for signal in instruction.signals:
             if not signal.index.is_constant:
                 return False
-            totals[signal.index.constant] = totals.get(signal.index.constant, 0) + signal.amount * times
+            totals[signal.index.constant] = totals.get(signal.index.constant, 0) + max(signal.amount, 0) * times
         if isinstance(node, Block):
             inner = times * _repeats(node)
             if not (_count(node.body, inner, engine, trees, totals) and _count(node.orelse, inner, engine, trees, totals)):

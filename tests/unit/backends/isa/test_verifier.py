@@ -201,3 +201,10 @@ def test_write_of_one_engine_initialises_for_another_only_if_ordered():
 def test_all_problems_are_listed():
     p = program(vector=[op("memset", out=sbuf(8, partition=16)), op("memset", out=sbuf(0))])
     assert len(problems(p).splitlines()) == 2
+
+
+def test_semaphore_may_be_taken_back_but_not_below_zero():
+    reset = op("nop", wait=[(0, 16)], signal=[(0, -16), (1, 1)])
+    assert problems(program(sync=[LOAD, reset, LOAD, op("nop", wait=[(0, 16)])])) == ""
+    assert "takes semaphore 0 below 0, to -1" in problems(program(sync=[LOAD, op("nop", signal=[(0, -17)])]))
+    assert "waits for ever" in problems(program(sync=[LOAD, reset, op("nop", wait=[(0, 16)])]))
