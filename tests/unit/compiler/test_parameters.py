@@ -85,7 +85,8 @@ def test_every_problem_with_weights_is_reported_at_once() -> None:
 
 def test_bf16_may_come_as_bits_and_scalars_too() -> None:
     bits = np.uint16([0x3F80, 0xC000])
-    np.testing.assert_array_equal(conform(bits, array(BF16, 2), "x", "f", INPUT_MISMATCH), np.array([1, -2], ml_dtypes.bfloat16))
+    found = conform(bits, array(BF16, 2), "x", "f", INPUT_MISMATCH)
+    np.testing.assert_array_equal(found, np.array([1, -2], ml_dtypes.bfloat16))
     assert conform(np.uint16(0x3F80), array(BF16), "x", "f", INPUT_MISMATCH) == 1
     with pytest.raises(CompileError, match="float64"):
         conform(np.zeros(2), array(F32, 2), "x", "f", INPUT_MISMATCH)

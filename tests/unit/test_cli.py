@@ -1,0 +1,235 @@
+"""The commands end to end on a module small enough to read, mostly through `main` in this process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nxcc.cli import main
+
+TEXT = """HloModule small, input_output_alias={ {1}: (2, {}, may-alias) }
+ENTRY main {
+  x = f32[4,8] parameter(0), metadata={op_name="jit(f)/x"}
+  w = f32[8,16] parameter(1)
+  state = f32[4,16] parameter(2)
+  y = f32[4,16] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="jit(f)/dense/dot"}
+  new = f32[4,16] add(y, state)
+  t = f32[4,16] tanh(new)
+  ROOT r = (f32[4,16], f32[4,16]) tuple(t, new)
+}
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.hlo"
+    path.write_text(TEXT)
+    generator = np.random.default_rng(0)
+    values = {name: generator.standard_normal(dims).astype(np.float32)
+              for name, dims in (("x", (4, 8)), ("w", (8, 16)), ("state", (4, 16)))}
+    np.savez(tmp_path / "w.npz", **{"1": values["w"]})
+    np.savez(tmp_path / "in.npz", input0=values["x"], input1=values["state"], labels=np.arange(3))
+    new = values["x"] @ values["w"] + values["state"]
+    np.savez(tmp_path / "expected.npz", output0=np.tanh(new), output1=new)
+    return path
+
+
+def lines_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    status = main(list(words))
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return captured.out.splitlines()
+
+
+def json_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    return json.loads("\n".join(lines_of(capsys, *words, "--json")))
+
+
+@pytest.mark.parametrize("bound", ["at compile time", "at load time"])
+@pytest.mark.parametrize("placement", [[], ["--keep-on-host=^(new|x)$"], ["--keep-on-host=."]], ids=["device", "split", "host"])
+def test_compile_run_and_compare(model: Path, capsys: pytest.CaptureFixture[str], bound: str, placement: list[str]) -> None:
+    if bound == "at compile time":
+        compile_words, run_words = ["--weights", "w.npz"], []
+    else:
+        compile_words, run_words = ["--weight-params", "w"], ["--weights", "w.npz"]
+    assert main(["compile", "small.hlo", "-q", *compile_words, *placement]) == 0
+    assert main(["run", "small.neff", "--inputs", "in.npz", "--outputs", "out.npz", *run_words]) == 0
+    got, expected = np.load("out.npz"), np.load("expected.npz")
+    for name in ("output0", "output1"):
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-5)
+    words = ["verify", "small.neff", "--inputs", "in.npz", *run_words]
+    assert main([*words, "--expected", "expected.npz"]) == 0
+    assert main(words) == 0
+
+
+def test_verify_fails_with_its_code_when_results_differ(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = dict(np.load("expected.npz"))
+    wrong["output1"] = wrong["output1"] + 1
+    np.savez("wrong.npz", **wrong)
+    assert main(["compile", "small.hlo", "-q", "--weights", "w.npz"]) == 0
+    assert main(["verify", "small.neff", "--inputs", "in.npz", "--expected", "wrong.npz"]) == 1
+    out = capsys.readouterr().out
+    assert "NXC0500" in out and out.count("DIFFERS") == 1
+
+
+def test_verify_of_a_model_compiles_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json_of(capsys, "verify", "small.hlo", "--weights", "w.npz")["passed"]
+    assert [path.name for path in model.parent.glob("*.neff")] == []
+
+
+def test_the_same_bytes_from_other_folders_seeds_and_runs(model: Path, tmp_path: Path) -> None:
+    found = set()
+    for number in range(3):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        environment = os.environ | {"PYTHONHASHSEED": str(number)}
+        subprocess.run([sys.executable, "-m", "nxcc.cli", "compile", "../small.hlo", "-q", "--keep-on-host=new"], cwd=folder,
+                       env=environment, check=True)
+        found.add((folder / "small.neff").read_bytes())
+    assert len(found) == 1
+
+
+def test_check_says_what_falls_back_and_writes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = json_of(capsys, "check", "small.hlo", "--keep-on-host", "dense")
+    assert [(row["instruction"], row["opcode"], row["source"]) for row in body["host"]] == [("y", "dot", "jit(f)/dense/dot")]
+    assert body["unsupported_operators"] == ["dot"] and body["total_count"] == 3 and body["supported_count"] == 2
+    assert body["memory"]["hbm_bytes"] > 0
+    assert not list(model.parent.glob("*.neff"))
+
+
+def test_a_forbidden_fallback_names_the_instruction(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "--host-fallback=forbid", "--keep-on-host=^t$"]) == 1
+    error = capsys.readouterr().err
+    assert "NXC0300" in error and "[at t]" in error
+
+
+def test_info_and_disassembly_show_the_file(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q", "--weight-params", "1", "--auto-cast-type", "bf16"]) == 0
+    body = json_of(capsys, "info", "small.neff", "--memory", "--weights")
+    assert [(row["name"], row["role"], row["param"]) for row in body["inputs"]] == [
+        ("input0", "input", 0), ("weight1", "weight", 1), ("input1", "state", 2)]
+    assert body["aliases"] == [{"output": [1], "param": 2, "kind": "may"}]
+    assert lines_of(capsys, "info", "small.neff")[0].startswith("small.neff: written by nxcc ")
+    text = "\n".join(lines_of(capsys, "disasm", "small.neff", "--hlo", "y"))
+    assert "matmul" in text and "y (jit(f)/dense/dot)" in text
+
+
+def test_depfile_names_what_the_output_depends_on(model: Path) -> None:
+    assert main(["compile", "small.hlo", "-q", "--weights", "w.npz", "-o", "a b.neff", "--depfile", "d"]) == 0
+    assert Path("d").read_text() == "a\\ b.neff: small.hlo w.npz\n"
+
+
+def test_stages_are_kept_in_the_work_folder(model: Path) -> None:
+    assert main(["compile", "small.hlo", "-q", "--workdir", "work"]) == 0
+    names = sorted(path.name for path in Path("work").iterdir())
+    assert names[0] == "00-read.hlo" and any(name.endswith("-partition.txt") for name in names)
+    assert main(["compile", "small.hlo", "-q", "--dump-after", "partition", "--stop-after", "partition", "-o", "x.neff"]) == 0
+    assert list(Path(".").glob("*-partition.txt")) and not Path("x.neff").exists()
+
+
+def test_opt_converts_between_text_and_binary(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["opt", "small.hlo", "--emit", "binary", "-o", "small.pb"]) == 0
+    assert lines_of(capsys, "opt", "small.pb") == lines_of(capsys, "opt", "small.hlo")
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    (["compile", "none.hlo"], "NXC0002"),
+    (["compile", "small.hlo", "-o", "no/such/folder/x.neff"], "NXC0003"),
+    (["compile", "small.hlo", "-o", "/dev/full/x"], "NXC0003"),
+    (["compile", "small.hlo", "--weights", "in.npz"], "NXC0201"),
+    (["compile", "small.hlo", "--weights", "small.hlo"], "NXC0204"),
+    (["compile", "small.hlo", "--weight-params", "7"], "NXC0001"),
+    (["compile", "w.npz"], "NXC0101"),
+    (["run", "small.hlo"], "NXC0400"),
+    (["run", "none.neff"], "NXC0002"),
+])
+def test_wrong_input_is_one_clear_error(model: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: str) -> None:
+    before = sorted(os.listdir("."))
+    assert main(words) in (1, 2)
+    assert capsys.readouterr().err.splitlines()[0].startswith(f"nxcc: error: {code}")
+    assert sorted(os.listdir(".")) == before
+
+
+@pytest.mark.parametrize(("arrays", "text"), [
+    ({"input0": np.zeros((4, 8))}, "float64"),
+    ({"input0": np.zeros((4, 9), np.float32)}, "[4, 9]"),
+    ({"other": np.zeros(2)}, "input0 is missing"),
+])
+def test_inputs_that_do_not_fit_are_named(model: Path, capsys: pytest.CaptureFixture[str], arrays: dict, text: str) -> None:
+    assert main(["compile", "small.hlo", "-q"]) == 0
+    np.savez("bad.npz", **arrays)
+    assert main(["run", "small.neff", "--inputs", "bad.npz"]) == 1
+    error = capsys.readouterr().err
+    assert "NXC0203" in error and text in error
+
+
+def test_a_declared_weight_needs_a_value_and_others_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q", "--weight-params", "1"]) == 0
+    assert main(["run", "small.neff"]) == 1
+    assert "NXC0200" in capsys.readouterr().err
+    assert main(["run", "small.neff", "--weights", "in.npz"]) == 1
+    assert "NXC0201" in capsys.readouterr().err
+
+
+def test_a_neff_for_another_target_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q"]) == 0
+    assert main(["run", "small.neff", "--target", "inf1"]) == 1
+    assert "NXC0402" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_keeps_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    folder = model.parent / "locked"
+    folder.mkdir(mode=0o500)
+    assert main(["compile", "small.hlo", "-o", "locked/x.neff"]) == 1
+    assert "NXC0003" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    pipe = tmp_path / "model.hlo"
+    os.mkfifo(pipe)
+    script = f"import sys; from nxcc.cli import main; sys.exit(main(['compile', '-', '-o', {str(tmp_path / 'x.neff')!r}]))"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not Path(f"/proc/{process.pid}/wchan").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read().decode()
+        process.wait(30)
+    assert process.returncode == 130, error
+    assert "interrupted" in error and not (tmp_path / "x.neff").exists()
+
+
+def test_a_fault_of_ours_keeps_a_reproducer(model: Path, capsys: pytest.CaptureFixture[str],
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    from nxcc.compiler import driver
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("seven")
+
+    monkeypatch.setattr(driver, "partition", fails)
+    assert main(["compile", "small.hlo", "--workdir", "work"]) == 70
+    error = capsys.readouterr().err
+    assert "NXC0009" in error and "ZeroDivisionError: seven" in error and error.count("\n") == 1
+    kept = next(Path("work").glob("nxcc-error-*"))
+    assert (kept / "small.hlo").read_text() == TEXT
+    assert "nxcc compile small.hlo --workdir work" in (kept / "error.txt").read_text()
+
+
+def test_the_python_api_has_the_same_verbs(model: Path) -> None:
+    import nxcc
+    compiled = nxcc.compile("small.hlo", "api.neff", weights="w.npz")
+    assert compiled.path == "api.neff" and compiled.report["target"] == "v2"
+    given, expected = np.load("in.npz"), np.load("expected.npz")
+    got = nxcc.load("api.neff").run([given["input0"], given["input1"]])
+    np.testing.assert_allclose(got[0], expected["output0"], rtol=1e-4, atol=1e-5)
