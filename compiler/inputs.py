@@ -77,15 +77,15 @@ FOREIGN: tuple[Foreign, ...] = (
             "unpack it first, or use gzip"),
     Foreign("JSON", _matches(r'\s*(\{\s*("|\}\s*\Z)|\[)')),
     Foreign("HTML or XML", _matches(r"\s*<[!?a-zA-Z]"), "was a web page saved instead of the file?"),
-    Foreign("MLIR text (StableHLO)", _matches(r"(\s|//[^\n]*\n|#loc[^\n]*\n)*(module\b(?s:.)*func\.func|func\.func\b|#\w+ =)")),
+    Foreign("MLIR text (StableHLO)", _matches(r"(\s|//[^\n]*\n|#loc[^\n]*\n)*+(module\b(?s:.)*func\.func|func\.func\b|#\w+ =)")),
     Foreign("a TensorFlow GraphDef in text form", _matches(r"\s*node\s*:?\s*\{"), _NO_GRAPHS),
     Foreign("UTF-16 text", _starts(b"\xff\xfe", b"\xfe\xff"), "save it as UTF-8"),
     Foreign("a Git LFS pointer", _starts(b"version https://git-lfs"), "fetch the file itself: git lfs pull"),
 )
 _LOG_PREFIX = r"(?:[IWEF][0-9]{4} [^\]\n]*\] )?"
 _HLO_TEXT = re.compile(
-    rf"(?:\s|//[^\n]*\n|/\*(?s:.*?)\*/|\ufeff)*{_LOG_PREFIX}(?:(?:HloModule|ENTRY|ROOT)\b|%?[A-Za-z_][\w.\-]*\s*(?:\{{|\(|=))".encode())
-_PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
+    rf"(?:\s|//[^\n]*\n|/\*(?s:.*?)\*/|\xef\xbb\xbf)*+{_LOG_PREFIX}(?:(?:HloModule|ENTRY|ROOT)\b|%?[A-Za-z_][\w.\-]*\s*(?:\{{|\(|=))".encode())
+_PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 

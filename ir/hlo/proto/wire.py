@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from nxcc.ir.diagnostics import PROTO_CORRUPT, CompileError
+from nxcc.ir.diagnostics import LIMIT_EXCEEDED, PROTO_CORRUPT, CompileError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
@@ -25,18 +25,22 @@ Record = tuple[int, int, int, int]
 
 
 class WireError(Exception):
-    """Bytes that are no record: the offset and why."""
+    """Bytes that are no message of ours: the offset, why, and whether they break a limit rather than the format."""
 
-    def __init__(self, offset: int, why: str) -> None:
+    def __init__(self, offset: int, why: str, is_limit: bool = False) -> None:
         super().__init__(why)
         self.offset = offset
         self.why = why
+        self.is_limit = is_limit
 
 
 def corrupt(error: WireError, source: str) -> CompileError:
     """The fault as the user sees it."""
-    return CompileError(PROTO_CORRUPT, "the serialized module is truncated or corrupt", f"{source}: byte {error.offset}",
-                        why=error.why, remedy="write or copy the file again")
+    where = f"{source}: byte {error.offset}"
+    if error.is_limit:
+        return CompileError(LIMIT_EXCEEDED, "the serialized module exceeds a limit", where, why=error.why)
+    return CompileError(PROTO_CORRUPT, "the serialized module is truncated or corrupt", where, why=error.why,
+                        remedy="write or copy the file again")
 
 
 def read_varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
@@ -140,6 +144,15 @@ def is_message(data: Buffer, start: int, end: int) -> bool:
     return True
 
 
+def _check_packed(data: Buffer, at: int, end: int, field: Any) -> None:
+    """Raise WireError if the elements of a packed field do not fill its record."""
+    size = {field.TYPE_FLOAT: 4, field.TYPE_DOUBLE: 8}.get(field.type)
+    if size is not None and (end - at) % size:
+        raise WireError(at, f"{end - at} bytes of {field.name} are no multiple of {size}")
+    while size is None and at < end:
+        at = read_varint(data, at, end)[1]
+
+
 def find_fault(data: Buffer, ranges: Iterable[Range], descriptor: Any) -> WireError:
     """Why a protobuf library refused a message, by walking it with its descriptor; slow, for the error's sake only."""
     stack: list[tuple[int, int, Any, int]] = [(start, end, descriptor, 0) for start, end in reversed(list(ranges))]
@@ -147,8 +160,8 @@ def find_fault(data: Buffer, ranges: Iterable[Range], descriptor: Any) -> WireEr
     try:
         while stack:
             start, end, message, depth = stack.pop()
-            if depth > MAX_DEPTH:
-                return WireError(start, f"messages nest more than {MAX_DEPTH} deep")
+            if depth >= MAX_DEPTH:
+                return WireError(start, f"messages nest more than {MAX_DEPTH} deep", is_limit=True)
             for number, kind, payload, stop in records(data, start, end):
                 field = message.fields_by_number.get(number)
                 if field is None or kind != BYTES:
@@ -157,6 +170,8 @@ def find_fault(data: Buffer, ranges: Iterable[Range], descriptor: Any) -> WireEr
                     stack.append((payload, stop, field.message_type, depth + 1))
                 elif field.type == field.TYPE_STRING:
                     bytes(data[payload:stop]).decode()
+                elif field.type != field.TYPE_BYTES:
+                    _check_packed(data, payload, stop, field)
     except WireError as error:
         return error
     except UnicodeDecodeError as error:

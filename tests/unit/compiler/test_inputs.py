@@ -1,0 +1,134 @@
+"""The content of a file decides how it is read; what is no HLO is named."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nxcc.compiler.inputs import read_model
+from nxcc.ir.diagnostics import (
+    EMPTY_INPUT,
+    FILE_UNREADABLE,
+    LIMIT_EXCEEDED,
+    PROTO_CORRUPT,
+    TEXT_SYNTAX,
+    UNKNOWN_FORMAT,
+    CompileError,
+)
+from nxcc.ir.hlo.proto.schema import message_type
+from nxcc.ir.hlo.proto.writer import module_bytes
+from nxcc.ir.hlo.text.reader import read_text
+
+TEXT = "HloModule net\nENTRY main { p = f32[2] parameter(0) ROOT n = f32[2] negate(p) }\n"
+BINARY = module_bytes(read_text(TEXT))
+MESSAGE = message_type("HloModuleProto").FromString(BINARY)
+PROTO = message_type("HloProto")(hlo_module=MESSAGE)
+
+
+def read(tmp_path: Path, content: bytes) -> object:
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    return read_model(str(path))
+
+
+@pytest.mark.parametrize("content", [
+    TEXT.encode(), b"// note\n" + TEXT.encode(), TEXT.split("\n", 1)[1].encode(),
+    b"I0521 12:04:45.883483 1509 service.cc:186] " + TEXT.encode(), b"main { ROOT p = f32[2] parameter(0) }",
+    b"main { p = f32[2] parameter(0) ROOT module = f32[2] negate(p) }",
+    BINARY, PROTO.SerializeToString(), message_type("HloSnapshot")(hlo=PROTO).SerializeToString(),
+    str(MESSAGE).encode(), str(PROTO).encode(), gzip.compress(TEXT.encode()), gzip.compress(BINARY),
+], ids=["text", "comment", "no-header", "log", "one-computation", "module-as-name", "module", "proto", "snapshot", "module-text",
+        "proto-text", "gzip-text", "gzip-module"])
+def test_each_format_is_recognised(content: bytes, tmp_path: Path) -> None:
+    module = read(tmp_path, content)
+    assert module.entry.name == "main"  # type: ignore[attr-defined]
+
+
+def npz() -> bytes:
+    out = io.BytesIO()
+    np.savez(out, a=np.zeros(3))
+    return out.getvalue()
+
+
+def delimited(number: int, content: bytes) -> bytes:
+    return bytes((number << 3 | 2, len(content))) + content
+
+
+NODE = delimited(1, b"x") + delimited(2, b"Placeholder") + delimited(5, delimited(1, b"dtype") + delimited(2, b"0\x01"))
+OTHER = delimited(1, b"y") + delimited(2, b"Relu") + delimited(3, b"x")
+
+
+@pytest.mark.parametrize(("content", "looks_like"), [
+    (b"\x7fELF\x02\x01\x01" + bytes(60), "an ELF program"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(20), "a PNG picture"),
+    (npz(), "a zip archive"),
+    (json.dumps({"a": 1}).encode(), "JSON"),
+    (b"<!doctype html><html>", "HTML"),
+    (b"ML\xefR\x01StableHLO", "MLIR bytecode"),
+    (b"module @jit_f attributes {a = 1} {\n  func.func public @main() {\n", "MLIR text"),
+    (b"module {\n  func.func @main() {\n", "MLIR text"),
+    (delimited(1, NODE) + delimited(1, OTHER), "a TensorFlow GraphDef"),
+    (delimited(1, NODE) + b"\x22\x03\x08\x9a\x05", "a TensorFlow GraphDef"),
+    (b"\x08\x01" + delimited(2, delimited(2, delimited(1, NODE))), "a TensorFlow SavedModel"),
+    (b"\x08\x08" + delimited(2, b"pytorch") + delimited(7, b""), "an ONNX model"),
+    (b"node {\n  name: \"x\"\n  op: \"Relu\"\n}\n", "a TensorFlow GraphDef in text form"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+    (b"hello world, this is no module\n", "text that starts with 'hello world"),
+    (b"\x00\x01\x02\x03 noise", "binary data that starts with 00 01 02 03"),
+])
+def test_what_is_no_hlo_is_named(content: bytes, looks_like: str, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=f"looks like {looks_like}") as caught:
+        read(tmp_path, content)
+    assert caught.value.code is UNKNOWN_FORMAT
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("content", "code"), [
+    (b"", EMPTY_INPUT), (gzip.compress(b""), EMPTY_INPUT), (b" \n", EMPTY_INPUT), (BINARY[:-5], PROTO_CORRUPT),
+    (gzip.compress(BINARY)[:-12], PROTO_CORRUPT), (gzip.compress(BINARY)[:20] + b"\xff" * 20, PROTO_CORRUPT),
+    (TEXT.encode()[:-8], TEXT_SYNTAX), (b'name: "m"\ncomputations { name 3 }', TEXT_SYNTAX),
+    (b'name: "m"\n' + b"a {" * 5000, LIMIT_EXCEEDED),
+])
+def test_damaged_file_has_its_code(content: bytes, code: object, tmp_path: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        read(tmp_path, content)
+    assert caught.value.code is code
+
+
+def test_gzip_bomb_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nxcc.compiler.inputs.MAX_INFLATED_BYTES", 1000)
+    with pytest.raises(CompileError) as caught:
+        read(tmp_path, gzip.compress(bytes(2000)))
+    assert caught.value.code is LIMIT_EXCEEDED
+
+
+def test_folder_and_missing_file_are_unreadable(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(CompileError) as caught:
+            read_model(str(path))
+        assert caught.value.code is FILE_UNREADABLE
+
+
+def test_saved_model_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    with pytest.raises(CompileError, match="SavedModel") as caught:
+        read_model(str(tmp_path))
+    assert caught.value.code is UNKNOWN_FORMAT
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(BINARY)))
+    assert read_model("-").name == "net"
+
+
+def test_zip_is_told_from_its_end_too(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    zipfile.ZipFile(out, "w").close()
+    with pytest.raises(CompileError, match="zip archive"):
+        read(tmp_path, out.getvalue())
