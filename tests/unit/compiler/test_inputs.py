@@ -43,8 +43,8 @@ def read(tmp_path: Path, content: bytes) -> object:
     b"main { p = f32[2] parameter(0) ROOT module = f32[2] negate(p) }",
     BINARY, PROTO.SerializeToString(), message_type("HloSnapshot")(hlo=PROTO).SerializeToString(),
     str(MESSAGE).encode(), str(PROTO).encode(), gzip.compress(TEXT.encode()), gzip.compress(BINARY),
-], ids=["text", "comment", "no-header", "log", "one-computation", "module-as-name", "module", "proto", "snapshot", "module-text",
-        "proto-text", "gzip-text", "gzip-module"])
+], ids=["text", "comment", "no-header", "log", "one-computation", "module-as-name", "module", "proto", "snapshot",
+        "module-text", "proto-text", "gzip-text", "gzip-module"])
 def test_each_format_is_recognised(content: bytes, tmp_path: Path) -> None:
     module = read(tmp_path, content)
     assert module.entry.name == "main"  # type: ignore[attr-defined]

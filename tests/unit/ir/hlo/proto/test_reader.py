@@ -126,7 +126,8 @@ LOOP = computation("loop", 9, instruction("c", "call", 1, called_computation_ids
     (of(P, instruction("r", "fft", 1, 0, fft_type=9)), "FftType has no value 9"),
     (of(instruction("p", "parameter", 0, shape=shape(4, dtype=99))), "element type 99"),
     (of(instruction("p", "parameter", 0, shape=shape(-4))), "negative dimension -4"),
-    (of(instruction("c", "constant", 0, literal=message_type("LiteralProto")(shape=shape(2), f32s=[1, 2]))), "its literal is f32"),
+    (of(instruction("c", "constant", 0, literal=message_type("LiteralProto")(shape=shape(2), f32s=[1, 2]))),
+     "its literal is f32[2]"),
     (of(instruction("c", "constant", 0, shape=shape(dtype=17), literal=message_type("LiteralProto")(shape=shape(dtype=17)))),
      "a literal cannot be of type token"),
     (of(P, instruction("n", "negate", 1, 0, backend_config_payload=message_type("Payload")(id=3))), "payload 3 of 0"),
@@ -139,7 +140,8 @@ def test_module_that_makes_no_sense_is_an_error(message: Any, what: str) -> None
 
 
 def test_unknown_operator_names_the_instruction() -> None:
-    with pytest.raises(CompileError, match="no HLO operator is named 'negat'.*at n, <bytes>: byte.*did you mean 'negate'") as caught:
+    expected = "no HLO operator is named 'negat'.*at n, <bytes>: byte.*did you mean 'negate'"
+    with pytest.raises(CompileError, match=expected) as caught:
         root_of(P, instruction("n", "negat", 1, 0))
     assert caught.value.code is UNKNOWN_OPERATOR
 
