@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def _reduce_window(instruction: Instruction, *values: Any, run: Run) -> Any:
     if len(data) == 1:
         plain = plain_operation(computation, from_numpy(data[0].dtype))
         if plain is not None:
-            return _reduce_window_plain(plain, data[0], inits[0], window, dims)
+            return _reduce_window_plain(_rounding(plain, window), data[0], inits[0], window, dims)
     function = ScalarFunction(computation, run)
     state = tuple(np.broadcast_to(np.asarray(init).astype(dtype), dims)
                   for init, dtype in zip(inits, function.result_types, strict=True))
@@ -165,6 +166,17 @@ def _reduce_window(instruction: Instruction, *values: Any, run: Run) -> Any:
         inside = real[cells]
         state = tuple(np.where(inside, new, old) for new, old in zip(combined, state, strict=True))
     return _one_or_tuple(state)
+
+
+ROUNDED_CELLS = 64
+"""Cells of a window up to which each partial result is rounded to the element type, as XLA CPU does; wider windows are
+put together in another order and rounded once."""
+
+
+def _rounding(plain: PlainOperation, window: Window) -> PlainOperation:
+    if math.prod(d.size for d in window.dims) > ROUNDED_CELLS or not (plain.dtype.is_float or plain.dtype.is_complex):
+        return plain
+    return replace(plain, wide=plain.dtype.numpy)
 
 
 def _reduce_window_plain(plain: PlainOperation, x: Array, init: Any, window: Window, dims: tuple[int, ...]) -> Array:
