@@ -123,7 +123,8 @@ class _MappedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         base = (0, self.position, len(self.data))[whence]
         if base + offset < 0:
-            raise ValueError(f"offset {base + offset} is before the file")
+            # zipfile looks for optional records before the start and expects what a file would raise
+            raise OSError(f"offset {base + offset} is before the file")
         self.position = base + offset
         return self.position
 

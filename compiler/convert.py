@@ -36,12 +36,8 @@ def convert(path: str, output: str | None, passes: str | None, emit: str, option
     _run(module, passes, options)
     verify(module)
     if emit == "binary":
-        from nxcc.ir.hlo.proto.writer import write_proto
-        content = write_proto(module)
-        if output is None:
-            sys.stdout.buffer.write(content)
-            return None
-        write_whole(output, content)
+        from nxcc.ir.hlo.proto.writer import write_module
+        write_module(module, sys.stdout.buffer if output is None else output)
         return None
     text = write_text(module, short=emit == "short")
     if output is None:
