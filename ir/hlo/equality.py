@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.text.completion import default_comparison
-from nxcc.ir.hlo.text.header import entry_layout
+from nxcc.ir.hlo.text.header import entry_layout, frame_chain
 from nxcc.ir.hlo.text.order import instruction_order
 from nxcc.ir.literals import Literal
 from nxcc.ir.shapes import Shape, row_major, shape_text
 
 _OPTIONS = ("is_scheduled", "aliases", "buffer_donors", "frontend_attributes")
 _COUNTS = ("replica_count", "num_partitions")
-_NOTES = ("location", "frontend_attributes", "backend_config", "sharding", "statistics", "origin")
+_NOTES = ("frontend_attributes", "backend_config", "sharding", "statistics", "origin")
 
 
 def modules_equal(a: Module, b: Module, *, names: bool = True, notes: bool = True, counts: bool = True) -> str | None:
@@ -143,11 +144,13 @@ def _attributes(a: Instruction, b: Instruction) -> str | None:
 
 
 def _value(instruction: Instruction, key: str) -> Any:
-    """The attribute or its default; a comparison type that says what the operands imply counts as absent."""
+    """The attribute or its default; a comparison type that the operands imply and an associativity denied count as absent."""
     value = instruction.attributes.get(key)
     if value is None:
         value = instruction.operator.defaults.get(key)
     if key == "type" and value == default_comparison(instruction.operands[0].shape):
+        return ""
+    if key == "is_associative" and value == "false":
         return ""
     if isinstance(value, Shape):
         return _full_text(value)
@@ -157,11 +160,24 @@ def _value(instruction: Instruction, key: str) -> Any:
 
 
 def _notes(a: Instruction, b: Instruction) -> str | None:
+    """Notes; stack frames by what they say, as every writer numbers them anew."""
+    if replace(a.location, stack_frame_id=0) != replace(b.location, stack_frame_id=0):
+        return f"location is {a.location!r} against {b.location!r}"
+    chains = [_frames(i) for i in (a, b)]
+    if chains[0] != chains[1]:
+        return f"stack frames are {chains[0]} against {chains[1]}"
     for field in _NOTES:
         left, right = getattr(a, field), getattr(b, field)
         if left != right:
             return f"{field} is {left!r} against {right!r}"
     return None
+
+
+def _frames(instruction: Instruction) -> tuple[str, ...]:
+    computation = instruction.parent
+    if not instruction.location.stack_frame_id or computation is None or computation.parent is None:
+        return ()
+    return frame_chain(computation.parent.stack_frames, instruction.location.stack_frame_id)
 
 
 def literals_equal(a: Literal, b: Literal) -> str | None:

@@ -338,5 +338,23 @@ def frame_place(tables: Mapping[str, tuple[str, ...]] | None, number: int) -> di
             "source_end_column": row.get("end_column", 0)}
 
 
+def frame_chain(tables: Mapping[str, tuple[str, ...]] | None, number: int) -> tuple[str, ...]:
+    """A stack frame and its parents as text, whatever their numbers: place, file and function of each."""
+    chain: list[str] = []
+    rows = tables["StackFrames"] if tables else ()
+    while tables and 0 < number <= len(rows) and len(chain) < len(rows):
+        frame = _fields(rows[number - 1])
+        place = _row(tables["FileLocations"], frame.get("file_location_id", 0))
+        ids = _fields(place)
+        file = _row(tables["FileNames"], ids.pop("file_name_id", 0))
+        chain.append(f"{ids} {file} {_row(tables['FunctionNames'], ids.pop('function_name_id', 0))}")
+        number = frame.get("parent_frame_id", 1) - 1
+    return tuple(chain)
+
+
+def _row(rows: tuple[str, ...], number: int) -> str:
+    return rows[number - 1] if 0 < number <= len(rows) else ""
+
+
 def _fields(row: str) -> dict[str, int]:
     return {key: int(value[:18]) for key, value in _FIELD.findall(row)}

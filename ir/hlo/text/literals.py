@@ -7,8 +7,9 @@ Nothing is allocated before the text has been seen to hold as many values as the
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_dtypes
@@ -19,14 +20,15 @@ from nxcc.ir.dtypes import C64, F8E8M0FNU, F32, F64, PRED, U64, DType
 from nxcc.ir.hlo.text.cursor import MAX_NESTING, NUMBER, Cursor, TextError, closing_parenthesis
 from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.literals import Array, Literal, tuple_literal
-from nxcc.ir.shapes import Shape, shape_text
+from nxcc.ir.shapes import Shape, row_major, shape_text
 
 ELISION_LIMIT = 10
 """XLA's printer writes `{...}` for arrays of more elements unless large constants are asked for."""
 
-_E8M0_LEAST = 2.0**-127
-_E8M0_HALFWAY = 1.5 * _E8M0_LEAST
+_E8M0_HALFWAY = 1.5 * 2.0**-127
 """Below this, f8e8m0fnu rounds to its least value; ml_dtypes rounds all such values up."""
+Place = Callable[[int], int]
+_WRITTEN = re.compile(r"[^\s{},]++")
 _MOST_UNWRITTEN = 1 << 24
 """Elements of an array that may be filled in without being written."""
 _COMMENT = re.compile(r"//[^\n\r]*+|/\*(?s:.*?)\*/")
@@ -131,10 +133,18 @@ def _read_array(cursor: Cursor, shape: Shape) -> Literal:
         _check_structure(plain, shape, start)
         return Literal(shape, _complex_array(parts, shape, start))
     values = body.translate(_TO_BLANKS).split()
+    place = _places(body, start)
     if len(values) == 1 and shape.rank and "{" not in body:
-        return Literal(shape, _first_only(_array(values, shape.dtype, start, body), shape, start))
+        return Literal(shape, _first_only(_array(values, shape.dtype, place), shape, start))
     _check_structure(body, shape, start, values)
-    return Literal(shape, _array(values, shape.dtype, start, body).reshape(shape.dims))
+    return Literal(shape, _array(values, shape.dtype, place).reshape(shape.dims))
+
+
+def _places(body: str, start: int) -> Place:
+    """Where in the source the value of an index stands; looked for only when it is at fault."""
+    def place(index: int) -> int:
+        return start + next(itertools.islice(_WRITTEN.finditer(body), index, None)).start()
+    return place
 
 
 def _first_only(one: Array, shape: Shape, start: int) -> Array:
@@ -150,8 +160,8 @@ def _first_only(one: Array, shape: Shape, start: int) -> Array:
 def _complex_array(parts: list[tuple[str, str]], shape: Shape, start: int) -> Array:
     part = F32 if shape.dtype is C64 else F64
     out = np.empty(len(parts), shape.dtype.numpy)
-    out.real = _array([p[0] for p in parts], part, start, "")
-    out.imag = _array([p[1] for p in parts], part, start, "")
+    out.real = _array([p[0] for p in parts], part, lambda _: start)
+    out.imag = _array([p[1] for p in parts], part, lambda _: start)
     return out.reshape(shape.dims)
 
 
@@ -185,19 +195,19 @@ def _matches(skeleton: str, dims: tuple[int, ...]) -> bool:
     return expected == skeleton
 
 
-def _array(values: list[str], dtype: DType, start: int, body: str) -> Array:
+def _array(values: list[str], dtype: DType, place: Place) -> Array:
     if dtype is PRED:
-        return _preds(values, start)
+        return _preds(values, place)
     if dtype.is_integer:
-        return _integers(values, dtype, start)
-    return _floats(values, dtype, start)
+        return _integers(values, dtype, place)
+    return _floats(values, dtype, place)
 
 
-def _preds(values: list[str], start: int) -> Array:
-    try:
-        return np.fromiter((_PRED_VALUES[v] for v in values), np.bool_, len(values))
-    except KeyError as wrong:
-        raise TextError(start, f"{wrong.args[0]!r} is no value of pred: true, false, 1 or 0 was expected") from None
+def _preds(values: list[str], place: Place) -> Array:
+    for index, value in enumerate(values):
+        if value not in _PRED_VALUES:
+            raise TextError(place(index), f"{value[:40]!r} is no value of pred: true, false, 1 or 0 was expected")
+    return np.fromiter((_PRED_VALUES[v] for v in values), np.bool_, len(values))
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:
@@ -205,26 +215,26 @@ def integer_range(dtype: DType) -> tuple[int, int]:
     return (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1) if dtype.is_signed else (0, (1 << dtype.bits) - 1)
 
 
-def _integers(values: list[str], dtype: DType, start: int) -> Array:
+def _integers(values: list[str], dtype: DType, place: Place) -> Array:
     """Integers in the range of the type; negative ones wrap for u64, and for no other type, as in XLA."""
     joined = "\n".join(values) + "\n" if values else ""
     if not _INTEGERS.fullmatch(joined):
-        wrong = next(v for v in values if not _INTEGERS.fullmatch(v + "\n"))
-        raise TextError(start, f"{wrong[:40]!r} is no value of {dtype}: an integer was expected")
+        index = next(i for i, v in enumerate(values) if not _INTEGERS.fullmatch(v + "\n"))
+        raise TextError(place(index), f"{values[index][:40]!r} is no value of {dtype}: an integer was expected")
     numbers = list(map(int, values))
     low, high = integer_range(dtype)
     if dtype is U64:
         low = -(1 << 63)
     if numbers and (min(numbers) < low or max(numbers) > high):
-        wrong_number = min(numbers) if min(numbers) < low else max(numbers)
-        raise TextError(start, f"{wrong_number} is out of range for {dtype}", why=f"its values are {low} to {high}")
+        index = next(i for i, n in enumerate(numbers) if not low <= n <= high)
+        raise TextError(place(index), f"{numbers[index]} is out of range for {dtype}", why=f"its values are {low} to {high}")
     if dtype is U64:
         numbers = [n & high for n in numbers]
     wide = np.array(numbers, np.uint64 if dtype.is_unsigned else np.int64)
     return wide if wide.dtype == dtype.numpy else wide.astype(dtype.numpy)
 
 
-def _floats(values: list[str], dtype: DType, start: int) -> Array:
+def _floats(values: list[str], dtype: DType, place: Place) -> Array:
     joined = "\n".join(values) + "\n" if values else ""
     special = [] if _NUMBERS.fullmatch(joined) else [i for i, v in enumerate(values) if not _NUMBERS.fullmatch(v + "\n")]
     plain = [*values] if special else values
@@ -232,38 +242,46 @@ def _floats(values: list[str], dtype: DType, start: int) -> Array:
     for index in special:
         value = values[index]
         if not _NUMBER.fullmatch(value):
-            raise TextError(start, f"{value[:40]!r} is no value of {dtype}: a decimal number, inf or nan was expected")
+            raise TextError(place(index), f"{value[:40]!r} is no value of {dtype}: a decimal number, inf or nan was expected")
         if "nan" in value:
-            plain[index] = "0"
+            plain[index] = "1"
             nans.append(index)
     wide = np.array(list(map(float, plain)), np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         out: Array = wide.astype(dtype.numpy)
         if dtype is F8E8M0FNU:
-            out[(wide > 0) & (wide < _E8M0_HALFWAY)] = dtype.numpy.type(_E8M0_LEAST)
-        back = out.astype(np.float64)
-    _check_range(plain, wide, back, dtype, start)
+            out.view(np.uint8)[wide < _E8M0_HALFWAY] = 0
+        back = widened(out, dtype)
+    _check_range(plain, wide, back, dtype, place)
     bits = out.view(f"u{out.itemsize}")
     for index in nans:
         bits[index] = nan_bits(values[index], dtype)
     return out
 
 
-def _check_range(written: list[str], wide: Array, back: Array, dtype: DType, start: int) -> None:
+def _check_range(written: list[str], wide: Array, back: Array, dtype: DType, place: Place) -> None:
     """TextError if a value became infinite or NaN in the type, or its sign was lost."""
-    lost = np.isfinite(back) != np.isfinite(wide)
-    lost |= np.isnan(back)
+    lost = (np.isfinite(back) != np.isfinite(wide)) | np.isnan(back)
     if not has_sign(dtype):
-        lost |= wide < 0
+        lost |= wide <= 0
     for index in np.flatnonzero(np.isinf(wide)).tolist():
         lost[index] |= "inf" not in written[index]
     if lost.any():
-        wrong = written[int(np.flatnonzero(lost)[0])]
-        raise TextError(start, f"{wrong[:40]} is out of range for {dtype}")
+        index = int(np.flatnonzero(lost)[0])
+        raise TextError(place(index), f"{written[index][:40]} is out of range for {dtype}")
 
 
 def has_sign(dtype: DType) -> bool:
     return dtype.name != "f8e8m0fnu"
+
+
+def widened(values: Array, dtype: DType) -> Array:
+    """The values as f64; powers of two by their exponent, as ml_dtypes takes the least f8e8m0fnu for zero."""
+    if dtype is F8E8M0FNU:
+        exponents = values.view(np.uint8).astype(np.int32)
+        return np.where(exponents == 255, np.nan, np.ldexp(1.0, exponents - 127))
+    with np.errstate(invalid="ignore"):
+        return values.astype(np.float64)
 
 
 def mantissa_bits(dtype: DType) -> int:
@@ -316,10 +334,13 @@ def write_literal(literal: Literal, large_constants: bool = True) -> str:
 
 
 def write_typed_literal(literal: Literal) -> str:
-    """The literal with its shape before it, as attributes have it."""
+    """The literal with its shape before it, as attributes have it; with a layout, as its braces would be taken for one."""
     if literal.shape.is_tuple:
         return "( " + ", ".join(map(write_typed_literal, literal.elements)) + " )"
-    return f"{shape_text(literal.shape)} {write_literal(literal)}"
+    shape = literal.shape
+    if shape.layout is None:
+        shape = Shape(shape.dtype, shape.dims, layout=row_major(shape.rank))
+    return f"{shape_text(shape)} {write_literal(literal)}"
 
 
 def _nest(texts: list[str], dims: tuple[int, ...]) -> str:
@@ -338,7 +359,7 @@ def _nest(texts: list[str], dims: tuple[int, ...]) -> str:
         count = count // size if size else _product(dims[:level])
         joined = (", ".join(rows[i * size:(i + 1) * size]) for i in range(count))
         if rank > 3 and level:
-            rows = [f"{{ /*i{level - 1}={i % dims[level - 1]}*/ {row} }}" for i, row in enumerate(joined)]
+            rows = [f"{{ /*i{level - 1}={i % dims[level - 1]}*/ {row + ' ' if row else ''}}}" for i, row in enumerate(joined)]
         else:
             rows = [f"{{ {row} }}" for row in joined]
     return rows[0]
@@ -371,8 +392,7 @@ def float_texts(values: Array, dtype: DType) -> list[str]:
     f32 and f64 take the digits that any decimal survives (6, 15) if they come back exactly, else those that any value survives
     (9, 17); smaller types always take the latter.
     """
-    with np.errstate(invalid="ignore"):
-        wide = values.astype(np.float64)
+    wide = widened(values, dtype)
     if dtype in (F32, F64):
         short, full = ("%.6g", "%.9g") if dtype is F32 else ("%.15g", "%.17g")
         texts = [short % v for v in wide.tolist()]
