@@ -15,14 +15,14 @@ from nxcc.backends.arena import Arena, Buffer
 from nxcc.backends.assembly import AssembledFunction, assemble
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.region import is_row_program
-from nxcc.backends.lowering.registry import rules
+from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
 from nxcc.backends.target import Target
-from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.builder import Copies, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import ARGUMENT_UNIT, View, contiguous
-from nxcc.ir.diagnostics import UNSUPPORTED, CompileError
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Literal
@@ -31,6 +31,9 @@ from nxcc.ir.shapes import Shape
 MAX_ARGUMENTS = 24
 """Regions with more operands and results than this get fixed addresses and are not shared; registers hold the rest."""
 
+
+ROTATIONS = (Copies(2, 2), Copies(2, 1), Copies(1, 1))
+"""Rotating tiles to try, best first; the last is what level 0 uses."""
 
 SMALL_CONSTANT_BYTES = 4096
 """Constants up to this size are compared by content, so that equal ones share memory and code; larger ones by identity."""
@@ -138,6 +141,7 @@ class _Generator:
         self.semaphores = 1
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
+        self._placed: dict[Instruction, Located] = {}
 
     # ---- borders ------------------------------------------------------------------------------------------------
 
@@ -176,11 +180,23 @@ class _Generator:
             located = self.external[name]
             arguments.append(located)
             assert located.view.dtype is parameter.shape.dtype, f"{name}: {located.view.dtype} for {parameter.shape}"
-        root = self.computation(node.module.entry, arguments)
         targets = [self.external[name] for name in node.outputs]
+        self._placed = self._placements(node, targets)
+        root = self.computation(node.module.entry, arguments)
+        self._placed = {}
         self.assign(targets, leaves(root))
         self.drop(root)
         self.entries.append(self.main.finish(node.name))
+
+    def _placements(self, node: DeviceNode, targets: Sequence[Located]) -> dict[Instruction, Located]:
+        """Results that are computed right where the caller wants them: outputs that share no memory with an input."""
+        root = node.module.entry.root
+        values = root.operands if root.opcode == "tuple" else (root,)
+        if self.optlevel == 0 or len(values) != len(targets):
+            return {}
+        inputs = {id(self.external[name].buffer) for name in node.inputs}
+        return {value: target for value, target in zip(reversed(values), reversed(targets), strict=True)
+                if value.shape.is_array and id(target.buffer) not in inputs}
 
     def finish(self) -> DeviceCode:
         program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, self.semaphores)
@@ -251,7 +267,7 @@ class _Generator:
                 copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
         taken = self._take_over(rule.in_place, operands, last_use)
-        result = self._result(instruction.shape, taken)
+        result = taken or self._placed.get(instruction) or self._result(instruction.shape, self._order(rule, instruction, arrays))
         self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
         for copied in copies:
             self.drop(copied)
@@ -274,12 +290,28 @@ class _Generator:
             return located
         return None
 
-    def _result(self, shape: Shape, taken: Located | None = None) -> Value:
-        if taken is not None:
-            return taken
-        if shape.is_array:
+    def _result(self, shape: Shape, order: Sequence[int] | None = None) -> Value:
+        """Fresh buffers; order: dimensions of an array from the slowest to the fastest in memory."""
+        if not shape.is_array:
+            return tuple(self._result(element) for element in shape.elements)
+        if order is None:
             return self._allocate(shape.dtype, shape.dims)
-        return tuple(self._result(element) for element in shape.elements)
+        located = self._allocate(shape.dtype, [shape.dims[d] for d in order])
+        return Located(located.view.permute([order.index(d) for d in range(shape.rank)]), located.buffer)
+
+    def _order(self, rule: Rule, instruction: Instruction, operands: Sequence[Located]) -> Sequence[int] | None:
+        """How a result lies in memory: as its rule says, or as its largest operand of the same sizes."""
+        if self.optlevel == 0 or not instruction.shape.is_array:
+            return None
+        if rule.order is not None:
+            return rule.order(instruction)
+        if not rule.follows:
+            return None
+        for operand in operands:
+            dims = operand.view.dims
+            if operand.view.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
+                return sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
+        return None
 
     def _call(self, instruction: Instruction, operands: list[View], results: list[View]) -> None:
         if all(view.elements == 0 for view in results):
@@ -302,20 +334,33 @@ class _Generator:
     def _lower(self, instruction: Instruction, operands: list[View], results: list[View],
                shared: bool) -> tuple[int, AssembledFunction]:
         """Write the region's tile program and its streams."""
-        kernel = Kernel(f"{instruction.opcode}.{len(self.functions)}", self.target)
-        kernel.debug = len(self.debug)
         location = instruction.location
         source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
         self.debug.append(DebugEntry(instruction.name, location.op_name, source))
-        views = operands + results
-        if shared:
-            views = _relocatable(kernel, views)
-        rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
+        kernel = self._write(instruction, operands, results, shared)
         assembled = assemble(kernel.program, self.target, self.optlevel > 0)
         self.semaphores = max(self.semaphores, assembled.semaphores)
         self.functions.append(assembled.function)
         self.sbuf_bytes = max(self.sbuf_bytes, kernel.program.sbuf_bytes)
         return len(self.functions) - 1, assembled
+
+    def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Kernel:
+        """The tile program, with as many rotating tiles as fit."""
+        attempts = ROTATIONS if self.optlevel > 0 else ROTATIONS[-1:]
+        for copies in attempts:
+            kernel = Kernel(f"{instruction.opcode}.{len(self.functions)}", self.target, copies)
+            kernel.debug = len(self.debug) - 1
+            views = operands + results
+            if shared:
+                views = _relocatable(kernel, views)
+            try:
+                rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
+            except CompileError as error:
+                if error.code is not OUT_OF_MEMORY or copies is attempts[-1]:
+                    raise
+            else:
+                return kernel
+        raise AssertionError("the last attempt returns or raises")
 
     def copy(self, destination: Located, source: Located) -> None:
         """destination = source, as a region of its own."""

@@ -206,7 +206,8 @@ def _place(statements: Sequence[Statement], loops: tuple[Loop, ...], users: User
             continue
         for site in _sites(statement, users):
             unit = DMA_SHARES if site.is_dma else 1
-            placed.append(_Placed(site, loops, len(placed), _extents(site, psum_bank_bytes), ENGINE_SEMAPHORE[site.engine], unit))
+            placed.append(_Placed(site, loops, len(placed), _extents(site, psum_bank_bytes), ENGINE_SEMAPHORE[site.engine],
+                                  unit))
             if not site.is_dma:
                 totals[site.engine] += 1
     return totals
@@ -215,23 +216,11 @@ def _place(statements: Sequence[Statement], loops: tuple[Loop, ...], users: User
 def _count(statements: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed]) -> None:
     """Fill in, for each site, its semaphore's count before it and the count of one iteration of each loop around it."""
 
-    def per_run(block: Sequence[Statement]) -> dict[int, int]:
-        counts: dict[int, int] = {}
-        for statement in block:
-            if isinstance(statement, Loop):
-                for semaphore, count in per_run(statement.body).items():
-                    counts[semaphore] = counts.get(semaphore, 0) + count * statement.count
-            else:
-                for site in _sites(statement, users):
-                    semaphore = by_key[site_key(site)].semaphore
-                    counts[semaphore] = counts.get(semaphore, 0) + 1
-        return counts
-
     def walk(block: Sequence[Statement], before: dict[int, int], steps: tuple[dict[int, int], ...]) -> None:
         before = dict(before)
         for statement in block:
             if isinstance(statement, Loop):
-                inner = per_run(statement.body)
+                inner = _per_run(statement.body, users, by_key)
                 walk(statement.body, before, (*steps, inner))
                 for semaphore, count in inner.items():
                     before[semaphore] = before.get(semaphore, 0) + count * statement.count
@@ -243,6 +232,20 @@ def _count(statements: Sequence[Statement], users: Users, by_key: dict[tuple[int
                 before[p.semaphore] = p.before + 1
 
     walk(statements, {}, ())
+
+
+def _per_run(block: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed]) -> dict[int, int]:
+    """How often each semaphore is counted in one run of a block."""
+    counts: dict[int, int] = {}
+    for statement in block:
+        if isinstance(statement, Loop):
+            for semaphore, count in _per_run(statement.body, users, by_key).items():
+                counts[semaphore] = counts.get(semaphore, 0) + count * statement.count
+        else:
+            for site in _sites(statement, users):
+                semaphore = by_key[site_key(site)].semaphore
+                counts[semaphore] = counts.get(semaphore, 0) + 1
+    return counts
 
 
 def _extents(site: Site, psum_bank_bytes: int) -> list[_Extent]:
@@ -350,8 +353,8 @@ class _Known:
         seen = self._of.setdefault(p.site.engine, [])
         kept = []
         for semaphore, value in sorted(events, key=lambda e: (e[0], e[1].constant)):
-            if not any(s == semaphore and loops == p.loops[:len(loops)] and v.terms == value.terms and v.constant >= value.constant
-                       for loops, s, v in seen):
+            if not any(s == semaphore and loops == p.loops[:len(loops)] and v.terms == value.terms
+                       and v.constant >= value.constant for loops, s, v in seen):
                 kept.append((semaphore, value))
                 seen.append((p.loops, semaphore, value))
         return kept

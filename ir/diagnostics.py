@@ -53,7 +53,8 @@ LIMIT_EXCEEDED = code("NXC0107", "input exceeds a limit",
 WEIGHT_MISSING = code("NXC0200", "weight missing", "A declared weight has no value in the weights file.")
 WEIGHT_UNEXPECTED = code("NXC0201", "weight not expected", "The weights file holds a tensor that no parameter takes.")
 WEIGHT_MISMATCH = code("NXC0202", "weight has the wrong shape or dtype",
-                       "Shape and dtype of a weight must be those of its parameter; bf16 and fp8 in an npz are unsigned bit patterns.")
+                       "Shape and dtype of a weight must be those of its parameter; bf16 and fp8 in an npz are unsigned "
+                       "bit patterns.")
 INPUT_MISMATCH = code("NXC0203", "input has the wrong shape or dtype",
                       "Inputs are `input0..` in parameter order, weights left out; shape and dtype must be the parameter's.")
 ARRAYS_UNREADABLE = code("NXC0204", "array file cannot be read",
@@ -62,7 +63,8 @@ ARRAYS_UNREADABLE = code("NXC0204", "array file cannot be read",
 UNSUPPORTED = code("NXC0300", "operator not supported on the target",
                    "The device cannot run this instruction, and host regions were forbidden or cannot take it.")
 UNSUPPORTED_MODULE = code("NXC0301", "module feature not supported",
-                          "The module asks for something nxcc does not do: more than one replica, unbounded dimensions, host transfers.")
+                          "The module asks for something nxcc does not do: more than one replica, unbounded dimensions, "
+                          "host transfers.")
 OUT_OF_MEMORY = code("NXC0302", "does not fit the device", "A region needs more on-chip or device memory than the target has.")
 UNKNOWN_CUSTOM_CALL = code("NXC0303", "unknown custom call target", "nxcc knows no meaning for this custom-call target.")
 # 04xx: NEFF and machine code

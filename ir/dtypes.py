@@ -48,7 +48,7 @@ class DType:
     def numpy(self) -> np.dtype[Any]:
         """The numpy dtype of an array of this type; an assertion error for tuple, token, opaque and buffer."""
         assert self.numpy_type is not None, f"{self.name} has no numpy type"
-        return np.dtype(self.numpy_type)
+        return _numpy_dtype(self.numpy_type)
 
     @property
     def is_array(self) -> bool:
@@ -88,6 +88,10 @@ class DType:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (dtype, (self.name,))
+
+
+def _numpy_dtype(scalar_type: Any) -> np.dtype[Any]:
+    return np.dtype(scalar_type)
 
 
 PRED = DType("pred", 1, 8, Kind.BOOL, "preds", np.bool_)

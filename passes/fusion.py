@@ -72,17 +72,28 @@ def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bo
 
 def _computes(instruction: Instruction, capacity: RowCapacity) -> bool:
     """Work that a region can hold."""
-    opcode = instruction.opcode
     if not instruction.shape.is_array or not instruction.shape.element_count or instruction.control_predecessors:
         return False
-    if opcode == "reduce":
-        return len(instruction.operands) == 2 and instruction.operands[1].opcode == "constant" and capacity.supported(instruction)
-    if opcode == "dot":
-        rhs = instruction.operands[1].shape
-        batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
-        ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
-        return ordered and len(summed) == 1 and rhs.rank == len(batch) + 2 and capacity.supported(instruction)
-    return instruction.operator.elementwise and opcode != "copy" and capacity.supported(instruction)
+    fits = _FORMS.get(instruction.opcode, _elementwise_form)
+    return fits(instruction) and capacity.supported(instruction)
+
+
+def _elementwise_form(instruction: Instruction) -> bool:
+    return instruction.operator.elementwise and instruction.opcode != "copy"
+
+
+def _reduce_form(instruction: Instruction) -> bool:
+    return len(instruction.operands) == 2 and instruction.operands[1].opcode == "constant"
+
+
+def _dot_form(instruction: Instruction) -> bool:
+    """Batch dimensions in order, one summed dimension, a matrix of two dimensions."""
+    batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
+    ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
+    return ordered and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
+
+
+_FORMS = {"reduce": _reduce_form, "dot": _dot_form}
 
 
 @dataclass
@@ -143,34 +154,42 @@ def _grow(root: Instruction, rows: int, position: dict[Instruction, int], taken:
 def _join(region: _Region, candidate: Instruction, taken: set[Instruction], capacity: RowCapacity) -> bool:
     """Add a candidate and the maps of its operands, if all fit together."""
     free = candidate.opcode in FREE
-    if not free:
-        if candidate in taken or not _computes(candidate, capacity) or candidate in region.matrices:
-            return False
-        inside = region.members
-        if candidate is not region.root and any(u not in inside and not _copied(u, region) for u in candidate.users):
-            return False
-        if candidate is not region.root and candidate.parent is not None and candidate.parent.root is candidate:
-            return False
+    if not free and (candidate in taken or not _computes(candidate, capacity) or not _enclosed(candidate, region)):
+        return False
     maps = operand_maps(candidate, region.maps[candidate])
-    if maps is None:
+    if maps is None or not _agree(candidate, maps, region):
         return False
-    if candidate.opcode == "dot" and (candidate.operands[1] in region.maps or not _batch_first(candidate, region)):
-        return False
-    for operand, found in zip(candidate.operands, maps, strict=True):
-        if found is not None and region.maps.get(operand, found) != found:
-            return False
-        if found is not None and operand in region.matrices:
-            return False
     trial = dict(region.maps)
     trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
     if not free:
         members = {**region.members, candidate: None}
-        if not capacity.fits(_widths(members, trial)) or _input_count(members, trial) > capacity.max_inputs:
+        if not capacity.fits(_widths(members, trial)) or _input_count(members) > capacity.max_inputs:
             return False
         region.members[candidate] = None
     region.maps = trial
     if candidate.opcode == "dot":
         region.matrices.add(candidate.operands[1])
+    return True
+
+
+def _enclosed(candidate: Instruction, region: _Region) -> bool:
+    """True if nobody outside the region reads the candidate."""
+    if candidate in region.matrices:
+        return False
+    if candidate is region.root:
+        return True
+    if candidate.parent is not None and candidate.parent.root is candidate:
+        return False
+    return all(u in region.members or _copied(u, region) for u in candidate.users)
+
+
+def _agree(candidate: Instruction, maps: list[RowMap | None], region: _Region) -> bool:
+    """True if the operands' rows are what the region already knows of them, and matrices come from outside."""
+    if candidate.opcode == "dot" and (candidate.operands[1] in region.maps or not _batch_first(candidate, region)):
+        return False
+    for operand, found in zip(candidate.operands, maps, strict=True):
+        if found is not None and (region.maps.get(operand, found) != found or operand in region.matrices):
+            return False
     return True
 
 
@@ -209,7 +228,7 @@ def columns(instruction: Instruction, marks: RowMap) -> int:
     return total
 
 
-def _input_count(members: dict[Instruction, None], maps: dict[Instruction, RowMap]) -> int:
+def _input_count(members: dict[Instruction, None]) -> int:
     outside = {o for m in members for o in m.operands if o not in members and o.opcode not in FREE}
     return len(outside)
 

@@ -168,7 +168,7 @@ class FieldKind(enum.Enum):
 
     FLAG = "bool"
     INT = "signed 64-bit integer"
-    FLOAT = "fp32"
+    FLOAT = "floating-point number; fp32 on the machine, wide enough here for the integers a memset takes"
     ENUM = "one of the declared names"
     REGISTER = "register number"
     AFFINE = "constant + registers * coefficients"

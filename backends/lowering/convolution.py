@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nxcc.backends.isa import instructions as isa
+from nxcc.backends.lowering.region import accumulate_blocks
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -81,7 +82,13 @@ class _Problem:
     axes: tuple[_Axis, _Axis, _Axis]
 
 
-@rule("convolution", unsupported=_unsupported)
+def _channels_first(instruction: Instruction) -> tuple[int, ...]:
+    """Channels come from partitions: a result that keeps them slowest is stored in long runs."""
+    dims = instruction.attribute("dim_labels")
+    return (dims.output_batch, dims.output_feature, *dims.output_spatial)
+
+
+@rule("convolution", unsupported=_unsupported, order=_channels_first)
 def lower_convolution(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Group by group; groups of one channel together on Vector."""
     problem = _normalize(instruction, operands[0], operands[1], results[0])
@@ -194,7 +201,7 @@ def _convolve(kernel: Kernel, problem: _Problem) -> None:
         return
     target = kernel.target
     outputs = problem.weights.sizes[1]
-    for o, size in kernel.tiles(outputs, target.tensor.stationary_max):
+    for o, size in kernel.tiles(outputs, target.tensor.stationary_max, outer=True):
         part = _Problem(problem.data, problem.weights.cut(1, o, size), problem.result.cut(1, o, size), problem.axes)
         weights = _resident_weights(kernel, part.weights)
         if part.data.sizes[0] == 1:
@@ -278,7 +285,7 @@ def _strip_products(kernel: Kernel, problem: _Problem, weights: Callable[[Index,
             for number, tap in enumerate(taps):
                 kernel.matmul(sums, stationary.at(0, number), moving(block, tap), accumulate=not (first and number == 0))
 
-        _accumulate_blocks(kernel, channels, lanes, accumulate)
+        accumulate_blocks(kernel, channels, lanes, accumulate)
         tile = kernel.sbuf((outputs, height, width), out.dtype)
         kernel.copy(tile.flat(), sums.flat())
         kernel.dma(out.cut(1, r, height), tile)
@@ -296,20 +303,6 @@ def _tap_loops(kernel: Kernel, sums: Access, stationary: Access, block: Access, 
         kernel.matmul(sums, stationary.at(0, number), moving(block, (kd, kh, kw)), accumulate=True)
 
 
-def _accumulate_blocks(kernel: Kernel, depth: int, lanes: int, step: Callable[[Index, int, bool], None]) -> None:
-    """Run step(start, size, first) over the channels: the first block opens the sum, the others add."""
-    opening = min(lanes, depth)
-    with kernel.scope():
-        step(0, opening, True)
-    full, rest = divmod(depth - opening, lanes)
-    if full:
-        with kernel.loop(full) as index:
-            step(index * lanes + opening, lanes, False)
-    if rest:
-        with kernel.scope():
-            step(opening + full * lanes, rest, False)
-
-
 # ---- depthwise -----------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +313,7 @@ def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
     for m in range(multiplier):
         weights = problem.weights.at(0, 0).cut(0, m, channels, multiplier)
         result = problem.result.cut(1, m, channels, multiplier)
-        for start, size in kernel.tiles(channels, lanes):
+        for start, size in kernel.tiles(channels, lanes, outer=True):
             part = _Problem(problem.data.cut(1, start, size), weights.cut(0, start, size), result.cut(1, start, size),
                             problem.axes)
             taps = math.prod(weights.sizes[1:])

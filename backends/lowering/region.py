@@ -8,18 +8,20 @@ everywhere stays a number. Nothing but the region's operands and results touches
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.pointwise import Tile, emits
 from nxcc.backends.lowering.reduction import emit_row_reduce
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, store, unfolded
 from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Computation, Instruction
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, has_columns, maps_of, row_map
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, maps_of, row_map
 
 ROWS = "nxcc.rows"
 """Frontend attribute of a fusion that is a row program: its number of row dimensions."""
@@ -38,7 +40,7 @@ class _Input:
     fixed: bool
 
 
-@rule("fusion")
+@rule("fusion", follows=True)
 def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
     body = instruction.called[0]
@@ -86,13 +88,9 @@ class _RowProgram:
         views = [*(i.view for i in moving), *self.outputs]
         sides = [self._side(dot) for dot in self.sides]
         joined, batch = self._join_rows(views)
-        for cut, side_cut in _row_tiles(self.kernel, joined, self._leading(joined), sides, batch):
-            with self.kernel.scope():
-                self._tile(dict(zip((i.instruction for i in moving), cut[:len(moving)], strict=True)),
-                           cut[len(moving):], fixed, dict(zip(self.sides, side_cut, strict=True)))
-
-    def _leading(self, views: list[View]) -> int:
-        return self._row_count
+        for cut, side_cut in _row_tiles(self.kernel, joined, self._row_count, sides, batch):
+            self._tile(dict(zip((i.instruction for i in moving), cut[:len(moving)], strict=True)),
+                       cut[len(moving):], fixed, dict(zip(self.sides, side_cut, strict=True)))
 
     def _join_rows(self, views: list[View]) -> tuple[list[View], int]:
         """Join neighbouring row dimensions where all views allow it; dimensions that select a matrix stay apart."""
@@ -166,7 +164,8 @@ class _RowProgram:
         marks = self.maps[instruction]
         return math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
 
-    def _emit(self, instruction: Instruction, values: dict[Instruction, Tile], pool: _Pool, sides: dict[Instruction, View]) -> bool:
+    def _emit(self, instruction: Instruction, values: dict[Instruction, Tile], pool: _Pool,
+              sides: dict[Instruction, View]) -> bool:
         """Compute one value; True if it has a tile of its own."""
         opcode = instruction.opcode
         if opcode == "constant":
@@ -264,7 +263,7 @@ def _row_tiles(kernel: Kernel, views: list[View], rows: int, sides: list[View],
             yield cut, sides
         return
     for outer in loops(kernel, views, first - 1):
-        for start, size in kernel.tiles(views[0].sizes[first - 1], step):
+        for start, size in kernel.tiles(views[0].sizes[first - 1], step, outer=True):
             yield [v.cut(0, start, size) for v in outer], sides
 
 
@@ -283,43 +282,60 @@ def emit_row_dot(kernel: Kernel, lhs: Access, rhs: View, out: Access) -> None:
     with kernel.scope():
         turned = kernel.sbuf((min(lanes, depth), blocks, lhs.partitions), lhs.dtype)
         for k, size in kernel.tiles(depth, lanes):
-            with kernel.scope():
-                turn = kernel.psum((size, lhs.partitions), lhs.dtype)
-                kernel.pe_transpose(turn, lhs.flat().cut(0, k, size))
-                kernel.copy(_block(turned, k, lanes).rows(0, size), turn)
+            turn = kernel.psum((size, lhs.partitions), lhs.dtype)
+            kernel.pe_transpose(turn, lhs.flat().cut(0, k, size))
+            kernel.copy(_block(turned, k, lanes).rows(0, size), turn)
+        fetch = _fetch_turned if _is_turned(matrix) else _fetch_rows
         for n, width in kernel.tiles(columns, target.tensor.moving_max):
             sums = kernel.psum((lhs.partitions, width))
 
-            def step(k: object, size: int, first: bool, n: object = n, width: int = width, sums: Access = sums) -> None:
-                moving = kernel.sbuf((size, width), matrix.dtype)
-                kernel.dma(moving, matrix.cut(0, k, size).cut(1, n, width))  # type: ignore[arg-type]
+            def step(k: Index, size: int, first: bool, n: Index = n, width: int = width, sums: Access = sums) -> None:
+                moving = fetch(kernel, matrix.cut(0, k, size).cut(1, n, width))
                 kernel.matmul(sums, _block(turned, k, lanes).rows(0, size), moving, accumulate=not first)
 
             accumulate_blocks(kernel, depth, lanes, step)
             kernel.copy(out.flat().cut(0, n, width), sums)
 
 
-def _block(turned: Access, k: object, lanes: int) -> Access:
-    from nxcc.backends.tile.expressions import Expr
-    start = k if isinstance(k, Expr) else Expr(int(k))  # type: ignore[call-overload]
-    index = Expr(start.constant // lanes, tuple((s, c // lanes) for s, c in start.terms))
-    return turned.at(0, index)
+def _is_turned(matrix: View) -> bool:
+    """True if neighbours along k, not along n, lie together in memory: rows of n are then loaded and turned on the chip."""
+    (k_stride, depth), (n_stride, columns) = matrix.dims
+    unit = matrix.dtype.byte_size
+    return abs(n_stride) != unit and k_stride == unit and depth > 1 and columns > 1
 
 
-def accumulate_blocks(kernel: Kernel, depth: int, lanes: int, step) -> None:  # type: ignore[no-untyped-def]
+def _fetch_rows(kernel: Kernel, block: View) -> Access:
+    """A block [k, n] of the matrix as it lies."""
+    moving = kernel.sbuf(block.sizes, block.dtype)
+    kernel.dma(moving, block)
+    return moving
+
+
+def _fetch_turned(kernel: Kernel, block: View) -> Access:
+    """A block [k, n] that lies as [n, k]: loaded with n on partitions, turned by the tensor engine in squares."""
+    size, width = block.sizes
+    lanes = kernel.target.partitions
+    moving = kernel.sbuf((size, width), block.dtype)
+    for start in range(0, width, lanes):
+        count = min(lanes, width - start)
+        raw = kernel.sbuf((count, size), block.dtype)
+        kernel.dma(raw, block.cut(1, start, count).permute((1, 0)))
+        turn = kernel.psum((size, count), block.dtype)
+        kernel.pe_transpose(turn, raw)
+        kernel.copy(moving.cut(0, start, count), turn, Engine.SCALAR)
+    return moving
+
+
+def _block(turned: Access, k: Index, lanes: int) -> Access:
+    """Block k // lanes of a tile [partitions, blocks, ..]; k is a multiple of lanes."""
+    start = expr(k)
+    return turned.at(0, Expr(start.constant // lanes, tuple((s, c // lanes) for s, c in start.terms)))
+
+
+def accumulate_blocks(kernel: Kernel, depth: int, lanes: int, step: Callable[[Index, int, bool], None]) -> None:
     """Run step(k, size, first) over the summed dimension: the first block overwrites PSUM, the others add."""
+    opening = min(lanes, depth)
     with kernel.scope():
-        step(0, min(lanes, depth), True)
-    full, rest = divmod(depth - min(lanes, depth), lanes)
-    if full == 1:
-        with kernel.scope():
-            step(lanes, lanes, False)
-    elif full:
-        with kernel.loop(full) as index:
-            step(index * lanes + lanes, lanes, False)
-    if rest:
-        with kernel.scope():
-            step((full + 1) * lanes, rest, False)
-
-
-_ = has_columns
+        step(0, opening, True)
+        for k, size in kernel.tiles(depth - opening, lanes):
+            step(k + opening, size, False)

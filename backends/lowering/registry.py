@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -29,6 +30,8 @@ class Rule:
 
     in_place: the operand whose buffer the result may take over; its view then equals the result's.
     contiguous: operands that the rule wants row-major; others are copied first.
+    follows: the result may lie in memory as an operand of the same sizes does. order: how it lies, dimensions from the
+    slowest to the fastest; without either it is row-major.
     """
 
     opcode: str
@@ -36,19 +39,20 @@ class Rule:
     unsupported: Support | None = None
     in_place: int | None = None
     contiguous: tuple[int, ...] = ()
+    follows: bool = False
+    order: Callable[[Instruction], Sequence[int]] | None = None
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(*opcodes: str, unsupported: Support | None = None, in_place: int | None = None,
-         contiguous: tuple[int, ...] = ()) -> Callable[[Lowering], Lowering]:
-    """Declare the lowering of opcodes."""
+def rule(*opcodes: str, **properties: Any) -> Callable[[Lowering], Lowering]:
+    """Declare the lowering of opcodes; properties are the fields of Rule."""
 
     def register(lower: Lowering) -> Lowering:
         for opcode in opcodes:
             assert opcode not in RULES, f"{opcode} has two lowerings"
-            RULES[opcode] = Rule(opcode, lower, unsupported, in_place, contiguous)
+            RULES[opcode] = Rule(opcode, lower, **properties)
         return lower
 
     return register

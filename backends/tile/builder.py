@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
@@ -18,6 +19,21 @@ from nxcc.ir.dtypes import F32, DType
 INT32_MAX = 2**31 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How many tiles rotate in loops: inner ones stream through a tile of work, outer ones go from tile to tile."""
+
+    inner: int = 1
+    outer: int = 1
+
+    @property
+    def rotates(self) -> bool:
+        return self.inner > 1
+
+
+SINGLE = Copies()
+
+
 class Kernel:
     """Builder of one tile program.
 
@@ -25,8 +41,9 @@ class Kernel:
     `debug` is the index given to the instructions that follow.
     """
 
-    def __init__(self, name: str, target: Target) -> None:
+    def __init__(self, name: str, target: Target, copies: Copies = SINGLE) -> None:
         self.target = target
+        self.copies = copies
         self.program = TileProgram(name)
         self.debug = -1
         self._block: list[Statement] = self.program.body
@@ -90,18 +107,25 @@ class Kernel:
             yield Expr(0, ((statement.symbol, 1),))
         self._block = outer
 
-    def tiles(self, total: int, step: int) -> Iterator[tuple[Expr, int]]:
-        """Cut 0..total into pieces of `step`: yields (start, size) once inside a loop over the full ones, once for the rest.
+    def tiles(self, total: int, step: int, *, outer: bool = False) -> Iterator[tuple[Expr, int]]:
+        """Cut 0..total into pieces of `step`: yields (start, size), so that the body is written once.
 
-        The body of the `for` is thus written once and emitted at most twice, whatever `total` is.
+        The body is emitted a bounded number of times, whatever `total` is: once or, where buffers are to rotate, `copies`
+        times inside a loop over the full pieces, and again for what is left. Copies in one loop have tiles of their own, so
+        that the next piece is loaded while this one is worked on. outer: a loop around other loops, see Copies.
         """
+        copies = self.copies.outer if outer else self.copies.inner
         full, rest = divmod(total, step)
-        if full > 1:
-            with self.loop(full) as index:
-                yield index * step, step
-        elif full:
+        rounds, single = divmod(full, copies)
+        if rounds > 1:
+            with self.loop(rounds) as index:
+                for copy in range(copies):
+                    yield index * (step * copies) + copy * step, step
+        else:
+            single = full
+        for piece in range(full - single, full):
             with self.scope():
-                yield expr(0), step
+                yield expr(piece * step), step
         if rest:
             with self.scope():
                 yield expr(full * step), rest
@@ -136,8 +160,15 @@ class Kernel:
         self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
 
     def dma(self, destination: Access | View, source: Access | View, *, accumulate: str = "none",
-            engine: Engine = Engine.SYNC) -> None:
-        """destination = source, with cast; both have the same sizes. Loops over what a descriptor cannot express."""
+            engine: Engine | None = None) -> None:
+        """destination = source, with cast; both have the same sizes. Loops over what a descriptor cannot express.
+
+        Where tiles rotate, results leave by GpSimd's queue: behind a store that waits for its data, the Sync engine could not
+        fetch the next piece.
+        """
+        if engine is None:
+            stores = destination.memory is Memory.HBM and source.memory is Memory.SBUF
+            engine = Engine.GPSIMD if stores and self.copies.rotates else Engine.SYNC
         to = destination.linear() if isinstance(destination, Access) else destination
         of = source.linear() if isinstance(source, Access) else source
         assert to.sizes == of.sizes, f"DMA of {of.sizes} into {to.sizes}"

@@ -1,4 +1,4 @@
-"""The declaration of an HLO operator and the registry: parser, printer, protobuf codec, verifier, builder, oracle derive from it."""
+"""The declaration of an HLO operator and the registry; parser, printer, codec, verifier, builder and oracle derive from it."""
 
 from __future__ import annotations
 

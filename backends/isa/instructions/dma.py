@@ -14,8 +14,9 @@ DMA_COPY = instruction(
     "dma_copy", 0x60, ALL, (OperandSpec("source", "r", ANY, dma=True), OperandSpec("destination", "w", ANY, dma=True)),
     (FieldSpec("sizes", FieldKind.INTS), FieldSpec("accumulate", FieldKind.ENUM, ("none", "add"), default="none"),
      FieldSpec("queue", FieldKind.INT, default=0)),
-    meaning="destination = source over `sizes` (outermost first, in elements; at most 5), cast through f32 if the dtypes differ "
-            "(bit exact if equal); accumulate add reads, adds in f32 and writes the destination. Elements are written in any order.")
+    meaning="destination = source over `sizes` (outermost first, in elements; at most 5), cast through f32 if the dtypes "
+            "differ (bit exact if equal); accumulate add reads, adds in f32 and writes the destination. Elements are "
+            "written in any order.")
 
 DMA_TRANSPOSE = instruction(
     "dma_transpose", 0x61, ALL, (OperandSpec("source", "r", ANY, dma=True), OperandSpec("destination", "w", ANY, dma=True)),
@@ -28,9 +29,9 @@ DMA_GATHER = instruction(
      OperandSpec("destination", "w", ANY, dma=True)),
     (FieldSpec("sizes", FieldKind.INTS), FieldSpec("index_stride", FieldKind.INT), FieldSpec("limit", FieldKind.INT),
      FieldSpec("queue", FieldKind.INT, default=0)),
-    meaning="destination[i, ..] = source[index_stride * indices[i] bytes further, ..]; sizes[0] counts the indices, one a partition "
-            "(free size 1) or along the free dimension of one partition; the source's first stride is unused. An index outside "
-            "0..limit-1 is a run-time error: programs clamp first. Descriptors are made by GpSimd.")
+    meaning="destination[i, ..] = source[index_stride * indices[i] bytes further, ..]; sizes[0] counts the indices, one a "
+            "partition (free size 1) or along the free dimension of one partition; the source's first stride is unused. An "
+            "index outside 0..limit-1 is a run-time error: programs clamp first. Descriptors are made by GpSimd.")
 
 DMA_SCATTER = instruction(
     "dma_scatter", 0x63, Engine.GPSIMD,

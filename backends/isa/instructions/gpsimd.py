@@ -10,8 +10,8 @@ IOTA = instruction(
     "iota", 0x40, Engine.GPSIMD, (OperandSpec("out", "w", SBUF),),
     (FieldSpec("base", FieldKind.AFFINE), FieldSpec("channel_multiplier", FieldKind.INT, default=0),
      FieldSpec("steps", FieldKind.INTS)),
-    meaning="out[p, i0, i1, ..] = base + p * channel_multiplier + sum of i_k * steps[k], in 32-bit integers, then cast; p counts "
-            "from the operand's first partition; one step per free dimension of out.")
+    meaning="out[p, i0, i1, ..] = base + p * channel_multiplier + sum of i_k * steps[k], in 32-bit integers, then cast; p "
+            "counts from the operand's first partition; one step per free dimension of out.")
 
 AFFINE_SELECT = instruction(
     "affine_select", 0x41, Engine.GPSIMD, (OperandSpec("data", "r", SBUF), OperandSpec("out", "w", SBUF)),

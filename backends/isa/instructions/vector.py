@@ -58,7 +58,8 @@ TENSOR_TENSOR_SCAN = instruction(
      OperandSpec("initial", "r", dtypes=(F32,), optional=True)),
     (FieldSpec("op0", FieldKind.ENUM, ALU_OPS), FieldSpec("op1", FieldKind.ENUM, ALU_OPS),
      FieldSpec("initial_value", FieldKind.FLOAT, default=0.0)),
-    meaning="r[i] = (a[i] op0 r[i-1]) op1 b[i] along the flattened free dimensions, r[-1] = initial [P, 1] or initial_value; f32.")
+    meaning="r[i] = (a[i] op0 r[i-1]) op1 b[i] along the flattened free dimensions, r[-1] = initial [P, 1] or "
+            "initial_value; f32.")
 
 TENSOR_COPY = instruction(
     "tensor_copy", 0x25, VECTOR_OR_GPSIMD, (OperandSpec("data", "r"), OperandSpec("out", "w")),
@@ -97,7 +98,8 @@ MAX8 = instruction(
 FIND_INDEX8 = instruction(
     "find_index8", 0x2D, Engine.VECTOR,
     (OperandSpec("data", "r"), OperandSpec("values", "r"), OperandSpec("out", "w", dtypes=(U16, U32))),
-    meaning="for each of 8 values a partition, the index of its first occurrence in data (repeated values take successive ones).")
+    meaning="for each of 8 values a partition, the index of its first occurrence in data (repeated values take "
+            "successive ones).")
 
 MATCH_REPLACE8 = instruction(
     "match_replace8", 0x2E, Engine.VECTOR,
