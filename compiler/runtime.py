@@ -58,6 +58,7 @@ class Loaded:
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
         self.places = places_of(neff)
+        self._check_places()
         self._device = Device(neff, strict) if any(node.executor != CPU for node in self.graph.nodes) else None
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
@@ -70,6 +71,16 @@ class Loaded:
     @property
     def weights(self) -> tuple[Tensor, ...]:
         return tuple(t for t in self.tensors if t.role == WEIGHT)
+
+    def _check_places(self) -> None:
+        """Every value that a device node reads or writes has a place of its own shape; host values are checked when used."""
+        for node in self.graph.nodes:
+            if node.executor == CPU:
+                continue
+            for row in (*node.inputs, *node.outputs):
+                place = self.places.get(row.name)
+                if place is None or (place.dims, place.dtype) != (row.shape, self.inner.get(row.name, row.dtype)):
+                    raise _invalid(f"value {row.name!r} of node {node.name!r} has no place of its shape", self.neff.path)
 
     @property
     def device(self) -> Device:
@@ -177,7 +188,8 @@ class _Walk:
         host = self.loaded.hosts[node.id]
         arguments = [self.on_host(tensor.name) for tensor in node.inputs] + host.constants
         results = flatten(evaluate(host.module, arguments))
-        self.host |= {tensor.name: value for tensor, value in zip(node.outputs, results, strict=True)}
+        for tensor, value in zip(node.outputs, results, strict=True):
+            self.host[tensor.name] = value
 
     def on_host(self, name: str) -> Array:
         """A value as an array, read back from the arena if only the device has it."""
@@ -206,9 +218,10 @@ def _inner_dtypes(graph: Graph, path: str) -> dict[str, DType]:
 def _open_host(neff: Neff, node: Node) -> HostNode:
     module = read_module(neff, node.hlo, node.name)
     expected = len(node.inputs) + len(node.constants)
-    if len(module.entry.parameters) != expected:
-        raise _invalid(f"host module takes {len(module.entry.parameters)} values, its node gives {expected}",
-                       f"{neff.path}: {node.hlo}")
+    results = list(module.entry.root.shape.leaves())
+    if len(module.entry.parameters) != expected or [shape.dims for shape in results] != [row.shape for row in node.outputs]:
+        raise _invalid(f"host module takes {len(module.entry.parameters)} values and gives {len(results)}, "
+                       f"its node {expected} and {len(node.outputs)}", f"{neff.path}: {node.hlo}")
     return HostNode(module, constant_arrays(neff, node.constants))
 
 
