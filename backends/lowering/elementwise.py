@@ -10,6 +10,7 @@ from nxcc.backends.lowering.tiling import flat_tiles, load, store, tile_like
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
+from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 
 WIDTH_MAX = 2048
@@ -42,3 +43,18 @@ def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequen
 def _repeat(scalar: View, like: View) -> View:
     assert scalar.elements == 1
     return View(scalar.memory, scalar.dtype, scalar.address, tuple((0, size) for size in like.sizes))
+
+
+@rule("bitcast-convert")
+def lower_bitcast_convert(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
+    """Between widths: both sides as the narrower type, the wider one with a last dimension that counts its parts."""
+    source, result = operands[0], results[0]
+    narrow = min(source.dtype, result.dtype, key=lambda dtype: dtype.bits)
+    kernel.dma(_parts(result, narrow), _parts(source, narrow))
+
+
+def _parts(view: View, narrow: DType) -> View:
+    size = narrow.byte_size
+    ratio = view.dtype.byte_size // size
+    dims = view.dims if ratio == 1 else (*view.dims, (size, ratio))
+    return View(view.memory, narrow, view.address, dims)

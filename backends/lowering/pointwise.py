@@ -1,34 +1,47 @@
-"""Elementwise operators on tiles: one emission rule an opcode, composed by fused regions and by single instructions alike."""
+"""Elementwise operators on tiles: one emission rule an opcode, composed by fused regions and by single instructions alike.
+
+Most are formulas over terms (see `terms`), one for each kind of element type, from which the emission rule is made.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.emission import Tile, emit_term, repeats
+from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access
+from nxcc.ir.dtypes import DType, Kind
 from nxcc.ir.hlo.module import Instruction
 
-Tile = Access | float
-"""An input of an elementwise operator in a region: a tile [rows, columns], a column [rows, 1] that repeats along the free
-dimension (where out has more than one), or a number that repeats everywhere."""
+__all__ = ["EMITS", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "alu", "emits", "formula", "pointwise", "repeats"]
 
 Emit = Callable[[Kernel, Instruction, Sequence[Tile], Access], None]
 """emit(kernel, instruction, inputs, out): out is a tile [rows, columns] in SBUF; may make temporaries. Inputs lie in SBUF, have
-the dtype that HLO gives the operand, and must not be overwritten. At least one input is a tile of out's size."""
+the dtype that HLO gives the operand, and must not be overwritten. An input is a tile [rows, columns], a column [rows, 1] that
+repeats along the free dimension (where out has more than one), or a number that repeats everywhere; at least one is a tile of
+out's size."""
 
 Reason = Callable[[Instruction, Target], str | None]
+Formula = Callable[..., Term]
+"""formula(instruction, *terms): the result's term, given the operands'."""
 
 EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
+FORMULAS: dict[tuple[str, Kind], Formula] = {}
+
+FLOAT = (Kind.FLOAT,)
+INTEGER = (Kind.SIGNED, Kind.UNSIGNED)
+BOOL = (Kind.BOOL,)
 
 
 def pointwise(*opcodes: str, temporaries: int = 0, unsupported: Reason | None = None) -> Callable[[Emit], Emit]:
-    """Declare how opcodes are computed on tiles; temporaries: how many 4-byte tiles of the operands' size it makes at most."""
+    """Declare how opcodes are computed on tiles; temporaries: 4-byte tiles of the operands' size that it would like to make."""
 
     def register(emit: Emit) -> Emit:
         for opcode in opcodes:
@@ -42,15 +55,49 @@ def pointwise(*opcodes: str, temporaries: int = 0, unsupported: Reason | None = 
     return register
 
 
+def formula(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) -> Callable[[Formula], Formula]:
+    """Declare how opcodes are computed on elements of these kinds (of the first operand)."""
+
+    def register(build: Formula) -> Formula:
+        for opcode in opcodes:
+            for kind in kinds:
+                assert (opcode, kind) not in FORMULAS, f"{opcode} has two formulas for {kind}"
+                FORMULAS[opcode, kind] = build
+            if opcode not in EMITS:
+                pointwise(opcode, unsupported=_unsupported)(_emit)
+            TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
+        return build
+
+    return register
+
+
+def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out: Access) -> None:
+    build = FORMULAS[instruction.opcode, instruction.operands[0].shape.dtype.kind]
+    terms = [_input(position, tile, operand.shape.dtype, out)
+             for position, (tile, operand) in enumerate(zip(inputs, instruction.operands, strict=True))]
+    emit_term(kernel, build(instruction, *terms), inputs, out)
+
+
+def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
+    if not isinstance(tile, Access):
+        return input_term(position, dtype, Span.NUMBER, tile)
+    return input_term(position, dtype, Span.COLUMN if repeats(tile, out) else Span.TILE)
+
+
+def _unsupported(instruction: Instruction, target: Target) -> str | None:
+    dtypes = [operand.shape.dtype for operand in instruction.operands]
+    if (instruction.opcode, dtypes[0].kind) not in FORMULAS:
+        return f"{instruction.opcode} of {dtypes[0]} elements has no device code"
+    wide = [dtype for dtype in (*dtypes, instruction.shape.dtype) if dtype.bits > 32]
+    if wide and instruction.opcode != "convert":
+        return f"{instruction.opcode} of {wide[0]} elements: the engines of {target.name} compute in at most 32 bits"
+    return None
+
+
 @cache
 def _load() -> None:
-    for family in ("pointwise_float", "pointwise_integer", "pointwise_select", "pointwise_convert"):
-        importlib.import_module(f"nxcc.backends.lowering.{family}")
-
-
-def repeats(tile: Tile, out: Access) -> bool:
-    """True if the input is a number or a column that repeats along out's free dimensions."""
-    return not isinstance(tile, Access) or (tile.free == 1 and out.free > 1)
+    for family in ("float", "transcendental", "integer", "select", "convert"):
+        importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 
 def alu(kernel: Kernel, op: str, a: Tile, b: Tile, out: Access, engine: Engine = Engine.VECTOR) -> None:

@@ -1,0 +1,283 @@
+"""From a formula's terms to engine instructions on tiles.
+
+Neighbouring terms that one instruction can compute are joined, temporaries are shared by liveness, and where they do not fit
+beside each other for all columns, the columns are cut into pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.terms import Kind, Span, Term, copy
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import Access
+from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
+
+Tile = Access | float
+
+_ENGINES = {Kind.ALU: Engine.VECTOR, Kind.BITS: Engine.VECTOR, Kind.NATIVE: Engine.GPSIMD}
+_LEAVES = (Kind.INPUT, Kind.NUMBER)
+_CONVERTING = (Kind.ALU, Kind.ACTIVATION, Kind.RECIPROCAL, Kind.SELECT)
+"""Kinds whose result the engine converts to any dtype on its way out."""
+
+
+def emit_term(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access) -> None:
+    """out = root. tiles: the formula's operands by position; out: [rows, columns], no operand's memory."""
+    root, out = _stored(root, out.flat())
+    plan = _Plan(root)
+    for start, size in kernel.tiles(out.free, plan.width(kernel, out.free)):
+        cut = [tile if not isinstance(tile, Access) or repeats(tile, out) else tile.flat().cut(0, start, size) for tile in tiles]
+        _Emission(kernel, plan, cut, out.cut(0, start, size)).run()
+
+
+def repeats(tile: Tile, out: Access) -> bool:
+    """True if the input is a number or a column that repeats along out's free dimensions."""
+    return not isinstance(tile, Access) or (tile.free == 1 and out.free > 1)
+
+
+def _stored(root: Term, out: Access) -> tuple[Term, Access]:
+    """The term to write and the place to write it to: as wide parts at the root are the place under another dtype."""
+    while root.kind is Kind.PART and root.dtype is out.dtype and root.inputs[0].dtype.byte_size == root.dtype.byte_size:
+        root = root.inputs[0]
+        out = out.retype(root.dtype)
+    if root.kind in _LEAVES or root.kind is Kind.PART:
+        return copy(root, out.dtype), out
+    if root.dtype is out.dtype:
+        return root, out
+    if root.kind in _CONVERTING and root.dtype is F32:
+        return Term(root.kind, root.op, root.inputs, out.dtype, root.span, root.number), out
+    if {root.dtype, out.dtype} in ({S32, U32}, {U8, PRED}):
+        return root, out.retype(root.dtype)
+    return copy(root, out.dtype), out
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A temporary's memory."""
+
+    number: int
+    byte_size: int
+    span: Span
+
+
+class _Plan:
+    """The order of a formula's terms, which of them one instruction joins, and the temporaries that the others live in.
+
+    joined: for a term, the operand that is computed by the same instruction.
+    """
+
+    def __init__(self, root: Term) -> None:
+        self.root = root
+        order = _post_order(root)
+        uses: dict[Term, int] = {}
+        for term in order:
+            for operand in term.inputs:
+                uses[operand] = uses.get(operand, 0) + 1
+        self.joined: dict[Term, Term] = {}
+        absorbed: set[Term] = set()
+        for term in order:
+            inner = _joinable(term, uses, absorbed, self.joined)
+            if inner is not None:
+                self.joined[term] = inner
+                absorbed.add(inner)
+        self.order = [term for term in order if term not in absorbed and term.kind not in (*_LEAVES, Kind.PART)]
+        self.slots: dict[Term, _Slot] = {}
+        self.count = self._assign_slots()
+
+    def reads(self, term: Term) -> list[Term]:
+        """The terms whose memory an instruction reads, parts resolved."""
+        inner = self.joined.get(term)
+        direct = [x for x in term.inputs if x is not inner] + (list(inner.inputs) if inner else [])
+        return [_base(x) for x in direct]
+
+    def _assign_slots(self) -> int:
+        last: dict[Term, Term] = {}
+        for term in self.order:
+            for operand in self.reads(term):
+                last[operand] = term
+        free: dict[tuple[int, Span], list[_Slot]] = {}
+        count = 0
+        for term in self.order:
+            if term is not self.root:
+                available = free.get((term.dtype.byte_size, term.span))
+                if available:
+                    self.slots[term] = available.pop()
+                else:
+                    self.slots[term] = _Slot(count, term.dtype.byte_size, term.span)
+                    count += 1
+            for operand in dict.fromkeys(self.reads(term)):
+                slot = self.slots.get(operand)
+                if slot is not None and last[operand] is term:
+                    free.setdefault((slot.byte_size, slot.span), []).append(slot)
+        return count
+
+    def width(self, kernel: Kernel, columns: int) -> int:
+        """Columns that the temporaries have room for at a time."""
+        slots = set(self.slots.values())
+        align = kernel.target.sbuf.align_bytes
+        fixed = align * len(slots)
+        each = sum(slot.byte_size for slot in slots if slot.span is Span.TILE)
+        return max(1, min(columns, (kernel.sbuf_free_bytes - fixed) // each)) if each else columns
+
+
+def _post_order(root: Term) -> list[Term]:
+    order: list[Term] = []
+    done: set[Term] = set()
+    stack: list[tuple[Term, bool]] = [(root, False)]
+    while stack:
+        term, entered = stack.pop()
+        if term in done:
+            continue
+        if entered:
+            done.add(term)
+            order.append(term)
+        else:
+            stack.append((term, True))
+            stack.extend((operand, False) for operand in reversed(term.inputs))
+    return order
+
+
+def _base(term: Term) -> Term:
+    while term.kind is Kind.PART:
+        term = term.inputs[0]
+    return term
+
+
+def _is_scalar(term: Term, like: Term) -> bool:
+    """Whether a term may be the scalar operand of an instruction whose data is `like`'s other operand."""
+    if term.span is Span.NUMBER:
+        return True
+    if term.span is Span.TILE or like.span is not Span.TILE:
+        return False
+    if like.kind is Kind.ALU:
+        return term.dtype is F32
+    return term.dtype in (S32, U32) and all(x.dtype.byte_size == 4 for x in like.inputs)
+
+
+def _scalar_place(term: Term) -> int | None:
+    """Which operand is the scalar, where exactly one is."""
+    scalars = [_is_scalar(operand, term) for operand in term.inputs]
+    return scalars.index(True) if scalars.count(True) == 1 else None
+
+
+def engine_of(term: Term) -> Engine:
+    return Engine.GPSIMD if term.op == "power" else _ENGINES[term.kind]
+
+
+def _joinable(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
+    """The operand that tensor_scalar or scalar_tensor_tensor can compute on the way, if any."""
+    if term.kind not in _ENGINES:
+        return None
+    place = _scalar_place(term)
+    for index, inner in enumerate(term.inputs):
+        if index == place or inner.kind is not term.kind or inner.span is not term.span or uses[inner] != 1:
+            continue
+        if inner in absorbed or inner in joined or _scalar_place(inner) is None or inner.dtype is not _inside(term):
+            continue
+        if place is not None or (term.kind is Kind.ALU and engine_of(term) is engine_of(inner) is Engine.VECTOR):
+            return inner
+    return None
+
+
+def _inside(term: Term) -> DType:
+    """The dtype between the two operators of an instruction."""
+    return F32 if term.kind is Kind.ALU else term.dtype
+
+
+class _Emission:
+    """Writes the instructions of a plan for one piece of the columns."""
+
+    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], out: Access) -> None:
+        self.kernel = kernel
+        self.plan = plan
+        self.tiles = tiles
+        self.out = out
+        self.memory: dict[_Slot, Access] = {}
+
+    def run(self) -> None:
+        write = {Kind.ALU: self._operation, Kind.BITS: self._operation, Kind.NATIVE: self._operation,
+                 Kind.ACTIVATION: self._activation, Kind.RECIPROCAL: self._reciprocal, Kind.SELECT: self._select,
+                 Kind.COPY: self._copy, Kind.CONSTANT: self._constant}
+        for term in self.plan.order:
+            write[term.kind](term, self._place(term))
+
+    def _place(self, term: Term) -> Access:
+        if term is self.plan.root:
+            return self.out
+        slot = self.plan.slots[term]
+        if slot not in self.memory:
+            columns = self.out.free if slot.span is Span.TILE else 1
+            self.memory[slot] = self.kernel.sbuf((self.out.partitions, columns), term.dtype)
+        return self.memory[slot].retype(term.dtype)
+
+    def _value(self, term: Term) -> Access:
+        """Where a term that is no number lies."""
+        if term.kind is Kind.INPUT:
+            tile = self.tiles[int(term.number)]
+            assert isinstance(tile, Access)
+            return tile.flat()
+        if term.kind is Kind.PART:
+            return _bytes_of(self._value(term.inputs[0]), term.dtype, int(term.number))
+        return self._place(term)
+
+    def _data(self, term: Term, to: Access) -> Access:
+        """A term as an operand of to's sizes: a column repeats by a stride of 0."""
+        value = self._value(term)
+        return replace(value, dims=((0, to.free),)) if value.free == 1 != to.free else value
+
+    def _scalar(self, term: Term) -> Access | float:
+        return term.number if term.span is Span.NUMBER else self._value(term)
+
+    def _operation(self, term: Term, to: Access) -> None:
+        inner = self.plan.joined.get(term)
+        place = _scalar_place(term)
+        if inner is not None:
+            self._joined(term, inner, place, to)
+        elif place is None:
+            a, b = term.inputs
+            self.kernel.tensor_tensor(to, self._data(a, to), self._data(b, to), term.op, engine_of(term))
+        else:
+            self.kernel.tensor_scalar(to, self._data(term.inputs[1 - place], to), term.op, self._scalar(term.inputs[place]),
+                                      reverse0=place == 0, engine=engine_of(term))
+
+    def _joined(self, term: Term, inner: Term, place: int | None, to: Access) -> None:
+        first = _scalar_place(inner)
+        assert first is not None
+        data, scalar = self._data(inner.inputs[1 - first], to), self._scalar(inner.inputs[first])
+        position = term.inputs.index(inner)
+        other = term.inputs[1 - position]
+        if place is not None:
+            engine = Engine.GPSIMD if Engine.GPSIMD in (engine_of(term), engine_of(inner)) else Engine.VECTOR
+            self.kernel.tensor_scalar(to, data, inner.op, scalar, term.op, self._scalar(other), reverse0=first == 0,
+                                      reverse1=position == 1, engine=engine)
+            return
+        immediate = {} if isinstance(scalar, Access) else {"immediate0": float(scalar)}
+        self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR,
+                         fields={"op0": inner.op, "op1": term.op, "reverse0": first == 0, "reverse1": position == 1, **immediate},
+                         data=data, b=self._data(other, to), out=to, scalar0=scalar if isinstance(scalar, Access) else None)
+
+    def _activation(self, term: Term, to: Access) -> None:
+        self.kernel.activation(to, self._data(term.inputs[0], to), term.op, scale=float(term.number))
+
+    def _reciprocal(self, term: Term, to: Access) -> None:
+        self.kernel.reciprocal(to, self._data(term.inputs[0], to))
+
+    def _select(self, term: Term, to: Access) -> None:
+        predicate, a, b = term.inputs
+        other = self._scalar(b) if b.span is Span.NUMBER else self._data(b, to)
+        self.kernel.select(to, self._data(predicate, to), self._data(a, to), other)
+
+    def _copy(self, term: Term, to: Access) -> None:
+        self.kernel.copy(to, self._data(term.inputs[0], to))
+
+    def _constant(self, term: Term, to: Access) -> None:
+        self.kernel.memset(to, term.number)
+
+
+def _bytes_of(value: Access, dtype: DType, offset: int) -> Access:
+    """The elements' bytes from `offset` as elements of a dtype at most as wide."""
+    ratio = value.dtype.byte_size // dtype.byte_size
+    return replace(value, dtype=dtype, offset=value.offset + offset, dims=tuple((s * ratio, n) for s, n in value.dims))
