@@ -116,7 +116,7 @@ def check(notices: list[str], model: str, **values: Any) -> int:
 @click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
 @click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
 @click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 @click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
 @_json_flag
 def run(file: str, as_json: bool, **values: Any) -> int:
@@ -132,7 +132,7 @@ def run(file: str, as_json: bool, **values: Any) -> int:
 @click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
 @click.option("--tolerance", type=float, metavar="T", help="Largest error relative to an output's own scale.")
 @click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 @_declared(Role.CODE)
 @_json_flag
 def verify(file: str, inputs: str | None, expected: str | None, tolerance: float | None, strict: bool, seed: int,

@@ -7,6 +7,7 @@ import numpy as np
 from nxcc.backends.isa.decode import decode
 from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
+from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.places import Place, places_of
@@ -44,13 +45,17 @@ def load_program(neff: Neff, target: Target) -> Program:
 
 
 class Device:
-    """One simulated core with the program of a NEFF and its constants."""
+    """One simulated core with the program of a NEFF and its constants.
 
-    def __init__(self, neff: Neff, strict: bool = False) -> None:
+    strict: poisoned memory, race detection, and one legal order of the engines that depends on the seed.
+    """
+
+    def __init__(self, neff: Neff, strict: bool = False, seed: int = 0) -> None:
         assert neff.graph is not None
         target = load_target(neff.graph.nxcc.target)
         self.program = load_program(neff, target)
-        self.machine = _machine(self.program, target, strict)
+        verify_program(self.program, target, hbm_bytes=self.program.hbm_bytes)
+        self.machine = _machine(self.program, target, strict, seed)
         self.entries = {entry.name: number for number, entry in enumerate(self.program.entries)}
         self.path = neff.path
         places = places_of(neff)
@@ -75,6 +80,10 @@ class Device:
         self.machine.run(self.entries[entry])
 
 
-def _machine(program: Program, target: Target, strict: bool) -> Machine:
-    return Machine(program, program.hbm_bytes, sbuf_bytes_per_partition=target.sbuf.partition_bytes,
-                   psum_bytes_per_partition=target.psum.partition_bytes, partitions=target.partitions)
+def _machine(program: Program, target: Target, strict: bool, seed: int) -> Machine:
+    sizes = {"sbuf_bytes_per_partition": target.sbuf.partition_bytes, "psum_bytes_per_partition": target.psum.partition_bytes,
+             "partitions": target.partitions}
+    if strict:
+        from nxcc.backends.simulator.strict import StrictMachine
+        return StrictMachine(program, program.hbm_bytes, seed=seed, **sizes)
+    return Machine(program, program.hbm_bytes, **sizes)

@@ -34,14 +34,15 @@ class HostNode:
 
 
 def load(path: str, weights: str | Mapping[str, Array] | None = None, *, target: str | None = None,
-         strict: bool = False) -> Loaded:
+         strict: bool = False, seed: int = 0) -> Loaded:
     """Open a NEFF and make it ready to run.
 
     weights: a file or arrays by parameter number or name, for the parameters that were declared weights.
-    target: refuse a file for another one. strict: simulate with poisoned memory, race detection and random orders.
+    target: refuse a file for another one. strict: simulate with poisoned memory, race detection and a random legal order
+    of the engines, which the seed decides.
     Raises CompileError for what the file, the weights or the target do not allow.
     """
-    return Loaded(open_neff(path), weights, target=target, strict=strict)
+    return Loaded(open_neff(path), weights, target=target, strict=strict, seed=seed)
 
 
 class Loaded:
@@ -51,15 +52,14 @@ class Loaded:
     """
 
     def __init__(self, neff: Neff, weights: str | Mapping[str, Array] | None = None, *, target: str | None = None,
-                 strict: bool = False) -> None:
+                 strict: bool = False, seed: int = 0) -> None:
         self.neff = neff
         self.graph: Graph = neff.require_runnable(target)
-        self.strict = strict
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
         self.places = places_of(neff)
         self._check_places()
-        self._device = Device(neff, strict) if any(node.executor != CPU for node in self.graph.nodes) else None
+        self._device = Device(neff, strict, seed) if any(node.executor != CPU for node in self.graph.nodes) else None
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
         self._bind(weights)

@@ -188,7 +188,7 @@ def run_session(request: RunRequest) -> dict[str, Any]:
     if request.outputs:
         check_writable(request.outputs)
     start = time.process_time()
-    loaded = load(request.file, request.weights, target=target, strict=request.strict)
+    loaded = load(request.file, request.weights, target=target, strict=request.strict, seed=request.seed)
     arrays = read_arrays(request.inputs) if request.inputs else None
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     ready = time.process_time()

@@ -88,7 +88,7 @@ def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> 
     """original: the module as read, which is then the judge instead of the stripped one inside the NEFF."""
     declared_only = original is None or bool(request.options.weight_params)
     weights = request.options.weights or None
-    loaded = load(path, weights if declared_only else None, strict=request.strict)
+    loaded = load(path, weights if declared_only else None, strict=request.strict, seed=request.seed)
     arrays = read_arrays(request.inputs) if request.inputs else None
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     got = loaded.run(values)
