@@ -12,6 +12,7 @@ import json
 import math
 import mmap
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -188,17 +189,41 @@ def _is_plausible(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str)
     return True
 
 
+_NPY_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+_NPY_ENTRIES = {
+    "descr": re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[A-Za-z][0-9]{0,6})['"]"""),
+    "fortran_order": re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b"""),
+    "shape": re.compile(r"""['"]shape['"]\s*:\s*\(([0-9,L\s]*)\)"""),
+}
+
+
 def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type from the header of an npy file.
+
+    Matched, never evaluated: numpy's own reader passes it to the Python parser, which damage drives into many exceptions.
+    """
     version = npy.read_magic(stream)
-    reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if reader is None:
+    if version not in _NPY_LENGTH_BYTES:
         raise _unreadable(where, f"npy version {version} is not known")
-    shape, fortran, dtype = reader(stream, max_header_size=MAX_NPY_HEADER_BYTES)
+    length = int.from_bytes(stream.read(_NPY_LENGTH_BYTES[version]), "little")
+    if length > MAX_NPY_HEADER_BYTES:
+        raise _unreadable(where, f"its header is longer than {MAX_NPY_HEADER_BYTES} bytes")
+    header = stream.read(length).decode("latin-1")
+    found = {key: entry.search(header) for key, entry in _NPY_ENTRIES.items()}
+    missing = [key for key, match in found.items() if match is None]
+    if missing:
+        raise _unreadable(where, f"its header has no plain {' and '.join(missing)}", "save plain numeric arrays")
+    descr, order, sizes = (match[1] for match in found.values() if match is not None)
+    try:
+        dtype = np.dtype(descr)
+    except TypeError:
+        raise _unreadable(where, f"type {descr!r} is not known") from None
     if dtype.hasobject:
         raise _unreadable(where, "it holds pickled Python objects", "save plain numeric arrays")
-    if any(size < 0 for size in shape):
-        raise _unreadable(where, f"its shape {shape} is not possible")
-    return tuple(map(int, shape)), bool(fortran), dtype
+    dims = re.findall(r"[0-9]+", sizes)
+    if max(map(len, dims), default=0) > 18:
+        raise _unreadable(where, f"its shape ({sizes.strip()}) is not possible")
+    return tuple(map(int, dims)), order == "True", dtype
 
 
 def write_npz(file: Any, arrays: Mapping[str, Array]) -> None:

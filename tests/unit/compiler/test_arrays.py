@@ -126,3 +126,14 @@ def test_written_npz_is_reproducible_and_holds_bit_patterns(tmp_path) -> None:
     assert back["output0"].dtype == np.uint16
     np.testing.assert_array_equal(back["output0"].view(ml_dtypes.bfloat16), values["output0"])
     np.testing.assert_array_equal(back["output1"], values["output1"])
+
+
+@pytest.mark.parametrize("shape", [b"(" * 40, b"(1," * 20, b"(99999999999999999999,)", b"(-1,)"])
+def test_npy_header_is_matched_and_not_evaluated(tmp_path, shape) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + shape + b", }\n"
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    with pytest.raises(CompileError) as caught:
+        _ = read_arrays(str(path))["a"]
+    assert caught.value.code is ARRAYS_UNREADABLE
