@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
+
 from nxcc.compiler.arrays import read_arrays
 from nxcc.ir.diagnostics import CompileError
-from safetensors.numpy import save
 
 
 def npz(compress: bool) -> bytes:
