@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from nxcc.backends.target import load_target
 from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.driver import pass_settings
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import write_whole
@@ -14,18 +16,18 @@ from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.pipeline import PASSES, pass_names, run_pipeline
+from nxcc.passes.pipeline import PASS_NAMES, passes, run_pipeline
 
 
 def pass_list() -> tuple[str, ...]:
     """Names of all passes, in the order of the pipeline."""
-    return pass_names()
+    return PASS_NAMES
 
 
-def convert(path: str, output: str | None, passes: str | None, emit: str, options: CompileOptions) -> str | None:
+def convert(path: str, output: str | None, names: str | None, emit: str, options: CompileOptions) -> str | None:
     """Read, verify, run passes, write.
 
-    passes: names separated by commas, run in that order; None runs the pipeline. emit: text, short or binary.
+    names: passes, separated by commas, run in that order; None runs the pipeline. emit: text, short or binary.
     Returns text for stdout if there is no output file.
     """
     module = read_model(path)
@@ -33,7 +35,7 @@ def convert(path: str, output: str | None, passes: str | None, emit: str, option
     if options.weights:
         signature = Signature(list(range(len(module.entry.parameters))), frozenset())
         raise_problems(bind_weights(module, signature, read_arrays(options.weights), options.weights))
-    _run(module, passes, options)
+    _run(module, names, options)
     verify(module)
     if emit == "binary":
         from nxcc.ir.hlo.proto.writer import write_module
@@ -46,15 +48,16 @@ def convert(path: str, output: str | None, passes: str | None, emit: str, option
     return None
 
 
-def _run(module: Module, passes: str | None, options: CompileOptions) -> None:
-    if passes is None:
-        run_pipeline(module, disabled=options.disable_pass)
+def _run(module: Module, names: str | None, options: CompileOptions) -> None:
+    settings = pass_settings(options, load_target(options.target))
+    if names is None:
+        run_pipeline(module, settings, disabled=options.disable_pass)
         return
-    known = {row.name: row for row in PASSES}
-    for name in [word.strip() for word in passes.split(",") if word.strip()]:
+    known = {row.name: row for row in passes(settings)}
+    for name in [word.strip() for word in names.split(",") if word.strip()]:
         if name not in known:
             import difflib
             near = difflib.get_close_matches(name, known, 1)
-            raise CompileError(USAGE, f"there is no pass {name!r}", why=f"passes are {', '.join(known)}",
-                               remedy=f"did you mean {near[0]}?" if near else "")
+            raise CompileError(USAGE, f"there is no pass {name!r} at optlevel {options.optlevel}",
+                               why=f"passes are {', '.join(known)}", remedy=f"did you mean {near[0]}?" if near else "")
         known[name].run(module)

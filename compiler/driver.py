@@ -13,6 +13,7 @@ from functools import partial
 from importlib.metadata import version
 
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
@@ -31,7 +32,7 @@ from nxcc.ir.literals import Array
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
 from nxcc.passes.partition import Plan, partition
-from nxcc.passes.pipeline import pass_names, run_pipeline
+from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
 
 MAX_HASHED_BYTES = 64 << 20
 """Inputs above this go into the NEFF without their digest: they are constants, which the payload's digest covers."""
@@ -42,7 +43,7 @@ STAGES = ("read", "verify", "bind", "passes", "partition", "lower", "package", "
 def stage_names() -> tuple[str, ...]:
     """Names that --stop-after and --dump-after understand, passes in their place."""
     index = STAGES.index("passes") + 1
-    return (*STAGES[:index], *pass_names(), *STAGES[index:])
+    return (*STAGES[:index], *PASS_NAMES, *STAGES[index:])
 
 
 @dataclass
@@ -130,7 +131,8 @@ class _Compilation:
             self.stopped = self.options.stop_after == name
             return not self.stopped
 
-        run_pipeline(self.build.module, disabled=self.options.disable_pass, observe=observe)
+        settings = pass_settings(self.options, self.build.target)
+        run_pipeline(self.build.module, settings, disabled=self.options.disable_pass, observe=observe)
 
     def _partition(self) -> None:
         build = self.build
@@ -162,6 +164,11 @@ class _Compilation:
         build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
 
 
+def pass_settings(options: CompileOptions, target: Target) -> Settings:
+    """What the passes need to know of options and target."""
+    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, TargetRowCapacity(target))
+
+
 def _machine_text(code: DeviceCode) -> str:
     from nxcc.backends.isa.text import program_text
     return program_text(code.program)
@@ -172,8 +179,8 @@ def _check_stage_names(options: CompileOptions) -> None:
     rows = ([("--stop-after", options.stop_after)] if options.stop_after else [])
     rows += [("--dump-after", name) for name in options.dump_after]
     problems = [_unknown_name(flag, name, stage_names()) for flag, name in rows if name not in stage_names()]
-    passes = pass_names()
-    problems += [_unknown_name("--disable-pass", name, passes) for name in options.disable_pass if name not in passes]
+    problems += [_unknown_name("--disable-pass", name, PASS_NAMES) for name in options.disable_pass
+                 if name not in PASS_NAMES]
     raise_problems(problems)
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Module
+from nxcc.passes.cost import RowCapacity
+from nxcc.passes.fusion import Fusion
 
 
 class Pass(Protocol):
@@ -46,7 +48,24 @@ class InlineCalls:
         return changed
 
 
-PASSES: tuple[Pass, ...] = (InlineCalls(),)
+@dataclass(frozen=True)
+class Settings:
+    """What decides which passes run: options, and the target's answers to their questions."""
+
+    optlevel: int
+    auto_cast: str
+    auto_cast_type: str
+    row_capacity: RowCapacity
+
+
+def passes(settings: Settings) -> tuple[Pass, ...]:
+    """The passes in order. Level 0 has only those without which nothing would run."""
+    plain: tuple[Pass, ...] = (InlineCalls(),)
+    return plain if settings.optlevel == 0 else (*plain, Fusion(settings.row_capacity))
+
+
+PASS_NAMES = ("inline-calls", "fusion")
+"""Names of all passes, in the order of the pipeline; a test holds them equal to what `passes` gives."""
 
 Observe = Callable[[str, Module, bool], bool]
 """observe(pass name, module, changed) -> whether to go on."""
@@ -56,12 +75,8 @@ def _go_on(name: str, module: Module, changed: bool) -> bool:
     return True
 
 
-def run_pipeline(module: Module, *, disabled: Sequence[str] = (), observe: Observe = _go_on) -> None:
+def run_pipeline(module: Module, settings: Settings, *, disabled: Sequence[str] = (), observe: Observe = _go_on) -> None:
     """Run every pass that is not disabled, until `observe` says stop."""
-    for row in PASSES:
+    for row in passes(settings):
         if row.name not in disabled and not observe(row.name, module, row.run(module)):
             return
-
-
-def pass_names() -> tuple[str, ...]:
-    return tuple(row.name for row in PASSES)
