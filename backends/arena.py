@@ -35,8 +35,13 @@ class Arena:
         self._free: list[tuple[int, int]] = []
 
     def allocate(self, size: int, *, pinned: bool = False, mutable: bool = True) -> Buffer:
-        """A block of at least `size` bytes, aligned to ARGUMENT_UNIT; CompileError(NXC0302) beyond the device's memory."""
+        """A block of at least `size` bytes, aligned to ARGUMENT_UNIT; CompileError(NXC0302) beyond the device's memory.
+
+        A pinned block has its content before the program starts and keeps it to the end, so it shares memory with no other.
+        """
         rounded = max(ARGUMENT_UNIT, -(-size // ARGUMENT_UNIT) * ARGUMENT_UNIT)
+        if pinned:
+            return self._extend(rounded, True, mutable)
         for index, (start, length) in enumerate(self._free):
             if length >= rounded:
                 if length == rounded:
@@ -44,14 +49,17 @@ class Arena:
                 else:
                     self._free[index] = (start + rounded, length - rounded)
                 return Buffer(start, rounded, pinned, mutable)
-        start = self.end
         if self._free and sum(self._free[-1]) == self.end:
-            start = self._free.pop()[0]
-        self.end = start + rounded
+            self.end = self._free.pop()[0]
+        return self._extend(rounded, pinned, mutable)
+
+    def _extend(self, size: int, pinned: bool, mutable: bool) -> Buffer:
+        start = self.end
+        self.end = start + size
         if self.end > self.limit:
             raise CompileError(OUT_OF_MEMORY, f"the module needs more than the {self.limit} bytes of device memory a core has",
                                remedy="use a smaller batch, a narrower dtype (--auto-cast all) or shard the model")
-        return Buffer(start, rounded, pinned, mutable)
+        return Buffer(start, size, pinned, mutable)
 
     def retain(self, buffer: Buffer) -> None:
         buffer.references += 1
