@@ -181,9 +181,11 @@ class Machine:
         self.program = program
         self.memories = Memories(hbm_bytes, sbuf_bytes_per_partition, psum_bytes_per_partition, partitions)
         self.semaphores = [0] * max(SEMAPHORES, program.semaphores)
-        scratch = Scratch()
-        self.sequencers = [Sequencer(engine, program, FastActions(engine, self.memories, scratch, self.semaphores))
-                           for engine in Engine]
+        self.sequencers = self._make_sequencers(Scratch())
+
+    def _make_sequencers(self, scratch: Scratch) -> list[Sequencer]:
+        return [Sequencer(engine, self.program, FastActions(engine, self.memories, scratch, self.semaphores))
+                for engine in Engine]
 
     @property
     def hbm(self) -> Array:
