@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,12 +27,13 @@ from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_we
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, Journal
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
-from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
-from nxcc.passes.partition import Plan, partition
+from nxcc.passes.cost import RowCapacity
+from nxcc.passes.partition import Plan, is_kept, partition
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
 
 MAX_HASHED_BYTES = 64 << 20
@@ -138,7 +140,8 @@ class _Compilation:
         build = self.build
         build.tensors = self.signature.tensors(build.module)
         predicate = partial(unsupported, target=build.target)
-        plan = partition(build.module, predicate, self.options.keep_on_host, [t.name for t in build.tensors])
+        kept = host_pattern(self.options).pattern if self.options.keep_on_host else ""
+        plan = partition(build.module, predicate, kept, [t.name for t in build.tensors])
         if self.options.host_fallback == "forbid":
             raise_problems([CompileError(UNSUPPORTED, f"{row.opcode} cannot run on {build.target.name}", row.instruction,
                                          row.source, row.reason, "--host-fallback allow would run it on the host")
@@ -166,7 +169,36 @@ class _Compilation:
 
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
     """What the passes need to know of options and target."""
-    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, TargetRowCapacity(target))
+    capacity: RowCapacity = TargetRowCapacity(target)
+    if options.keep_on_host:
+        capacity = _WithoutKept(capacity, host_pattern(options))
+    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, capacity)
+
+
+def host_pattern(options: CompileOptions) -> re.Pattern[str]:
+    """The expression of --keep-on-host; CompileError(USAGE) if it is none."""
+    try:
+        return re.compile(options.keep_on_host)
+    except re.error as error:
+        raise CompileError(USAGE, f"--keep-on-host {options.keep_on_host!r} is no regular expression", why=str(error)) from None
+
+
+@dataclass(frozen=True)
+class _WithoutKept:
+    """A row capacity that leaves out what the user keeps on the host, so that no region takes it along."""
+
+    capacity: RowCapacity
+    pattern: re.Pattern[str]
+
+    @property
+    def max_inputs(self) -> int:
+        return self.capacity.max_inputs
+
+    def supported(self, instruction: Instruction) -> bool:
+        return not is_kept(self.pattern, instruction) and self.capacity.supported(instruction)
+
+    def fits(self, widths: list[tuple[Instruction, int]]) -> bool:
+        return self.capacity.fits(widths)
 
 
 def _machine_text(code: DeviceCode) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.progress import Journal
 from nxcc.compiler.runtime import Loaded, load
+from nxcc.ir.hlo.module import Computation
 from nxcc.ir.literals import Array
 from nxcc.passes.partition import FREE
 
@@ -85,7 +86,7 @@ def _placement(build: Build) -> dict[str, Any]:
     operators: Counter[str] = Counter()
     supported: Counter[str] = Counter()
     for node in plan.nodes:
-        found = Counter(i.opcode for i in node.module.entry.instructions if i.opcode not in FREE)
+        found = Counter(_operations(node.module.entry))
         operators += found
         if node.on_device:
             supported += found
@@ -99,6 +100,15 @@ def _placement(build: Build) -> dict[str, Any]:
         "unsupported_operators": sorted(set(operators) - set(supported)), "operators": sorted(operators),
         "operator_count": dict(sorted(operators.items())),
     }
+
+
+def _operations(computation: Computation) -> Iterator[str]:
+    """Opcodes of a computation's work; a fusion counts as what it holds."""
+    for instruction in computation.instructions:
+        if instruction.opcode == "fusion":
+            yield from _operations(instruction.called[0])
+        elif instruction.opcode not in FREE:
+            yield instruction.opcode
 
 
 def _code(build: Build) -> dict[str, Any]:

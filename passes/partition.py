@@ -76,6 +76,11 @@ def partition(module: Module, unsupported: Unsupported, keep_on_host: str = "", 
     return _Partition(module, unsupported, keep_on_host, names).plan()
 
 
+def is_kept(pattern: re.Pattern[str], instruction: Instruction) -> bool:
+    """Whether the expression finds the instruction's HLO or framework name."""
+    return any(pattern.search(text) for text in (instruction.name, instruction.location.op_name) if text)
+
+
 @dataclass(frozen=True, slots=True)
 class _Leaf:
     """An array leaf of what an instruction yields."""
@@ -202,8 +207,7 @@ class _Placement:
 
     def reason(self, instruction: Instruction) -> tuple[str, str] | None:
         """(reason, name of the instruction it is about), or None for the device."""
-        if self.pattern is not None and any(
-                self.pattern.search(text) for text in (instruction.name, instruction.location.op_name) if text):
+        if self.pattern is not None and is_kept(self.pattern, instruction):
             return "kept on the host by --keep-on-host", instruction.name
         if instruction.opcode in CONTROL_FLOW:
             for called in instruction.called:

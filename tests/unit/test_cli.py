@@ -111,7 +111,7 @@ def test_a_forbidden_fallback_names_the_instruction(model: Path, capsys: pytest.
 
 
 def test_info_and_disassembly_show_the_file(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "small.hlo", "-q", "--weight-params", "1", "--auto-cast-type", "bf16"]) == 0
+    assert main(["compile", "small.hlo", "-q", "--weight-params", "1", "-O0"]) == 0
     body = json_of(capsys, "info", "small.neff", "--memory", "--weights")
     assert [(row["name"], row["role"], row["param"]) for row in body["inputs"]] == [
         ("input0", "input", 0), ("weight1", "weight", 1), ("input1", "state", 2)]
