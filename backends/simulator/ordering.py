@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Hashable
 
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.simulator.memory import invalid
 
 ENGINE_NUMBERS = {engine: number for number, engine in enumerate(Engine)}
 
@@ -92,12 +93,22 @@ class SignalHistory:
     def announce(self, source: Hashable, amount: int, clock: Clock) -> None:
         """A signal that will come or has come; source: whose signals come in order."""
         epoch = self.epochs[-1]
+        if amount < 0:
+            self._take_back(epoch, amount, clock)
+            return
         alone = len(epoch.chains) == 1 and source in epoch.chains
         if epoch.total and not alone and clock.covers(epoch.joined):
             self.starts.append(self.starts[-1] + epoch.total)
             epoch = _Epoch(epoch.joined)
             self.epochs.append(epoch)
         epoch.add(source, amount, clock)
+
+    def _take_back(self, epoch: _Epoch, amount: int, clock: Clock) -> None:
+        """A decrement starts the count anew; it must come after all signals, else waits could see either count."""
+        left = self.starts[-1] + epoch.total + amount
+        if left < 0 or not clock.covers(epoch.joined):
+            raise invalid("a semaphore is counted down before all its signals have come")
+        self.starts, self.epochs = [left], [_Epoch(epoch.joined.joined(clock))]
 
     def proven(self, value: int) -> Clock:
         """What has happened for certain when the semaphore is seen to be at least `value`."""

@@ -235,3 +235,21 @@ def test_what_a_wait_proves():
     history.announce("a", 1, both)
     assert history.proven(2).covers(b) and history.proven(3).covers(both)
     assert history.proven(0).times == (0, 0, 0, 0, 0)
+
+
+def reused(waits):
+    """A region that takes its semaphore back to 0, run twice by a loop; the second round must not see the first one's count."""
+    return dict(
+        sync=[make("loop", register=0, count=2), load(waits=((5, register(0)),)), make("nop", waits=waits, signals=((0, -16),)),
+              make("nop", signals=((4, 1),)), make("end")],
+        vector=[make("loop", register=0, count=2), make("nop", waits=((4, register(0, 1, 1)),)),
+                double(waits=(), signals=((5, 1),)), make("end")])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_semaphores_taken_back_to_zero(seed):
+    strict(seed, **reused(((0, 16),)))
+
+
+def test_semaphores_taken_back_too_early():
+    fails("counted down before", **reused(((0, 0),)))
