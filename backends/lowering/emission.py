@@ -6,7 +6,7 @@ beside each other for all columns, the columns are cut into pieces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
@@ -28,9 +28,16 @@ def emit_term(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access) ->
     """out = root. tiles: the formula's operands by position; out: [rows, columns], no operand's memory."""
     root, out = _stored(root, out.flat())
     plan = _Plan(root)
-    for start, size in kernel.tiles(out.free, plan.width(kernel, out.free)):
-        cut = [tile if not isinstance(tile, Access) or repeats(tile, out) else tile.flat().cut(0, start, size) for tile in tiles]
-        _Emission(kernel, plan, cut, out.cut(0, start, size)).run()
+    for cut, piece in column_pieces(kernel, tiles, out, plan.width(kernel, out.free)):
+        _Emission(kernel, plan, cut, piece).run()
+
+
+def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
+    """Cut the columns of out, and of the tiles that do not repeat, into pieces of at most `width`."""
+    out = out.flat()
+    for start, size in kernel.tiles(out.free, width):
+        yield ([tile if not isinstance(tile, Access) or repeats(tile, out) else tile.flat().cut(0, start, size) for tile in tiles],
+               out.cut(0, start, size))
 
 
 def repeats(tile: Tile, out: Access) -> bool:

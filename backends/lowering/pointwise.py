@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import TypeVar
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.emission import Tile, emit_term, repeats
@@ -18,7 +19,8 @@ from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import DType, Kind
 from nxcc.ir.hlo.module import Instruction
 
-__all__ = ["EMITS", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "alu", "emits", "formula", "pointwise", "repeats"]
+__all__ = ["EMITS", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "alu", "emits", "formula", "pointwise",
+           "repeats", "routine"]
 
 Emit = Callable[[Kernel, Instruction, Sequence[Tile], Access], None]
 """emit(kernel, instruction, inputs, out): out is a tile [rows, columns] in SBUF; may make temporaries. Inputs lie in SBUF, have
@@ -30,14 +32,20 @@ Reason = Callable[[Instruction, Target], str | None]
 Formula = Callable[..., Term]
 """formula(instruction, *terms): the result's term, given the operands'."""
 
+Routine = Callable[[Kernel, Instruction, Sequence[Term], Sequence[Tile], Access], None]
+"""routine(kernel, instruction, terms, tiles, out): for what no formula can express, such as loops; terms stand for the tiles."""
+
 EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
 FORMULAS: dict[tuple[str, Kind], Formula] = {}
+ROUTINES: dict[tuple[str, Kind], Routine] = {}
 
 FLOAT = (Kind.FLOAT,)
 INTEGER = (Kind.SIGNED, Kind.UNSIGNED)
 BOOL = (Kind.BOOL,)
+
+T = TypeVar("T")
 
 
 def pointwise(*opcodes: str, temporaries: int = 0, unsupported: Reason | None = None) -> Callable[[Emit], Emit]:
@@ -57,12 +65,21 @@ def pointwise(*opcodes: str, temporaries: int = 0, unsupported: Reason | None = 
 
 def formula(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) -> Callable[[Formula], Formula]:
     """Declare how opcodes are computed on elements of these kinds (of the first operand)."""
+    return _declaration(FORMULAS, opcodes, tuple(kinds), temporaries)
 
-    def register(build: Formula) -> Formula:
+
+def routine(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) -> Callable[[Routine], Routine]:
+    """As `formula`, for a routine."""
+    return _declaration(ROUTINES, opcodes, tuple(kinds), temporaries)
+
+
+def _declaration(table: dict[tuple[str, Kind], T], opcodes: Sequence[str], kinds: Sequence[Kind],
+                    temporaries: int) -> Callable[[T], T]:
+    def register(build: T) -> T:
+        for key in ((opcode, kind) for opcode in opcodes for kind in kinds):
+            assert key not in FORMULAS and key not in ROUTINES, f"{key} is declared twice"
+            table[key] = build
         for opcode in opcodes:
-            for kind in kinds:
-                assert (opcode, kind) not in FORMULAS, f"{opcode} has two formulas for {kind}"
-                FORMULAS[opcode, kind] = build
             if opcode not in EMITS:
                 pointwise(opcode, unsupported=_unsupported)(_emit)
             TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
@@ -72,10 +89,13 @@ def formula(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) 
 
 
 def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out: Access) -> None:
-    build = FORMULAS[instruction.opcode, instruction.operands[0].shape.dtype.kind]
     terms = [_input(position, tile, operand.shape.dtype, out)
              for position, (tile, operand) in enumerate(zip(inputs, instruction.operands, strict=True))]
-    emit_term(kernel, build(instruction, *terms), inputs, out)
+    key = instruction.opcode, instruction.operands[0].shape.dtype.kind
+    if key in ROUTINES:
+        ROUTINES[key](kernel, instruction, terms, inputs, out)
+    else:
+        emit_term(kernel, FORMULAS[key](instruction, *terms), inputs, out)
 
 
 def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
@@ -86,7 +106,8 @@ def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
     dtypes = [operand.shape.dtype for operand in instruction.operands]
-    if (instruction.opcode, dtypes[0].kind) not in FORMULAS:
+    key = instruction.opcode, dtypes[0].kind
+    if key not in FORMULAS and key not in ROUTINES:
         return f"{instruction.opcode} of {dtypes[0]} elements has no device code"
     wide = [dtype for dtype in (*dtypes, instruction.shape.dtype) if dtype.bits > 32]
     if wide and instruction.opcode != "convert":
@@ -96,7 +117,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "integer", "select", "convert"):
+    for family in ("float", "transcendental", "remainder", "integer", "select", "convert"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 

@@ -21,8 +21,15 @@ LN2 = math.log(2)
 ROOT_HALF_BITS = 0x3F3504F3
 EXPONENT_FIELD = 0xFF800000
 
-PI_PARTS = (3.140625, 9.67025756835937500e-4, 4.7609210014343261719e-7, 3.4912803974e-10)
-"""pi in parts of 8 significant bits (the last: 24), so that products with integers below 2^16 are exact."""
+PI_PARTS = (3.140625, 0.0009675025939941406, 1.5099578831723193e-07)
+"""pi in parts of 11, 11 and 24 significant bits: products of the first two with 12-bit integers are exact."""
+
+HALF_BITS = 1.5 * 2.0**34
+"""Adding and subtracting it rounds an f32 to a multiple of 2^11, as ROUNDER does to one of 1."""
+
+REDUCIBLE = 2.0**23
+"""Arguments of sine and cosine up to here (tangent: half of it) are reduced exactly; larger ones give NaN, never a plausible
+number."""
 
 
 def _has_sign(x: Term) -> Term:
@@ -160,42 +167,50 @@ def inverse_hyperbolic_tangent(instruction: Instruction, x: Term) -> Term:
 
 # Circular functions
 
-def _turned(x: Term, turns: Term, unit: float) -> Term:
-    """x - turns * pi * unit, with the products exact (Cody and Waite); held within the sine's range for arguments too large."""
-    for piece in PI_PARTS:
-        x = turns * (-piece * unit) + x
-    return x
+def _reducible(x: Term, limit: float = REDUCIBLE) -> Term:
+    """An f32 x, but infinity, which makes NaN, from the limit on: the scaling overflows."""
+    scale = 2.0**128 / limit
+    return cast(x, F32) * scale * (1 / scale)
 
 
-def _within(x: Term, limit: float) -> Term:
+def _turned(x: Term, turns: Term, unit: float, limit: float) -> Term:
+    """x - turns * pi * unit (Cody and Waite): turns in two halves of bits, so that all but the last product are exact.
+
+    Rounding may carry the result a little past its bounds; +-limit keeps it within the engine's range.
+    """
+    high = turns + HALF_BITS - HALF_BITS
+    low = turns - high
+    first, second, third = (-piece * unit for piece in PI_PARTS)
+    for count, piece in ((high, first), (low, first), (high, second), (low, second), (turns, third)):
+        x = count * piece + x
     return alu("minimum", alu("maximum", x, -limit), limit)
 
 
 @formula("sine", temporaries=3)
 def sine(instruction: Instruction, x: Term) -> Term:
-    """sin(x - k pi), negated for odd k. Accurate to f32 for |x| up to 2e5, meaningless beyond 1e7."""
-    x = cast(x, F32)
+    """sin(x - k pi), negated for odd k, which is the lowest bit of the rounded sum."""
+    x = _reducible(x)
     shifted = x * (1 / math.pi) + ROUNDER
-    value = activate("sin", _within(_turned(x, shifted - ROUNDER, 1.0), 3.0))
+    value = activate("sin", _turned(x, shifted - ROUNDER, 1.0, 3.0))
     return from_word(bits("bitwise_xor", word(value), bits("shift_left", word(shifted), 31)))
 
 
 @formula("cosine", temporaries=3)
 def cosine(instruction: Instruction, x: Term) -> Term:
-    """-sin(x - (k + 1/2) pi), negated for odd k; accuracy as sine's."""
-    x = cast(x, F32)
+    """-sin(x - (k + 1/2) pi), negated for odd k."""
+    x = _reducible(x)
     shifted = x * (1 / math.pi) - 0.5 + ROUNDER
-    value = activate("sin", _within(_turned(x, shifted - ROUNDER + 0.5, 1.0), 3.0))
+    value = activate("sin", _turned(x, shifted - ROUNDER + 0.5, 1.0, 3.0))
     flip = bits("bitwise_xor", bits("shift_left", word(shifted), 31), SIGN)
     return from_word(bits("bitwise_xor", word(value), flip))
 
 
 @formula("tan", temporaries=4)
 def tangent(instruction: Instruction, x: Term) -> Term:
-    """sin / cos of x - k pi/2, turned around for odd k; accuracy as sine's."""
-    x = cast(x, F32)
+    """sin / cos of x - k pi/2, turned around for odd k."""
+    x = _reducible(x, REDUCIBLE / 2)
     shifted = x * (2 / math.pi) + ROUNDER
-    rest = _within(_turned(x, shifted - ROUNDER, 0.5), 1.0)
+    rest = _turned(x, shifted - ROUNDER, 0.5, 1.5)
     sine_, cosine_ = activate("sin", rest), activate("sin", HALF_PI - magnitude(rest))
     odd = part(bits("bitwise_and", word(shifted), 1), U8)
     return quotient(select(odd, cosine_, sine_), select(odd, -sine_, cosine_))
