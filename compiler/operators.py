@@ -31,7 +31,15 @@ INTERNAL = frozenset((
 
 ON_DEVICE: dict[str, tuple[str, ...]] = {
     "v2": (
-        "abs", "add", "add-dependency", "after-all",
+        "abs", "acos", "acosh", "add", "add-dependency", "after-all", "and", "asin", "asinh", "atan2", "atanh",
+        "bitcast", "bitcast-convert", "broadcast", "call", "cbrt", "ceil", "clamp", "compare", "concatenate",
+        "conditional", "constant", "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "divide",
+        "domain", "dot", "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one",
+        "floor", "fusion", "gather", "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one",
+        "logistic", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
+        "parameter", "popcnt", "power", "real", "reduce", "remainder", "reshape", "reverse", "round-nearest-afz",
+        "round-nearest-even", "rsqrt", "select", "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign",
+        "sine", "sinh", "slice", "sqrt", "subtract", "tan", "tanh", "transpose", "tuple", "while", "xor",
     ),
 }
 """Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
