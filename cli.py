@@ -93,7 +93,7 @@ def nxcc() -> None:
 @click.argument("model", type=_FILE)
 @_declared(Role.CODE, Role.REPORT, Role.VENDOR)
 @click.pass_obj
-def compile_command(notices: list[str], model: str, **values: Any) -> int:
+def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
     """Compile MODEL into a NEFF. The options of `neuronx-cc compile` and `neuron-cc compile` are understood."""
     from nxcc.compiler.session import compile_session
     return compile_session(model, CompileOptions(**values), notices, _print_json)
@@ -103,7 +103,7 @@ def compile_command(notices: list[str], model: str, **values: Any) -> int:
 @click.argument("model", type=_FILE)
 @_declared(Role.CODE, Role.REPORT, Role.VENDOR)
 @click.pass_obj
-def check(notices: list[str], model: str, **values: Any) -> int:
+def check(notices: list[str], /, model: str, **values: Any) -> int:
     """Say what compiling MODEL would give: regions, what falls back to the host and why, memory. Writes nothing."""
     from nxcc.compiler.session import compile_session
     return compile_session(model, CompileOptions(**values | {"query_compute": True}), notices, _print_json)

@@ -77,7 +77,8 @@ class Loaded:
         for node in self.graph.nodes:
             if node.executor == CPU:
                 continue
-            for row in (*node.inputs, *node.outputs):
+            rows: list[InputTensor | OutputTensor] = [*node.inputs, *node.outputs]
+            for row in rows:
                 place = self.places.get(row.name)
                 if place is None or (place.dims, place.dtype) != (row.shape, self.inner.get(row.name, row.dtype)):
                     raise _invalid(f"value {row.name!r} of node {node.name!r} has no place of its shape", self.neff.path)
