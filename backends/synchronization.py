@@ -310,8 +310,9 @@ def _sbuf_extent(view: View, writes: bool) -> _Extent:
 
 
 def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
-    """What must be done before p starts: per semaphore the latest conflicting event of this and of the previous iteration."""
-    latest: dict[tuple[int, bool], tuple[_Placed, tuple[Loop, ...]]] = {}
+    """What must be done before p starts: per semaphore the latest conflicting event of this iteration, and of the previous
+    iteration of each loop around p (the inner one's says nothing when the inner loop has just begun)."""
+    latest: dict[tuple[int, int], tuple[_Placed, tuple[Loop, ...]]] = {}
     for other in placed:
         own = other.site.engine is p.site.engine and not other.site.is_dma
         if own or not (other is p or any(a.overlaps(b) for a in p.extents for b in other.extents)):
@@ -320,7 +321,7 @@ def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
         carried = other.order >= p.order
         if carried and not common:
             continue
-        key = (other.semaphore, carried)
+        key = (other.semaphore, len(common) if carried else 0)
         if key not in latest or other.order > latest[key][0].order:
             latest[key] = (other, common)
     events = []

@@ -316,13 +316,13 @@ def _fetch_turned(kernel: Kernel, block: View) -> Access:
     size, width = block.sizes
     lanes = kernel.target.partitions
     moving = kernel.sbuf((size, width), block.dtype)
+    turn = kernel.psum((size, width), block.dtype)
     for start in range(0, width, lanes):
         count = min(lanes, width - start)
         raw = kernel.sbuf((count, size), block.dtype)
         kernel.dma(raw, block.cut(1, start, count).permute((1, 0)))
-        turn = kernel.psum((size, count), block.dtype)
-        kernel.pe_transpose(turn, raw)
-        kernel.copy(moving.cut(0, start, count), turn, Engine.SCALAR)
+        kernel.pe_transpose(turn.cut(0, start, count), raw)
+    kernel.copy(moving, turn, Engine.SCALAR)
     return moving
 
 
