@@ -47,15 +47,17 @@ def _operator(word: str) -> list[str]:
 
 
 def _instruction(word: str) -> list[str]:
-    from nxcc.backends.isa import instructions  # noqa: F401  (declares INSTRUCTIONS)
+    from nxcc.backends.cost import RULES, explain
     from nxcc.backends.isa.program import INSTRUCTIONS
+    from nxcc.backends.target import load_target
     row = INSTRUCTIONS.get(word.lower())
     if row is None:
         return []
     operands = ", ".join(f"{o.name} ({o.access})" for o in row.operands)
     immediates = ", ".join(field.name for field in row.fields)
-    return [f"{row.name}: machine instruction {row.number:#04x} of {', '.join(e.value for e in row.engines)}", row.meaning,
-            f"operands: {operands or 'none'}", f"immediates: {immediates or 'none'}"]
+    lines = [f"{row.name}: machine instruction {row.number:#04x} of {', '.join(e.value for e in row.engines)}",
+             f"operands: {operands or 'none'}", f"immediates: {immediates or 'none'}"]
+    return lines + (explain(row.name, load_target("v2")).splitlines() if row.name in RULES else [row.meaning])
 
 
 def _unknown(name: str) -> list[str]:
