@@ -162,6 +162,11 @@ def _enum_numbers(enum: str) -> dict[str, int]:
     return {text: number for number, text in sorted(_enum_texts(enum).items(), reverse=True)}
 
 
+def enum_words(enum: str) -> tuple[str, ...]:
+    """What HLO text calls the values of an enum, in the order of their numbers; unset values have no word."""
+    return tuple(text for text in _enum_texts(enum).values() if text)
+
+
 def _enum_text(enum: str, number: int) -> str:
     text = _enum_texts(enum).get(number)
     if text is None:

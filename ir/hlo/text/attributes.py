@@ -5,6 +5,7 @@ Which attribute belongs to which operator, its kind and default come from the op
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,9 +37,11 @@ _PADS = re.compile(r"-?[0-9]+_-?[0-9]+(?:_-?[0-9]+)?(?:x-?[0-9]+_-?[0-9]+(?:_-?[
 _SIZES = re.compile(r"-?[0-9]+(?:x-?[0-9]+)*")
 _LABELS = re.compile(r"([0-9bf?]+)_([0-9io?]+)->([0-9bf?]+)")
 _WINDOW_KEY = re.compile(r"(size|stride|pad|lhs_dilate|rhs_dilate|rhs_reversal)=")
-_TAIL = re.compile(r"[^{}\[\]]*")
 _LIMIT = 2**63
-_PRECISIONS = frozenset(("default", "high", "highest", "packed_nibble"))
+_WORDS = {
+    "direction": ("EQ", "NE", "GE", "GT", "LE", "LT"), "type": ("FLOAT", "TOTALORDER", "SIGNED", "UNSIGNED"),
+    "kind": ("kLoop", "kInput", "kOutput", "kCustom")}
+"""Values of attributes that are text in the protobuf as well."""
 
 
 # Reading: each takes a cursor over the value and leaves it behind the value.
@@ -69,6 +72,21 @@ def _read_name(cursor: Cursor) -> str:
     return cursor.word()
 
 
+def _known_word(attribute: Attribute, word: str, cursor: Cursor) -> str:
+    """The word if the attribute has such a value, in whatever case it was written."""
+    if attribute.enum:
+        from nxcc.ir.hlo.proto.codecs import enum_words
+        words = enum_words(attribute.enum)
+    else:
+        words = _WORDS[attribute.key]
+    for known in (word, word.lower(), word.upper()):
+        if known in words:
+            return known
+    near = difflib.get_close_matches(word, words, 1)
+    raise cursor.fail(f"{word!r} is no value of {attribute.key}", why="values are " + ", ".join(words),
+                      remedy=f"did you mean {near[0]!r}?" if near else "")
+
+
 def _read_ints(cursor: Cursor) -> tuple[int, ...]:
     """A list, or a list of lists that the protobuf holds end to end (slice sizes of a collective-permute in place)."""
     probe = Cursor(cursor.text, cursor.position, cursor.end)
@@ -78,11 +96,7 @@ def _read_ints(cursor: Cursor) -> tuple[int, ...]:
 
 
 def _read_names(cursor: Cursor) -> tuple[str, ...]:
-    names = tuple(_list(cursor, lambda c: c.word().lower()))
-    for name in names:
-        if name not in _PRECISIONS:
-            raise cursor.fail(f"{name!r} is no precision", remedy="precisions are default, high and highest")
-    return () if set(names) == {"default"} else names
+    return tuple(_list(cursor, Cursor.word))
 
 
 def _list(cursor: Cursor, read: Callable[[Cursor], Any], opening: str = "{", closing: str = "}") -> list[Any]:
@@ -275,10 +289,16 @@ _READERS: dict[Kind, Callable[[Cursor], Any]] = {
     Kind.ACCURACY: _read_accuracy, Kind.DOMAIN: _read_domain, Kind.LITERAL: read_typed_literal, Kind.SPARSITY: _read_verbatim}
 
 
-def read_attribute(kind: Kind, cursor: Cursor) -> Any:
-    """The value of this kind that fills the cursor's span."""
-    value = _READERS[kind](cursor)
+def read_attribute(attribute: Attribute, cursor: Cursor) -> Any:
+    """The value of this attribute that fills the cursor's span."""
+    start = Cursor(cursor.text, cursor.position, cursor.end)
+    value = _READERS[attribute.kind](cursor)
     cursor.finish()
+    if attribute.kind is Kind.NAME:
+        return _known_word(attribute, value, start)
+    if attribute.kind is Kind.NAMES:
+        names = tuple(_known_word(attribute, name, start) for name in value)
+        return () if set(names) == {"default"} else names
     return value
 
 

@@ -9,12 +9,11 @@ from typing import Any
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.attributes import Style, braced, path
-from nxcc.ir.hlo.text.cursor import STRING, Cursor, TextError, closing_brace, escape, is_braced, unescape
+from nxcc.ir.hlo.text.cursor import Cursor, TextError, closing_brace, escape, is_braced, unescape
 from nxcc.ir.hlo.text.shapes import parse_shape
 from nxcc.ir.shapes import Shape, shape_text
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*=")
-_STRING = re.compile(STRING)
 _NOT_IN_NAME = re.compile(r"^[^A-Za-z_]|[^A-Za-z0-9_.\-]")
 """Binary modules may have any text as name."""
 _SPACE = re.compile(r"\s+")

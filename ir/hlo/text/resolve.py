@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, CompileError
-from nxcc.ir.hlo.attributes import Kind
+from nxcc.ir.hlo.attributes import Attribute, Kind
 from nxcc.ir.hlo.builder import infer_shape
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import Operator, ShapeError, find, operators
@@ -69,7 +69,7 @@ class ModuleReader:
         self.shapes = ShapeReader()
         self.result: Module = Module("")
         self.computations: dict[str, Computation] = {}
-        self.values: dict[tuple[Kind, str], Any] = {}
+        self.values: dict[tuple[str, str, str], Any] = {}
         self.defined: dict[Instruction, Token] = {}
         self.sizes: dict[int, tuple[int, int]] = {}
         self.measured: list[Shape] = []
@@ -175,10 +175,10 @@ class ModuleReader:
                     raise TextError(_start(raw.name), f"computation {name} has two roots", INVALID_MODULE)
                 root = instruction
         computation.root = root or instruction
-        self._check_parameters(scope, body[0])
+        self._check_parameters(scope)
         return computation
 
-    def _check_parameters(self, scope: _Scope, first: RawInstruction) -> None:
+    def _check_parameters(self, scope: _Scope) -> None:
         numbers = scope.parameters
         for expected in range(len(numbers)):
             if expected not in numbers:
@@ -397,9 +397,9 @@ class ModuleReader:
                 raise TextError(_key_start(token), f"attribute {key} is given twice")
             seen[key] = []
             if callees is not None and key in declared.calls:
-                seen[key] = [self._callee(c, token) for c in callees]
-            elif key in declared.kinds:
-                self._typed(made, key, declared.kinds[key], token)
+                seen[key] = [self._callee(c) for c in callees]
+            elif key in declared.typed:
+                self._typed(made, declared.typed[key], token)
             elif key in declared.ignored:
                 continue
             elif key in COMMON:
@@ -412,13 +412,14 @@ class ModuleReader:
         if declared.calls and not made.called:
             made.called = self._called(made, seen, raw.opcode)
 
-    def _typed(self, made: Instruction, key: str, kind: Kind, token: Token) -> None:
-        written = self.source[token.start:token.end]
-        value = self.values.get((kind, written))
+    def _typed(self, made: Instruction, attribute: Attribute, token: Token) -> None:
+        key = attribute.key
+        known = key, attribute.enum, self.source[token.start:token.end]
+        value = self.values.get(known)
         if value is None:
-            value = read_attribute(kind, Cursor(self.source, token.start, token.end))
-            self.values[kind, written] = value
-        if value != made.operator.defaults[key] or key in _declared(made.operator).required:
+            value = read_attribute(attribute, Cursor(self.source, token.start, token.end))
+            self.values[known] = value
+        if value != attribute.default or attribute.required:
             made.attributes[key] = value
         if key == "channel_id":
             made.attributes[key] = value
@@ -460,7 +461,7 @@ class ModuleReader:
             found.append(scope.instructions[name])
         return tuple(found)
 
-    def _callee(self, raw: Token | list[RawInstruction], key: Token) -> Computation:
+    def _callee(self, raw: Token | list[RawInstruction]) -> Computation:
         if isinstance(raw, list):
             computation = self._body(raw, "_")
             self.result.add(computation)
@@ -496,14 +497,14 @@ _IGNORED = {name: frozenset(("calls", "async_execution_thread")) for name in ("a
 
 
 class _Declared:
-    """The text keys of one operator: kinds by key, keys of computations, keys read and dropped, required keys."""
+    """The text keys of one operator: typed attributes, keys of computations, keys read and dropped, required keys."""
 
-    __slots__ = ("kinds", "calls", "ignored", "required")
+    __slots__ = ("typed", "calls", "ignored", "required")
 
     def __init__(self, operator: Operator) -> None:
         listed = [a for a in operator.attributes if a.key not in _NOT_IN_TEXT
                   and not (a.kind is Kind.LITERAL and operator.name == "constant")]
-        self.kinds = {a.key: a.kind for a in listed}
+        self.typed = {a.key: a for a in listed}
         self.required = tuple(a.key for a in listed if a.required)
         self.calls = {key.rstrip("*") for key in operator.called}
         self.ignored = _IGNORED.get(operator.name, frozenset())
@@ -519,7 +520,7 @@ def _declared(operator: Operator) -> _Declared:
 
 
 def _unknown_attribute(made: Instruction, token: Token, declared: _Declared) -> TextError:
-    known = sorted({*declared.kinds, *declared.calls, *COMMON})
+    known = sorted({*declared.typed, *declared.calls, *COMMON})
     near = difflib.get_close_matches(token.value, known, 1)
     return TextError(_key_start(token), f"{made.opcode} has no attribute {token.value!r}",
                      why="allowed are " + ", ".join(known), remedy=f"did you mean {near[0]!r}?" if near else "")

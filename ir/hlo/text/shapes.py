@@ -21,8 +21,8 @@ _EXTENSION = re.compile(
     r"(?:E\([0-9]+\))?(?:S\([0-9]+\))?(?:SC(?:\([0-9]+:[0-9]+(?:,[0-9]+)*\))+)?(?:P\([^{}]*(?:\{[^{}]*\})?\))?(?:M\([0-9]+\))?)")
 
 
-def parse_shape(cursor: Cursor, auto_layout: bool = False, depth: int = 0) -> Shape:
-    """One shape; an array without a layout gets the row-major one, or none at all if `auto_layout`."""
+def parse_shape(cursor: Cursor, depth: int = 0) -> Shape:
+    """One shape; an array without a layout gets the row-major one."""
     if depth > MAX_NESTING:
         raise TextError(cursor.position, f"tuple shapes nest more than {MAX_NESTING} deep", LIMIT_EXCEEDED)
     if cursor.take("("):
@@ -30,12 +30,12 @@ def parse_shape(cursor: Cursor, auto_layout: bool = False, depth: int = 0) -> Sh
         while not cursor.take(")"):
             if elements:
                 cursor.expect(",")
-            elements.append(parse_shape(cursor, auto_layout, depth + 1))
+            elements.append(parse_shape(cursor, depth + 1))
         return tuple_of(*elements)
     start = cursor.position
     name = cursor.match(_NAME, "a shape")
     if name == "b" and cursor.take("("):
-        inner = parse_shape(cursor, auto_layout, depth + 1)
+        inner = parse_shape(cursor, depth + 1)
         cursor.expect(")")
         return Shape(BUFFER, elements=(inner,))
     dtype = BY_NAME.get(name)
@@ -46,8 +46,7 @@ def parse_shape(cursor: Cursor, auto_layout: bool = False, depth: int = 0) -> Sh
         if dims:
             raise TextError(start, f"{name} has no dimensions")
         return Shape(dtype)
-    layout = _layout(cursor, len(dims)) or (None if auto_layout else row_major(len(dims)))
-    return Shape(dtype, dims, (), dynamic, layout)
+    return Shape(dtype, dims, (), dynamic, _layout(cursor, len(dims)) or row_major(len(dims)))
 
 
 def _dims(cursor: Cursor) -> tuple[tuple[int, ...], tuple[int, ...]]:

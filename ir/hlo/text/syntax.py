@@ -30,6 +30,8 @@ class RawInstruction:
 
 
 class RawComputation:
+    """One computation as parsed; signature: the token of its result shape."""
+
     __slots__ = ("entry", "name", "signature", "body", "attributes")
 
     def __init__(self, entry: Token | None, name: Token, signature: Token | None, body: list[RawInstruction],

@@ -51,6 +51,14 @@ def test_unknown_operator_names_the_nearest() -> None:
     assert (found.code, found.where, found.remedy) == (UNKNOWN_OPERATOR, "m.hlo:4:19", "did you mean 'negate'?")
 
 
+@pytest.mark.parametrize(("line", "what"), [
+    ("ROOT r = pred[4] compare(p, p), direction=LS", "'LS' is no value of direction"),
+    ("ROOT r = f32[4,4] dot(p, p), operand_precision={hi,default}", "'hi' is no value of operand_precision"),
+    ("ROOT r = c64[4] fft(p), fft_type=DCT, fft_length={4}", "'DCT' is no value of fft_type")])
+def test_unknown_word_is_refused(line: str, what: str) -> None:
+    assert error(entry("p = f32[4] parameter(0)", line)).what == what
+
+
 def test_long_line_is_cut_around_the_fault() -> None:
     line = "ROOT r = f32[4] negate(p), " + 'metadata={op_name="' + "x" * 500 + '"}, foo=1'
     found = error(entry("p = f32[4] parameter(0)", line))
