@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nxcc.compiler.api import Compiled, Model, compile, load
 
+__version__ = "0.1.0"
+
 __all__ = ["Compiled", "Model", "compile", "load"]
 
 

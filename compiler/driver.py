@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 
+from nxcc import __version__
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
 from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
@@ -163,7 +163,7 @@ class _Compilation:
     def _package(self) -> None:
         build = self.build
         assert build.plan is not None and build.code is not None
-        labels = Labels(version("nxcc"), build.options.effective(), (), self.source.sha256, build.options.strip)
+        labels = Labels(__version__, build.options.effective(), (), self.source.sha256, build.options.strip)
         build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
 
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.driver import Build, Request, check_file, compile_file
@@ -14,10 +14,12 @@ from nxcc.compiler.options import CompileOptions, verbosity
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.progress import Journal
-from nxcc.compiler.runtime import Loaded, load
 from nxcc.ir.hlo.module import Computation
 from nxcc.ir.literals import Array
 from nxcc.passes.partition import FREE
+
+if TYPE_CHECKING:
+    from nxcc.compiler.runtime import Loaded
 
 MAX_HOST_LINES = 12
 
@@ -194,6 +196,7 @@ class RunRequest:
 def run_session(request: RunRequest) -> dict[str, Any]:
     """Load, run, write the outputs; a description of what came out."""
     from nxcc.backends.target import load_target
+    from nxcc.compiler.runtime import load
     target = load_target(request.target).name if request.target else None
     if request.outputs:
         check_writable(request.outputs)
