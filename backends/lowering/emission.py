@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
 from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
 
@@ -36,8 +38,12 @@ def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int
     """Cut the columns of out, and of the tiles that do not repeat, into pieces of at most `width`."""
     out = out.flat()
     for start, size in kernel.tiles(out.free, width):
-        yield ([tile if not isinstance(tile, Access) or repeats(tile, out) else tile.flat().cut(0, start, size) for tile in tiles],
-               out.cut(0, start, size))
+        yield [tile if repeats(tile, out) else _columns(tile, start, size) for tile in tiles], out.cut(0, start, size)
+
+
+def _columns(tile: Tile, start: Expr, size: int) -> Access:
+    assert isinstance(tile, Access)
+    return tile.flat().cut(0, start, size)
 
 
 def repeats(tile: Tile, out: Access) -> bool:
@@ -261,9 +267,9 @@ class _Emission:
             self.kernel.tensor_scalar(to, data, inner.op, scalar, term.op, self._scalar(other), reverse0=first == 0,
                                       reverse1=position == 1, engine=engine)
             return
-        immediate = {} if isinstance(scalar, Access) else {"immediate0": float(scalar)}
-        self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR,
-                         fields={"op0": inner.op, "op1": term.op, "reverse0": first == 0, "reverse1": position == 1, **immediate},
+        fields: dict[str, Any] = {"op0": inner.op, "op1": term.op, "reverse0": first == 0, "reverse1": position == 1,
+                                  "immediate0": 0.0 if isinstance(scalar, Access) else float(scalar)}
+        self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields,
                          data=data, b=self._data(other, to), out=to, scalar0=scalar if isinstance(scalar, Access) else None)
 
     def _activation(self, term: Term, to: Access) -> None:

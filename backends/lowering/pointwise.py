@@ -33,7 +33,7 @@ Formula = Callable[..., Term]
 """formula(instruction, *terms): the result's term, given the operands'."""
 
 Routine = Callable[[Kernel, Instruction, Sequence[Term], Sequence[Tile], Access], None]
-"""routine(kernel, instruction, terms, tiles, out): for what no formula can express, such as loops; terms stand for the tiles."""
+"""routine(kernel, instruction, terms, tiles, out): for what no formula can express, such as loops; terms stand for tiles."""
 
 EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}

@@ -1,0 +1,192 @@
+"""Elementwise operators on the device against the oracle: all dtypes, special values, awkward sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from harness.device import check_text, differing, run_on_device
+
+from nxcc.ir.dtypes import dtype
+from nxcc.ir.hlo.text.reader import read_text
+
+FLOATS = ("f32", "bf16", "f16")
+INTEGERS = ("s8", "u8", "s16", "u16", "s32", "u32")
+DIRECTIONS = ("EQ", "NE", "GE", "GT", "LE", "LT")
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 0.3, -0.3, 0.49999997, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38,
+           1e30, 1e-30, 1e20, -1e20, 1e-10, -1e-10, 8.0, -8.0, 27.0, 88.5, -88.0, 89.0, -100.0, 2147483648.0, -2147483648.0,
+           2147483520.0, 4294967296.0, -129.0, 127.5, 255.5, 300.0, 65535.5, 4194304.5, 4194303.5, 8388607.5, 16777217.0, 3.14159265,
+           1.5707964, 12345.678, 0.99999994, 1.0000001, 2.0, -2.0, 3.0, 7.0, 49.0)
+CIRCULAR = ("sine", "cosine", "tan")
+UNARY = ("abs", "negate", "sign", "floor", "ceil", "round-nearest-even", "round-nearest-afz", "exponential", "tanh", "logistic",
+         "erf", "sqrt", "rsqrt", "cbrt", "log", "log-plus-one", "exponential-minus-one", "asin", "acos", "asinh", "acosh", "atanh",
+         "sinh", "cosh", "real", "imag")
+BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "divide", "power", "atan2", "remainder")
+INTEGER_UNARY = ("not", "negate", "popcnt", "count-leading-zeros")
+INTEGER_BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "divide", "remainder", "power", "and", "or", "xor",
+                  "shift-left", "shift-right-logical", "shift-right-arithmetic", "mulhi")
+COUNT = 389
+"""A prime: the last tile of a walk over it is ragged."""
+
+
+def values(name: str, seed: int = 0) -> np.ndarray[Any, Any]:
+    """COUNT values of a dtype: the special ones, small ones, and others from its whole range, shuffled."""
+    random, kind = np.random.default_rng(seed), dtype(name)
+    if name == "pred":
+        return random.integers(0, 2, COUNT).astype(bool)
+    if kind.is_float:
+        rest = COUNT - len(SPECIAL)
+        spread = np.exp(random.uniform(-60, 60, rest // 2)) * random.choice([-1, 1], rest // 2)
+        made: Any = np.concatenate([SPECIAL, spread, random.uniform(-3, 3, rest - rest // 2)]).astype(np.float32)
+    else:
+        limits = np.iinfo(kind.numpy)
+        edges = [0, 1, 2, 3, 7, limits.max, limits.min, limits.max - 1, limits.min + 1, *((-1, -2, -7) if limits.min else ())]
+        wide = random.integers(limits.min, limits.max, COUNT // 2, endpoint=True)
+        small = random.integers(max(limits.min, -40), 40, COUNT - len(edges) - len(wide))
+        made = np.concatenate([edges, wide, small])
+    with np.errstate(over="ignore"):
+        return random.permutation(made).astype(kind.numpy)
+
+
+def module(opcode: str, operands: tuple[str, ...], result: str, attributes: str = "", dims: str = f"[{COUNT}]") -> str:
+    parameters = "\n".join(f"  p{i} = {name}{dims} parameter({i})" for i, name in enumerate(operands))
+    names = ", ".join(f"p{i}" for i in range(len(operands)))
+    return f"HloModule m\nENTRY main {{\n{parameters}\n  ROOT r = {result}{dims} {opcode}({names}){attributes}\n}}\n"
+
+
+def check(opcode: str, operands: tuple[str, ...], result: str, attributes: str = "") -> None:
+    check_text(module(opcode, operands, result, attributes), [values(name, seed) for seed, name in enumerate(operands)])
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("opcode", UNARY)
+def test_unary_float_operators_match(opcode: str, name: str) -> None:
+    check(opcode, (name,), name)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("opcode", BINARY)
+def test_binary_float_operators_match(opcode: str, name: str) -> None:
+    check(opcode, (name, name), name)
+
+
+@pytest.mark.parametrize("opcode", CIRCULAR)
+def test_circular_functions_match_up_to_their_reach(opcode: str) -> None:
+    random = np.random.default_rng(0)
+    inputs = np.concatenate([random.uniform(-4e6, 4e6, 200), random.uniform(-10, 10, 180), np.arange(9) * np.pi / 2])
+    check_text(module(opcode, ("f32",), "f32"), [inputs.astype(np.float32)])
+
+
+@pytest.mark.parametrize("opcode", CIRCULAR)
+def test_circular_functions_of_huge_arguments_are_nan(opcode: str) -> None:
+    inputs = np.array([1e8, -1e20, np.inf, np.nan], np.float32)
+    (found,) = run_on_device(read_text(module(opcode, ("f32",), "f32", dims="[4]")), [inputs])
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("opcode", INTEGER_BINARY)
+def test_binary_integer_operators_match(opcode: str, name: str) -> None:
+    check(opcode, (name, name), name)
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_unary_integer_operators_match(name: str) -> None:
+    for opcode in (*INTEGER_UNARY, *(("abs", "sign") if name.startswith("s") else ())):
+        check(opcode, (name,), name)
+
+
+@pytest.mark.parametrize("name", ("pred", *FLOATS, *INTEGERS))
+def test_comparisons_match(name: str) -> None:
+    for direction in DIRECTIONS:
+        check("compare", (name, name), "pred", f", direction={direction}")
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_total_order_comparisons_match(name: str) -> None:
+    for direction in DIRECTIONS:
+        check("compare", (name, name), "pred", f", direction={direction}, type=TOTALORDER")
+
+
+@pytest.mark.parametrize("name", ("pred", *FLOATS, *INTEGERS))
+def test_select_moves_bits(name: str) -> None:
+    check("select", ("pred", name, name), name)
+
+
+@pytest.mark.parametrize("name", (*FLOATS, *INTEGERS))
+def test_clamp_matches(name: str) -> None:
+    check("clamp", (name, name, name), name)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_is_finite_matches(name: str) -> None:
+    check("is-finite", (name,), "pred")
+
+
+@pytest.mark.parametrize("opcode", ("add", "multiply", "maximum", "minimum", "and", "or", "xor"))
+def test_logic_of_preds_matches(opcode: str) -> None:
+    check(opcode, ("pred", "pred"), "pred")
+    check("not", ("pred",), "pred")
+
+
+@pytest.mark.parametrize("source", ("pred", *FLOATS, *INTEGERS, "f8e4m3", "f8e5m2"))
+def test_conversions_match(source: str) -> None:
+    for target in ("pred", *FLOATS, *INTEGERS, "f8e4m3", "f8e5m2"):
+        if target != source:
+            check("convert", (source,), target)
+
+
+@pytest.mark.parametrize("dims", ("[]", "[1]", "[2]", "[0]", "[127]", "[129]", "[5,3,7]", "[300,3]", "[3,2049]"))
+def test_sizes_of_all_kinds(dims: str) -> None:
+    check_text(module("divide", ("f32", "f32"), "f32", dims=dims))
+    check_text(module("power", ("s32", "s32"), "s32", dims=dims))
+
+
+@pytest.mark.parametrize("opcode", ("add", "divide", "power", "remainder", "atan2"))
+@pytest.mark.parametrize("name", ("f32", "bf16", "s32", "u8"))
+def test_columns_and_numbers_in_fused_rows(opcode: str, name: str) -> None:
+    """In a row program an operand may be one value a row or one number."""
+    if opcode == "atan2" and not dtype(name).is_float:
+        return
+    for rows in ("x, b", "b, x", "x, n", "n, x"):
+        text = f"""HloModule m
+body {{
+  x = {name}[150,61] parameter(0)
+  c = {name}[150] parameter(1)
+  b = {name}[150,61] broadcast(c), dimensions={{0}}
+  k = {name}[] constant(3)
+  n = {name}[150,61] broadcast(k), dimensions={{}}
+  ROOT r = {name}[150,61] {opcode}({rows})
+}}
+ENTRY main {{
+  x = {name}[150,61] parameter(0)
+  c = {name}[150] parameter(1)
+  ROOT f = {name}[150,61] fusion(x, c), kind=kLoop, calls=body, frontend_attributes={{nxcc.rows="1"}}
+}}
+"""
+        check_text(text, [np.resize(values(name), (150, 61)), values(name, 1)[:150]])
+
+
+@pytest.mark.parametrize("dims, opcode", [("[7,3]", "clamp"), ("[2,5]", "select")])
+def test_scalar_bounds_and_predicates_repeat(dims: str, opcode: str) -> None:
+    operands = (("f32[]", f"f32{dims}", "f32[]") if opcode == "clamp" else ("pred[]", f"f32{dims}", f"f32{dims}"))
+    parameters = "\n".join(f"  p{i} = {shape} parameter({i})" for i, shape in enumerate(operands))
+    check_text(f"HloModule m\nENTRY main {{\n{parameters}\n  ROOT r = f32{dims} {opcode}(p0, p1, p2)\n}}\n")
+
+
+@pytest.mark.parametrize("source, result", [("f32[3,5]", "u8[3,5,4]"), ("u8[3,5,4]", "f32[3,5]"), ("s32[4]", "u16[4,2]"),
+                                            ("s64[3]", "u32[3,2]"), ("f32[6]", "s32[6]")])
+def test_bitcasts_between_widths_keep_bytes(source: str, result: str) -> None:
+    text = f"HloModule m\nENTRY main {{\n  p = {source} parameter(0)\n  ROOT r = {result} bitcast-convert(p)\n}}\n"
+    program = read_text(text)
+    shape = program.entry.parameters[0].shape
+    data = np.random.default_rng(0).integers(0, 256, shape.byte_size).astype(np.uint8)
+    given = data.view(shape.dtype.numpy).reshape(shape.dims)
+    (found,) = run_on_device(program, [given])
+    assert found.tobytes() == given.tobytes()
+
+
+def test_the_comparison_of_results_sees_wrong_signs_and_values() -> None:
+    zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    assert differing(zeros, -zeros).all() and differing(ones, ones * np.float32(1.0001)).all() and not differing(ones, ones).any()
