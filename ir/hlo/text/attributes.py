@@ -38,10 +38,6 @@ _SIZES = re.compile(r"-?[0-9]+(?:x-?[0-9]+)*")
 _LABELS = re.compile(r"([0-9bf?]+)_([0-9io?]+)->([0-9bf?]+)")
 _WINDOW_KEY = re.compile(r"(size|stride|pad|lhs_dilate|rhs_dilate|rhs_reversal)=")
 _LIMIT = 2**63
-_WORDS = {
-    "direction": ("EQ", "NE", "GE", "GT", "LE", "LT"), "type": ("FLOAT", "TOTALORDER", "SIGNED", "UNSIGNED"),
-    "kind": ("kLoop", "kInput", "kOutput", "kCustom")}
-"""Values of attributes that are text in the protobuf as well."""
 
 
 # Reading: each takes a cursor over the value and leaves it behind the value.
@@ -73,12 +69,11 @@ def _read_name(cursor: Cursor) -> str:
 
 
 def _known_word(attribute: Attribute, word: str, cursor: Cursor) -> str:
-    """The word if the attribute has such a value, in whatever case it was written."""
-    if attribute.enum:
-        from nxcc.ir.hlo.proto.codecs import enum_words
-        words = enum_words(attribute.enum)
-    else:
-        words = _WORDS[attribute.key]
+    """The word if the enum has such a value, in whatever case it was written; words without an enum are left to the verifier."""
+    if not attribute.enum:
+        return word
+    from nxcc.ir.hlo.proto.codecs import enum_words
+    words = enum_words(attribute.enum)
     for known in (word, word.lower(), word.upper()):
         if known in words:
             return known

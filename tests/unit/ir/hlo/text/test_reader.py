@@ -52,7 +52,6 @@ def test_unknown_operator_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(("line", "what"), [
-    ("ROOT r = pred[4] compare(p, p), direction=LS", "'LS' is no value of direction"),
     ("ROOT r = f32[4,4] dot(p, p), operand_precision={hi,default}", "'hi' is no value of operand_precision"),
     ("ROOT r = c64[4] fft(p), fft_type=DCT, fft_length={4}", "'DCT' is no value of fft_type")])
 def test_unknown_word_is_refused(line: str, what: str) -> None:
