@@ -69,7 +69,7 @@ def _read_name(cursor: Cursor) -> str:
 
 
 def _known_word(attribute: Attribute, word: str, cursor: Cursor) -> str:
-    """The word if the enum has such a value, in whatever case it was written; words without an enum are left to the verifier."""
+    """The word if the enum has such a value, in whatever case it was written; words of no enum are the verifier's."""
     if not attribute.enum:
         return word
     from nxcc.ir.hlo.proto.codecs import enum_words
