@@ -18,6 +18,7 @@ from nxcc.backends.lowering.region import is_row_program
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
+from nxcc.backends.synchronization import FIRST_TRANSFER_SEMAPHORE
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Copies, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol
@@ -138,7 +139,7 @@ class _Generator:
         self.debug: list[DebugEntry] = []
         self.regions: list[RegionReport] = []
         self.sbuf_bytes = 0
-        self.semaphores = 1
+        self.semaphores = FIRST_TRANSFER_SEMAPHORE
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
         self._placed: dict[Instruction, Located] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
+from nxcc.backends.synchronization import READS
 from nxcc.backends.tile.program import View
 
 CONTROL_REGISTERS = 8
@@ -75,14 +76,18 @@ class MainStreams:
         return Function(name, self.streams)
 
     def _load(self, source: View, register: int) -> None:
+        """Every engine reads the element; the Sync engine, last, opens the next epoch: then it may be overwritten."""
+        operand = DmaPattern(source.memory, source.dtype, Affine(source.address.constant), ())
+        epoch = Wait(TICKET, Affine(0, ((BASE_REGISTER, 1),)))
+        others = len(Engine) - 1
         for engine in Engine:
             self._catch_up(engine)
-            operand = DmaPattern(source.memory, source.dtype, Affine(source.address.constant), ())
-            base = Affine(0, ((BASE_REGISTER, 1),))
+            last = engine is Engine.SYNC
+            waits = (epoch, Wait(Affine(READS), Affine(others))) if last else (epoch,)
+            signals = (Signal(Affine(READS), -others), Signal(TICKET, 1)) if last else (Signal(Affine(READS), 1),)
             self.streams[engine].append(Instruction(
-                isa.control.REGISTER_LOAD, {"source": operand}, {"register": register},
-                (Wait(TICKET, base),), (Signal(TICKET, 1),)))
-            self._behind[engine] += len(Engine)
+                isa.control.REGISTER_LOAD, {"source": operand}, {"register": register}, waits, signals))
+            self._behind[engine] += 1
 
     def _on_all(self, spec: object, **fields: object) -> None:
         for engine in Engine:

@@ -25,7 +25,10 @@ BASE = Symbol("base", "argument", 0, 0)
 
 EPOCH = 0
 ENGINE_SEMAPHORE = {engine: index + 1 for index, engine in enumerate(Engine)}
-FIRST_TRANSFER_SEMAPHORE = len(ENGINE_SEMAPHORE) + 1
+READS = len(ENGINE_SEMAPHORE) + 1
+"""Counts the engines that have read a condition, see nxcc.backends.mainstream."""
+
+FIRST_TRANSFER_SEMAPHORE = READS + 1
 
 DMA_SHARES = 16
 """A DMA signals once for each of the 16 engines that carry a share of it (hardware model 1.8, completion)."""
@@ -60,7 +63,7 @@ class Plan:
     begin: list[Event] = field(default_factory=list)
     drain: list[Event] = field(default_factory=list)
     restore: list[tuple[int, int]] = field(default_factory=list)
-    semaphores: int = 1
+    semaphores: int = FIRST_TRANSFER_SEMAPHORE
 
 
 def site_key(site: Site) -> tuple[int, Engine]:
