@@ -6,22 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.device import check_text, differing, run_on_device
 
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.device import check_text, differing, run_on_device
+
 FLOATS = ("f32", "bf16", "f16")
 INTEGERS = ("s8", "u8", "s16", "u16", "s32", "u32")
 DIRECTIONS = ("EQ", "NE", "GE", "GT", "LE", "LT")
-SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 0.3, -0.3, 0.49999997, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38,
-           1e30, 1e-30, 1e20, -1e20, 1e-10, -1e-10, 8.0, -8.0, 27.0, 88.5, -88.0, 89.0, -100.0, 2147483648.0, -2147483648.0,
-           2147483520.0, 4294967296.0, -129.0, 127.5, 255.5, 300.0, 65535.5, 4194304.5, 4194303.5, 8388607.5, 16777217.0, 3.14159265,
-           1.5707964, 12345.678, 0.99999994, 1.0000001, 2.0, -2.0, 3.0, 7.0, 49.0)
+SPECIAL = (
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 0.3, -0.3, 0.49999997, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1.2e-38,
+    1e30, 1e-30, 1e20, -1e20, 1e-10, -1e-10, 8.0, -8.0, 27.0, 88.5, -88.0, 89.0, -100.0, 2147483648.0, -2147483648.0,
+    2147483520.0, 4294967296.0, -129.0, 127.5, 255.5, 300.0, 65535.5, 4194304.5, 4194303.5, 8388607.5, 16777217.0,
+    3.14159265, 1.5707964, 12345.678, 0.99999994, 1.0000001, 2.0, -2.0, 3.0, 7.0, 49.0)
 CIRCULAR = ("sine", "cosine", "tan")
 UNARY = ("abs", "negate", "sign", "floor", "ceil", "round-nearest-even", "round-nearest-afz", "exponential", "tanh", "logistic",
-         "erf", "sqrt", "rsqrt", "cbrt", "log", "log-plus-one", "exponential-minus-one", "asin", "acos", "asinh", "acosh", "atanh",
-         "sinh", "cosh", "real", "imag")
+         "erf", "sqrt", "rsqrt", "cbrt", "log", "log-plus-one", "exponential-minus-one", "asin", "acos", "asinh", "acosh",
+         "atanh", "sinh", "cosh", "real", "imag")
 BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "divide", "power", "atan2", "remainder")
 INTEGER_UNARY = ("not", "negate", "popcnt", "count-leading-zeros")
 INTEGER_BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "divide", "remainder", "power", "and", "or", "xor",
@@ -189,4 +191,5 @@ def test_bitcasts_between_widths_keep_bytes(source: str, result: str) -> None:
 
 def test_the_comparison_of_results_sees_wrong_signs_and_values() -> None:
     zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
-    assert differing(zeros, -zeros).all() and differing(ones, ones * np.float32(1.0001)).all() and not differing(ones, ones).any()
+    assert differing(zeros, -zeros).all() and differing(ones, ones * np.float32(1.0001)).all()
+    assert not differing(ones, ones).any()
