@@ -268,7 +268,9 @@ class _Generator:
                 copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
         taken = self._take_over(rule.in_place, operands, last_use)
-        result = taken or self._placed.get(instruction) or self._result(instruction.shape, self._order(rule, instruction, arrays))
+        result = taken or self._placed.get(instruction)
+        if result is None:
+            result = self._result(instruction.shape, self._order(rule, instruction, arrays))
         self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
         for copied in copies:
             self.drop(copied)

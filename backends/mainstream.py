@@ -71,6 +71,10 @@ class MainStreams:
         self._selectors -= 1
 
     def finish(self, name: str) -> Function:
+        """End every engine, the Sync engine after all else is done."""
+        self._catch_up(Engine.SYNC)
+        done = Wait(TICKET, Affine(0, ((BASE_REGISTER, 1),)))
+        self.streams[Engine.SYNC].append(Instruction(isa.control.NOP, waits=(done,)))
         for engine in Engine:
             self._append(engine, isa.control.HALT)
         return Function(name, self.streams)
