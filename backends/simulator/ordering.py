@@ -73,12 +73,27 @@ class _Epoch:
         self.joined = self.joined.joined(clock)
 
     def proven(self, value: int) -> Clock:
+        """What has happened for certain when these signals have added at least `value`.
+
+        A signal has come if all that do not follow it add up to less.
+        """
+        if value >= self.total:
+            return self.joined
         clock = self.base
         for chain in self.chains.values():
-            needed = value - (self.total - chain.totals[-1])
-            if needed > 0:
-                clock = clock.joined(chain.clocks[bisect_left(chain.totals, needed)])
+            # Of a chain's signals the first ones are proven; look for the last of them.
+            count = bisect_left(chain.clocks, True, key=lambda signal: self._without(signal) >= value)
+            if count:
+                clock = clock.joined(chain.clocks[count - 1])
         return clock
+
+    def _without(self, signal: Clock) -> int:
+        """What the signals that do not follow this one add up to."""
+        total = 0
+        for chain in self.chains.values():
+            count = bisect_left(chain.clocks, True, key=lambda clock: clock.covers(signal))
+            total += chain.totals[count - 1] if count else 0
+        return total
 
 
 class SignalHistory:

@@ -31,7 +31,7 @@ Terms = tuple[tuple[int, int], ...]
 
 # Kinds of steps and what follows the kind in the tuple.
 WORK = 0
-"""busy, latency, reads, writes, ports, signals, slot, activation function or None, Trigger or None, whole (see Code.slots)"""
+"""busy, latency, reads, writes, ports, signals (semaphore, amount), computed signals, slot, activation function, Trigger"""
 WAIT = 1
 """semaphore (constant, terms), value (constant, terms)"""
 SET = 2
@@ -181,8 +181,10 @@ class _Preparer:
                                     _flops(instruction)))
         reads, writes = self._extents(instruction)
         function = instruction.fields.get("function") if instruction.spec.name == "activation" else None
-        signals = tuple([(*_pair(signal.index), signal.amount) for signal in instruction.signals])
-        self.rows.append((WORK, busy, found.latency, reads, writes, self._ports(instruction), signals, slot,
+        fixed = tuple([(signal.index.constant, signal.amount) for signal in instruction.signals])
+        computed = any(signal.index.terms for signal in instruction.signals)
+        signals = tuple([(*_pair(signal.index), signal.amount) for signal in instruction.signals]) if computed else ()
+        self.rows.append((WORK, busy, found.latency, reads, writes, self._ports(instruction), fixed, signals, slot,
                           None if function in cost.TABLELESS else function, transfer))
 
     def _extents(self, instruction: Instruction) -> tuple[tuple[Extent, ...], tuple[Extent, ...]]:

@@ -198,12 +198,13 @@ class _Run:
         return timing
 
     def _trace_back(self) -> None:
-        node, path = self.last, self.timing.path
+        parts: dict[tuple[int, int], int] = {}
+        node = self.last
         while node[0] is not None:
-            before = node[0]
-            if node[1] > before[1]:
-                path[node[3], Cause(node[2])] += node[1] - before[1]
+            before, at, cause, region = node
+            parts[region, cause] = parts.get((region, cause), 0) + at - before[1]
             node = before
+        self.timing.path.update({(region, Cause(cause)): ticks for (region, cause), ticks in parts.items() if ticks})
 
     def reach(self, node: Node) -> None:
         """Something ended here."""
@@ -300,8 +301,8 @@ class _Sequencer:
     recent: results under way, as (tick of arrival, extents). unknown: registers whose value depends on unknown data.
     """
 
-    __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node", "free",
-                 "free_node", "recent", "busy", "region", "table", "access", "done", "account", "loads", "wait")
+    __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node",
+                 "free", "free_node", "recent", "busy", "region", "table", "access", "done", "account", "loads", "wait")
 
     def __init__(self, run: _Run, engine: Engine, steps: list[Step]) -> None:
         self.run_, self.engine, self.number = run, engine, ENGINES.index(engine)
@@ -359,10 +360,42 @@ class _Sequencer:
         return True
 
     def _work(self, step: Step) -> bool:
-        _, busy, latency, reads, writes, ports, signals, slot, table, transfer = step
-        run, free = self.run_, self.free
-        if free > self.ready:
-            start, node = free, self.free_node
+        _, busy, latency, reads, writes, ports, signals, computed, slot, table, transfer = step
+        run, free, region = self.run_, self.free, self.region
+        start, node = self._ready_for(reads)
+        if ports:
+            if start > run.now:
+                self.at -= 1
+                run.push(start, _RESUME, self, None)
+                return True
+            start, node = self._port(ports, start, busy, node)
+        if table is not None and table != self.table:
+            busy += self._table_load(table)
+        end = start + busy
+        timing = run.timing
+        timing.executed[slot] += 1
+        timing.idle[slot] += start - free
+        self.busy += busy
+        self.account[self.number] += busy
+        self.ready, self.ready_node, self.free = start, node, end
+        # Work right behind work of the same kind lengthens its node, so that paths stay short.
+        if node is self.free_node and node[2] == self.number and node[3] == region:
+            node = node[0]
+        self.free_node = node = (node, end, self.number, region)
+        if latency and writes:
+            self._keep(end + latency, writes)
+        if run.spans is not None:
+            run.spans.append(Span(self.engine.value, run.code.slots[slot].name, start, end, region, slot))
+        if signals:
+            self._announce(end, node, self._amounts(computed) if computed else signals, transfer)
+        elif transfer is not None:
+            self._announce(end, node, (), transfer)
+        return False
+
+    def _ready_for(self, reads: Any) -> tuple[int, Node]:
+        """When the next work can start as far as this engine goes, and why not earlier."""
+        if self.free > self.ready:
+            start, node = self.free, self.free_node
         else:
             start, node = self.ready, self.ready_node
             if node[1] != start:
@@ -370,41 +403,26 @@ class _Sequencer:
         if reads and self.recent:
             arrival = self._arrival(reads, start)
             if arrival > start:
-                start, node = arrival, (node, arrival, _LATENCY, self.region)
-        if ports:
-            if start > run.now:
-                self.at -= 1
-                run.push(start, _RESUME, self, None)
-                return True
-            start, node = self._port(ports, start, busy, node)
-        timing = run.timing
-        if table is not None and table != self.table:
-            load = cost.table_load(self.table, table, run.target)
-            self.table = table
-            timing.table_loads += load
-            busy += load
-        end = start + busy
-        timing.executed[slot] += 1
-        timing.idle[slot] += start - free
-        self.busy += busy
-        self.account[self.number] += busy
-        self.ready, self.ready_node, self.free = start, node, end
-        if node is self.free_node and node[2] == self.number and node[3] == self.region:
-            node = node[0]
-        self.free_node = node = (node, end, self.number, self.region)
-        if latency:
-            self._keep(end + latency, writes)
-        if run.spans is not None:
-            run.spans.append(Span(self.engine.value, run.code.slots[slot].name, start, end, self.region, slot))
+                return arrival, (node, arrival, _LATENCY, self.region)
+        return start, node
+
+    def _announce(self, end: int, node: Node, signals: tuple[tuple[int, int], ...], transfer: Trigger | None) -> None:
+        run = self.run_
         if transfer is not None:
-            run.push(end, _TRIGGER, (transfer, self._amounts(signals), self.region), node)
-        elif signals:
-            run.push(end + run.hop, _SIGNAL, self._amounts(signals), (node, end + run.hop, _SEMAPHORE, self.region))
-        return False
+            run.push(end, _TRIGGER, (transfer, signals, self.region), node)
+        else:
+            at = end + run.hop
+            run.push(at, _SIGNAL, signals, (node, at, _SEMAPHORE, self.region))
+
+    def _table_load(self, table: str) -> int:
+        load = cost.table_load(self.table, table, self.run_.target)
+        self.table = table
+        self.run_.timing.table_loads += load
+        return load
 
     def _amounts(self, signals: tuple[tuple[int, Terms, int], ...]) -> tuple[tuple[int, int], ...]:
-        registers = self.registers
-        return tuple([(index if not terms else _value(index, terms, registers), amount) for index, terms, amount in signals])
+        """Signals whose semaphore is computed."""
+        return tuple([(_value(index, terms, self.registers), amount) for index, terms, amount in signals])
 
     def _arrival(self, reads: Any, start: int) -> int:
         """When the last of the engine's own results that these operands read has arrived."""

@@ -234,6 +234,11 @@ def test_what_a_wait_proves():
     assert both.covers(a) and both.covers(b)
     history.announce("a", 1, both)
     assert history.proven(2).covers(b) and history.proven(3).covers(both)
+    ahead = SignalHistory()
+    for time in (1, 2, 3):
+        ahead.announce("a", 1, Clock((time, 0, 0, 0, 0)))
+    ahead.announce("b", 1, Clock((2, 1, 0, 0, 0)))
+    assert ahead.proven(2).times[0] == 2 and ahead.proven(1).times[0] == 1
     assert history.proven(0).times == (0, 0, 0, 0, 0)
 
 
