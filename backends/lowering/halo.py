@@ -1,0 +1,118 @@
+"""Windows over a dimension: which elements a piece of the outputs reads, and how they are brought into SBUF with their halo.
+
+Shared by convolutions and window reductions. An output dimension is cut into strips; strips away from the border have one form
+and run in a loop. A strip's tile holds padding and the holes of base dilation as a fill value, so that every window cell is an
+access pattern at an offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr, Index, expr
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.hlo.attributes import WindowDimension
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One windowed dimension: sizes of input, output and window, and how they relate."""
+
+    size: int
+    out: int
+    window: WindowDimension
+
+    def span(self, start: int, count: int) -> tuple[int, int]:
+        """Dilated, padded coordinates that `count` outputs from `start` read: first and length."""
+        w = self.window
+        return start * w.stride - w.padding_low, (count - 1) * w.stride + (w.size - 1) * w.window_dilation + 1
+
+    def length(self, count: int) -> int:
+        """Coordinates that `count` outputs read."""
+        return self.span(0, count)[1]
+
+    def valid(self, first: int, length: int) -> tuple[int, int]:
+        """Input elements inside the span: first index and count."""
+        step = self.window.base_dilation
+        low = max(0, -(-first // step))
+        high = min(self.size, -(-(first + length) // step))
+        return low, max(0, high - low)
+
+    def is_interior(self, start: int, count: int) -> bool:
+        """Whether the whole span lies inside the input, so that strips like this one differ only by their place."""
+        first, length = self.span(start, count)
+        return self.window.base_dilation == 1 and first >= 0 and first + length <= self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """`count` outputs of an axis from `start`; first: the start of the first strip of the same form, a number."""
+
+    axis: Axis
+    start: Expr
+    count: int
+    first: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every coordinate that the strip reads is an element of the input."""
+        return self.axis.is_interior(self.first, self.count)
+
+
+def runs(axis: Axis, step: int) -> Iterator[tuple[int, int, int]]:
+    """Cut an output dimension into pieces of `step`: (start, size, how many alike follow each other)."""
+    start = 0
+    while start < axis.out:
+        size = min(step, axis.out - start)
+        count = 1
+        if axis.is_interior(start, size):
+            while start + (count + 1) * size <= axis.out and axis.is_interior(start + count * size, size):
+                count += 1
+        yield start, size, count
+        start += size * count
+
+
+def strips(kernel: Kernel, axis: Axis, step: int) -> Iterator[Strip]:
+    """Pieces of an output dimension, alike ones in a loop."""
+    for start, size, count in runs(axis, step):
+        if count > 1:
+            with kernel.loop(count) as index:
+                yield Strip(axis, index * size + start, size, start)
+        else:
+            with kernel.scope():
+                yield Strip(axis, expr(start), size, start)
+
+
+def halo(destination: View, data: View, lead: int, pieces: Sequence[Strip]) -> tuple[View, View]:
+    """The places of a tile [lead.., spans.., ..] that the input fills, and what of data [lead.., windowed.., ..] fills them."""
+    for d, strip in enumerate(pieces, lead):
+        axis = strip.axis
+        first, length = axis.span(strip.first, strip.count)
+        low, valid = axis.valid(first, length)
+        step = axis.window.base_dilation
+        shift = (strip.start - strip.first) * axis.window.stride
+        data = data.cut(d, shift + low if valid else 0, valid)
+        destination = destination.cut(d, low * step - first if valid else 0, valid, step)
+    return destination, data
+
+
+def load_halo(kernel: Kernel, tile: Access, data: View, pieces: Sequence[Strip], fill: float = 0.0) -> None:
+    """Fill a tile [rows, spans..] from data [rows.., windowed..]: `fill`, then what of the input lies inside."""
+    lead = len(data.dims) - len(pieces)
+    destination = tile.linear()
+    if lead > 1:
+        split = destination.reshape((*data.sizes[:lead], *tile.sizes[1:]))
+        assert split is not None, f"a tile {tile.sizes} has no rows {data.sizes[:lead]}"
+        destination = split
+    destination, source = halo(destination, data, lead, pieces)
+    if not all(strip.is_whole for strip in pieces):
+        kernel.memset(tile.flat(), fill)
+    kernel.dma(destination, source)
+
+
+def blocked(start: Index, size: int) -> Expr:
+    """start // size, for a start that is a multiple of size."""
+    value = expr(start)
+    return Expr(value.constant // size, tuple((s, c // size) for s, c in value.terms))
