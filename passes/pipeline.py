@@ -1,4 +1,4 @@
-"""THE list of passes, in order, and the function that runs it.
+"""THE list of passes, in order, the facts about that order, and the function that runs it.
 
 Every pass takes a verified module, leaves a verified one, and says truly whether it changed anything. The driver owns
 options, times and dumps; it is told about each pass through `observe`.
@@ -10,10 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Module
+from nxcc.passes.canonicalize_dot import CanonicalizeDot
+from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
+from nxcc.passes.dead_code import DeadCode
+from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
+from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.move_reshapes import MoveReshapes
+from nxcc.passes.normalize_layouts import NormalizeLayouts
+from nxcc.passes.simplify import Simplify
 
 
 class Pass(Protocol):
@@ -27,28 +34,6 @@ class Pass(Protocol):
 
 
 @dataclass(frozen=True)
-class InlineCalls:
-    """Before: `call`. After: the called instructions in its place, in every computation."""
-
-    name: str = "inline-calls"
-
-    def run(self, module: Module) -> bool:
-        changed = False
-        for computation in module.reachable():
-            calls = [i for i in computation.instructions if i.opcode == "call"]
-            if calls:
-                builder = Builder(computation)
-                for call in calls:
-                    inline_call(call, builder)
-                computation.sort()
-                changed = True
-        if changed:
-            kept = set(module.reachable())
-            module.computations = [c for c in module.computations if c in kept]
-        return changed
-
-
-@dataclass(frozen=True)
 class Settings:
     """What decides which passes run: options, and the target's answers to their questions."""
 
@@ -58,14 +43,57 @@ class Settings:
     row_capacity: RowCapacity
 
 
+@dataclass(frozen=True)
+class Step:
+    """A place in the pipeline: the pass's name, how it is made from the settings, and the level from which it runs.
+
+    Level 0 has only the steps without which a module would not compile, or would not mean what the options say.
+    """
+
+    name: str
+    make: Callable[[Settings], Pass]
+    level: int
+
+
+SIMPLIFY_FOLDED = "simplify-folded"
+
+STEPS: tuple[Step, ...] = (
+    Step("inline-calls", lambda settings: InlineCalls(), 0),
+    Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
+    Step("simplify", lambda settings: Simplify(), 1),
+    Step("fold-constants", lambda settings: FoldConstants(), 0),
+    Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
+    Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
+    Step("move-reshapes", lambda settings: MoveReshapes(), 1),
+    Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
+    Step("dead-code", lambda settings: DeadCode(), 0),
+    Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
+)
+
+ORDER: tuple[tuple[str, str, str], ...] = (
+    ("inline-calls", "normalize-layouts", "an inlined body has layouts of its own"),
+    ("normalize-layouts", "simplify", "rules forget layouts, which a bitcast would still read"),
+    ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
+    ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),
+    (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
+    ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
+    ("move-reshapes", "common-subexpressions", "equal work is equal once its reshapes are gone"),
+    ("common-subexpressions", "fusion", "a region must not hold what another one computes too"),
+    ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
+)
+"""(earlier, later, reason): what the order of STEPS rests on, checked when this module is imported."""
+
+PASS_NAMES = tuple(step.name for step in STEPS)
+"""Names of all passes, in the order of the pipeline."""
+
+_broken = [fact for fact in ORDER if PASS_NAMES.index(fact[0]) >= PASS_NAMES.index(fact[1])]
+assert not _broken and len(set(PASS_NAMES)) == len(PASS_NAMES), f"order of passes: {_broken}"
+
+
 def passes(settings: Settings) -> tuple[Pass, ...]:
-    """The passes in order. Level 0 has only those without which nothing would run."""
-    plain: tuple[Pass, ...] = (InlineCalls(),)
-    return plain if settings.optlevel == 0 else (*plain, Fusion(settings.row_capacity))
+    """The passes that run with these settings, in order."""
+    return tuple(step.make(settings) for step in STEPS if settings.optlevel >= step.level)
 
-
-PASS_NAMES = ("inline-calls", "fusion")
-"""Names of all passes, in the order of the pipeline; a test holds them equal to what `passes` gives."""
 
 Observe = Callable[[str, Module, bool], bool]
 """observe(pass name, module, changed) -> whether to go on."""

@@ -1,0 +1,118 @@
+"""Dissolve what only groups or orders instructions: calls, fusions of the input, asynchronous pairs, barriers.
+
+Before:
+  d = f32[4] call(x), to_apply=f    s = ((f32[4]), f32[4], u32[]) async-start(d), calls=g    e = f32[4] async-done(s)
+  b = f32[4] opt-barrier(e)    ROOT r = f32[4] copy-done(copy-start(b))
+After:
+  the instructions of f over x, those of g over them, and what read r reads the last of them
+
+Control dependencies go where nothing in the module has a side effect. An asynchronous start whose result is read by anything
+but its own chain stays, and so does what one of our own passes outlined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nxcc.ir.hlo.builder import Builder, inline_call
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.passes.dead_code import remove_uncalled
+from nxcc.passes.effects import is_ordered
+from nxcc.passes.rewriting import remove_unread, settle
+
+_OURS = "nxcc."
+"""Prefix of the frontend attributes that mark regions formed by passes."""
+
+
+@dataclass(frozen=True)
+class InlineCalls:
+    name: str = "inline-calls"
+
+    def run(self, module: Module) -> bool:
+        changed = False
+        ordered = is_ordered(module)
+        # callees first, so that what is inlined has been dissolved already
+        for computation in module.reachable():
+            changed |= _dissolve(computation, ordered)
+        return remove_uncalled(module) or changed
+
+
+def _dissolve(computation: Computation, ordered: bool) -> bool:
+    changed = False
+    if not ordered:
+        changed = _drop_order(computation)
+    builder: Builder | None = None
+    for instruction in list(computation.instructions):
+        rule = _RULES.get(instruction.opcode)
+        if rule is None or instruction.parent is None or ordered and _is_bound(instruction):
+            continue
+        builder = builder or Builder(computation)
+        builder.location = instruction.location
+        changed |= rule(instruction, builder)
+    if changed:
+        settle(computation)
+    return changed
+
+
+def _drop_order(computation: Computation) -> bool:
+    found = [i for i in computation.instructions if i.control_predecessors]
+    for instruction in found:
+        instruction.control_predecessors = ()
+    return bool(found)
+
+
+def _is_bound(instruction: Instruction) -> bool:
+    if instruction.control_predecessors:
+        return True
+    assert instruction.parent is not None
+    return any(instruction in other.control_predecessors for other in instruction.parent.instructions)
+
+
+def _inline(instruction: Instruction, builder: Builder) -> bool:
+    if any(key.startswith(_OURS) for key in instruction.frontend_attributes):
+        return False
+    inline_call(instruction, builder)
+    return True
+
+
+def _pass_through(instruction: Instruction, builder: Builder) -> bool:
+    """The first operand stands for the result."""
+    builder.computation.replace(instruction, instruction.operands[0])
+    remove_unread(builder.computation, [instruction])
+    return True
+
+
+def _copy_done(instruction: Instruction, builder: Builder) -> bool:
+    start = instruction.operands[0]
+    if start.opcode != "copy-start":
+        return False
+    builder.computation.replace(instruction, start.operands[0])
+    remove_unread(builder.computation, [instruction])
+    return True
+
+
+def _async_done(instruction: Instruction, builder: Builder) -> bool:
+    """A call in the place of the pair, inlined."""
+    chain = [instruction]
+    while chain[-1].opcode in ("async-done", "async-update"):
+        chain.append(chain[-1].operands[0])
+    start = chain[-1]
+    if start.opcode != "async-start" or any(len(link.users) != 1 for link in chain[1:]):
+        return False
+    call = builder.make("call", *start.operands, called=start.called, shape=instruction.shape)
+    builder.computation.replace(instruction, call)
+    remove_unread(builder.computation, [instruction])
+    inline_call(call, builder)
+    return True
+
+
+_RULES: dict[str, Callable[[Instruction, Builder], bool]] = {
+    "call": _inline,
+    "fusion": _inline,
+    "opt-barrier": _pass_through,
+    "domain": _pass_through,
+    "add-dependency": _pass_through,
+    "copy-done": _copy_done,
+    "async-done": _async_done,
+}

@@ -1,0 +1,87 @@
+"""Say in operators what the input says in layouts, then forget layouts.
+
+Before:
+  t = f32[2,3]{0,1} transpose(p), dimensions={1,0}    ROOT b = f32[6]{0} bitcast(t)
+After:
+  t = f32[2,3] transpose(p), dimensions={1,0}    t.1 = f32[3,2] transpose(t), dimensions={1,0}    ROOT b = f32[6] reshape(t.1)
+
+Only a bitcast reads layouts: it keeps memory and changes the meaning of its order. Between equal element types it becomes
+reshapes and transposes. Where one remains (between types of different width), all layouts stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.shapes import Shape
+from nxcc.passes.rewriting import settle
+
+
+@dataclass(frozen=True)
+class NormalizeLayouts:
+    name: str = "normalize-layouts"
+
+    def run(self, module: Module) -> bool:
+        changed = False
+        for computation in module.reachable():
+            changed |= _replace_bitcasts(computation)
+        if not any(i.opcode == "bitcast" for i in module.instructions()):
+            changed |= _forget_layouts(module)
+        return changed
+
+
+def _replace_bitcasts(computation: Computation) -> bool:
+    found = [i for i in computation.instructions if i.opcode == "bitcast" and _is_plain(i)]
+    if not found:
+        return False
+    builder = Builder(computation)
+    for bitcast in found:
+        builder.location = bitcast.location
+        computation.replace(bitcast, _as_movement(bitcast, builder))
+        computation.remove(bitcast)
+    settle(computation)
+    return True
+
+
+def _is_plain(bitcast: Instruction) -> bool:
+    source, result = bitcast.operands[0].shape, bitcast.shape
+    same = source.dtype is result.dtype and source.element_count == result.element_count
+    return same and source.is_array and not source.dynamic and not bitcast.control_predecessors
+
+
+def _order(shape: Shape) -> tuple[int, ...]:
+    """Dimensions from the slowest to the fastest."""
+    if shape.layout is None:
+        return tuple(range(shape.rank))
+    return tuple(reversed(shape.layout.minor_to_major))
+
+
+def _as_movement(bitcast: Instruction, builder: Builder) -> Instruction:
+    value = bitcast.operands[0]
+    source, target = _order(value.shape), _order(bitcast.shape)
+    if source != tuple(range(len(source))):
+        value = builder.transpose(value, source)
+    physical = tuple(bitcast.shape.dims[d] for d in target)
+    value = builder.reshape(value, physical)
+    if target != tuple(range(len(target))):
+        value = builder.transpose(value, [target.index(d) for d in range(len(target))])
+    # a bitcast that reads this one needs its layout
+    value.shape = bitcast.shape
+    return value
+
+
+def _forget_layouts(module: Module) -> bool:
+    changed = False
+    for instruction in module.instructions():
+        shape = instruction.shape
+        if _has_layout(shape):
+            instruction.shape = shape.without_layout()
+            changed = True
+    return changed
+
+
+def _has_layout(shape: Shape) -> bool:
+    said = shape.layout is not None and bool(shape.rank or shape.layout.extension)
+    return said or any(_has_layout(element) for element in shape.elements)
