@@ -233,7 +233,7 @@ class _Emission:
             assert isinstance(tile, Access)
             return tile.flat()
         if term.kind is Kind.PART:
-            return _bytes_of(self._value(term.inputs[0]), term.dtype, int(term.number))
+            return bytes_of(self._value(term.inputs[0]), term.dtype, int(term.number))
         return self._place(term)
 
     def _data(self, term: Term, to: Access) -> Access:
@@ -290,7 +290,7 @@ class _Emission:
         self.kernel.memset(to, term.number)
 
 
-def _bytes_of(value: Access, dtype: DType, offset: int) -> Access:
+def bytes_of(value: Access, dtype: DType, offset: int) -> Access:
     """The elements' bytes from `offset` as elements of a dtype at most as wide."""
     ratio = value.dtype.byte_size // dtype.byte_size
     return replace(value, dtype=dtype, offset=value.offset + offset, dims=tuple((s * ratio, n) for s, n in value.dims))

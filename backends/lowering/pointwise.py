@@ -11,7 +11,7 @@ from functools import cache
 from typing import TypeVar
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.emission import Tile, emit_term, repeats
+from nxcc.backends.lowering.emission import Tile, bytes_of, emit_term, repeats
 from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -29,8 +29,8 @@ repeats along the free dimension (where out has more than one), or a number that
 out's size."""
 
 Reason = Callable[[Instruction, Target], str | None]
-Formula = Callable[..., Term]
-"""formula(instruction, *terms): the result's term, given the operands'."""
+Formula = Callable[..., Term | tuple[Term, Term]]
+"""formula(instruction, *terms): the result's term, given the operands'; of a 64-bit result its two words, the low one first."""
 
 Routine = Callable[[Kernel, Instruction, Sequence[Term], Sequence[Tile], Access], None]
 """routine(kernel, instruction, terms, tiles, out): for what no formula can express, such as loops; terms stand for tiles."""
@@ -39,6 +39,9 @@ EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
 FORMULAS: dict[tuple[str, Kind], Formula] = {}
+IN_WORDS: set[str] = set()
+"""Opcodes whose formulas take 64-bit integers apart into words."""
+
 ROUTINES: dict[tuple[str, Kind], Routine] = {}
 
 FLOAT = (Kind.FLOAT,)
@@ -94,8 +97,13 @@ def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out:
     key = instruction.opcode, instruction.operands[0].shape.dtype.kind
     if key in ROUTINES:
         ROUTINES[key](kernel, instruction, terms, inputs, out)
-    else:
-        emit_term(kernel, FORMULAS[key](instruction, *terms), inputs, out)
+        return
+    result = FORMULAS[key](instruction, *terms)
+    if isinstance(result, Term):
+        emit_term(kernel, result, inputs, out)
+        return
+    for number, word in enumerate(result):
+        emit_term(kernel, word, inputs, bytes_of(out, word.dtype, 4 * number))
 
 
 def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
@@ -110,14 +118,14 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     if key not in FORMULAS and key not in ROUTINES:
         return f"{instruction.opcode} of {dtypes[0]} elements has no device code"
     wide = [dtype for dtype in (*dtypes, instruction.shape.dtype) if dtype.bits > 32]
-    if wide and instruction.opcode != "convert":
+    if wide and instruction.opcode not in IN_WORDS:
         return f"{instruction.opcode} of {wide[0]} elements: the engines of {target.name} compute in at most 32 bits"
     return None
 
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "remainder", "integer", "select", "convert"):
+    for family in ("float", "transcendental", "remainder", "select", "integer", "convert"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 

@@ -130,12 +130,17 @@ def population(instruction: Instruction, x: Term) -> Term:
 
 @formula("count-leading-zeros", kinds=INTEGER, temporaries=3)
 def leading_zeros(instruction: Instruction, x: Term) -> Term:
-    """By the exponent of the f32, with the second highest bits cleared so that nothing rounds up to the next power."""
-    v = _zero_extended(x)
+    return leading_zeros_of(_zero_extended(x), x.dtype)
+
+
+def leading_zeros_of(v: Term, dtype: DType = U32) -> Term:
+    """Of a u32 that holds an integer of dtype's width: by the exponent of the f32.
+
+    The second highest of neighbouring ones is cleared, so that nothing rounds up to the next power of two.
+    """
     kept = bits("bitwise_and", v, bits("invert", bits("shift_right_logical", v, 1)))
     exponent = bits("shift_right_logical", part(cast(kept, F32), U32), 23)
-    width = x.dtype.bits
-    return alu("minimum", alu("subtract", 126 + width, exponent), float(width), x.dtype)
+    return alu("minimum", alu("subtract", 126 + dtype.bits, exponent), float(dtype.bits), dtype)
 
 
 @formula("mulhi", kinds=INTEGER, temporaries=8)

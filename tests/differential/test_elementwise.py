@@ -193,3 +193,24 @@ def test_the_comparison_of_results_sees_wrong_signs_and_values() -> None:
     zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
     assert differing(zeros, -zeros).all() and differing(ones, ones * np.float32(1.0001)).all()
     assert not differing(ones, ones).any()
+
+
+def wide_values(name: str) -> np.ndarray[Any, Any]:
+    """64-bit integers of all lengths, with places where two roundings would differ from one."""
+    random, limits = np.random.default_rng(0), np.iinfo(dtype(name).numpy)
+    edges = [0, 1, limits.max, limits.min, 2**24 + 1, 2**31, 2**32, 2**33 + 2**9 + 2**8, 2**33 + 2**9 + 2**8 + 1, 2**53 + 1]
+    rest = [int(random.integers(0, 2**63)) >> int(random.integers(0, 63)) for _ in range(COUNT - len(edges))]
+    return np.array(edges + [-value if limits.min and value % 2 else value for value in rest], object).astype(dtype(name).numpy)
+
+
+@pytest.mark.parametrize("wide", ("s64", "u64"))
+def test_conversions_of_wide_integers_match(wide: str) -> None:
+    for name in ("pred", *FLOATS, *INTEGERS):
+        check_text(module("convert", (wide,), name), [wide_values(wide)])
+        check("convert", (name,), wide)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("exponent, mantissa", [(5, 10), (8, 7), (8, 23), (4, 3), (2, 0), (8, 0), (1, 1), (11, 52)])
+def test_reduced_precision_matches(exponent: int, mantissa: int, name: str) -> None:
+    check("reduce-precision", (name,), name, f", exponent_bits={exponent}, mantissa_bits={mantissa}")
