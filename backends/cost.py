@@ -174,15 +174,18 @@ def _stride_factor(instruction: Instruction, target: Target) -> int:
 
 # ---- Tensor -------------------------------------------------------------------------------------------------------
 
-_PE_FACTS = ("tensor.passes", "tensor.pass_factor", "engines.{engine}.initiation_cycles")
+_PE_FACTS = ("tensor.passes", "tensor.pass_factor", "tensor.pass_overhead_cycles", "engines.{engine}.initiation_cycles")
 
 
 def _pe(instruction: Instruction, columns: int, kind: str, target: Target) -> float:
     least = target.engines[Engine.PE].initiation_cycles
-    return target.tensor.passes[kind] * target.tensor.pass_factor * max(columns * _stride_factor(instruction, target), least)
+    facts = target.tensor
+    stream = facts.pass_factor * max(columns * _stride_factor(instruction, target), least)
+    return facts.passes[kind] * (stream + facts.pass_overhead_cycles)
 
 
-@rule("matmul", formula="passes * pass factor * max(N * stride factor, initiation), N: columns of moving", facts=_PE_FACTS)
+@rule("matmul", formula="passes * (pass factor * max(N * stride factor, initiation) + pass overhead), N: columns of moving",
+      facts=_PE_FACTS)
 def _matmul(instruction: Instruction, engine: Engine, target: Target) -> float:
     moving, stationary = _operand(instruction, "moving"), _operand(instruction, "stationary")
     kinds = ["tf32"] if instruction.fields.get("tf32") else [moving.dtype.name, stationary.dtype.name]
@@ -190,8 +193,8 @@ def _matmul(instruction: Instruction, engine: Engine, target: Target) -> float:
     return _pe(instruction, moving.free_elements, slowest, target)
 
 
-@rule("pe_transpose", formula="passes * pass factor * max(P, initiation), P: partitions of data, the columns of the identity",
-      facts=_PE_FACTS)
+@rule("pe_transpose", formula="passes * (pass factor * max(P, initiation) + pass overhead), P: partitions of data, the columns "
+      "of the identity", facts=_PE_FACTS)
 def _pe_transpose(instruction: Instruction, engine: Engine, target: Target) -> float:
     data = _operand(instruction, "data")
     return _pe(instruction, data.partitions, data.dtype.name, target)

@@ -122,7 +122,8 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class TensorFacts:
-    """The systolic array. passes: times that data of a dtype (or "tf32") run through it."""
+    """The systolic array. passes: times that data of a dtype (or "tf32") run through it; one of N columns takes
+    pass_factor * N + pass_overhead_cycles."""
 
     rows: int
     columns: int
@@ -130,6 +131,7 @@ class TensorFacts:
     stationary_max: int
     transpose_max: int
     pass_factor: float
+    pass_overhead_cycles: int
     passes: Mapping[str, int]
 
 
