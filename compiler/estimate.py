@@ -1,267 +1,300 @@
-"""Predict the time of one call of a NEFF and say what bounds it; per layer and as a trace for `profile`.
+"""How long one call of a NEFF takes: the device by the timing simulator, the host by a simple model of its own.
 
-Device nodes are timed by the simulator's clock, host nodes by the host's numbers in the target file. The roofline is the
-larger of two times that no schedule can beat: products at the PE array's peak, and every byte that must be read or written
-once at the core's share of HBM bandwidth. All numbers are predictions from facts whose sources `nxcc explain` names.
+device_us is the simulated time of all device nodes plus the target's fixed time of an execution for each. host_us stands
+beside it and is not part of it: a call's submission, copies of inputs and outputs over the host's link, host nodes as
+max(operations / rate, bytes / rate), and the values that cross to and from them. Facts: target file, hardware model 1.9.
+The range comes from the target's uncertain facts (see `sensitivity`); the roofline from the module that the file carries.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nxcc.backends.isa.program import Engine, Program
-from nxcc.backends.simulator.timing import Cause, Clock, Span, Timing
+from nxcc.backends.simulator.timing import Cause, Clock, Timing
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.device import load_program
-from nxcc.compiler.outputs import write_whole
-from nxcc.compiler.places import places_of
+from nxcc.compiler.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.runtime import read_module
-from nxcc.compiler.statistics import module_work
-from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
-from nxcc.ir.dtypes import BY_NAME
-from nxcc.neff.members import CPU, Graph, Node
+from nxcc.compiler.sensitivity import MOST_FACTS, Effect, effects, span
+from nxcc.neff.members import CPU, Node, SourceEntry
 from nxcc.neff.reader import Neff, open_neff
 
-HOST = "host"
-BOUNDS: dict[Cause, str] = {
-    Cause.PE: "PE", Cause.SCALAR: "Activation", Cause.VECTOR: "DVE", Cause.GPSIMD: "Pool", Cause.SYNC: "SP",
-    Cause.SEQUENCER: "instruction issue", Cause.SEMAPHORE: "synchronisation", Cause.LATENCY: "engine latency",
-    Cause.PORT: "memory ports", Cause.TABLE: "activation tables", Cause.DMA_ISSUE: "DMA issue",
-    Cause.DMA_LATENCY: "DMA latency", Cause.DMA_DATA: "DMA bandwidth",
+SLOW_INSTRUCTIONS = 400_000
+"""Above this many executed instructions only the two most important facts are varied."""
+
+DMA_CAUSES = (Cause.DMA_ISSUE, Cause.DMA_LATENCY, Cause.DMA_DATA)
+BOUNDS: Mapping[str, tuple[Cause, ...]] = {
+    "PE": (Cause.PE,), "Activation": (Cause.SCALAR, Cause.TABLE), "DVE": (Cause.VECTOR,), "Pool": (Cause.GPSIMD,),
+    "DMA bandwidth": (Cause.DMA_DATA,), "DMA latency": (Cause.DMA_ISSUE, Cause.DMA_LATENCY),
+    "synchronisation": (Cause.SYNC, Cause.SEQUENCER, Cause.SEMAPHORE, Cause.LATENCY, Cause.PORT),
 }
-"""What a piece of the critical path is called in reports."""
-
-LARGEST = 10
+"""What can bound a program, with the causes on the critical path that speak for it."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class NodeTime:
-    """One node: seconds, and for a device node its timing."""
+    """A device node's simulated run, or a host node's modelled one."""
 
     name: str
     executor: str
-    seconds: float
+    us: float
     timing: Timing | None = None
 
 
-@dataclass
-class Prediction:
-    """All that is predicted of one call."""
+@dataclass(frozen=True)
+class Host:
+    """Microseconds of the host's share of one call."""
 
-    neff: Neff
+    submit_us: float
+    copy_us: float
+    regions_us: float
+
+    @property
+    def us(self) -> float:
+        return self.submit_us + self.copy_us + self.regions_us
+
+
+@dataclass
+class Estimate:
+    """See the module. nodes in order; effects largest first; assumed: data-dependent branches whose outcome was assumed."""
+
     target: Target
-    program: Program | None
-    nodes: list[NodeTime] = field(default_factory=list)
-    crossing_bytes: int = 0
+    device_us: float
+    fixed_us: float
+    low_us: float
+    high_us: float
+    host: Host
+    nodes: list[NodeTime]
+    clock: Clock | None
+    sources: tuple[SourceEntry, ...]
+    work: Work | None
+    roofline: Roofline | None
+    effects: list[Effect] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    trips: int = 1
 
     @property
     def timings(self) -> list[Timing]:
         return [node.timing for node in self.nodes if node.timing is not None]
 
     @property
-    def device_s(self) -> float:
-        return sum(node.seconds for node in self.nodes if node.timing is not None)
+    def simulated_us(self) -> float:
+        return sum(node.us for node in self.nodes if node.timing is not None)
 
     @property
-    def host_s(self) -> float:
-        """Host regions, what crosses the link for them, and one more submission for each further device node."""
-        work = sum(node.seconds for node in self.nodes if node.timing is None)
-        again = max(len(self.timings) - 1, 0) * self.target.host.submit_ns * 1e-9
-        return work + again + self.crossing_bytes / self.target.host.copy_bytes_per_second
+    def assumed(self) -> int:
+        return sum(timing.assumed for timing in self.timings)
+
+    def shares(self) -> dict[Cause, float]:
+        """Shares of the critical path by cause."""
+        return cause_shares(self.timings)
+
+    @property
+    def bound_by(self) -> str:
+        """What takes most of the critical path; `host` if host nodes take longer than the device."""
+        if self.host.regions_us > self.device_us:
+            return "host"
+        shares = self.shares()
+        return max(BOUNDS, key=lambda name: sum(shares.get(cause, 0.0) for cause in BOUNDS[name]))
+
+    def engines(self) -> dict[str, float]:
+        """Busy share of each engine of the simulated time, and of the DMA engines together."""
+        ticks = sum(timing.ticks for timing in self.timings) or 1
+        found = {facts.member: sum(t.busy.get(engine, 0) for t in self.timings) / ticks
+                 for engine, facts in self.target.engines.items()}
+        return found | {"DMA": sum(t.dma_busy for t in self.timings) / ticks / self.target.dma.engines}
 
 
-def predict(path: str, spans: bool = False) -> Prediction:
-    """Time every node of a file. Raises CompileError for a file that cannot be run."""
-    neff = open_neff(path)
+def cause_shares(timings: list[Timing]) -> dict[Cause, float]:
+    """Shares of the critical paths by cause."""
+    total = sum(timing.ticks for timing in timings) or 1
+    causes: Counter[Cause] = Counter()
+    for timing in timings:
+        causes += timing.causes()
+    return {cause: ticks / total for cause, ticks in causes.items()}
+
+
+def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = True) -> Estimate:
+    """Time an opened NEFF.
+
+    trips: iterations of loops whose end depends on data. spans: keep the timeline. ranges: vary the uncertain facts.
+    Raises CompileError for a file that cannot be run, or whose program never ends.
+    """
     graph = neff.require_runnable()
     target = load_target(graph.nxcc.target)
-    has_device = any(node.executor != CPU for node in graph.nodes)
-    program = load_program(neff, target) if has_device else None
-    found = Prediction(neff, target, program, crossing_bytes=_crossing_bytes(graph))
+    on_device = [node for node in graph.nodes if node.executor != CPU]
+    program = load_program(neff, target) if on_device else None
+    numbers = {entry.name: number for number, entry in enumerate(program.entries)} if program is not None else {}
     clock = Clock(program, target) if program is not None else None
-    for node in graph.nodes:
-        if node.executor == CPU:
-            found.nodes.append(NodeTime(node.name, HOST, _host_seconds(neff, node, target)))
-        else:
-            assert program is not None and clock is not None
-            timing = clock.time(_entry(program, node, path), spans=spans)
-            found.nodes.append(NodeTime(node.name, "device", timing.ticks / target.ticks_per_second, timing))
+    nodes = [_node_time(neff, node, target, clock, numbers, trips, spans) for node in graph.nodes]
+    fixed = len(on_device) * target.host.execution_fixed_ns / 1e3
+    device = sum(node.us for node in nodes if node.timing is not None) + fixed
+    work, peak = _roofline(neff, target)
+    debug = neff.debug_map()
+    found = Estimate(target, device, fixed, device, device, _host(neff, target, nodes), nodes, clock,
+                     debug.hlo if debug is not None else (), work, peak, trips=trips)
+    if ranges and program is not None:
+        entries = [numbers[node.entry] for node in on_device]
+        _vary(found, program, entries)
+    found.advice = _advice(found)
     return found
 
 
-def _entry(program: Program, node: Node, path: str) -> int:
-    names = [entry.name for entry in program.entries]
-    if node.entry not in names:
-        raise CompileError(NEFF_INVALID, f"the program has no entry {node.entry!r}", path)
-    return names.index(node.entry)
+def _node_time(neff: Neff, node: Node, target: Target, clock: Clock | None, numbers: Mapping[str, int], trips: int,
+               spans: bool) -> NodeTime:
+    if node.executor == CPU:
+        return NodeTime(node.name, "host", _host_node_us(neff, node, target))
+    assert clock is not None
+    timing = clock.time(numbers[node.entry], trips=trips, spans=spans)
+    return NodeTime(node.name, "device", target.nanoseconds(timing.ticks) / 1e3, timing)
 
 
-def _host_seconds(neff: Neff, node: Node, target: Target) -> float:
-    """The larger of arithmetic and memory traffic of a host module at the host's rates."""
-    flops, traffic = module_work(read_module(neff, node.hlo, node.name))
-    return max(flops / target.host.flops_per_second, traffic / target.host.memory_bytes_per_second)
+def _host_node_us(neff: Neff, node: Node, target: Target) -> float:
+    work = module_work(read_module(neff, node.hlo, node.name))
+    operations = sum(work.flops.values()) + work.vector + work.scalar
+    return max(operations / target.host.flops_per_second, work.bytes / target.host.memory_bytes_per_second) * 1e6
 
 
-def _crossing_bytes(graph: Graph) -> int:
-    """Bytes that cross between host and device inside a call: values made on one side and read on the other."""
-    side = {row.name: HOST for row in graph.inputs}
-    device_inputs = {row.name for row in graph.inputs}
-    total = 0
-    moved: set[tuple[str, str]] = set()
-    for node in graph.nodes:
-        here = HOST if node.executor == CPU else "device"
-        for row in node.inputs:
-            if row.name not in device_inputs and side[row.name] != here and (row.name, here) not in moved:
-                moved.add((row.name, here))
-                total += row.size
-        side |= {row.name: here for row in node.outputs}
-    return total
+def _host(neff: Neff, target: Target, nodes: list[NodeTime]) -> Host:
+    graph = neff.require_runnable()
+    crossing = sum(row.size for row in graph.inputs if row.role != "weight") + sum(row.size for row in graph.outputs)
+    crossing += sum(row.size for node in graph.nodes if node.executor == CPU for row in (*node.inputs, *node.outputs))
+    calls = sum(1 for node in nodes if node.executor == "device")
+    regions = sum(node.us for node in nodes if node.executor == "host")
+    return Host(calls * target.host.submit_ns / 1e3, crossing / target.host.copy_bytes_per_second * 1e6, regions)
+
+
+def _roofline(neff: Neff, target: Target) -> tuple[Work | None, Roofline | None]:
+    """From the module that `verify` uses as well; None if the file carries none."""
+    graph = neff.require_runnable()
+    described = graph.nxcc.extra.get("module")
+    if not isinstance(described, dict) or not isinstance(described.get("hlo"), str):
+        return None, None
+    work = module_work(read_module(neff, described["hlo"], graph.name if hasattr(graph, "name") else "module"))
+    return work, roofline(work, target)
+
+
+def _vary(found: Estimate, program: Program, entries: list[int]) -> None:
+    """Fill in the range and the effects."""
+    def device_us(target: Target) -> float:
+        clock = Clock(program, target)
+        ticks = sum(clock.time(entry, trips=found.trips).ticks for entry in entries)
+        return target.nanoseconds(ticks) / 1e3 + found.fixed_us
+
+    slow = sum(timing.instructions for timing in found.timings) > SLOW_INSTRUCTIONS
+    found.effects = effects(found.target, device_us, found.shares(), 2 if slow else MOST_FACTS)
+    found.low_us, found.high_us = span(found.device_us, found.effects)
+
+
+# Advice
+
+
+def _advice(found: Estimate) -> list[str]:
+    """Changes that would help most, with what each might gain; at most three."""
+    rows = [row for maker in (_advise_cast, _advise_memory, _advise_host) for row in maker(found)]
+    rows.sort(key=lambda row: -row[0])
+    return [f"{text}: up to {gain:.0f} us" for gain, text in rows[:3] if gain >= 0.02 * found.device_us]
+
+
+def _advise_cast(found: Estimate) -> list[tuple[float, str]]:
+    if found.work is None or not found.work.flops.get("f32"):
+        return []
+    share = found.work.flops["f32"] / sum(found.work.flops.values())
+    pe = found.shares().get(Cause.PE, 0.0) * found.simulated_us
+    data = found.shares().get(Cause.DMA_DATA, 0.0) * found.simulated_us
+    return [(0.75 * share * pe, "--auto-cast matmult runs f32 matrix products at four times the rate"),
+            (0.5 * share * data + 0.75 * share * pe, "--auto-cast all also halves what f32 values take of the memory")]
+
+
+def _advise_memory(found: Estimate) -> list[tuple[float, str]]:
+    dma = found.target.dma
+    rate = dma.engines * dma.bytes_per_second_per_engine
+    moved = sum(timing.dma_bytes for timing in found.timings)
+    busy_us = sum(found.target.nanoseconds(timing.dma_busy) for timing in found.timings) / dma.engines / 1e3
+    wasted = max(0.0, busy_us - moved / rate * 1e6)
+    on_path = found.shares().get(Cause.DMA_DATA, 0.0) * found.simulated_us
+    share = wasted / busy_us if busy_us else 0.0
+    return [(share * on_path, "transfers in runs of less than 512 bytes: another layout of the values they move")]
+
+
+def _advise_host(found: Estimate) -> list[tuple[float, str]]:
+    if not found.host.regions_us:
+        return []
+    return [(found.host.regions_us, "host regions (`nxcc check` lists them with reasons)")]
 
 
 # Reports
 
 
-def estimate_file(path: str) -> dict[str, Any]:
-    """`nxcc estimate` as plain JSON; times in microseconds."""
-    return _summary(predict(path), path)
+def estimate_file(path: str, trips: int = 1) -> dict[str, Any]:
+    """The estimate of a file as plain JSON."""
+    return estimate_report(estimate(open_neff(path), trips=trips), path)
 
 
-def _summary(found: Prediction, path: str) -> dict[str, Any]:
-    target = found.target
-    device_us, host_us = found.device_s * 1e6, found.host_s * 1e6
-    causes: Counter[Cause] = Counter()
-    for timing in found.timings:
-        causes.update(timing.causes())
-    roofline = roofline_us(found.neff, target)
-    fixed_us = (target.host.submit_ns + target.host.execution_fixed_ns) * 1e-3 if found.timings else 0.0
-    graph = found.neff.graph
-    assert graph is not None
-    border = sum(row.size for row in (*graph.inputs, *graph.outputs) if getattr(row, "role", "") != "weight")
-    return {
-        "file": path, "target": target.name, "device_us": device_us, "host_us": host_us,
-        "request_us": device_us + host_us + fixed_us + border / target.host.copy_bytes_per_second * 1e6,
-        "bound_by": HOST if host_us > device_us else _bound(causes),
-        "engines": _shares(found), "roofline_us": max(roofline.values(), default=0.0), "rooflines": roofline,
-        "critical_path": {BOUNDS[cause]: ticks / target.ticks_per_second * 1e6 for cause, ticks in causes.most_common()},
-        "nodes": [{"name": node.name, "executor": node.executor, "us": node.seconds * 1e6} for node in found.nodes],
-        "dma_bytes": sum(timing.dma_bytes for timing in found.timings),
-        "hbm_bytes": sum(timing.hbm_bytes for timing in found.timings),
-        "instructions": sum(timing.instructions for timing in found.timings),
-        "assumed_branches": sum(timing.assumed for timing in found.timings),
+def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
+    """The estimate as plain JSON; times in microseconds, shares from 0 to 1."""
+    timings = found.timings
+    seconds = found.simulated_us / 1e6
+    body: dict[str, Any] = {
+        "file": path, "target": found.target.name, "device_us": found.device_us, "simulated_us": found.simulated_us,
+        "fixed_us": found.fixed_us, "range_us": [found.low_us, found.high_us],
+        "host_us": found.host.us, "host": {"submit_us": found.host.submit_us, "copy_us": found.host.copy_us,
+                                           "regions_us": found.host.regions_us},
+        "bound_by": found.bound_by, "engines": found.engines(),
+        "critical_path": {cause.name.lower(): share for cause, share in sorted(found.shares().items())},
+        "nodes": [{"name": node.name, "executor": node.executor, "us": node.us} for node in found.nodes],
+        "instructions": sum(t.instructions for t in timings), "transfers": sum(t.transfers for t in timings),
+        "hbm_bytes": sum(t.hbm_bytes for t in timings), "pe_flops": sum(t.pe_flops for t in timings),
+        "hbm_bytes_per_second": sum(t.hbm_bytes for t in timings) / seconds if seconds else 0.0,
+        "pe_flops_per_second": sum(t.pe_flops for t in timings) / seconds if seconds else 0.0,
+        "uncertain": [{"fact": e.fact, "fast_us": e.fast_us, "slow_us": e.slow_us, "why": e.why} for e in found.effects],
+        "assumed_branches": found.assumed, "trips": found.trips, "advice": found.advice,
+        "roofline_us": found.roofline.us if found.roofline is not None else None,
     }
-
-
-def _bound(causes: Counter[Cause]) -> str:
-    return BOUNDS[causes.most_common(1)[0][0]] if causes else "nothing"
-
-
-def _shares(found: Prediction) -> dict[str, float]:
-    """Busy share of each engine and of the DMA engines over the device's time."""
-    ticks = sum(timing.ticks for timing in found.timings)
-    busy: Counter[Engine] = Counter()
-    for timing in found.timings:
-        busy.update(timing.busy)
-    shares = {facts.member: busy[engine] / ticks if ticks else 0.0 for engine, facts in found.target.engines.items()}
-    dma = sum(timing.dma_busy for timing in found.timings)
-    return shares | {"DMA": dma / (ticks * found.target.dma.engines) if ticks else 0.0}
-
-
-def roofline_us(neff: Neff, target: Target) -> dict[str, float]:
-    """Least times in microseconds: `PE` for the products, `HBM` for inputs, weights, constants and outputs once."""
-    graph = neff.graph
-    assert graph is not None
-    array = target.tensor.rows * target.tensor.columns * target.engines[Engine.PE].clock_hz
-    macs = graph.nxcc.extra.get("macs", {})
-    passes = {name: target.tensor.passes.get(name, max(target.tensor.passes.values())) for name in macs}
-    seconds = sum(int(count) * passes[name] / array for name, count in macs.items() if name in BY_NAME)
-    kinds = {name: row.type for subgraph in neff.subgraphs for name, row in subgraph.definition.var.items()}
-    moved = sum(place.byte_size for name, place in places_of(neff).items() if kinds[name] in ("input", "output", "file"))
-    return {"PE": seconds * 1e6, "HBM": moved / target.hbm.share_bytes_per_second * 1e6}
+    if found.roofline is not None and found.work is not None:
+        body["roofline"] = {"bound_by": found.roofline.bound_by, "pe_us": found.roofline.pe_us,
+                            "vector_us": found.roofline.vector_us, "scalar_us": found.roofline.scalar_us,
+                            "memory_us": found.roofline.memory_us, "flops": found.work.flops, "bytes": found.work.bytes,
+                            "vector_elements": found.work.vector, "scalar_elements": found.work.scalar}
+    return body
 
 
 def estimate_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
-    lines = [f"{body['file']} ({body['target']}): {body['device_us']:.1f} us on the device, {body['host_us']:.1f} us "
-             f"on the host, about {body['request_us']:.0f} us a request",
-             f"bound by {body['bound_by']}; roofline {body['roofline_us']:.1f} us "
-             f"(PE {body['rooflines']['PE']:.1f}, HBM {body['rooflines']['HBM']:.1f})",
-             "busy: " + ", ".join(f"{name} {share:.0%}" for name, share in body["engines"].items())]
-    path = list(body["critical_path"].items())[:5]
-    if path:
-        lines.append("critical path: " + ", ".join(f"{name} {us:.1f} us" for name, us in path))
+    low, high = body["range_us"]
+    lines = [f"{body['file']} on {body['target']}: {us_text(body['device_us'])} on the device "
+             f"({us_text(low)} to {us_text(high)}), bound by {body['bound_by']}"]
+    host = body["host"]
+    lines.append(f"host: {us_text(body['host_us'])} beside it (submission {us_text(host['submit_us'])}, copies "
+                 f"{us_text(host['copy_us'])}, host regions {us_text(host['regions_us'])})")
+    lines.append("busy: " + ", ".join(f"{name} {share:.1%}" for name, share in body["engines"].items()))
+    path = sorted(body["critical_path"].items(), key=lambda row: -row[1])
+    lines.append("critical path: " + ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in path if share >= 0.01))
+    if body["roofline_us"] is not None:
+        ratio = body["device_us"] / body["roofline_us"] if body["roofline_us"] else float("inf")
+        lines.append(f"roofline: {us_text(body['roofline_us'])} ({body['roofline']['bound_by']}); the estimate is {ratio:.2f} times it")
+    lines.append(f"work: {body['instructions']} instructions, {body['transfers']} transfers, "
+                 f"{body['hbm_bytes_per_second'] / 1e9:.1f} GB/s of HBM, {body['pe_flops_per_second'] / 1e12:.2f} TFLOPS")
+    lines += [f"uncertain: {row['fact']}: {us_text(row['fast_us'])} to {us_text(row['slow_us'])} ({row['why']})"
+              for row in body["uncertain"]]
     if body["assumed_branches"]:
-        lines.append(f"assumed: {body['assumed_branches']} outcomes of data-dependent loops and branches (one trip, first arm)")
-    return lines
+        lines.append(f"assumed: {body['assumed_branches']} branches depend on data; loops on data run {body['trips']} times "
+                     "(--trips), conditionals take their first arm")
+    return lines + [f"advice: {text}" for text in body["advice"]]
 
 
-def profile_file(path: str, trace: str | None) -> dict[str, Any]:
-    """The estimate with times by layer and by HLO instruction; trace: also write a Chrome trace there."""
-    found = predict(path, spans=trace is not None)
-    body = _summary(found, path)
-    names = _regions(found.neff)
-    by_region: Counter[str] = Counter()
-    by_layer: Counter[str] = Counter()
-    for timing in found.timings:
-        for region, ticks in timing.region_ticks().items():
-            name, layer = names.get(region, ("(between regions)", ""))
-            by_region[name] += ticks
-            by_layer[layer] += ticks
-    us = 1e6 / found.target.ticks_per_second
-    body["regions"] = [{"name": name, "us": ticks * us} for name, ticks in by_region.most_common()]
-    body["layers"] = [{"layer": layer, "us": ticks * us} for layer, ticks in by_layer.most_common()]
-    if trace is not None:
-        write_whole(trace, trace_text(found, names))
-        body["trace"] = trace
-    return body
+def us_text(value: float) -> str:
+    """A time in the unit that suits it."""
+    for limit, factor, unit in ((1e3, 1.0, "us"), (1e6, 1e-3, "ms")):
+        if value < limit:
+            return f"{value * factor:.4g} {unit}"
+    return f"{value * 1e-6:.4g} s"
 
 
-def _regions(neff: Neff) -> dict[int, tuple[str, str]]:
-    debug = neff.debug_map()
-    return {} if debug is None else {number: (row.name, row.layer) for number, row in enumerate(debug.hlo)}
-
-
-def trace_text(found: Prediction, names: dict[int, tuple[str, str]]) -> str:
-    """A trace in the Chrome/Perfetto format: a process a node, a thread an engine or a DMA queue."""
-    us = 1e6 / found.target.ticks_per_second
-    events: list[dict[str, Any]] = []
-    start = 0.0
-    for process, node in enumerate(found.nodes):
-        events.append({"ph": "M", "name": "process_name", "pid": process, "args": {"name": f"{node.name} ({node.executor})"}})
-        if node.timing is None:
-            events.append(_event(process, 0, node.name, start, node.seconds * 1e6, {}))
-        else:
-            events += _spans(process, node.timing.spans, start, us, names)
-        start += node.seconds * 1e6
-    return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, sort_keys=True) + "\n"
-
-
-def _spans(process: int, spans: list[Span], start: float, us: float, names: dict[int, tuple[str, str]]) -> list[dict[str, Any]]:
-    rows = {row: number for number, row in enumerate(sorted({span.row for span in spans}))}
-    events: list[dict[str, Any]] = [{"ph": "M", "name": "thread_name", "pid": process, "tid": number, "args": {"name": row}}
-                                    for row, number in rows.items()]
-    for span in spans:
-        about = {"hlo": names[span.region][0]} if span.region in names else {}
-        events.append(_event(process, rows[span.row], span.name, start + span.start * us, (span.end - span.start) * us, about))
-    return events
-
-
-def _event(process: int, thread: int, name: str, start_us: float, us: float, about: dict[str, str]) -> dict[str, Any]:
-    assert math.isfinite(start_us)
-    return {"ph": "X", "pid": process, "tid": thread, "name": name, "ts": start_us, "dur": us, "args": about}
-
-
-def profile_lines(body: dict[str, Any]) -> list[str]:
-    """The same for people: the estimate, then the layers and the instructions that take longest."""
-    lines = estimate_lines(body)
-    for title, rows, key in (("layer", body["layers"], "layer"), ("instruction", body["regions"], "name")):
-        lines.append("")
-        lines += [f"{row['us']:12.1f} us  {row[key] or '(no layer)'}" for row in rows[:LARGEST]]
-        if len(rows) > LARGEST:
-            lines.append(f"{'':15}  ... {len(rows) - LARGEST} more; --json lists every {title}")
-    if "trace" in body:
-        lines += ["", f"trace written to {body['trace']}"]
-    return lines
+def engine_names(target: Target) -> dict[Engine, str]:
+    """Names of engines as reports show them."""
+    return {engine: facts.member for engine, facts in target.engines.items()}

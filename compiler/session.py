@@ -58,6 +58,9 @@ def print_line(text: str) -> None:
 def _report(build: Build, journal: Journal, print_json: PrintJson) -> None:
     options = build.options
     body = build_report(build, journal)
+    if options.query_compute and build.code is not None:
+        from nxcc.compiler.estimate import predict_build, summary
+        body["estimate"] = summary(predict_build(build))
     if options.json:
         print_json("check" if options.query_compute else "compile", body)
     elif not options.quiet:
@@ -151,6 +154,9 @@ def build_lines(body: dict[str, Any]) -> list[str]:
         lines.append(f"memory: {size_text(memory['hbm_bytes'])} of {size_text(memory['hbm_limit_bytes'])} HBM, "
                      f"{size_text(memory['sbuf_bytes_per_partition'])} of "
                      f"{size_text(memory['sbuf_limit_bytes_per_partition'])} a partition of SBUF")
+    if "estimate" in body:
+        from nxcc.compiler.estimate import estimate_lines
+        lines += [f"estimate: {line}" for line in estimate_lines(body["estimate"])]
     lines += [f"time: {row['stage']:10} {row['cpu_s']:8.3f} CPU s" for row in body.get("stages", ())]
     return lines
 
