@@ -2,8 +2,7 @@
 
 Decided here: names and places of values in the container, which constants are members of their own, the text of host
 modules, the stripped module that `verify` evaluates, the debug map. The additions under neff.json's `nxcc` are:
-`values` (dtype of a value inside the program where it is not the user's), `module` (the stripped HLO), `macs` (products by
-dtype, for the roofline).
+`values` (dtype of a value inside the program where it is not the user's), `module` (the stripped HLO).
 A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`.
 """
 
@@ -22,7 +21,7 @@ from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
 from nxcc.compiler.parameters import Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.places import Place
-from nxcc.compiler.statistics import macs_by_dtype, module_statistics
+from nxcc.compiler.statistics import module_statistics
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
@@ -119,7 +118,6 @@ class _Packager:
         self.interface = self._interface()
 
     def package(self) -> Package:
-        macs = macs_by_dtype(self.module)
         statistics = module_statistics(self.module, list(self.tensors.values()))
         subgraph = self._subgraph()
         nodes = tuple(self._node(number, node) for number, node in enumerate(self.plan.nodes))
@@ -135,7 +133,7 @@ class _Packager:
             host_modules=tuple(self.host_modules), aliases=aliases, hlo_sha256=self.labels.hlo_sha256,
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
             debug_map=None if self.labels.strip else debug_map(self.code),
-            nxcc={"values": self._inner_dtypes(), "module": stripped, "macs": macs},
+            nxcc={"values": self._inner_dtypes(), "module": stripped},
         )
 
     def _interface(self) -> dict[str, DType]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.progress import Journal
 from nxcc.ir.hlo.module import Computation
 from nxcc.ir.literals import Array
+from nxcc.neff.writer import write_neff
 from nxcc.passes.partition import FREE
 
 if TYPE_CHECKING:
@@ -58,14 +61,23 @@ def print_line(text: str) -> None:
 def _report(build: Build, journal: Journal, print_json: PrintJson) -> None:
     options = build.options
     body = build_report(build, journal)
-    if options.query_compute and build.code is not None:
-        from nxcc.compiler.estimate import predict_build, summary
-        body["estimate"] = summary(predict_build(build))
+    if options.query_compute and build.package is not None:
+        body["estimate"] = _estimate(build)
     if options.json:
         print_json("check" if options.query_compute else "compile", body)
     elif not options.quiet:
         for line in build_lines(body):
             print_line(line)
+
+
+def _estimate(build: Build) -> dict[str, Any]:
+    """The prediction for what was just compiled; its NEFF exists only for that."""
+    from nxcc.compiler.estimate import estimate_file
+    assert build.package is not None
+    with tempfile.TemporaryDirectory(prefix="nxcc-check-") as folder:
+        path = os.path.join(folder, "model.neff")
+        write_neff(path, build.package)
+        return estimate_file(path) | {"file": build.module.name}
 
 
 def build_report(build: Build, journal: Journal) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def build_lines(body: dict[str, Any]) -> list[str]:
                      f"{size_text(memory['sbuf_limit_bytes_per_partition'])} a partition of SBUF")
     if "estimate" in body:
         from nxcc.compiler.estimate import estimate_lines
-        lines += [f"estimate: {line}" for line in estimate_lines(body["estimate"])]
+        lines += estimate_lines(body["estimate"])
     lines += [f"time: {row['stage']:10} {row['cpu_s']:8.3f} CPU s" for row in body.get("stages", ())]
     return lines
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 from nxcc.compiler.parameters import WEIGHT, Tensor
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.neff.members import Statistics
-from nxcc.passes.partition import FREE
 
 
 def module_statistics(module: Module, tensors: Sequence[Tensor]) -> Statistics:
@@ -21,28 +19,6 @@ def module_statistics(module: Module, tensors: Sequence[Tensor]) -> Statistics:
     taken = sum(t.shape.byte_size for t in tensors if t.role != WEIGHT)
     other = sum(i.shape.element_count for i in instructions if i.operator.elementwise and i.shape.is_array)
     return Statistics(macs, 2 * macs + other, taken, module.entry.root.shape.byte_size, constants + declared, len(instructions))
-
-
-def macs_by_dtype(module: Module) -> dict[str, int]:
-    """Multiply-accumulates by the dtype of the left operand, whose rate the PE array runs at."""
-    found: Counter[str] = Counter()
-    for computation in module.reachable():
-        for instruction in computation.instructions:
-            if instruction.opcode in ("dot", "convolution"):
-                found[instruction.operands[0].shape.dtype.name] += multiply_accumulates(instruction)
-    return dict(found)
-
-
-def module_work(module: Module) -> tuple[int, int]:
-    """Arithmetic operations, and bytes read and written by its instructions; loop bodies count once."""
-    flops = traffic = 0
-    for computation in module.reachable():
-        for instruction in computation.instructions:
-            if instruction.opcode in FREE:
-                continue
-            flops += 2 * multiply_accumulates(instruction) or sum(leaf.element_count for leaf in instruction.shape.leaves())
-            traffic += instruction.shape.byte_size + sum(operand.shape.byte_size for operand in instruction.operands)
-    return flops, traffic
 
 
 def multiply_accumulates(instruction: Instruction) -> int:
