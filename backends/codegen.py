@@ -245,7 +245,7 @@ class _Generator:
     def instruction(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
         """The value of one instruction, emitting code where it costs any."""
         if is_row_program(instruction):
-            return self.region(instruction, operands, last_use)
+            return self._row_program(instruction, operands, last_use)
         structural = _STRUCTURAL.get(instruction.opcode)
         if structural is not None:
             return structural(self, instruction, operands)
@@ -253,6 +253,15 @@ class _Generator:
         if view is not None:
             return Located(view, operands[0].buffer)
         return self.region(instruction, operands, last_use)
+
+    def _row_program(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
+        """A fused region; if its tiles do not fit after all, its instructions one by one."""
+        try:
+            return self.region(instruction, operands, last_use)
+        except CompileError as error:
+            if error.code is not OUT_OF_MEMORY:
+                raise
+            return self.call(instruction, operands)
 
     def region(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
         """Emit a region by its rule."""

@@ -12,6 +12,9 @@ from nxcc.ir.hlo.module import Instruction
 SHARE = 0.8
 """Part of SBUF that a region's values may take; the rest is for matrices that stream by and temporaries."""
 
+MIN_STREAM_COLUMNS = 256
+"""Columns of the narrowest tile that a region with independent columns should be cut into."""
+
 STREAM_BYTES = 16384
 """Bytes a partition for the stationary and moving tiles of a product, at least."""
 
@@ -28,25 +31,29 @@ class TargetRowCapacity:
             return unsupported(instruction, self.target) is None and instruction.shape.dtype.is_float
         return instruction.opcode in emits() and unsupported(instruction, self.target) is None
 
-    def fits(self, widths: list[tuple[Instruction, int]]) -> bool:
-        """Peak of the live tiles when the members run in order, each with its operands and temporaries."""
-        members = {instruction: width for instruction, width in widths}
+    def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
+        """Peak of the live tiles when the members run in order, each with its operands and temporaries.
+
+        Where columns stream, a tile may be as narrow as MIN_STREAM_COLUMNS; left sides of products still lie whole.
+        """
+        members = dict(widths)
+        narrow = {i: min(width, MIN_STREAM_COLUMNS) if streams else width for i, width in members.items()}
         last: dict[Instruction, Instruction] = {}
         for instruction in members:
             for operand in instruction.operands:
                 last.setdefault(operand, instruction)
-        live, peak, dots = 0, 0, 0
-        for instruction, width in reversed(members.items()):
+        live, peak, depths = 0, 0, 0
+        for instruction, width in reversed(narrow.items()):
             live += width * 4
             extra = TEMPORARIES.get(instruction.opcode, 0) * width * 4
             if instruction.opcode == "dot":
                 depth = instruction.operands[0].shape.dims[instruction.attribute("lhs_contracting_dims")[0]]
-                extra = depth * 8 + STREAM_BYTES
-                dots += 1
+                depths += depth * 8 if streams else 0
+                extra += STREAM_BYTES + (0 if streams else depth * 8)
             peak = max(peak, live + extra)
             for operand in dict.fromkeys(instruction.operands):
                 if last[operand] is instruction and operand in members:
-                    live -= members[operand] * 4
+                    live -= narrow[operand] * 4
         inputs = {o for m in members for o in m.operands if o not in members and o.shape.rank}
-        loaded = sum(4 * max((o.shape.dims[-1], 1)) for o in inputs)
-        return peak + loaded <= SHARE * self.target.sbuf.usable_bytes
+        loaded = sum(4 * min(max(o.shape.dims[-1], 1), MIN_STREAM_COLUMNS if streams else o.shape.dims[-1]) for o in inputs)
+        return peak + loaded + depths <= SHARE * self.target.sbuf.usable_bytes

@@ -24,5 +24,8 @@ class RowCapacity(Protocol):
     def supported(self, instruction: Instruction, /) -> bool:
         """Whether a region can compute this instruction."""
 
-    def fits(self, widths: list[tuple[Instruction, int]], /) -> bool:
-        """Whether tiles of these values, (instruction, elements a row) from the root backwards, fit on the chip."""
+    def fits(self, widths: list[tuple[Instruction, int]], streams: bool, /) -> bool:
+        """Whether tiles of these values, (instruction, elements a row) from the root backwards, fit on the chip.
+
+        streams: columns do not depend on each other, so that a tile need not hold whole rows.
+        """

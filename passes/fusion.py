@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, operand_maps, row_map
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, operand_maps, row_map
 from nxcc.passes.cost import RowCapacity
 
 ROWS = "nxcc.rows"
@@ -163,7 +163,8 @@ def _join(region: _Region, candidate: Instruction, taken: set[Instruction], capa
     trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
     if not free:
         members = {**region.members, candidate: None}
-        if not capacity.fits(_widths(members, trial)) or _input_count(members) > capacity.max_inputs:
+        streams = is_column_parallel(members, trial, [region.root])
+        if not capacity.fits(_widths(members, trial), streams) or _input_count(members) > capacity.max_inputs:
             return False
         region.members[candidate] = None
     region.maps = trial

@@ -21,7 +21,15 @@ from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Computation, Instruction
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, maps_of, row_map
+from nxcc.ir.hlo.rowspace import (
+    COLUMN,
+    RowMap,
+    is_column_parallel,
+    maps_of,
+    parameter_of,
+    peak_tiles,
+    row_map,
+)
 
 ROWS = "nxcc.rows"
 """Frontend attribute of a fusion that is a row program: its number of row dimensions."""
@@ -64,6 +72,8 @@ class _RowProgram:
         self.batch = max((len(i.attribute("lhs_batch_dims")) for i in self.order if i.opcode == "dot"), default=0)
         self.sides = [i.operands[1] for i in self.order if i.opcode == "dot"]
         self.last_use = {operand: user for user in self.order for operand in user.operands}
+        self.turned: dict[Instruction, Turned] = {}
+        self.width: int | None = None
 
     def _row_sizes(self) -> tuple[int, ...]:
         sizes = [1] * self.rows
@@ -81,6 +91,56 @@ class _RowProgram:
         return _Input(parameter, View(view.memory, view.dtype, view.address, (*dims, *view.dims[self.rows:])), fixed)
 
     def lower(self) -> None:
+        """Columns that do not depend on each other are cut into tiles as well; else a tile has whole rows."""
+        if is_column_parallel(self.order, self.maps, self.roots):
+            self._lower_by_columns()
+        else:
+            self._lower_by_rows()
+
+    def _lower_by_columns(self) -> None:
+        """Left sides of products are loaded and turned once a tile of rows; all else runs a tile of columns at a time."""
+        lefts = [dot.operands[0] for dot in self.order if dot.opcode == "dot"]
+        inputs = {i.instruction: i.view for i in self.inputs}
+        sources = [parameter_of(left) for left in lefts]
+        views = [*inputs.values(), *self.outputs]
+        sides = [self._side(dot) for dot in self.sides]
+        joined, batch = self._join_rows(views)
+        columns = self.outputs[0].dims[self.rows:]
+        total = columns[0][1] if columns else 1
+        width = self._column_width(total)
+        for cut, side_cut in _row_tiles(self.kernel, joined, self._row_count, sides, batch):
+            tiles = dict(zip(inputs, cut, strict=False))
+            outputs = cut[len(inputs):]
+            rows = math.prod(outputs[0].sizes[:self._tile_rows(outputs[0], self.roots[0])])
+            pool = _Pool(self.kernel, rows)
+            for dot, source in zip((i for i in self.order if i.opcode == "dot"), sources, strict=True):
+                self.turned[dot] = turn(self.kernel, pool.load(tiles[source]))
+            for start, size in self.kernel.tiles(total, width):
+                part = {i: self._cut_columns(i, v, start, size) for i, v in tiles.items() if self._is_read(i)}
+                sides_part = {s: v.cut(len(v.dims) - 1, start, size) for s, v in zip(self.sides, side_cut, strict=True)}
+                self._tile(part, [self._cut_columns(r, v, start, size) for r, v in zip(self.roots, outputs, strict=True)],
+                           {}, sides_part, size)
+
+    def _cut_columns(self, value: Instruction, view: View, start: Index, size: int) -> View:
+        """Columns start.. of a value's view; a value without columns stays as it is."""
+        return view.cut(len(view.dims) - 1, start, size) if COLUMN in self.maps[value] else view
+
+    def _is_read(self, value: Instruction) -> bool:
+        """Whether anything but the left side of a product reads this input."""
+        if value in self.roots:
+            return True
+        users = [u for u in value.users if u in self.maps]
+        return any(self._is_read(u) if u.opcode in ("reshape", "transpose") else u.opcode != "dot" for u in users)
+
+    def _column_width(self, total: int) -> int:
+        """Columns of a tile, so that all values alive at once fit, twice over where tiles rotate."""
+        bank = self.kernel.target.tensor.moving_max
+        alive = peak_tiles(self.order, self.maps)
+        budget = self.kernel.sbuf_free_bytes * 6 // 10 // (4 * alive * self.kernel.copies.inner)
+        width = budget // bank * bank if budget >= bank else max(64, budget // 64 * 64)
+        return max(1, min(total, width, 4 * bank))
+
+    def _lower_by_rows(self) -> None:
         """Load what is the same for all rows once; then run tile by tile."""
         lanes = min(self.kernel.target.partitions, math.prod(self.sizes))
         fixed = {i.instruction: self._load_fixed(i, lanes) for i in self.inputs if i.fixed}
@@ -129,7 +189,9 @@ class _RowProgram:
         return tile
 
     def _tile(self, inputs: dict[Instruction, View], outputs: Sequence[View], fixed: dict[Instruction, Tile],
-              sides: dict[Instruction, View]) -> None:
+              sides: dict[Instruction, View], width: int | None = None) -> None:
+        """Run one tile; width: its columns where they are cut, else every value has its own."""
+        self.width = width
         rows = math.prod(outputs[0].sizes[:self._tile_rows(outputs[0], self.roots[0])])
         pool = _Pool(self.kernel, rows)
         values: dict[Instruction, Tile] = {}
@@ -143,10 +205,12 @@ class _RowProgram:
             elif instruction in inputs:
                 values[instruction] = pool.load(inputs[instruction])
                 owned.add(instruction)
+            elif instruction.opcode == "parameter":
+                continue
             elif self._emit(instruction, values, pool, sides):
                 owned.add(instruction)
             for operand in dict.fromkeys(instruction.operands):
-                if self.last_use[operand] is instruction and operand in owned and operand not in self.roots:
+                if self.last_use[operand] is instruction and operand in owned and operand in values:
                     self._give_back(operand, values, pool)
         for root, view in zip(self.roots, outputs, strict=True):
             store(self.kernel, view, self._whole(values[root], root, pool))
@@ -155,13 +219,17 @@ class _RowProgram:
         return len(view.dims) - sum(1 for mark in self.maps[root] if mark == COLUMN)
 
     def _give_back(self, operand: Instruction, values: dict[Instruction, Tile], pool: _Pool) -> None:
-        """Return a tile to the pool unless another name (a broadcast, a reshape) still stands for it."""
+        """Return a tile to the pool unless it is a result or another name (a broadcast, a reshape) still stands for it."""
+        if operand in self.roots:
+            return
         tile = values.pop(operand)
         if not any(other is tile for other in values.values()):
             pool.give_back(tile)
 
     def _columns(self, instruction: Instruction) -> int:
         marks = self.maps[instruction]
+        if self.width is not None and COLUMN in marks:
+            return self.width
         return math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
 
     def _emit(self, instruction: Instruction, values: dict[Instruction, Tile], pool: _Pool,
@@ -172,14 +240,19 @@ class _RowProgram:
             values[instruction] = float(instruction.attributes["literal"].splat_value)
             return False
         if opcode in ("broadcast", "reshape", "transpose"):
+            if instruction.operands[0] not in values:
+                return False
             values[instruction] = values[instruction.operands[0]]
-            return instruction.operands[0] in values
+            return True
         out = pool.take(self._columns(instruction), instruction.shape.dtype)
         if opcode == "reduce":
             emit_row_reduce(self.kernel, instruction, self._operand(instruction.operands[0], values, pool), out)
         elif opcode == "dot":
-            lhs = self._operand(instruction.operands[0], values, pool)
-            emit_row_dot(self.kernel, lhs, sides[instruction.operands[1]], out)
+            matrix = sides[instruction.operands[1]]
+            if instruction in self.turned:
+                multiply_turned(self.kernel, self.turned[instruction], matrix, out)
+            else:
+                emit_row_dot(self.kernel, self._operand(instruction.operands[0], values, pool), matrix, out)
         else:
             inputs: list[Tile] = [values[operand] for operand in instruction.operands]
             if all(not isinstance(t, Access) or t.free < out.free for t in inputs):
@@ -272,26 +345,42 @@ def emit_row_dot(kernel: Kernel, lhs: Access, rhs: View, out: Access) -> None:
 
     The left tile is turned by the tensor engine block by block, so that k lies on partitions; then the matrix streams by.
     """
-    target = kernel.target
-    depth = lhs.free
-    columns = out.free
-    matrix = rhs.reshape((depth, columns))
-    assert matrix is not None, "the matrix of a row product joins into [k, n]"
-    lanes = target.partitions
-    blocks = -(-depth // lanes)
     with kernel.scope():
-        turned = kernel.sbuf((min(lanes, depth), blocks, lhs.partitions), lhs.dtype)
-        for k, size in kernel.tiles(depth, lanes):
-            turn = kernel.psum((size, lhs.partitions), lhs.dtype)
-            kernel.pe_transpose(turn, lhs.flat().cut(0, k, size))
-            kernel.copy(_block(turned, k, lanes).rows(0, size), turn)
+        multiply_turned(kernel, turn(kernel, lhs), rhs, out)
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The left side of a product with k on partitions: tile [k in a block, blocks, rows]; depth: k in all."""
+
+    tile: Access
+    depth: int
+
+
+def turn(kernel: Kernel, lhs: Access) -> Turned:
+    """Turn a tile [rows, k], block by block of 128 k, on the tensor engine."""
+    depth, lanes = lhs.free, kernel.target.partitions
+    turned = kernel.sbuf((min(lanes, depth), -(-depth // lanes), lhs.partitions), lhs.dtype)
+    for k, size in kernel.tiles(depth, lanes):
+        block = kernel.psum((size, lhs.partitions), lhs.dtype)
+        kernel.pe_transpose(block, lhs.flat().cut(0, k, size))
+        kernel.copy(_block(turned, k, lanes).rows(0, size), block)
+    return Turned(turned, depth)
+
+
+def multiply_turned(kernel: Kernel, lhs: Turned, rhs: View, out: Access) -> None:
+    """out[r, n] = sum_k lhs[k, r] * rhs[k, n]: blocks of the matrix stream by, sums stay in PSUM."""
+    depth, lanes, rows = lhs.depth, kernel.target.partitions, lhs.tile.sizes[-1]
+    matrix = rhs.reshape((depth, out.free))
+    assert matrix is not None, "the matrix of a row product joins into [k, n]"
+    with kernel.scope():
         fetch = _fetch_turned if _is_turned(matrix) else _fetch_rows
-        for n, width in kernel.tiles(columns, target.tensor.moving_max):
-            sums = kernel.psum((lhs.partitions, width))
+        for n, width in kernel.tiles(out.free, kernel.target.tensor.moving_max):
+            sums = kernel.psum((rows, width))
 
             def step(k: Index, size: int, first: bool, n: Index = n, width: int = width, sums: Access = sums) -> None:
                 moving = fetch(kernel, matrix.cut(0, k, size).cut(1, n, width))
-                kernel.matmul(sums, _block(turned, k, lanes).rows(0, size), moving, accumulate=not first)
+                kernel.matmul(sums, _block(lhs.tile, k, lanes).rows(0, size), moving, accumulate=not first)
 
             accumulate_blocks(kernel, depth, lanes, step)
             kernel.copy(out.flat().cut(0, n, width), sums)

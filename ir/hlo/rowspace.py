@@ -110,3 +110,55 @@ def maps_of(order: Iterable[Instruction], roots: Mapping[Instruction, RowMap]) -
 
 def has_columns(marks: RowMap) -> bool:
     return COLUMN in marks
+
+
+FREE = frozenset(("broadcast", "reshape", "transpose", "constant"))
+"""Operators that cost nothing inside a row program."""
+
+
+def parameter_of(value: Instruction) -> Instruction:
+    """The parameter that a value shows through reshapes and transposes; an assertion error if there is none."""
+    shown = _shown(value)
+    assert shown.opcode == "parameter", f"{value} is computed"
+    return shown
+
+
+def _shown(value: Instruction) -> Instruction:
+    """What a value shows through reshapes and transposes."""
+    while value.opcode in ("reshape", "transpose"):
+        value = value.operands[0]
+    return value
+
+
+def is_column_parallel(order: Iterable[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction]) -> bool:
+    """True if columns do not depend on each other either: no reduction, products only of what comes in, one width for all.
+
+    Then tiles may be cut along columns too, and rows can have any length.
+    """
+    widths = {_widths(root, maps[root]) for root in roots}
+    if len(widths) != 1 or len(next(iter(widths))) > 1:
+        return False
+    members = {i for i in order if i in maps and i.opcode not in FREE and i.opcode not in ("parameter", "tuple")}
+    if any(i.opcode == "reduce" or i.opcode == "dot" and _shown(i.operands[0]) in members for i in members):
+        return False
+    width = next(iter(widths))
+    return all(_widths(i, maps[i]) in ((), width) for i in members)
+
+
+def _widths(value: Instruction, marks: RowMap) -> tuple[int, ...]:
+    """Sizes of the column dimensions."""
+    return tuple(size for size, mark in zip(value.shape.dims, marks, strict=True) if mark == COLUMN)
+
+
+def peak_tiles(order: Iterable[Instruction], maps: Mapping[Instruction, RowMap]) -> int:
+    """Most values with columns that are alive at once, inputs and two temporaries included."""
+    inside = [i for i in order if i in maps and COLUMN in maps[i]]
+    last = {operand: user for user in inside for operand in user.operands}
+    alive = peak = 0
+    for instruction in inside:
+        if instruction.opcode not in FREE:
+            alive += 1
+        peak = max(peak, alive)
+        alive -= sum(1 for o in dict.fromkeys(instruction.operands)
+                     if o in maps and COLUMN in maps[o] and last[o] is instruction and o.opcode not in FREE)
+    return peak + 2
