@@ -147,22 +147,27 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.option("--trips", default=1, show_default=True, help="Iterations of loops whose end depends on data.")
 @_json_flag
-def estimate(file: str, as_json: bool) -> int:
+def estimate(file: str, trips: int, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
     from nxcc.compiler.estimate import estimate_file, estimate_lines
-    _show("estimate", estimate_file(file), estimate_lines, as_json)
+    _show("estimate", estimate_file(file, trips), estimate_lines, as_json)
     return 0
 
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
 @click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
+@click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
+@click.option("--trips", default=1, show_default=True, help="Iterations of loops whose end depends on data.")
 @_json_flag
-def profile(file: str, trace: str | None, as_json: bool) -> int:
-    """Predicted times of FILE.neff by engine and by layer, and a trace."""
-    from nxcc.compiler.estimate import profile_file, profile_lines
-    _show("profile", profile_file(file, trace), profile_lines, as_json)
+def profile(file: str, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
+    """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline."""
+    from nxcc.compiler.profile import profile_file, profile_lines
+    if text and as_json:
+        raise CompileError(USAGE, "--text and --json exclude each other")
+    _show("profile", profile_file(file, trace, trips), profile_lines, as_json)
     return 0
 
 

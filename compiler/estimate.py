@@ -20,13 +20,12 @@ from nxcc.compiler.device import load_program
 from nxcc.compiler.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.runtime import read_module
 from nxcc.compiler.sensitivity import MOST_FACTS, Effect, effects, span
-from nxcc.neff.members import CPU, Node, SourceEntry
+from nxcc.neff.members import CPU, Graph, Node, SourceEntry
 from nxcc.neff.reader import Neff, open_neff
 
 SLOW_INSTRUCTIONS = 400_000
 """Above this many executed instructions only the two most important facts are varied."""
 
-DMA_CAUSES = (Cause.DMA_ISSUE, Cause.DMA_LATENCY, Cause.DMA_DATA)
 BOUNDS: Mapping[str, tuple[Cause, ...]] = {
     "PE": (Cause.PE,), "Activation": (Cause.SCALAR, Cause.TABLE), "DVE": (Cause.VECTOR,), "Pool": (Cause.GPSIMD,),
     "DMA bandwidth": (Cause.DMA_DATA,), "DMA latency": (Cause.DMA_ISSUE, Cause.DMA_LATENCY),
@@ -160,12 +159,26 @@ def _host_node_us(neff: Neff, node: Node, target: Target) -> float:
 
 
 def _host(neff: Neff, target: Target, nodes: list[NodeTime]) -> Host:
-    graph = neff.require_runnable()
-    crossing = sum(row.size for row in graph.inputs if row.role != "weight") + sum(row.size for row in graph.outputs)
-    crossing += sum(row.size for node in graph.nodes if node.executor == CPU for row in (*node.inputs, *node.outputs))
     calls = sum(1 for node in nodes if node.executor == "device")
     regions = sum(node.us for node in nodes if node.executor == "host")
+    crossing = crossing_bytes(neff.require_runnable())
     return Host(calls * target.host.submit_ns / 1e3, crossing / target.host.copy_bytes_per_second * 1e6, regions)
+
+
+def crossing_bytes(graph: Graph) -> int:
+    """Bytes that one call moves between host and device: inputs, values made on one side and read on the other, results."""
+    on_host = {row.name: row.role != "weight" for row in graph.inputs}
+    moved: dict[tuple[str, bool], int] = {}
+    for node in graph.nodes:
+        here = node.executor == CPU
+        for row in node.inputs:
+            if on_host[row.name] != here:
+                moved[row.name, here] = row.size
+        on_host |= {row.name: here for row in node.outputs}
+    for result in graph.outputs:
+        if not on_host[result.name]:
+            moved[result.name, True] = result.size
+    return sum(moved.values())
 
 
 def _roofline(neff: Neff, target: Target) -> tuple[Work | None, Roofline | None]:
@@ -174,7 +187,7 @@ def _roofline(neff: Neff, target: Target) -> tuple[Work | None, Roofline | None]
     described = graph.nxcc.extra.get("module")
     if not isinstance(described, dict) or not isinstance(described.get("hlo"), str):
         return None, None
-    work = module_work(read_module(neff, described["hlo"], graph.name if hasattr(graph, "name") else "module"))
+    work = module_work(read_module(neff, described["hlo"], "module"))
     return work, roofline(work, target)
 
 
@@ -230,9 +243,9 @@ def _advise_host(found: Estimate) -> list[tuple[float, str]]:
 # Reports
 
 
-def estimate_file(path: str, trips: int = 1) -> dict[str, Any]:
-    """The estimate of a file as plain JSON."""
-    return estimate_report(estimate(open_neff(path), trips=trips), path)
+def estimate_file(path: str, trips: int = 1, ranges: bool = True) -> dict[str, Any]:
+    """The estimate of a file as plain JSON; see `estimate`."""
+    return estimate_report(estimate(open_neff(path), trips=trips, ranges=ranges), path)
 
 
 def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
@@ -266,17 +279,20 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
 def estimate_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
     low, high = body["range_us"]
-    lines = [f"{body['file']} on {body['target']}: {us_text(body['device_us'])} on the device "
-             f"({us_text(low)} to {us_text(high)}), bound by {body['bound_by']}"]
+    span = f" ({us_text(low)} to {us_text(high)})" if body["uncertain"] else ""
+    lines = [f"{body['file']} on {body['target']}: {us_text(body['device_us'])} on the device{span}, "
+             f"bound by {body['bound_by']}"]
     host = body["host"]
     lines.append(f"host: {us_text(body['host_us'])} beside it (submission {us_text(host['submit_us'])}, copies "
                  f"{us_text(host['copy_us'])}, host regions {us_text(host['regions_us'])})")
     lines.append("busy: " + ", ".join(f"{name} {share:.1%}" for name, share in body["engines"].items()))
     path = sorted(body["critical_path"].items(), key=lambda row: -row[1])
-    lines.append("critical path: " + ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in path if share >= 0.01))
+    shown = [f"{name.replace('_', ' ')} {share:.1%}" for name, share in path if share >= 0.01]
+    lines.append("critical path: " + ", ".join(shown))
     if body["roofline_us"] is not None:
         ratio = body["device_us"] / body["roofline_us"] if body["roofline_us"] else float("inf")
-        lines.append(f"roofline: {us_text(body['roofline_us'])} ({body['roofline']['bound_by']}); the estimate is {ratio:.2f} times it")
+        lines.append(f"roofline: {us_text(body['roofline_us'])} ({body['roofline']['bound_by']}); the estimate is "
+                     f"{ratio:.2f} times it")
     lines.append(f"work: {body['instructions']} instructions, {body['transfers']} transfers, "
                  f"{body['hbm_bytes_per_second'] / 1e9:.1f} GB/s of HBM, {body['pe_flops_per_second'] / 1e12:.2f} TFLOPS")
     lines += [f"uncertain: {row['fact']}: {us_text(row['fast_us'])} to {us_text(row['slow_us'])} ({row['why']})"

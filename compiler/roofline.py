@@ -1,0 +1,133 @@
+"""What a module has to do at least, and how long the target's peaks take for it: the roofline of a whole module.
+
+t = max(flops / PE, elements / Vector, elements / Scalar, bytes / memory), each engine at its peak and all at once
+(hardware model 5.2). Counted: products and sums of dots and convolutions at the rate of their operands' dtype; one pass of
+Vector for each elementwise operation of two arrays and each reduction (operations with a constant scalar fold into others);
+one pass of Scalar for each transcendental function; every input, weight and output once, tables only as far as rows are
+looked up. A loop's body counts once, since its trip count may depend on data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.target import Target
+from nxcc.compiler.statistics import multiply_accumulates
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+
+TRANSCENDENTAL = frozenset((
+    "exponential", "exponential-minus-one", "log", "log-plus-one", "tanh", "logistic", "sqrt", "rsqrt", "cbrt", "sine",
+    "cosine", "tan", "erf", "power", "atan2"))
+FREE = frozenset(("convert", "copy", "bitcast-convert", "reduce-precision"))
+"""Elementwise operations that reading or writing does for nothing."""
+PICKING = frozenset(("gather", "dynamic-slice", "slice"))
+"""What reads only as much of its first operand as it yields."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """flops: by dtype of the operands of dots and convolutions. vector, scalar: elements. bytes: read and written in HBM."""
+
+    flops: dict[str, int]
+    vector: int
+    scalar: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Microseconds that each part of the work takes at the target's peak."""
+
+    pe_us: float
+    vector_us: float
+    scalar_us: float
+    memory_us: float
+
+    @property
+    def us(self) -> float:
+        return max(self.pe_us, self.vector_us, self.scalar_us, self.memory_us)
+
+    @property
+    def bound_by(self) -> str:
+        """The part that takes longest: pe, vector, scalar or memory."""
+        return max(("pe", "vector", "scalar", "memory"), key=lambda part: float(getattr(self, f"{part}_us")))
+
+
+def module_work(module: Module) -> Work:
+    """Count a module's work."""
+    flops: Counter[str] = Counter()
+    vector = scalar = 0
+    for computation in module.reachable():
+        for instruction in computation.instructions:
+            macs = multiply_accumulates(instruction)
+            if macs:
+                flops[instruction.operands[0].shape.dtype.name] += 2 * macs
+            elif instruction.opcode in TRANSCENDENTAL:
+                scalar += instruction.shape.element_count
+            else:
+                vector += _vector_elements(instruction)
+    return Work(dict(flops), vector, scalar, module_bytes(module))
+
+
+def _vector_elements(instruction: Instruction) -> int:
+    if instruction.opcode in ("reduce", "reduce-window"):
+        return instruction.operands[0].shape.element_count if instruction.opcode == "reduce" else _array_elements(instruction)
+    if not instruction.operator.elementwise or instruction.opcode in FREE or not instruction.shape.is_array:
+        return 0
+    arrays = [operand for operand in instruction.operands if not _is_constant_scalar(operand)]
+    return instruction.shape.element_count if len(arrays) > 1 else 0
+
+
+def _array_elements(instruction: Instruction) -> int:
+    return instruction.shape.element_count if instruction.shape.is_array else 0
+
+
+def _is_constant_scalar(instruction: Instruction) -> bool:
+    while instruction.opcode in ("broadcast", "reshape", "convert"):
+        instruction = instruction.operands[0]
+    return instruction.opcode == "constant" and instruction.shape.is_array and instruction.shape.element_count == 1
+
+
+def module_bytes(module: Module) -> int:
+    """Bytes of inputs, weights and constants as far as they are read, and of the results."""
+    entry = module.entry
+    read = sum(_read(i) for i in entry.instructions if i.opcode in ("parameter", "constant"))
+    return read + entry.root.shape.byte_size
+
+
+def _read(value: Instruction) -> int:
+    """Bytes of a value that its users read; each byte once."""
+    if not value.shape.is_array:
+        return value.shape.byte_size if value.users else 0
+    whole = value.shape.byte_size
+    return min(whole, sum(_read_by(user, value) for user in set(value.users)))
+
+
+def _read_by(user: Instruction, value: Instruction) -> int:
+    if user.opcode in PICKING and user.operands[0] is value and value not in user.operands[1:]:
+        return user.shape.byte_size
+    if user.opcode in ("fusion", "call"):
+        return sum(_read(_parameter(user.called[0], number)) for number, o in enumerate(user.operands) if o is value)
+    return value.shape.byte_size
+
+
+def _parameter(computation: Computation, number: int) -> Instruction:
+    return computation.parameters[number]
+
+
+def roofline(work: Work, target: Target) -> Roofline:
+    """The time of each part at peak, microseconds."""
+    pe, tensor, dma = target.engines[Engine.PE], target.tensor, target.dma
+    peak = 2.0 * tensor.rows * tensor.columns * pe.clock_hz
+    seconds = sum(flops * tensor.passes.get(dtype, 1) for dtype, flops in work.flops.items()) / peak
+    return Roofline(
+        seconds * 1e6, _lanes_us(work.vector, Engine.VECTOR, target), _lanes_us(work.scalar, Engine.SCALAR, target),
+        work.bytes / (dma.engines * dma.bytes_per_second_per_engine) * 1e6)
+
+
+def _lanes_us(elements: int, engine: Engine, target: Target) -> float:
+    """Elements at one a lane and cycle; a target without the engine has the work elsewhere."""
+    facts = target.engines.get(engine)
+    return elements / (facts.lanes * facts.clock_hz) * 1e6 if facts is not None else 0.0
