@@ -28,10 +28,21 @@ _CONVERTING = (Kind.ALU, Kind.ACTIVATION, Kind.RECIPROCAL, Kind.SELECT)
 
 def emit_term(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access) -> None:
     """out = root. tiles: the formula's operands by position; out: [rows, columns], no operand's memory."""
-    root, out = _stored(root, out.flat())
-    plan = _Plan(root)
-    for cut, piece in column_pieces(kernel, tiles, out, plan.width(kernel, out.free)):
-        _Emission(kernel, plan, cut, piece).run()
+    emit_terms(kernel, [root], tiles, [out])
+
+
+def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], outs: Sequence[Access]) -> None:
+    """Each of outs = its root, what they share being computed once; all outs have one shape and memory of their own."""
+    stored: dict[Term, Access] = {}
+    for root, out in zip(roots, outs, strict=True):
+        term, place = _stored(root, out.flat())
+        stored[copy(term, term.dtype) if term in stored else term] = place
+    plan = _Plan(tuple(stored))
+    places = list(stored.values())
+    columns = places[0].free
+    for start, size in kernel.tiles(columns, plan.width(kernel, columns)):
+        cut = [tile if repeats(tile, places[0]) else _columns(tile, start, size) for tile in tiles]
+        _Emission(kernel, plan, cut, [_columns(place, start, size) for place in places]).run()
 
 
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
@@ -82,9 +93,9 @@ class _Plan:
     joined: for a term, the operand that is computed by the same instruction.
     """
 
-    def __init__(self, root: Term) -> None:
-        self.root = root
-        order = _post_order(root)
+    def __init__(self, roots: tuple[Term, ...]) -> None:
+        self.roots = roots
+        order = _post_order(roots)
         uses: dict[Term, int] = {}
         for term in order:
             for operand in term.inputs:
@@ -93,7 +104,7 @@ class _Plan:
         absorbed: set[Term] = set()
         for term in order:
             inner = _joinable(term, uses, absorbed, self.joined)
-            if inner is not None:
+            if inner is not None and inner not in roots:
                 self.joined[term] = inner
                 absorbed.add(inner)
         self.order = [term for term in order if term not in absorbed and term.kind not in (*_LEAVES, Kind.PART)]
@@ -114,7 +125,7 @@ class _Plan:
         free: dict[tuple[int, Span], list[_Slot]] = {}
         count = 0
         for term in self.order:
-            if term is not self.root:
+            if term not in self.roots:
                 available = free.get((term.dtype.byte_size, term.span))
                 if available:
                     self.slots[term] = available.pop()
@@ -136,10 +147,10 @@ class _Plan:
         return max(1, min(columns, (kernel.sbuf_free_bytes - fixed) // each)) if each else columns
 
 
-def _post_order(root: Term) -> list[Term]:
+def _post_order(roots: Sequence[Term]) -> list[Term]:
     order: list[Term] = []
     done: set[Term] = set()
-    stack: list[tuple[Term, bool]] = [(root, False)]
+    stack: list[tuple[Term, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         term, entered = stack.pop()
         if term in done:
@@ -203,11 +214,12 @@ def _inside(term: Term) -> DType:
 class _Emission:
     """Writes the instructions of a plan for one piece of the columns."""
 
-    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], out: Access) -> None:
+    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access]) -> None:
         self.kernel = kernel
         self.plan = plan
         self.tiles = tiles
-        self.out = out
+        self.outs = dict(zip(plan.roots, outs, strict=True))
+        self.out = outs[0]
         self.memory: dict[_Slot, Access] = {}
 
     def run(self) -> None:
@@ -218,8 +230,8 @@ class _Emission:
             write[term.kind](term, self._place(term))
 
     def _place(self, term: Term) -> Access:
-        if term is self.plan.root:
-            return self.out
+        if term in self.outs:
+            return self.outs[term]
         slot = self.plan.slots[term]
         if slot not in self.memory:
             columns = self.out.free if slot.span is Span.TILE else 1

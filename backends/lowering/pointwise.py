@@ -11,7 +11,7 @@ from functools import cache
 from typing import TypeVar
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.emission import Tile, bytes_of, emit_term, repeats
+from nxcc.backends.lowering.emission import Tile, bytes_of, emit_term, emit_terms, repeats
 from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -102,8 +102,7 @@ def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out:
     if isinstance(result, Term):
         emit_term(kernel, result, inputs, out)
         return
-    for number, word in enumerate(result):
-        emit_term(kernel, word, inputs, bytes_of(out, word.dtype, 4 * number))
+    emit_terms(kernel, result, inputs, [bytes_of(out, word.dtype, 4 * number) for number, word in enumerate(result)])
 
 
 def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
