@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, operand_maps, row_map
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
 
 ROWS = "nxcc.rows"
@@ -98,13 +98,17 @@ _FORMS = {"reduce": _reduce_form, "dot": _dot_form}
 
 @dataclass
 class _Region:
-    """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too."""
+    """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too.
+
+    closed: values that must come from outside: matrices, and left sides of products with one matrix for all rows. What makes
+    such a left side works on whole rows of it; its own region, cut along columns, serves it better.
+    """
 
     root: Instruction
     rows: int
     members: dict[Instruction, None] = field(default_factory=dict)
     maps: dict[Instruction, RowMap] = field(default_factory=dict)
-    matrices: set[Instruction] = field(default_factory=set)
+    closed: set[Instruction] = field(default_factory=set)
 
     @property
     def weight(self) -> int:
@@ -169,13 +173,15 @@ def _join(region: _Region, candidate: Instruction, taken: set[Instruction], capa
         region.members[candidate] = None
     region.maps = trial
     if candidate.opcode == "dot":
-        region.matrices.add(candidate.operands[1])
+        region.closed.add(candidate.operands[1])
+        if not candidate.attribute("lhs_batch_dims"):
+            region.closed.add(shown(candidate.operands[0]))
     return True
 
 
 def _enclosed(candidate: Instruction, region: _Region) -> bool:
     """True if nobody outside the region reads the candidate."""
-    if candidate in region.matrices:
+    if candidate in region.closed:
         return False
     if candidate is region.root:
         return True
@@ -189,7 +195,7 @@ def _agree(candidate: Instruction, maps: list[RowMap | None], region: _Region) -
     if candidate.opcode == "dot" and (candidate.operands[1] in region.maps or not _batch_first(candidate, region)):
         return False
     for operand, found in zip(candidate.operands, maps, strict=True):
-        if found is not None and (region.maps.get(operand, found) != found or operand in region.matrices):
+        if found is not None and region.maps.get(operand, found) != found:
             return False
     return True
 

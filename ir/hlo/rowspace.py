@@ -118,12 +118,12 @@ FREE = frozenset(("broadcast", "reshape", "transpose", "constant"))
 
 def parameter_of(value: Instruction) -> Instruction:
     """The parameter that a value shows through reshapes and transposes; an assertion error if there is none."""
-    shown = _shown(value)
-    assert shown.opcode == "parameter", f"{value} is computed"
-    return shown
+    source = shown(value)
+    assert source.opcode == "parameter", f"{value} is computed"
+    return source
 
 
-def _shown(value: Instruction) -> Instruction:
+def shown(value: Instruction) -> Instruction:
     """What a value shows through reshapes and transposes."""
     while value.opcode in ("reshape", "transpose"):
         value = value.operands[0]
@@ -139,7 +139,7 @@ def is_column_parallel(order: Iterable[Instruction], maps: Mapping[Instruction, 
     if len(widths) != 1 or len(next(iter(widths))) > 1:
         return False
     members = {i for i in order if i in maps and i.opcode not in FREE and i.opcode not in ("parameter", "tuple")}
-    if any(i.opcode == "reduce" or i.opcode == "dot" and _shown(i.operands[0]) in members for i in members):
+    if any(i.opcode == "reduce" or i.opcode == "dot" and shown(i.operands[0]) in members for i in members):
         return False
     width = next(iter(widths))
     return all(_widths(i, maps[i]) in ((), width) for i in members)
