@@ -26,7 +26,7 @@ bench: $(READY)
 	$(RUN) tests/bench/run.py $(BENCH)
 
 conformance: $(READY)
-	$(RUN) -m pytest -q -n $(JOBS) tests/differential tests/golden
+	PYTHONPATH=tests $(RUN) -m conformance.run --jobs $(JOBS) $(CORPUS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,118 @@
+"""Worker processes, one module at a time each; one that hangs or dies costs its own module only."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any
+
+from conformance.corpus import Case, Corpus, open_corpora
+from conformance.steps import INTERNAL_ERROR, SLOW, Failure, Outcome, Settings, TooSlow, run_case
+
+GRACE_SECONDS = 20.0
+"""After a module's own limit: for calls into libraries, which an alarm does not interrupt. Then the process is ended."""
+MEMORY_BYTES = 8 << 30
+"""Address space of a worker."""
+
+
+def run_all(cases: Sequence[Case], settings: Settings, jobs: int, limit_seconds: float) -> Iterator[Outcome]:
+    """The outcome of every case, in the order in which they finish."""
+    waiting = deque(cases)
+    workers = [_Worker(settings, limit_seconds) for _ in range(min(jobs, len(cases)))]
+    try:
+        for worker in workers:
+            worker.give(waiting)
+        while any(worker.case for worker in workers):
+            ready = wait([w.pipe for w in workers if w.case], timeout=1.0)
+            for worker in workers:
+                if worker.case and (worker.pipe in ready or worker.is_overdue()):
+                    yield worker.take()
+                    worker.give(waiting)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """A process and the case it is at."""
+
+    def __init__(self, settings: Settings, limit_seconds: float) -> None:
+        self.settings = settings
+        self.limit_seconds = limit_seconds
+        self.case: Case | None = None
+        self.since = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self.pipe: Connection[Any, Any]
+        self.pipe, theirs = context.Pipe()
+        self.process: ForkProcess = context.Process(target=_work, args=(theirs, self.settings, self.limit_seconds), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, waiting: deque[Case]) -> None:
+        if waiting:
+            self.case, self.since = waiting.popleft(), time.monotonic()
+            self.pipe.send(self.case)
+
+    def is_overdue(self) -> bool:
+        return time.monotonic() - self.since > self.limit_seconds + GRACE_SECONDS
+
+    def take(self) -> Outcome:
+        """The outcome of the current case; a new process if this one is overdue or dead."""
+        case, self.case = self.case, None
+        assert case is not None
+        try:
+            if self.pipe.poll():
+                found: Outcome = self.pipe.recv()
+                return found
+            failure = Failure("any", SLOW, "does not come back from a library call")
+        except (EOFError, ConnectionResetError):
+            failure = Failure("any", INTERNAL_ERROR, "the process died")
+        self.stop()
+        self._start()
+        return Outcome(case.source, case.name, case.family, case.scored, case.rejected_by_xla, failures=[failure])
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work(pipe: Connection[Any, Any], settings: Settings, limit_seconds: float) -> None:
+    """What a worker does until the pipe closes."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    opened: dict[str, Corpus] = {}
+    while True:
+        try:
+            case = pipe.recv()
+        except EOFError:
+            return
+        if case.source not in opened:
+            opened[case.source] = open_corpora([case.source])[0]
+        pipe.send(timed(opened[case.source], case, settings, limit_seconds))
+
+
+def timed(corpus: Corpus, case: Case, settings: Settings, limit_seconds: float) -> Outcome:
+    """run_case with an alarm; what the alarm interrupts between two steps counts as too slow all the same."""
+    signal.setitimer(signal.ITIMER_REAL, limit_seconds)
+    try:
+        return run_case(corpus, case, settings)
+    except TooSlow:
+        failure = Failure("any", SLOW, "too slow between steps")
+        return Outcome(case.source, case.name, case.family, case.scored, case.rejected_by_xla, failures=[failure])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _too_slow(number: int, frame: Any) -> None:
+    raise TooSlow

@@ -1,0 +1,112 @@
+"""Run modules of a corpus through every step of the compiler, and report.
+
+python -m conformance.run [--sample N] [--levels 0,1] [--json OUT.json] [ZIP|FOLDER ...]     (with tests/ on the path)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from conformance.corpus import Case, CorpusMissing, open_corpora
+from conformance.pool import run_all
+from conformance.report import as_json, family_lines, group_lines, host_lines, judged, table_lines
+from conformance.steps import CLASSES, INTERNAL_ERROR, WRONG, Outcome, Settings
+
+TARGETS = ("v2",)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0: no wrong result and no internal error; 1: some; 2: wrong usage or no corpus."""
+    options = _parser().parse_args(words)
+    try:
+        cases = [case for corpus in open_corpora(options.corpus) for case in corpus.cases]
+    except CorpusMissing as error:
+        sys.stderr.write(f"conformance: {error}\n")
+        return 2
+    levels = tuple(level for level in options.levels.split(",") if level)
+    settings = Settings(levels, options.strict, options.unscored, options.target)
+    cases = _chosen(cases, options)
+    start = time.monotonic()
+    outcomes = _run(cases, settings, options)
+    seconds = time.monotonic() - start
+    _print(outcomes, options, seconds)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(as_json(outcomes, seconds, settings), file, indent=1, sort_keys=True)
+    return int(any(o.kind in (WRONG, INTERNAL_ERROR) for o in outcomes))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("conformance", description=__doc__)
+    parser.add_argument("corpus", nargs="*", help="zips or folders in the corpus form; default: NXCC_CORPUS")
+    parser.add_argument("--levels", default="1", help="optimisation levels to compile at, as 0,1; empty: stop before the machine")
+    parser.add_argument("--target", default="v2", choices=TARGETS)
+    parser.add_argument("--sample", type=int, default=0, help="a random choice of so many modules")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice")
+    parser.add_argument("--only", default="", help="a regular expression that finds something in NAME, FAMILY or an opcode")
+    parser.add_argument("--names", default="", help="a file with names of modules, one a line")
+    parser.add_argument("--scored", action="store_true", help="only modules whose result is fit to score")
+    parser.add_argument("--unscored", action="store_true",
+                        help="hold modules without a stored result against the oracle on random inputs")
+    parser.add_argument("--strict", action="store_true", help="simulate in strict mode")
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds a module")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json", help="where to write everything")
+    parser.add_argument("--causes", type=int, default=40, help="how many causes to print")
+    return parser
+
+
+def _chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
+    if options.names:
+        with open(options.names, encoding="utf-8") as file:
+            names = {line.strip() for line in file}
+        cases = [case for case in cases if case.name in names]
+    if options.only:
+        wanted = re.compile(options.only)
+        cases = [c for c in cases if any(map(wanted.search, (c.name, c.family, *c.facts.get("opcodes", ()))))]
+    if options.scored:
+        cases = [case for case in cases if case.scored]
+    if options.sample and options.sample < len(cases):
+        cases = random.Random(options.seed).sample(cases, options.sample)
+    return cases
+
+
+def _run(cases: Sequence[Case], settings: Settings, options: argparse.Namespace) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    kinds: Counter[str] = Counter()
+    for outcome in run_all(cases, settings, options.jobs, options.limit):
+        outcomes.append(outcome)
+        kinds[outcome.kind] += 1
+        _progress(len(outcomes), len(cases), kinds)
+    return outcomes
+
+
+def _progress(done: int, total: int, kinds: Counter[str]) -> None:
+    """One line that is written over on a terminal, and a line now and then in a log."""
+    line = f"{done} of {total}: " + ", ".join(f"{kinds[kind]} {kind}" for kind in CLASSES if kinds[kind])
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if done == total else ""))
+    elif done % 500 == 0 or done == total:
+        sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _print(outcomes: list[Outcome], options: argparse.Namespace, seconds: float) -> None:
+    by_family = [o for o in outcomes if "stablehlo" in o.source]
+    lines = [*table_lines(outcomes), ""] if outcomes else ["no module was chosen"]
+    if by_family:
+        lines += [*family_lines(by_family), ""]
+    lines += [*host_lines(outcomes), *group_lines(outcomes, options.causes)]
+    lines.append(f"{len(outcomes)} modules ({len(judged(outcomes))} counted) in {seconds:.0f} s")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,357 @@
+"""What one module goes through, and which class it ends in.
+
+A module either passes, or is in exactly one class: the worst of what its steps found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from conformance.corpus import Case, Corpus
+from conformance.tolerances import longest_sum, output_error, tolerance
+
+from nxcc.compiler.driver import Build, Request, compile_file
+from nxcc.compiler.options import options_from
+from nxcc.compiler.parameters import random_inputs
+from nxcc.compiler.runtime import Loaded, load
+from nxcc.ir.diagnostics import INTERNAL, NEFF_INVALID, PROGRAM_INVALID, CompileError
+from nxcc.ir.hlo.equality import modules_equal
+from nxcc.ir.hlo.module import Instruction, Module
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.proto.reader import read_module
+from nxcc.ir.hlo.proto.writer import module_bytes
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.text.writer import write_text
+from nxcc.ir.hlo.verifier import verify
+from nxcc.ir.shapes import Shape
+
+Array = np.ndarray[Any, Any]
+
+PASSED, REJECTED, SLOW, INTERNAL_ERROR, WRONG = "passed", "rejected", "too slow", "internal error", "wrong result"
+CLASSES = (PASSED, REJECTED, SLOW, INTERNAL_ERROR, WRONG)
+"""From best to worst."""
+
+READ_STEPS = ("text", "binary", "same", "verify", "print", "encode", "oracle")
+"""Steps that come before the machine: read the text, read the binary, both say the same, verify, print and read again (from
+text and from binary), serialize and read again, oracle against the stored result."""
+
+HOST_OPCODES = frozenset(("fft", "cholesky", "triangular-solve"))
+"""Operators that may be on the host without counting against the device."""
+
+
+def device_steps(level: str) -> tuple[str, str, str]:
+    """Names of the steps of one optimisation level: compile, machine verifier, simulator against the stored result."""
+    return f"compile {level}", f"machine {level}", f"device {level}"
+
+
+class TooSlow(BaseException):
+    """The module's time is over; no CompileError, and no Exception, so that nothing catches it on the way."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """levels: optimisation levels to compile at; none: stop before the machine. strict: simulate in strict mode.
+
+    unscored: hold modules without a stored result against the oracle on random inputs.
+    """
+
+    levels: tuple[str, ...] = ("1",)
+    strict: bool = False
+    unscored: bool = False
+    target: str = "v2"
+
+
+@dataclass
+class Failure:
+    """What a step found. cause: what failures are grouped by. code: of a CompileError."""
+
+    step: str
+    kind: str
+    cause: str
+    detail: str = ""
+    code: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a module went through. steps: name -> passed, for the steps that ran. host: opcodes of host regions by level.
+
+    needs_host: a host instruction is there for other reasons than fft, cholesky, triangular-solve, complex or 64-bit.
+    """
+
+    source: str
+    name: str
+    family: str
+    scored: bool
+    expected_rejection: bool
+    steps: dict[str, bool] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    host: dict[str, dict[str, int]] = field(default_factory=dict)
+    needs_host: bool = False
+    opcodes: tuple[str, ...] = ()
+    unfit_differences: list[str] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """The one class of the module."""
+        return max((f.kind for f in self.failures), key=CLASSES.index, default=PASSED)
+
+
+class _Stopped(Exception):
+    """A step failed, and what depends on it cannot run."""
+
+
+class _Differs(Exception):
+    """A result or a round trip is not what it must be."""
+
+
+def run_case(corpus: Corpus, case: Case, settings: Settings) -> Outcome:
+    """Take one module through all steps. Raises TooSlow if the caller's alarm does."""
+    return _Walk(corpus, case, settings).run()
+
+
+class _Walk:
+    def __init__(self, corpus: Corpus, case: Case, settings: Settings) -> None:
+        self.corpus = corpus
+        self.case = case
+        self.settings = settings
+        self.outcome = Outcome(case.source, case.name, case.family, case.scored, case.rejected_by_xla,
+                               opcodes=tuple(case.facts.get("opcodes", ())))
+        self.inputs: list[Array] = []
+        self.expected: list[Array] | None = None
+        self.modules: list[Module] = []
+        self.step = ""
+
+    def run(self) -> Outcome:
+        try:
+            module = self._read()
+            self._round_trips(module)
+            if self.case.has_result:
+                self.inputs, self.expected = self.corpus.arrays(self.case)
+                with self._optional():
+                    self._oracle(module)
+            elif self.settings.unscored:
+                with self._optional():
+                    self._random_result(module)
+            for level in self.settings.levels:
+                with self._optional():
+                    self._device(level)
+        except _Stopped:
+            pass
+        except TooSlow:
+            self._fail(self.step, SLOW, f"too slow in {self.step}", "")
+        return self.outcome
+
+    @contextmanager
+    def _optional(self) -> Iterator[None]:
+        try:
+            yield
+        except _Stopped:
+            pass
+
+    def _do(self, step: str, action: Callable[[], Any]) -> Any:
+        """Run a step; what it raises becomes a failure, and then _Stopped."""
+        self.step = step
+        start = time.perf_counter()
+        try:
+            found = action()
+        except CompileError as error:
+            self._refused(step, error)
+        except _Differs as error:
+            self._fail(step, WRONG, f"{step.partition(' ')[0]}: {_cause(str(error))}", str(error))
+        except Exception as error:  # noqa: BLE001  whatever else comes out is a fault of ours, and is what this looks for
+            self._fail(step, INTERNAL_ERROR, *_describe(error))
+        else:
+            self.outcome.steps[step] = True
+            return found
+        finally:
+            self.outcome.seconds[step] = time.perf_counter() - start
+        raise _Stopped
+
+    def _refused(self, step: str, error: CompileError) -> None:
+        ours = error.code is INTERNAL or (step.startswith("machine") and error.code in (PROGRAM_INVALID, NEFF_INVALID))
+        words = f"{error.code.name}: {error.what}{': ' + error.why if error.why else ''}"
+        self._fail(step, INTERNAL_ERROR if ours else REJECTED, _cause(words), str(error), error.code.name)
+
+    def _fail(self, step: str, kind: str, cause: str, detail: str, code: str = "") -> None:
+        self.outcome.steps[step] = False
+        self.outcome.failures.append(Failure(step, kind, cause, detail[:500], code))
+
+    # Reading
+
+    def _read(self) -> Module:
+        text, binary = self.corpus.text(self.case), self.corpus.binary(self.case)
+        modules = self.modules
+        if text is not None:
+            with self._optional():
+                modules.append(self._do("text", lambda: read_text(text, name=self.case.name)))
+        if binary is not None:
+            with self._optional():
+                modules.append(self._do("binary", lambda: read_module(binary, name=self.case.name)))
+        if not modules:
+            raise _Stopped
+        if len(modules) == 2:
+            with self._optional():
+                self._do("same", lambda: _must_equal(modules[0], modules[1], "text and binary", names=False, notes=False))
+        for module in modules:
+            self._do("verify", lambda module=module: verify(module))
+        return modules[-1]
+
+    def _round_trips(self, module: Module) -> None:
+        with self._optional():
+            self._do("print", lambda: [_must_equal(read_text(write_text(m)), m, "printed and read again")
+                                       for m in self.modules])
+        with self._optional():
+            self._do("encode", lambda: _must_equal(read_module(module_bytes(module)), module, "serialized and read again"))
+
+    # Results
+
+    def _oracle(self, module: Module) -> None:
+        results = self._do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
+        self._judge("oracle", results, module)
+
+    def _random_result(self, module: Module) -> None:
+        """Random inputs and the oracle's word for them, where the corpus has none."""
+        tensors = [_Leaf(shape) for parameter in module.entry.parameters for shape in parameter.shape.leaves()]
+        self.inputs = random_inputs(tensors)  # type: ignore[arg-type]
+        self.expected = self._do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
+
+    def _judge(self, step: str, results: Sequence[Array], module: Module) -> None:
+        """Hold results against what is expected; a result that is not fit to score is counted, never a failure."""
+        if self.expected is None:
+            return
+        words = difference(results, self.expected, module)
+        if words is None:
+            return
+        if self.case.has_result and not self.case.scored:
+            self.outcome.unfit_differences.append(f"{step}: {words}")
+            return
+        self._fail(step, WRONG, f"{step.partition(' ')[0]}: {_work(self.outcome.opcodes)}", words)
+        raise _Stopped
+
+    def _device(self, level: str) -> None:
+        compiling, checking, running = device_steps(level)
+        with tempfile.TemporaryDirectory(prefix="nxcc-conformance-") as folder:
+            build = self._do(compiling, lambda: self._compile(folder, level))
+            self._count_host(build, level)
+            loaded: Loaded = self._do(checking, lambda: load(build.output, strict=self.settings.strict))
+            if self.expected is not None:
+                results = self._do(running, lambda: loaded.run(self.inputs))
+                self._judge(running, results, self.modules[-1])
+
+    def _compile(self, folder: str, level: str) -> Build:
+        binary = self.corpus.binary(self.case)
+        path = os.path.join(folder, "module.pb")
+        with open(path, "wb") as file:
+            file.write(binary if binary is not None else module_bytes(self.modules[-1]))
+        options = options_from(output=os.path.join(folder, "module.neff"), optlevel=level, target=self.settings.target)
+        return compile_file(Request(path, options))
+
+    def _count_host(self, build: Build, level: str) -> None:
+        """Opcodes that run on the host, and whether one of them has no excuse."""
+        assert build.plan is not None
+        names = {row.instruction for row in build.plan.host}
+        found: Counter[str] = Counter()
+        for node in build.plan.nodes:
+            for instruction in () if node.on_device else node.module.entry.instructions:
+                if instruction.name in names:
+                    found[instruction.opcode] += 1
+                    self.outcome.needs_host |= not _excused(instruction)
+        self.outcome.host[level] = dict(found)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    shape: Shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.shape.dtype
+
+
+_COMMON = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "broadcast", "reshape", "bitcast", "copy"))
+
+
+def _work(opcodes: Iterable[str]) -> str:
+    """The opcodes of a module that a wrong result may be due to."""
+    return " ".join(sorted(o for o in opcodes if o not in _COMMON)[:6]) or "no arithmetic"
+
+
+def _excused(instruction: Instruction) -> bool:
+    """Whether the host is in order: by opcode, or because complex or 64-bit values are in it."""
+    if instruction.opcode in HOST_OPCODES:
+        return True
+    shapes = [instruction.shape, *(o.shape for o in instruction.operands)]
+    if any(leaf.dtype.is_complex or leaf.dtype.bits == 64 for shape in shapes for leaf in shape.leaves()):
+        return True
+    return any(_excused(inner) for computation in instruction.called for inner in computation.instructions)
+
+
+def packed(module: Module, leaves: Sequence[Array]) -> list[Any]:
+    """Arrays in leaf order as one value a parameter."""
+    rest = iter(leaves)
+
+    def value(shape: Shape) -> Any:
+        if shape.is_tuple:
+            return tuple(value(element) for element in shape.elements)
+        return next(rest) if shape.is_array else None
+
+    return [value(parameter.shape) for parameter in module.entry.parameters]
+
+
+def difference(results: Sequence[Array], expected: Sequence[Array], module: Module) -> str | None:
+    """The first output that is not within its tolerance, in words."""
+    leaves = list(module.entry.root.shape.leaves())
+    if not len(results) == len(expected) == len(leaves):
+        return f"{len(results)} outputs, expected {len(expected)}"
+    length = longest_sum(module)
+    for number, (got, wanted, leaf) in enumerate(zip(results, expected, leaves, strict=True)):
+        error, limit = output_error(got, wanted, leaf.dtype), tolerance(leaf.dtype, length)
+        if error > limit:
+            return f"output{number} {leaf}: error {error:.3g}, limit {limit:.3g}; {_sample(got, wanted)}"
+    return None
+
+
+def _sample(got: Array, wanted: Array) -> str:
+    if got.shape != wanted.shape:
+        return f"shape {list(got.shape)} for {list(wanted.shape)}"
+    wrong = np.argwhere((got != wanted) & ~((got != got) & (wanted != wanted)))
+    if not len(wrong):
+        return "same values"
+    place = tuple(int(i) for i in wrong[0])
+    return f"{len(wrong)} of {wanted.size} differ, at {list(place)} {got[place]} for {wanted[place]}"
+
+
+def _must_equal(got: Module, wanted: Module, what: str, *, names: bool = True, notes: bool = True) -> None:
+    words = modules_equal(got, wanted, names=names, notes=notes, counts=False)
+    if words is not None:
+        raise _Differs(f"{what}: {words}")
+
+
+def _describe(error: Exception) -> tuple[str, str]:
+    """Cause and detail of a fault: its type and the innermost line of nxcc."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/tests/" not in f.filename]
+    ours = [f for f in frames if any(part in f.filename for part in ("/ir/", "/passes/", "/backends/", "/compiler/", "/neff/"))]
+    places = [f"{'/'.join(f.filename.split('/')[-2:])}:{f.lineno}" for f in (ours or frames)[-3:]]
+    message = str(error).split("\n")[0]
+    return f"{type(error).__name__} at {places[-1] if places else '?'}: {_cause(message)}", f"{message} via {' > '.join(places)}"
+
+
+def _cause(words: str) -> str:
+    """A message without names and numbers, so that equal causes have equal words."""
+    words = re.sub(r"'[^']*'|\"[^\"]*\"|%[\w.\-]+", "_", words)
+    words = re.sub(r"\b\w+\[[\d,<=]*\](\{[^}]*\})?", "SHAPE", words)
+    words = re.sub(r"[\w\-]+\.\d+\b", "_", words)
+    return re.sub(r"-?\d[\d.e+\-]*", "N", words)[:160]
+
