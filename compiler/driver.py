@@ -32,7 +32,6 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
-from nxcc.passes.cost import RowCapacity
 from nxcc.passes.partition import Plan, is_kept, partition
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
 
@@ -169,9 +168,9 @@ class _Compilation:
 
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
     """What the passes need to know of options and target."""
-    capacity: RowCapacity = TargetRowCapacity(target)
+    capacity = TargetRowCapacity(target)
     if options.keep_on_host:
-        capacity = _WithoutKept(capacity, host_pattern(options))
+        capacity = _WithoutKept(target, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, capacity)
 
 
@@ -184,21 +183,13 @@ def host_pattern(options: CompileOptions) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
-class _WithoutKept:
+class _WithoutKept(TargetRowCapacity):
     """A row capacity that leaves out what the user keeps on the host, so that no region takes it along."""
 
-    capacity: RowCapacity
-    pattern: re.Pattern[str]
-
-    @property
-    def max_inputs(self) -> int:
-        return self.capacity.max_inputs
+    pattern: re.Pattern[str] = re.compile("")
 
     def supported(self, instruction: Instruction) -> bool:
-        return not is_kept(self.pattern, instruction) and self.capacity.supported(instruction)
-
-    def fits(self, widths: list[tuple[Instruction, int]]) -> bool:
-        return self.capacity.fits(widths)
+        return not is_kept(self.pattern, instruction) and super().supported(instruction)
 
 
 def _machine_text(code: DeviceCode) -> str:

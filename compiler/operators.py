@@ -37,9 +37,10 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
         "domain", "dot", "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one",
         "floor", "fusion", "gather", "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one",
         "logistic", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
-        "parameter", "popcnt", "power", "real", "reduce", "remainder", "reshape", "reverse", "round-nearest-afz",
-        "round-nearest-even", "rsqrt", "select", "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign",
-        "sine", "sinh", "slice", "sqrt", "subtract", "tan", "tanh", "transpose", "tuple", "while", "xor",
+        "parameter", "popcnt", "power", "real", "reduce", "reduce-precision", "reduce-window", "remainder", "reshape",
+        "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "select", "shift-left",
+        "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sqrt", "subtract", "tan",
+        "tanh", "transpose", "tuple", "while", "xor",
     ),
 }
 """Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""

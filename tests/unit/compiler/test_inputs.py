@@ -94,7 +94,7 @@ def test_what_is_no_hlo_is_named(content: bytes, looks_like: str, tmp_path: Path
     (gzip.compress(BINARY)[:-12], PROTO_CORRUPT), (gzip.compress(BINARY)[:20] + b"\xff" * 20, PROTO_CORRUPT),
     (TEXT.encode()[:-8], TEXT_SYNTAX), (b'name: "m"\ncomputations { name 3 }', TEXT_SYNTAX),
     (b'name: "m"\n' + b"a {" * 5000, LIMIT_EXCEEDED),
-])
+], ids=["empty", "empty-gzip", "blank", "cut", "cut-gzip", "damaged-gzip", "cut-text", "message-text", "deep-text"])
 def test_damaged_file_has_its_code(content: bytes, code: object, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as caught:
         read(tmp_path, content)
