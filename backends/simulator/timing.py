@@ -480,7 +480,8 @@ class _Sequencer:
         _, ticks, register, compute, a, b = step
         self.ready += ticks
         unknown = bool(self.unknown) and any(source in self.unknown for source, _ in (*a[1], *b[1]))
-        self.registers[register] = 0 if unknown else wrap(compute(_value(*a, self.registers), _value(*b, self.registers)))
+        registers = self.registers
+        registers[register] = 0 if unknown else wrap(compute(_value(a[0], a[1], registers), _value(b[0], b[1], registers)))
         self._taint(register, unknown)
         return False
 
@@ -489,8 +490,9 @@ class _Sequencer:
         register = step[1]
         if self.free > self.ready:
             self.ready, self.ready_node = self.free, self.free_node
-        self.registers[register] = self.loads.popleft() if self.loads else 0
-        self._taint(register, not self.loads and not self.registers[register])
+        known = bool(self.loads)
+        self.registers[register] = self.loads.popleft() if known else 0
+        self._taint(register, not known)
         return False
 
     def _loop(self, step: Step) -> bool:
