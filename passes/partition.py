@@ -246,7 +246,24 @@ def _order_groups(order: list[Instruction], reasons: dict[Instruction, tuple[str
     """Groups of one side each, every group as large as its inputs allow; the start that gives fewer groups wins."""
     producers = {i: [leaf.source for leaf in _operand_leaves(i) if leaf.source in reasons] for i in reasons}
     both = [_grow_groups(order, reasons, producers, start) for start in (True, False)]
-    return min(both, key=len)
+    return _sink_moves(min(both, key=len))
+
+
+def _sink_moves(groups: list[_Group]) -> list[_Group]:
+    """Let what only rearranges one operand run in the group of its first reader: there it may cost nothing, across a border
+    its whole result would have to be stored."""
+    made_in = {member: index for index, group in enumerate(groups) for member in group.members}
+    for member in reversed(list(made_in)):
+        if not member.operator.moves_data or len(member.operands) != 1:
+            continue
+        readers = {made_in.get(user, -1) for user in member.users if user.opcode not in ("tuple", "get-tuple-element")}
+        first = min(readers, default=-1)
+        if first > made_in[member] and groups[first].on_device == groups[made_in[member]].on_device \
+                and len(readers) == len(readers - {-1}) and not any(u.opcode == "tuple" for u in member.users):
+            groups[made_in[member]].members.remove(member)
+            groups[first].members.insert(0, member)
+            made_in[member] = first
+    return [group for group in groups if group.members]
 
 
 def _grow_groups(order: list[Instruction], reasons: dict[Instruction, tuple[str, str] | None],
