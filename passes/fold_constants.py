@@ -31,7 +31,7 @@ _KEPT = frozenset(("constant", "iota", "broadcast", "parameter", "while", "condi
 class FoldConstants:
     """max_bytes: of a folded value and of each value that it is computed from."""
 
-    max_bytes: int = 16384
+    max_bytes: int = 65536
     name: str = "fold-constants"
 
     def run(self, module: Module) -> bool:

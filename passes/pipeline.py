@@ -15,11 +15,14 @@ from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import DeadCode
+from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.normalize_layouts import NormalizeLayouts
+from nxcc.passes.notes import Report, unheard
 from nxcc.passes.simplify import Simplify
 
 
@@ -35,12 +38,13 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides which passes run: options, and the target's answers to their questions."""
+    """What decides which passes run: options, the target's answers to their questions, and who hears their notes."""
 
     optlevel: int
     auto_cast: str
     auto_cast_type: str
     row_capacity: RowCapacity
+    report: Report = unheard
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,11 @@ SIMPLIFY_FOLDED = "simplify-folded"
 STEPS: tuple[Step, ...] = (
     Step("inline-calls", lambda settings: InlineCalls(), 0),
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
+    Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
     Step("simplify", lambda settings: Simplify(), 1),
     Step("fold-constants", lambda settings: FoldConstants(), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
+    Step("legalize-dtypes", lambda settings: LegalizeDtypes(settings.report), 0),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
@@ -73,8 +79,11 @@ STEPS: tuple[Step, ...] = (
 ORDER: tuple[tuple[str, str, str], ...] = (
     ("inline-calls", "normalize-layouts", "an inlined body has layouts of its own"),
     ("normalize-layouts", "simplify", "rules forget layouts, which a bitcast would still read"),
+    ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
     ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),
+    (SIMPLIFY_FOLDED, "legalize-dtypes", "less is left whose range must be proved"),
+    ("legalize-dtypes", "fusion", "a region is computed in the dtypes that it has"),
     (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
     ("move-reshapes", "common-subexpressions", "equal work is equal once its reshapes are gone"),
