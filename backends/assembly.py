@@ -90,17 +90,18 @@ def assemble(program: TileProgram, target: Target, overlapped: bool = False) -> 
     plan = derived(program, users, target.psum.bank_bytes, target.sequencer.semaphores) if overlapped else None
     if plan is None:
         plan = ordered(program, users)
-    assembler = _Assembler(registers, users, plan)
+    assembler = _Assembler(registers, users, plan, target.dma.queues)
     assembler.block(program.body)
     assembler.finish()
     return AssembledFunction(Function(program.name, assembler.streams), arguments, plan.total, plan.semaphores)
 
 
 class _Assembler:
-    def __init__(self, registers: Registers, users: dict[Symbol, frozenset[Engine]], plan: Plan) -> None:
+    def __init__(self, registers: Registers, users: dict[Symbol, frozenset[Engine]], plan: Plan, queues: int) -> None:
         self.registers = registers
         self.users = users
         self.plan = plan
+        self.queues = queues
         self.streams: dict[Engine, Stream] = {}
         registers.bind(BASE, BASE_REGISTER)
 
@@ -158,6 +159,9 @@ class _Assembler:
     def _op(self, op: Op) -> None:
         operands = {name: self._pattern(operand) for name, operand in op.operands.items()}
         fields = {name: self.registers.affine(v) if isinstance(v, Expr) else v for name, v in op.fields.items()}
+        if op.is_dma:
+            # Each place in the program has a queue of its own as far as there are any: queues overlap, one queue does not.
+            fields["queue"] = self.plan.signals[site_key(Site(op, op.engine))][0] % self.queues
         self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug))
 
     def _pattern(self, operand: Access | View) -> AccessPattern | DmaPattern:

@@ -374,13 +374,12 @@ def multiply_turned(kernel: Kernel, lhs: Turned, rhs: View, out: Access) -> None
     matrix = rhs.reshape((depth, out.free))
     assert matrix is not None, "the matrix of a row product joins into [k, n]"
     with kernel.scope():
-        fetch = _fetch_turned if _is_turned(matrix) else _fetch_rows
         for n, width in kernel.tiles(out.free, kernel.target.tensor.moving_max):
+            fetch = _fetcher(kernel, matrix.cut(1, n, width))
             sums = kernel.psum((rows, width))
 
-            def step(k: Index, size: int, first: bool, n: Index = n, width: int = width, sums: Access = sums) -> None:
-                moving = fetch(kernel, matrix.cut(0, k, size).cut(1, n, width))
-                kernel.matmul(sums, _block(lhs.tile, k, lanes).rows(0, size), moving, accumulate=not first)
+            def step(k: Index, size: int, first: bool, fetch: Fetch = fetch, sums: Access = sums) -> None:
+                kernel.matmul(sums, _block(lhs.tile, k, lanes).rows(0, size), fetch(k, size), accumulate=not first)
 
             accumulate_blocks(kernel, depth, lanes, step)
             kernel.copy(out.flat().cut(0, n, width), sums)
@@ -393,6 +392,26 @@ def _is_turned(matrix: View) -> bool:
     return abs(n_stride) != unit and k_stride == unit and depth > 1 and columns > 1
 
 
+Fetch = Callable[[Index, int], Access]
+"""fetch(k, size): a tile [k, n] of the matrix, k on partitions."""
+
+RAW_BYTES = 98304
+"""Bytes a partition that whole rows of n may take while they wait to be turned; longer ones come in pieces of 128 k."""
+
+
+def _fetcher(kernel: Kernel, matrix: View) -> Fetch:
+    """How tiles of a matrix [k, n], n at most one PSUM bank, come to the tensor engine."""
+    if not _is_turned(matrix):
+        return lambda k, size: _fetch_rows(kernel, matrix.cut(0, k, size))
+    depth, width = matrix.sizes
+    lanes = kernel.target.partitions
+    starts = range(0, width, lanes)
+    if len(starts) * depth * matrix.dtype.byte_size * kernel.copies.inner > RAW_BYTES:
+        return lambda k, size: _turn_blocks(kernel, [_rows_of(kernel, matrix.cut(0, k, size), s) for s in starts], 0, size)
+    raw = [_rows_of(kernel, matrix, start) for start in starts]
+    return lambda k, size: _turn_blocks(kernel, raw, k, size)
+
+
 def _fetch_rows(kernel: Kernel, block: View) -> Access:
     """A block [k, n] of the matrix as it lies."""
     moving = kernel.sbuf(block.sizes, block.dtype)
@@ -400,18 +419,24 @@ def _fetch_rows(kernel: Kernel, block: View) -> Access:
     return moving
 
 
-def _fetch_turned(kernel: Kernel, block: View) -> Access:
-    """A block [k, n] that lies as [n, k]: loaded with n on partitions, turned by the tensor engine in squares."""
-    size, width = block.sizes
-    lanes = kernel.target.partitions
-    moving = kernel.sbuf((size, width), block.dtype)
-    turn = kernel.psum((size, width), block.dtype)
-    for start in range(0, width, lanes):
-        count = min(lanes, width - start)
-        raw = kernel.sbuf((count, size), block.dtype)
-        kernel.dma(raw, block.cut(1, start, count).permute((1, 0)))
-        kernel.pe_transpose(turn.cut(0, start, count), raw)
-    kernel.copy(moving, turn, Engine.SCALAR)
+def _rows_of(kernel: Kernel, matrix: View, start: int) -> Access:
+    """Up to 128 columns of a matrix [k, n] that lies as [n, k], as they lie: n on partitions."""
+    count = min(kernel.target.partitions, matrix.sizes[1] - start)
+    raw = kernel.sbuf((count, matrix.sizes[0]), matrix.dtype)
+    kernel.dma(raw, matrix.cut(1, start, count).permute((1, 0)))
+    return raw
+
+
+def _turn_blocks(kernel: Kernel, raw: Sequence[Access], k: Index, size: int) -> Access:
+    """[k, n] from tiles [n, k..], turned by the tensor engine in squares."""
+    width = sum(block.partitions for block in raw)
+    moving = kernel.sbuf((size, width), raw[0].dtype)
+    turned = kernel.psum((size, width), raw[0].dtype)
+    start = 0
+    for block in raw:
+        kernel.pe_transpose(turned.cut(0, start, block.partitions), block.cut(0, k, size))
+        start += block.partitions
+    kernel.copy(moving, turned, Engine.SCALAR)
     return moving
 
 
