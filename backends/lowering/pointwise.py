@@ -20,7 +20,7 @@ from nxcc.ir.dtypes import DType, Kind
 from nxcc.ir.hlo.module import Instruction
 
 __all__ = ["EMITS", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "alu", "emits", "formula", "pointwise",
-           "repeats", "routine"]
+           "repeats", "routine", "wide_formula"]
 
 Emit = Callable[[Kernel, Instruction, Sequence[Tile], Access], None]
 """emit(kernel, instruction, inputs, out): out is a tile [rows, columns] in SBUF; may make temporaries. Inputs lie in SBUF, have
@@ -39,8 +39,8 @@ EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
 FORMULAS: dict[tuple[str, Kind], Formula] = {}
-IN_WORDS: set[str] = set()
-"""Opcodes whose formulas take 64-bit integers apart into words."""
+WIDE: dict[str, Formula] = {}
+"""Formulas for operators that take or make 64-bit integers."""
 
 ROUTINES: dict[tuple[str, Kind], Routine] = {}
 
@@ -76,6 +76,23 @@ def routine(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) 
     return _declaration(ROUTINES, opcodes, tuple(kinds), temporaries)
 
 
+def wide_formula(*opcodes: str, temporaries: int = 0) -> Callable[[Formula], Formula]:
+    """Declare how opcodes that also have formulas for narrower elements are computed where an operand or the result is wide."""
+
+    def register(build: Formula) -> Formula:
+        for opcode in opcodes:
+            assert opcode in EMITS and opcode not in WIDE
+            WIDE[opcode] = build
+            TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
+        return build
+
+    return register
+
+
+def _is_wide(instruction: Instruction) -> bool:
+    return any(shape.dtype.bits > 32 for shape in (instruction.shape, *(operand.shape for operand in instruction.operands)))
+
+
 def _declaration(table: dict[tuple[str, Kind], T], opcodes: Sequence[str], kinds: Sequence[Kind],
                     temporaries: int) -> Callable[[T], T]:
     def register(build: T) -> T:
@@ -98,7 +115,8 @@ def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out:
     if key in ROUTINES:
         ROUTINES[key](kernel, instruction, terms, inputs, out)
         return
-    result = FORMULAS[key](instruction, *terms)
+    build = WIDE[instruction.opcode] if _is_wide(instruction) else FORMULAS[key]
+    result = build(instruction, *terms)
     if isinstance(result, Term):
         emit_term(kernel, result, inputs, out)
         return
@@ -112,19 +130,18 @@ def _input(position: int, tile: Tile, dtype: DType, out: Access) -> Term:
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
-    dtypes = [operand.shape.dtype for operand in instruction.operands]
-    key = instruction.opcode, dtypes[0].kind
+    dtype = instruction.operands[0].shape.dtype
+    key = instruction.opcode, dtype.kind
     if key not in FORMULAS and key not in ROUTINES:
-        return f"{instruction.opcode} of {dtypes[0]} elements has no device code"
-    wide = [dtype for dtype in (*dtypes, instruction.shape.dtype) if dtype.bits > 32]
-    if wide and instruction.opcode not in IN_WORDS:
-        return f"{instruction.opcode} of {wide[0]} elements: the engines of {target.name} compute in at most 32 bits"
+        return f"{instruction.opcode} of {dtype} elements has no device code"
+    if _is_wide(instruction) and instruction.opcode not in WIDE:
+        return f"{instruction.opcode} of 64-bit elements: the engines of {target.name} compute in at most 32 bits"
     return None
 
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "remainder", "select", "integer", "convert"):
+    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 

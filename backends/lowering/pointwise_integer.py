@@ -120,12 +120,15 @@ def _zero_extended(x: Term) -> Term:
 
 @formula("popcnt", kinds=INTEGER, temporaries=3)
 def population(instruction: Instruction, x: Term) -> Term:
-    """Sums of neighbouring bits, pairs, nibbles and bytes."""
-    v = _zero_extended(x)
+    return wrapped(population_of(_zero_extended(x)), x.dtype)
+
+
+def population_of(v: Term) -> Term:
+    """Of a u32: sums of neighbouring bits, pairs, nibbles and bytes."""
     v = native("subtract", v, bits("bitwise_and", bits("shift_right_logical", v, 1), 0x55555555))
     v = native("add", bits("bitwise_and", v, 0x33333333), bits("bitwise_and", bits("shift_right_logical", v, 2), 0x33333333))
     v = bits("bitwise_and", native("add", v, bits("shift_right_logical", v, 4)), 0x0F0F0F0F)
-    return wrapped(bits("shift_right_logical", native("multiply", v, 0x01010101), 24), x.dtype)
+    return bits("shift_right_logical", native("multiply", v, 0x01010101), 24)
 
 
 @formula("count-leading-zeros", kinds=INTEGER, temporaries=3)

@@ -63,6 +63,12 @@ def choose(predicate: Term, x: Term, y: Term, dtype: DType) -> Term:
     return part(moved, dtype)
 
 
+@formula("copy", kinds=(*FLOAT, *INTEGER, *BOOL))
+def same(instruction: Instruction, x: Term) -> Term:
+    """Inside fused regions; elsewhere a copy is a view."""
+    return x
+
+
 _LOGIC = {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "add": "bitwise_or", "multiply": "bitwise_and",
           "maximum": "bitwise_or", "minimum": "bitwise_and"}
 

@@ -41,6 +41,8 @@ def values(name: str, seed: int = 0) -> np.ndarray[Any, Any]:
         rest = COUNT - len(SPECIAL)
         spread = np.exp(random.uniform(-60, 60, rest // 2)) * random.choice([-1, 1], rest // 2)
         made: Any = np.concatenate([SPECIAL, spread, random.uniform(-3, 3, rest - rest // 2)]).astype(np.float32)
+    elif kind.bits == 64:
+        return wide_values(name)
     else:
         limits = np.iinfo(kind.numpy)
         edges = [0, 1, 2, 3, 7, limits.max, limits.min, limits.max - 1, limits.min + 1, *((-1, -2, -7) if limits.min else ())]
@@ -146,10 +148,10 @@ def test_sizes_of_all_kinds(dims: str) -> None:
 
 
 @pytest.mark.parametrize("opcode", ("add", "divide", "power", "remainder", "atan2"))
-@pytest.mark.parametrize("name", ("f32", "bf16", "s32", "u8"))
+@pytest.mark.parametrize("name", ("f32", "bf16", "s32", "u8", "s64"))
 def test_columns_and_numbers_in_fused_rows(opcode: str, name: str) -> None:
     """In a row program an operand may be one value a row or one number."""
-    if opcode == "atan2" and not dtype(name).is_float:
+    if not dtype(name).is_float and opcode == "atan2" or name == "s64" and opcode != "add":
         return
     for rows in ("x, b", "b, x", "x, n", "n, x"):
         text = f"""HloModule m
@@ -159,7 +161,8 @@ body {{
   b = {name}[150,61] broadcast(c), dimensions={{0}}
   k = {name}[] constant(3)
   n = {name}[150,61] broadcast(k), dimensions={{}}
-  ROOT r = {name}[150,61] {opcode}({rows})
+  s = {name}[150,61] {opcode}({rows})
+  ROOT r = {name}[150,61] copy(s)
 }}
 ENTRY main {{
   x = {name}[150,61] parameter(0)
@@ -208,6 +211,30 @@ def test_conversions_of_wide_integers_match(wide: str) -> None:
     for name in ("pred", *FLOATS, *INTEGERS):
         check_text(module("convert", (wide,), name), [wide_values(wide)])
         check("convert", (name,), wide)
+
+
+WIDE_UNARY = ("not", "negate", "popcnt", "count-leading-zeros")
+WIDE_BINARY = ("add", "subtract", "multiply", "maximum", "minimum", "and", "or", "xor", "shift-left", "shift-right-logical",
+               "shift-right-arithmetic")
+
+
+@pytest.mark.parametrize("wide", ("s64", "u64"))
+@pytest.mark.parametrize("opcode", (*WIDE_UNARY, *WIDE_BINARY, "abs", "sign", "clamp", *DIRECTIONS))
+def test_wide_integers_are_computed_in_words(opcode: str, wide: str) -> None:
+    if opcode in ("abs", "sign") and wide == "u64":
+        return
+    values_ = wide_values(wide)
+    amounts = np.resize(np.arange(70), COUNT).astype(values_.dtype)
+    second = amounts if opcode.startswith("shift") else np.roll(np.where(amounts % 3 == 0, np.roll(values_, -7), values_), 7)
+    if opcode in DIRECTIONS:
+        check_text(module("compare", (wide, wide), "pred", f", direction={opcode}"), [values_, second])
+    else:
+        operands = [values_, second, np.roll(values_, 3)][:3 if opcode == "clamp" else 2 if opcode in WIDE_BINARY else 1]
+        check_text(module(opcode, (wide,) * len(operands), wide), operands)
+
+
+def test_wide_integers_are_selected() -> None:
+    check_text(module("select", ("pred", "s64", "s64"), "s64"), [values("pred"), wide_values("s64"), wide_values("s64")[::-1]])
 
 
 @pytest.mark.parametrize("name", FLOATS)
