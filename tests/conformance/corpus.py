@@ -132,8 +132,8 @@ def open_corpora(paths: Sequence[str]) -> list[Corpus]:
     """The named corpora, or those of NXCC_CORPUS. Raises CorpusMissing."""
     named = [path for path in paths if path] or [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
     if not named:
-        raise CorpusMissing("no corpus is named: give zips or folders of modules as arguments (make conformance CORPUS=\"...\") "
-                            f"or in {VARIABLE}; each holds index.json and NAME.pb, NAME.txt, NAME.npz")
+        raise CorpusMissing("no corpus is named: give zips or folders of modules as arguments (make conformance CORPUS=...) or "
+                            f"in {VARIABLE}; each holds index.json and NAME.pb, NAME.txt, NAME.npz")
     missing = [path for path in named if not os.path.exists(path)]
     if missing:
         raise CorpusMissing(f"there is no {', '.join(missing)}")

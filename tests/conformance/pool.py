@@ -17,8 +17,8 @@ from conformance.steps import INTERNAL_ERROR, SLOW, Failure, Outcome, Settings, 
 
 GRACE_SECONDS = 20.0
 """After a module's own limit: for calls into libraries, which an alarm does not interrupt. Then the process is ended."""
-MEMORY_BYTES = 8 << 30
-"""Address space of a worker."""
+MEMORY_BYTES = 48 << 30
+"""Address space of a worker: three times a core's HBM, most of which is never touched."""
 
 
 def run_all(cases: Sequence[Case], settings: Settings, jobs: int, limit_seconds: float) -> Iterator[Outcome]:

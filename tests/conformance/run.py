@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("conformance", description=__doc__)
     parser.add_argument("corpus", nargs="*", help="zips or folders in the corpus form; default: NXCC_CORPUS")
-    parser.add_argument("--levels", default="1", help="optimisation levels to compile at, as 0,1; empty: stop before the machine")
+    parser.add_argument("--levels", default="1", help="optimisation levels, as 0,1; empty: stop before the machine")
     parser.add_argument("--target", default="v2", choices=TARGETS)
     parser.add_argument("--sample", type=int, default=0, help="a random choice of so many modules")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice")
