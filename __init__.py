@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nxcc.compiler.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from nxcc.compiler.api import Compiled, Model, compile, load
 
-__version__ = "0.1.0"
-
-__all__ = ["Compiled", "Model", "compile", "load"]
+_LAZY = ("Compiled", "Model", "compile", "load")
+__all__ = ["Compiled", "Model", "__version__", "compile", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the API when it is first used, so that `import nxcc` and the command line start fast."""
-    if name in __all__:
+    if name in _LAZY:
         from nxcc.compiler import api
         return getattr(api, name)
     raise AttributeError(f"module 'nxcc' has no attribute {name!r}")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from nxcc import __version__
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
 from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
@@ -26,6 +25,7 @@ from nxcc.compiler.packaging import Labels, package
 from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, Journal
+from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
@@ -162,7 +162,7 @@ class _Compilation:
     def _package(self) -> None:
         build = self.build
         assert build.plan is not None and build.code is not None
-        labels = Labels(__version__, build.options.effective(), (), self.source.sha256, build.options.strip)
+        labels = Labels(VERSION, build.options.effective(), (), self.source.sha256, build.options.strip)
         build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
 
 
