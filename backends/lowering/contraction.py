@@ -1,114 +1,151 @@
-"""Dot: batch, row and column dimensions in any order, as passes of the tensor engine that accumulate in PSUM."""
+"""Dot: batch, row, column and summed dimensions in any order, brought to products of matrices.
+
+Neighbouring dimensions of one kind are joined where strides allow; rows and columns that remain are looped over, summed ones
+accumulate. Floats go to the tensor engine in a dtype that holds both operands; integers are multiplied byte by byte.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.lowering.limbs import as_bytes, multiply_integers, multiply_truths
+from nxcc.backends.lowering.matmul import multiply, multiply_deep, split_depth
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import loops
+from nxcc.backends.lowering.tiling import join
+from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Index
-from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32
+from nxcc.backends.tile.program import View
+from nxcc.ir.dtypes import BF16, F16, F32, PRED, DType
 from nxcc.ir.hlo.module import Instruction
 
+Product = Callable[[Kernel, View, View, View], None]
+"""product(kernel, left [m, k..], right [n, k..], out [m, n])"""
 
-@rule("dot")
+
+def tensor_dtype(left: DType, right: DType) -> DType:
+    """The dtype in which the tensor engine multiplies two operands: one of theirs, or the narrowest that holds both."""
+    if left is right and left in isa.pe.PE_INPUTS:
+        return left
+    narrow = [dtype for dtype in (left, right) if dtype.is_float and dtype.bits == 8]
+    others = {dtype for dtype in (left, right) if dtype not in narrow} or {BF16}
+    wide = others.pop()
+    return wide if narrow and not others and wide in (BF16, F16) else F32
+
+
+def product_reason(left: DType, right: DType, result: DType, target: Target) -> str | None:
+    """Why products of these element types, summed in this one, have no lowering; None if they have."""
+    for dtype in (left, right, result):
+        if dtype.bits > 32 or dtype.is_complex or dtype.bits < 8 and dtype is not PRED:
+            return f"the engines of {target.name} do not multiply {dtype}"
+    if left.is_float or right.is_float:
+        return None if result.is_float else f"float products into {result} have no lowering"
+    if result is PRED and not left is right is PRED:
+        return "products of integers into pred have no lowering"
+    return None
+
+
+def _unsupported(instruction: Instruction, target: Target) -> str | None:
+    left, right = (operand.shape.dtype for operand in instruction.operands[:2])
+    return product_reason(left, right, instruction.shape.dtype, target)
+
+
+@rule("dot", unsupported=_unsupported)
 def lower_dot(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """result[b, m, n] = sum_k lhs[b, m, k] * rhs[b, k, n]; the left operand is stationary."""
-    lhs_batch, rhs_batch = instruction.attribute("lhs_batch_dims"), instruction.attribute("rhs_batch_dims")
-    lhs_sum, rhs_sum = instruction.attribute("lhs_contracting_dims"), instruction.attribute("rhs_contracting_dims")
-    lhs_rows = _others(operands[0], lhs_batch, lhs_sum)
-    rhs_columns = _others(operands[1], rhs_batch, rhs_sum)
-    lhs = operands[0].permute((*lhs_batch, *lhs_rows, *lhs_sum))
-    rhs = operands[1].permute((*rhs_batch, *rhs_columns, *rhs_sum))
-    b, m, n = len(lhs_batch), len(lhs_rows), len(rhs_columns)
-    result = results[0]
-    # Rank is brought to [batch.., m, k], [batch.., n, k], [batch.., m, n] by looping over what strides cannot join.
-    for left, right, out in loops(kernel, [lhs.insert(0), rhs.insert(0), result.insert(0)], 1):
-        for left_b, right_b, out_b in _batches(kernel, left, right, out, b):
-            for left_m, out_m in _grouped(kernel, left_b, out_b, m, 0, 0):
-                for right_n, out_n in _grouped(kernel, right_b, out_m, n, 0, 1):
-                    _matmul(kernel, left_m, right_n, out_n)
-
-
-def _others(view: View, batch: Sequence[int], contracting: Sequence[int]) -> tuple[int, ...]:
-    return tuple(d for d in range(len(view.dims)) if d not in batch and d not in contracting)
-
-
-def _batches(kernel: Kernel, left: View, right: View, out: View, count: int):  # type: ignore[no-untyped-def]
-    if count == 0:
-        yield left, right, out
+    """result[b.., m.., n..] = sum over k of lhs[b, m, k] * rhs[b, k, n]."""
+    if results[0].elements == 0:
         return
-    with kernel.loop(out.sizes[0]) as index:
-        yield from _batches(kernel, left.at(0, index), right.at(0, index), out.at(0, index), count - 1)
+    problem = _normalize(instruction, operands[0], operands[1], results[0])
+    product = _product_of(operands[0].dtype, operands[1].dtype, results[0].dtype)
+    for batch in _batches(kernel, problem):
+        for part in _longest_rows(kernel, batch):
+            for turned in _longest_rows(kernel, _swapped(part)):
+                _multiply(kernel, product, turned)
 
 
-def _grouped(kernel: Kernel, operand: View, out: View, count: int, at: int, out_at: int):  # type: ignore[no-untyped-def]
-    """Join `count` free dimensions of operand (from `at`) and of out (from `out_at`) into one, looping where it must."""
-    if count == 0:
-        yield operand.insert(at), out.insert(out_at)
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """left [batch.., m.., k..], right [batch.., n.., k..], out [batch.., m.., n..], with so many dimensions of each kind."""
+
+    left: View
+    right: View
+    out: View
+    batch: int
+    rows: int
+    columns: int
+
+
+def _normalize(instruction: Instruction, left: View, right: View, out: View) -> _Problem:
+    """Join what can be joined. Summed dimensions are ordered as they lie in the left operand: their order is free."""
+    left_batch, right_batch = instruction.attribute("lhs_batch_dims"), instruction.attribute("rhs_batch_dims")
+    pairs = zip(instruction.attribute("lhs_contracting_dims"), instruction.attribute("rhs_contracting_dims"), strict=True)
+    summed = sorted(pairs, key=lambda pair: -abs(left.dims[pair[0]][0]))
+    left_sum, right_sum = [d for d, _ in summed], [d for _, d in summed]
+    left_rows = [d for d in range(len(left.dims)) if d not in left_batch and d not in left_sum]
+    right_columns = [d for d in range(len(right.dims)) if d not in right_batch and d not in right_sum]
+    b, m = len(left_batch), len(left_rows)
+    batch = join([left.permute(left_batch), right.permute(right_batch), out.permute(range(b))])
+    rows = join([left.permute(left_rows), out.permute(range(b, b + m))])
+    columns = join([right.permute(right_columns), out.permute(range(b + m, len(out.dims)))])
+    depth = join([left.permute(left_sum), right.permute(right_sum)])
+    return _Problem(replace(left, dims=(*batch[0].dims, *rows[0].dims, *depth[0].dims)),
+                    replace(right, dims=(*batch[1].dims, *columns[0].dims, *depth[1].dims)),
+                    replace(out, dims=(*batch[2].dims, *rows[1].dims, *columns[1].dims)),
+                    len(batch[0].dims), len(rows[0].dims), len(columns[0].dims))
+
+
+def _batches(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
+    """Loops over the batch dimensions; in the last one tiles rotate, so that the next product is loaded during this one."""
+    if problem.batch == 0:
+        yield problem
         return
-    if count == 1:
-        yield operand, out
+    for index, _ in kernel.tiles(problem.out.sizes[0], 1, outer=problem.batch == 1):
+        yield from _batches(kernel, replace(
+            problem, left=problem.left.at(0, index), right=problem.right.at(0, index), out=problem.out.at(0, index),
+            batch=problem.batch - 1))
+
+
+def _longest_rows(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
+    """Loops over all dimensions of rows but the longest."""
+    if problem.rows == 1:
+        yield problem
         return
-    sizes = operand.sizes
-    joined = operand.reshape((*sizes[:at], sizes[at] * sizes[at + 1], *sizes[at + 2:]))
-    out_sizes = out.sizes
-    out_joined = out.reshape((*out_sizes[:out_at], out_sizes[out_at] * out_sizes[out_at + 1], *out_sizes[out_at + 2:]))
-    if joined is not None and out_joined is not None:
-        yield from _grouped(kernel, joined, out_joined, count - 1, at, out_at)
-        return
-    with kernel.loop(sizes[at]) as index:
-        yield from _grouped(kernel, operand.at(at, index), out.at(out_at, index), count - 1, at, out_at)
+    sizes = problem.left.sizes[:problem.rows]
+    shortest = sizes.index(min(sizes))
+    with kernel.loop(sizes[shortest]) as index:
+        yield from _longest_rows(kernel, replace(
+            problem, left=problem.left.at(shortest, index), out=problem.out.at(shortest, index), rows=problem.rows - 1))
 
 
-def _matmul(kernel: Kernel, left: View, right: View, out: View) -> None:
-    """left [m, k..], right [n, k..], out [m, n]."""
-    target = kernel.target
-    depth = left.sizes[1:]
-    left = left.reshape((left.sizes[0], _product(depth))) or left
-    right = right.reshape((right.sizes[0], _product(depth))) or right
-    assert len(left.dims) == 2 and len(right.dims) == 2
-    k_total = left.sizes[1]
-    for m, rows in kernel.tiles(left.sizes[0], target.tensor.stationary_max):
-        for n, columns in kernel.tiles(right.sizes[0], target.tensor.moving_max):
-            sums = kernel.psum((rows, columns))
-
-            def accumulate(k: Index, size: int, first: bool, m: Index = m, rows: int = rows, n: Index = n, columns: int = columns,
-                           sums: Access = sums) -> None:
-                stationary = _load_transposed(kernel, left.cut(0, m, rows).cut(1, k, size))
-                moving = _load_transposed(kernel, right.cut(0, n, columns).cut(1, k, size))
-                kernel.matmul(sums, stationary, moving, accumulate=not first)
-
-            lanes = target.partitions
-            first = min(lanes, k_total)
-            with kernel.scope():
-                accumulate(0, first, True)
-            full, rest = divmod(k_total - first, lanes)
-            if full:
-                with kernel.loop(full) as index:
-                    accumulate(index * lanes + first, lanes, False)
-            if rest:
-                with kernel.scope():
-                    accumulate(first + full * lanes, rest, False)
-            tile = kernel.sbuf((rows, columns), out.dtype)
-            kernel.copy(tile, sums)
-            kernel.dma(out.cut(0, m, rows).cut(1, n, columns), tile)
+def _swapped(problem: _Problem) -> _Problem:
+    """The transposed product: rows and columns, left and right change places."""
+    m = problem.rows
+    order = (*range(m, len(problem.out.dims)), *range(m))
+    return replace(problem, left=problem.right, right=problem.left, out=problem.out.permute(order), rows=problem.columns,
+                   columns=problem.rows)
 
 
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
+def _multiply(kernel: Kernel, product: Product, problem: _Problem) -> None:
+    """Of a product and its transpose the one whose results are contiguous along the columns."""
+    (row_stride, rows), (column_stride, columns) = problem.out.dims
+    unit = problem.out.dtype.byte_size
+    if columns == 1 < rows or (row_stride == unit and column_stride != unit and rows > 1):
+        problem = _swapped(problem)
+    product(kernel, problem.left, problem.right, problem.out)
 
 
-def _load_transposed(kernel: Kernel, view: View) -> Access:
-    """[rows, k] in memory as a tile [k partitions, rows]."""
-    tile = kernel.sbuf((view.sizes[1], view.sizes[0]), view.dtype)
-    kernel.dma(tile, view.permute((1, 0)))
-    return tile
+def _product_of(left: DType, right: DType, result: DType) -> Product:
+    """How operands of these element types are multiplied."""
+    if left.is_float or right.is_float or result.is_float:
+        return _float_product(tensor_dtype(left, right))
+    if result is PRED:
+        return multiply_truths
+    return multiply_integers
 
 
-_ = F32
+def _float_product(dtype: DType) -> Product:
+    def product(kernel: Kernel, left: View, right: View, out: View) -> None:
+        a, b = (split_depth(kernel, as_bytes(side)) for side in (left, right))
+        (multiply if len(a.dims) == 3 else multiply_deep)(kernel, a, b, out, dtype)
+    return product

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import Axis, Strip, halo, load_halo, strips
+from nxcc.backends.lowering.limbs import narrowed
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles, unfolded
@@ -223,25 +224,13 @@ def _finish(kernel: Kernel, problem: _Problem, out: View, sums: Access) -> None:
 def _store(kernel: Kernel, out: View, tile: Access) -> None:
     """Bring a tile in a fold's dtype to the result's and store it."""
     if tile.dtype is not out.dtype:
-        tile = _rounded(kernel, tile, out.dtype) if tile.dtype is F32 else _narrowed(kernel, tile, out.dtype)
+        tile = _rounded(kernel, tile, out.dtype) if tile.dtype is F32 else narrowed(kernel, tile, out.dtype)
     kernel.dma(out, unfolded(tile, out))
 
 
 def _rounded(kernel: Kernel, tile: Access, dtype: DType) -> Access:
     narrow = kernel.sbuf(tile.sizes, dtype)
     kernel.copy(narrow.flat(), tile.flat())
-    return narrow
-
-
-def _narrowed(kernel: Kernel, tile: Access, dtype: DType) -> Access:
-    """The low bytes of 32-bit integers: conversion that wraps."""
-    wide = tile.flat()
-    if dtype.byte_size == wide.dtype.byte_size:
-        return tile.retype(dtype)
-    ratio = wide.dtype.byte_size // dtype.byte_size
-    low = replace(wide, dtype=dtype, dims=tuple((stride * ratio, size) for stride, size in wide.dims))
-    narrow = kernel.sbuf(tile.sizes, dtype)
-    kernel.copy(narrow.flat(), low)
     return narrow
 
 
