@@ -36,7 +36,7 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
         "conditional", "constant", "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "divide",
         "domain", "dot", "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one",
         "floor", "fusion", "gather", "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one",
-        "logistic", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
+        "logistic", "map", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
         "parameter", "popcnt", "power", "real", "reduce", "reduce-precision", "reduce-window", "remainder", "reshape",
         "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "select", "shift-left",
         "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sqrt", "subtract", "tan",

@@ -1,23 +1,35 @@
-"""Reductions: one array, a combiner that is one operator; kept dimensions are rows, reduced ones columns."""
+"""Reductions of any number of arrays by any combiner: kept dimensions are rows, reduced ones columns.
+
+One operator of the engines folds a tile at once; any other combiner folds neighbouring columns pair by pair, so that a tile of
+n columns takes log2(n) steps. Where few rows are kept, the reduced elements are first spread over idle partitions.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
 from nxcc.backends.lowering.elementwise import tile_width
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import load, row_tiles, store
+from nxcc.backends.lowering.tiling import join, load, row_tiles, store
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32, PRED, U8, DType
+from nxcc.ir.dtypes import F32, PRED, S32, U8, DType
 from nxcc.ir.hlo.module import Computation, Instruction
 
 COMBINERS = {"add": "add", "multiply": "multiply", "maximum": "maximum", "minimum": "minimum", "and": "bitwise_and",
              "or": "bitwise_or", "xor": "bitwise_xor"}
 """HLO operator of a combiner -> reduction operator of the engines."""
+
+PRED_COMBINERS = {"add": "bitwise_or", "maximum": "bitwise_or", "multiply": "bitwise_and", "minimum": "bitwise_and"}
+
+SPREAD_MIN = 64
+"""Reduced elements a row from which spreading them over idle partitions pays for the second step."""
 
 
 def combiner(computation: Computation) -> str | None:
@@ -27,18 +39,13 @@ def combiner(computation: Computation) -> str | None:
         return None
     if {o.opcode for o in root.operands} != {"parameter"} or root.operands[0] is root.operands[1]:
         return None
-    op = COMBINERS[root.opcode]
     if root.shape.dtype is PRED:
-        return {"add": "bitwise_or", "maximum": "bitwise_or", "multiply": "bitwise_and", "minimum": "bitwise_and"}.get(op, op)
-    return op
+        return PRED_COMBINERS.get(root.opcode, COMBINERS[root.opcode])
+    return COMBINERS[root.opcode]
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
-    if len(instruction.operands) != 2:
-        return "a reduction of several arrays at once has no lowering"
-    if combiner(instruction.called[0]) is None:
-        return "the combiner is not a single operator"
-    return None
+    return body_reason(instruction.called[0], target, "combiner")
 
 
 def engine_for(dtype: DType) -> Engine:
@@ -46,101 +53,248 @@ def engine_for(dtype: DType) -> Engine:
     return Engine.GPSIMD if dtype.is_integer and dtype.bits == 32 else Engine.VECTOR
 
 
-def accumulator(dtype: DType) -> DType:
-    """The dtype in which sums are kept: narrow floats in f32, pred as its byte."""
+def accumulator(dtype: DType, op: str) -> DType:
+    """The dtype of partial results: narrow floats in f32, narrow integers that may wrap in 32 bits, pred as its byte."""
     if dtype.is_float:
         return F32
-    return U8 if dtype is PRED else dtype
+    if dtype is PRED:
+        return U8
+    return S32 if op in ("add", "multiply") and dtype.bits < 32 else dtype
+
+
+def low_bits(tile: Access, dtype: DType) -> Access:
+    """Integers of 32 bits as narrower ones: their low bytes, which lie first."""
+    ratio = tile.dtype.byte_size // dtype.byte_size
+    return replace(tile, dtype=dtype, dims=tuple((stride * ratio, size) for stride, size in tile.dims))
 
 
 def emit_row_reduce(kernel: Kernel, instruction: Instruction, data: Access, out: Access) -> None:
-    """out[r] = init combined with data[r, :]; the initial value must be a constant (see rows_reducible)."""
+    """out[r] = init combined with data[r, :]; one array, a combiner of one operator, a constant initial value."""
     op = combiner(instruction.called[0])
     assert op is not None
     initial = instruction.operands[1].attributes["literal"].splat_value
-    dtype = instruction.shape.dtype
-    wide = accumulator(dtype)
-    source = data.retype(U8) if dtype is PRED else data
-    sums = kernel.sbuf((data.partitions, 1), wide)
-    kernel.tensor_reduce(sums, source.flat(), op, len(source.flat().dims), engine=engine_for(dtype))
-    kernel.tensor_scalar(out.retype(U8) if dtype is PRED else out, sums, op, float(initial), engine=engine_for(dtype))
+    plain = _Plain(kernel, op, instruction.shape.dtype)
+    wide = plain.accumulators[0]
+    source = (data.retype(U8) if data.dtype is PRED else data).flat()
+    if wide.is_integer and source.dtype.bits < wide.bits:
+        cast = kernel.sbuf((source.partitions, source.free), wide)
+        kernel.copy(cast, source)
+        source = cast
+    (sums,) = plain.fold([source])
+    kernel.tensor_scalar(sums, sums, op, float(initial), engine=engine_for(wide))
+    kernel.copy(out.retype(U8) if out.dtype is PRED else out, plain.result(sums))
+
+
+class _Plain:
+    """One array folded by one operator of the engines.
+
+    loads: dtypes of the tiles that data is brought into. accumulators: dtypes of partial results, [rows, 1] each.
+    """
+
+    def __init__(self, kernel: Kernel, op: str, dtype: DType) -> None:
+        self.kernel = kernel
+        self.op = op
+        self.dtype = dtype
+        wide = accumulator(dtype, op)
+        self.accumulators = (wide,)
+        self.loads = (wide if wide.is_integer else dtype,)
+        self.width = tile_width(kernel, 4) * 4
+
+    def fold(self, tiles: Sequence[Access]) -> list[Access]:
+        """[rows, columns] -> [rows, 1]."""
+        wide = self.accumulators[0]
+        out = self.kernel.sbuf((tiles[0].partitions, 1), wide)
+        data = tiles[0].flat()
+        self.kernel.tensor_reduce(out, data, self.op, len(data.dims), engine=engine_for(wide))
+        return [out]
+
+    def merge(self, sums: Sequence[Access], parts: Sequence[Access]) -> None:
+        """sums = sums op parts."""
+        self.kernel.tensor_tensor(sums[0], sums[0], parts[0], self.op, engine_for(self.accumulators[0]))
+
+    def result(self, sums: Access) -> Access:
+        """Partial results as elements of the array's dtype."""
+        wide = self.accumulators[0]
+        dtype = U8 if self.dtype is PRED else self.dtype
+        if wide is dtype:
+            return sums
+        if wide.is_integer:
+            return low_bits(sums, dtype)
+        cast = self.kernel.sbuf(sums.sizes, dtype)
+        self.kernel.copy(cast, sums)
+        return cast
+
+
+class _General:
+    """Any number of arrays folded by a computation of scalars; see `_Plain`."""
+
+    def __init__(self, kernel: Kernel, computation: Computation, dtypes: Sequence[DType]) -> None:
+        self.kernel = kernel
+        self.computation = computation
+        self.loads = tuple(dtypes)
+        self.accumulators = tuple(dtypes)
+        self.width = tile_width(kernel, 3 * len(dtypes) + body_tiles(computation))
+
+    def fold(self, tiles: Sequence[Access]) -> list[Access]:
+        """Neighbouring columns are combined until one is left; a last one without neighbour waits for the next round."""
+        current = [tile.flat() for tile in tiles]
+        while current[0].free > 1:
+            columns = current[0].free
+            pairs = columns // 2
+            halves = [self.kernel.sbuf((tile.partitions, columns - pairs), tile.dtype) for tile in current]
+            run_body(self.kernel, self.computation,
+                     [*(tile.cut(0, 0, pairs, 2) for tile in current), *(tile.cut(0, 1, pairs, 2) for tile in current)],
+                     [half.cut(0, 0, pairs) for half in halves])
+            if columns % 2:
+                for half, tile in zip(halves, current, strict=True):
+                    self.kernel.copy(half.cut(0, pairs, 1), tile.cut(0, columns - 1, 1))
+            current = halves
+        return current
+
+    def merge(self, sums: Sequence[Access], parts: Sequence[Access]) -> None:
+        with self.kernel.scope():
+            fresh = [self.kernel.sbuf(tile.sizes, tile.dtype) for tile in sums]
+            run_body(self.kernel, self.computation, [*sums, *parts], fresh)
+            for to, of in zip(sums, fresh, strict=True):
+                self.kernel.copy(to, of)
+
+    def result(self, sums: Access) -> Access:
+        return sums
+
+
+Folding = _Plain | _General
 
 
 @rule("reduce", unsupported=_unsupported)
 def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """Rows on partitions; long rows in pieces whose partial results are combined as they come."""
-    data, initial = operands
-    result = results[0]
-    op = combiner(instruction.called[0])
-    assert op is not None
-    dtype = instruction.shape.dtype
-    if dtype is PRED:
-        data, initial, result = data.retype(U8), initial.retype(U8), result.retype(U8)
+    """Tiles of kept rows; each starts from the initial values and takes in what its columns fold to."""
+    computation = instruction.called[0]
+    op = combiner(computation) if len(results) == 1 else None
+    if op is not None and results[0].dtype is PRED:
+        operands, results = [view.retype(U8) for view in operands], [view.retype(U8) for view in results]
+    count = len(results)
+    data, initials = operands[:count], operands[count:]
+    folding: Folding = _General(kernel, computation, [view.dtype for view in data]) if op is None \
+        else _Plain(kernel, op, data[0].dtype)
     dims = instruction.attribute("dimensions")
-    kept = [d for d in range(len(data.dims)) if d not in dims]
-    rows = data.permute((*kept, *dims))
+    kept = [d for d in range(len(data[0].dims)) if d not in dims]
+    rows = [view.permute((*kept, *dims)) for view in data]
     if not kept:
-        rows, result, kept = rows.insert(0), result.insert(0), [0]
-    width = tile_width(kernel, 4) * 4
-    split = _chunked(rows, len(kept), width)
-    wide = accumulator(result.dtype)
-    for piece, out in row_tiles_pair(kernel, rows, result, len(kept)):
-        count = math.prod(out.sizes)
-        sums = kernel.sbuf((count, 1), wide)
-        first = View(initial.memory, initial.dtype, initial.address, tuple((0, n) for n in out.sizes))
-        start = load(kernel, View(first.memory, first.dtype, first.address, ((0, count), (0, 1))))
-        kernel.copy(sums, start, engine_for(wide))
-        _fold(kernel, piece, len(out.dims), split, op, sums)
-        if wide is out.dtype:
-            store(kernel, _with_column(out), sums)
-        else:
-            cast = kernel.sbuf((count, 1), out.dtype)
-            kernel.copy(cast, sums)
-            store(kernel, _with_column(out), cast)
+        rows, results = [view.insert(0) for view in rows], [view.insert(0) for view in results]
+    padded = list(results)
+    for _ in dims:
+        padded = [view.insert(len(view.dims)) for view in padded]
+    for cut in row_tiles(kernel, [*rows, *padded], len(dims)):
+        pieces, outs = cut[:count], [replace(view, dims=view.dims[:len(view.dims) - len(dims)]) for view in cut[count:]]
+        sums = [_start(kernel, initial, out, dtype)
+                for initial, out, dtype in zip(initials, outs, folding.accumulators, strict=True)]
+        _take_in(kernel, folding, pieces, len(outs[0].dims), sums)
+        for out, tile in zip(outs, sums, strict=True):
+            store(kernel, out.insert(len(out.dims)), folding.result(tile))
 
 
-def _with_column(view: View) -> View:
-    return view.insert(len(view.dims))
+def _start(kernel: Kernel, initial: View, out: View, dtype: DType) -> Access:
+    """The initial value for each row, [rows, 1]."""
+    view = View(initial.memory, initial.dtype, initial.address, ((0, math.prod(out.sizes)), (0, 1)))
+    return load(kernel, view, dtype)
 
 
-def _chunked(rows: View, kept: int, width: int) -> int:
-    """How many trailing reduced dimensions fit into one tile of `width` columns."""
-    count, columns = 0, 1
-    while count < len(rows.dims) - kept and columns * rows.sizes[-1 - count] <= width:
-        columns *= rows.sizes[-1 - count]
-        count += 1
-    return count
-
-
-def row_tiles_pair(kernel: Kernel, rows: View, result: View, kept: int):  # type: ignore[no-untyped-def]
-    """Tiles of at most 128 rows of both; the reduced dimensions of `rows` stay whole."""
-    padded = result
-    for _ in range(len(rows.dims) - kept):
-        padded = padded.insert(len(padded.dims))
-    reduced = len(rows.dims) - kept
-    for piece, out in row_tiles(kernel, [rows, padded], reduced):
-        yield piece, View(out.memory, out.dtype, out.address, out.dims[:len(out.dims) - reduced])
-
-
-def _fold(kernel: Kernel, piece: View, leading: int, whole: int, op: str, sums: Access) -> None:
-    """Combine all columns of a tile of rows into sums, in pieces that fit."""
-    free = len(piece.dims) - leading
-    if free > whole:
-        size = piece.sizes[leading]
-        step = max(1, tile_width(kernel, 4) * 4 // math.prod(piece.sizes[leading + 1:])) if free == whole + 1 else 1
-        for start, count in kernel.tiles(size, min(step, size)):
-            cut = piece.cut(leading, start, count)
-            if free == whole + 1:
-                _combine(kernel, cut, leading, op, sums)
-            else:
-                _fold(kernel, cut.at(leading, 0), leading, whole, op, sums)
+def _take_in(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access]) -> None:
+    """sums = sums combined with all columns; the first `leading` dimensions of views are the rows."""
+    reduced = views[0].sizes[leading:]
+    if math.prod(reduced) == 0:
         return
-    _combine(kernel, piece, leading, op, sums)
+    rows = math.prod(views[0].sizes[:leading])
+    lanes = kernel.target.partitions // rows
+    dim = leading + _spread_dim(reduced, lanes)
+    size = views[0].sizes[dim]
+    parts = min(lanes, size)
+    if parts < 2 or math.prod(reduced) < SPREAD_MIN:
+        folding.merge(sums, _folded(kernel, folding, views, leading))
+        return
+    share = size // parts
+    with kernel.scope():
+        spread = [_spread(view.cut(dim, 0, parts * share), leading, dim, parts) for view in views]
+        turned = [_turn(kernel, tile, rows, parts) for tile in _folded(kernel, folding, spread, leading + 1)]
+        folding.merge(sums, folding.fold(turned))
+    if size % parts:
+        with kernel.scope():
+            rest = [view.cut(dim, parts * share, size % parts) for view in views]
+            folding.merge(sums, _folded(kernel, folding, rest, leading))
 
 
-def _combine(kernel: Kernel, piece: View, leading: int, op: str, sums: Access) -> None:
-    tile = load(kernel, piece, leading=leading)
-    part = kernel.sbuf((sums.partitions, 1), sums.dtype)
-    engine = engine_for(sums.dtype)
-    kernel.tensor_reduce(part, tile, op, 1, engine=engine)
-    kernel.tensor_tensor(sums, sums, part, op, engine)
+def _spread_dim(sizes: Sequence[int], lanes: int) -> int:
+    """The reduced dimension to spread: the slowest that fills the idle partitions, else the largest."""
+    for d, size in enumerate(sizes):
+        if size >= lanes:
+            return d
+    return max(range(len(sizes)), key=lambda d: sizes[d])
+
+
+def _spread(view: View, leading: int, dim: int, parts: int) -> View:
+    """Dimension `dim` cut into `parts`, which become the last of the rows."""
+    stride, size = view.dims[dim]
+    share = size // parts
+    rest = (*view.dims[leading:dim], (stride, share), *view.dims[dim + 1:])
+    return replace(view, dims=(*view.dims[:leading], (stride * share, parts), *rest))
+
+
+def _turn(kernel: Kernel, tile: Access, rows: int, parts: int) -> Access:
+    """[rows * parts, 1] as [rows, parts]: partial results move from partitions into columns."""
+    turned = kernel.sbuf((rows, parts), tile.dtype)
+    source = tile.linear().reshape((rows, parts))
+    assert source is not None
+    kernel.dma(turned, source)
+    return turned
+
+
+def _folded(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int) -> list[Access]:
+    """All columns folded, [rows, 1]; there is at least one column."""
+    joined = [replace(view, dims=(*view.dims[:leading], *columns.dims)) for view, columns in
+              zip(views, join([replace(view, dims=view.dims[leading:]) for view in views]), strict=True)]
+    rows = math.prod(views[0].sizes[:leading])
+    sums = [kernel.sbuf((rows, 1), dtype) for dtype in folding.accumulators]
+    _fold_columns(kernel, folding, joined, leading, sums, True)
+    return sums
+
+
+def _fold_columns(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access],
+                  first: bool) -> None:
+    """Fold all columns into sums, in pieces that fit; the first piece of all overwrites sums."""
+    free = views[0].sizes[leading:]
+    inner = math.prod(free[1:])
+    if math.prod(free) <= folding.width:
+        _fold_piece(kernel, folding, views, leading, sums, first)
+        return
+    step = max(1, folding.width // inner)
+
+    def fold(start: Index, size: int, opening: bool) -> None:
+        cut = [view.cut(leading, start, size) for view in views]
+        if inner > folding.width:
+            _fold_columns(kernel, folding, [view.at(leading, 0) for view in cut], leading, sums, opening)
+        else:
+            _fold_piece(kernel, folding, cut, leading, sums, opening)
+
+    opened_pieces(kernel, free[0], step, fold, first)
+
+
+def opened_pieces(kernel: Kernel, total: int, step: int, body: Callable[[Index, int, bool], None], first: bool = True) -> None:
+    """body(start, size, opening) over 0..total in pieces of `step`; the first piece is opening, if `first`."""
+    opening = min(step, total) if first else 0
+    if opening:
+        with kernel.scope():
+            body(0, opening, True)
+    for start, size in kernel.tiles(total - opening, step):
+        body(start + opening, size, False)
+
+
+def _fold_piece(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access],
+                first: bool) -> None:
+    with kernel.scope():
+        tiles = [load(kernel, view, dtype, leading) for view, dtype in zip(views, folding.loads, strict=True)]
+        parts = folding.fold(tiles)
+        if first:
+            for to, of in zip(sums, parts, strict=True):
+                kernel.copy(to, of)
+        else:
+            folding.merge(sums, parts)

@@ -13,7 +13,8 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
-FAMILIES = ("elementwise", "contraction", "convolution", "reduction", "window", "movement", "indexing", "random", "region")
+FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "movement", "indexing",
+            "random", "region")
 """Modules of this package that declare rules; imported on first look-up."""
 
 Lowering = Callable[[Kernel, Instruction, Sequence[View], Sequence[View]], None]

@@ -1,0 +1,125 @@
+"""Reductions and maps on the device against the oracle."""
+
+import numpy as np
+import pytest
+
+from nxcc.ir.dtypes import dtype as named
+
+from harness.device import check_text
+
+NUMBERS = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32")
+INTEGERS = NUMBERS[3:]
+CASES = (((3, 200, 17), (0, 2)), ((3, 200, 17), (1,)), ((5000,), (0,)), ((3, 0), (1,)), ((300, 2), (0, 1)), ((1,), (0,)))
+
+LARGER = """
+larger {
+  a = f32[] parameter(0)
+  i = s32[] parameter(1)
+  b = f32[] parameter(2)
+  j = s32[] parameter(3)
+  above = pred[] compare(a, b), direction=GT
+  is_nan = pred[] compare(a, a), direction=NE
+  first = pred[] or(above, is_nan)
+  tie = pred[] compare(a, b), direction=EQ
+  earlier = pred[] compare(i, j), direction=LT
+  tied = pred[] and(tie, earlier)
+  keep = pred[] or(first, tied)
+  v = f32[] select(first, a, b)
+  k = s32[] select(keep, i, j)
+  ROOT t = (f32[], s32[]) tuple(v, k)
+}
+"""
+
+NORM = """
+square { a = f32[] parameter(0) ROOT r = f32[] multiply(a, a) }
+norm {
+  a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  x = f32[] call(a), to_apply=square
+  y = f32[] call(b), to_apply=square
+  s = f32[] add(x, y)
+  ROOT r = f32[] sqrt(s)
+}
+"""
+
+
+def dims_text(dims: tuple[int, ...]) -> str:
+    return ",".join(map(str, dims))
+
+
+def reduce_text(opcode: str, dtype: str, dims: tuple[int, ...], reduced: tuple[int, ...]) -> str:
+    kept = tuple(size for d, size in enumerate(dims) if d not in reduced)
+    return f"""HloModule test
+c {{ a = {dtype}[] parameter(0) b = {dtype}[] parameter(1) ROOT r = {dtype}[] {opcode}(a, b) }}
+ENTRY main {{
+  p = {dtype}[{dims_text(dims)}] parameter(0)
+  z = {dtype}[] parameter(1)
+  ROOT r = {dtype}[{dims_text(kept)}] reduce(p, z), dimensions={{{dims_text(reduced)}}}, to_apply=c
+}}"""
+
+
+@pytest.mark.parametrize("opcode", ("add", "multiply", "maximum", "minimum"))
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_one_operator(dtype: str, opcode: str) -> None:
+    tolerance = {"f32": 1e-4}.get(dtype) if opcode == "add" else None
+    floats = dtype in ("f32", "bf16", "f16")
+    for dims, reduced in CASES if opcode != "multiply" or not floats else CASES[3:]:
+        random = np.random.default_rng(1)
+        if floats:
+            inputs = None if opcode != "add" else [random.uniform(0.1, 1, dims), random.uniform(0.1, 1)]
+        else:
+            low, high = (-9, 10) if dtype[0] == "s" else (0, 19)
+            inputs = [random.integers(low, high, dims), random.integers(1, 5)]
+        check_text(reduce_text(opcode, dtype, dims, reduced), typed(dtype, inputs), tolerance)
+
+
+def typed(dtype: str, inputs: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    return None if inputs is None else [np.asarray(x).astype(named(dtype).numpy) for x in inputs]
+
+
+@pytest.mark.parametrize("opcode", ("and", "or", "xor"))
+@pytest.mark.parametrize("dtype", (*INTEGERS, "pred"))
+def test_bits(dtype: str, opcode: str) -> None:
+    for dims, reduced in CASES:
+        check_text(reduce_text(opcode, dtype, dims, reduced))
+
+
+def test_extremes_propagate_nan() -> None:
+    for opcode in ("maximum", "minimum"):
+        data = np.array([[1, np.nan, 5, 2], [np.inf, -np.inf, 0, 1]], np.float32)
+        check_text(reduce_text(opcode, "f32", (2, 4), (1,)), [data, np.float32(2)])
+
+
+@pytest.mark.parametrize("optlevel", (0, 1))
+@pytest.mark.parametrize(("dims", "reduced"), (*CASES[:4], ((2, 9001), (1,))))
+def test_values_with_their_places(dims: tuple[int, ...], reduced: tuple[int, ...], optlevel: int) -> None:
+    kept = dims_text(tuple(size for d, size in enumerate(dims) if d not in reduced))
+    check_text(f"""HloModule test
+{LARGER}
+ENTRY main {{
+  p = f32[{dims_text(dims)}] parameter(0)
+  i = s32[{dims_text(dims)}] iota(), iota_dimension={reduced[-1]}
+  z = f32[] constant(-inf)
+  n = s32[] constant(0)
+  ROOT r = (f32[{kept}], s32[{kept}]) reduce(p, i, z, n), dimensions={{{dims_text(reduced)}}}, to_apply=larger
+}}""", optlevel=optlevel)
+
+
+def test_combiner_with_calls() -> None:
+    check_text(f"""HloModule test
+{NORM}
+ENTRY main {{
+  p = f32[7,3001] parameter(0)
+  z = f32[] constant(0)
+  ROOT r = f32[7] reduce(p, z), dimensions={{1}}, to_apply=norm
+}}""", tolerance=1e-4)
+
+
+def test_map() -> None:
+    check_text(f"""HloModule test
+{NORM}
+ENTRY main {{
+  p = f32[130,33] parameter(0)
+  q = f32[130,33] parameter(1)
+  ROOT r = f32[130,33] map(p, q), dimensions={{0,1}}, to_apply=norm
+}}""")
