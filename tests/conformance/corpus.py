@@ -48,11 +48,6 @@ class Case:
     def has_result(self) -> bool:
         return bool(self.facts.get("result"))
 
-    @property
-    def rejected_by_xla(self) -> bool:
-        """XLA's own verifier refuses the module, so that an error is the right answer."""
-        return self.facts.get("xla_cpu") == "rejected"
-
 
 class Corpus:
     """One zip or folder, open for reading."""

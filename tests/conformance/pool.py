@@ -13,7 +13,7 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 from conformance.corpus import Case, Corpus, open_corpora
-from conformance.steps import INTERNAL_ERROR, SLOW, Failure, Outcome, Settings, TooSlow, run_case
+from conformance.steps import INTERNAL_ERROR, SLOW, Failure, Outcome, Settings, TooSlow, expected_class, run_case
 
 GRACE_SECONDS = 20.0
 """After a module's own limit: for calls into libraries, which an alarm does not interrupt. Then the process is ended."""
@@ -78,7 +78,7 @@ class _Worker:
             failure = Failure("any", INTERNAL_ERROR, "the process died")
         self.stop()
         self._start()
-        return Outcome(case.source, case.name, case.family, case.scored, case.rejected_by_xla, failures=[failure])
+        return Outcome(case.source, case.name, case.family, case.scored, expected_class(case), failures=[failure])
 
     def stop(self) -> None:
         self.process.kill()
@@ -109,7 +109,7 @@ def timed(corpus: Corpus, case: Case, settings: Settings, limit_seconds: float) 
         return run_case(corpus, case, settings)
     except TooSlow:
         failure = Failure("any", SLOW, "too slow between steps")
-        return Outcome(case.source, case.name, case.family, case.scored, case.rejected_by_xla, failures=[failure])
+        return Outcome(case.source, case.name, case.family, case.scored, expected_class(case), failures=[failure])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
