@@ -56,6 +56,21 @@ class Literal:
         return f"Literal({self.shape})"
 
 
+class DerivedLiteral(Literal):
+    """Values that are computed from another literal each time they are read, and never held: a cast of a large weight."""
+
+    __slots__ = ()
+
+    @property
+    def array(self) -> Array:
+        assert self._load is not None
+        return self._load()
+
+    @property
+    def is_splat(self) -> bool:
+        return self.shape.element_count == 1
+
+
 def literal_of(array: Array) -> Literal:
     """A literal over an array, without copying it."""
     return Literal(Shape(from_numpy(array.dtype), tuple(array.shape)), array)

@@ -302,15 +302,12 @@ class _Legalizer:
         for leaf, number in zip(leaves, numbers, strict=True):
             if leaf in self.narrowed:
                 self.module.frontend_attributes[f"{OUTPUT}{number}"] = self.narrowed[leaf].name
-        self._update_header()
+        update_entry_layout(self.module)
+        self._update_aliases()
 
-    def _update_header(self) -> None:
-        """The entry's layout says what the entry has; an alias whose two sides differ in size now is dropped."""
+    def _update_aliases(self) -> None:
+        """An alias whose two sides differ in size now is dropped."""
         module, entry = self.module, self.module.entry
-        if module.entry_layout is not None:
-            shapes, result = module.entry_layout
-            parameters = [_like(p.shape, s) for p, s in zip(entry.parameters, shapes, strict=True)]
-            module.entry_layout = tuple(parameters), _like(entry.root.shape, result)
         kept = []
         for alias in module.aliases:
             source = _part(entry.parameters[alias.parameter].shape, alias.parameter_index)
@@ -321,6 +318,14 @@ class _Legalizer:
                 parameter = entry.parameters[alias.parameter]
                 self.owner.report(note_at(self.owner.name, parameter, "no longer shares memory with a result"))
         module.aliases = tuple(kept)
+
+
+def update_entry_layout(module: Module) -> None:
+    """The header's layout of the entry with the element types that the entry has now."""
+    if module.entry_layout is not None:
+        shapes, result = module.entry_layout
+        parameters = [_like(p.shape, s) for p, s in zip(module.entry.parameters, shapes, strict=True)]
+        module.entry_layout = tuple(parameters), _like(module.entry.root.shape, result)
 
 
 def _origin(value: Instruction) -> Instruction:

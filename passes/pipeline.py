@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nxcc.ir.hlo.module import Module
+from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
@@ -23,6 +24,7 @@ from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
+from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.simplify import Simplify
 
 
@@ -38,13 +40,17 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides which passes run: options, the target's answers to their questions, and who hears their notes."""
+    """What decides which passes run: options, the target's answers to their questions, and who hears their notes.
+
+    weights: numbers of the entry parameters that are declared weights.
+    """
 
     optlevel: int
     auto_cast: str
     auto_cast_type: str
     row_capacity: RowCapacity
     report: Report = unheard
+    weights: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,12 @@ class Step:
 
 
 SIMPLIFY_FOLDED = "simplify-folded"
+REUSE_CASTS = "common-casts"
+
+
+def _autocast(settings: Settings) -> Pass:
+    return Autocast(settings.auto_cast, settings.auto_cast_type, settings.weights, settings.report)
+
 
 STEPS: tuple[Step, ...] = (
     Step("inline-calls", lambda settings: InlineCalls(), 0),
@@ -69,9 +81,12 @@ STEPS: tuple[Step, ...] = (
     Step("fold-constants", lambda settings: FoldConstants(), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(settings.report), 0),
+    Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
+    Step("autocast", _autocast, 0),
+    Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
 )
@@ -83,11 +98,18 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
     ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),
     (SIMPLIFY_FOLDED, "legalize-dtypes", "less is left whose range must be proved"),
+    (SIMPLIFY_FOLDED, "recognize-functions", "numbers are numbers once they are folded"),
+    ("recognize-functions", "fusion", "a known function is one instruction of a region"),
     ("legalize-dtypes", "fusion", "a region is computed in the dtypes that it has"),
     (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
     ("move-reshapes", "common-subexpressions", "equal work is equal once its reshapes are gone"),
     ("common-subexpressions", "fusion", "a region must not hold what another one computes too"),
+    ("move-reshapes", "autocast", "a conversion moves up through the reshapes that are left"),
+    ("common-subexpressions", "autocast", "each value is cast once"),
+    ("legalize-dtypes", "autocast", "both change parameters, and integers come first"),
+    ("autocast", REUSE_CASTS, "views before a cast may have been copied for it"),
+    ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
 )
 """(earlier, later, reason): what the order of STEPS rests on, checked when this module is imported."""
