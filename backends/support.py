@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from nxcc.backends.codegen import structural_opcodes
+from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
-from nxcc.backends.lowering.views import view_opcodes
+from nxcc.backends.lowering.views import as_view, view_opcodes
 from nxcc.backends.target import Target
+from nxcc.backends.tile.expressions import Expr
+from nxcc.backends.tile.program import View, contiguous
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape
@@ -33,12 +36,16 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
         if reason is not None:
             return reason
     opcode = instruction.opcode
-    if opcode in structural_opcodes() or opcode in view_opcodes() and instruction.shape.is_array:
+    if opcode in structural_opcodes():
         return None
     rule = rules().get(opcode)
-    if rule is None:
-        return f"{opcode} has no lowering for {target.name}"
-    return rule.unsupported(instruction, target) if rule.unsupported else None
+    if rule is not None:
+        return rule.unsupported(instruction, target) if rule.unsupported else None
+    if opcode in view_opcodes() and all(o.shape.is_array for o in instruction.operands):
+        views = [View(Memory.HBM, o.shape.dtype, Expr(), contiguous(o.shape.dims, o.shape.dtype.byte_size))
+                 for o in instruction.operands]
+        return None if as_view(instruction, views) is not None else f"this {opcode} moves data between layouts"
+    return f"{opcode} has no lowering for {target.name}"
 
 
 def _shape_reason(shape: Shape, target: Target) -> str | None:

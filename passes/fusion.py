@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, operand_maps, row_map, shown
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
 
 ROWS = "nxcc.rows"
@@ -79,7 +79,7 @@ def _computes(instruction: Instruction, capacity: RowCapacity) -> bool:
 
 
 def _elementwise_form(instruction: Instruction) -> bool:
-    return instruction.operator.elementwise and instruction.opcode != "copy"
+    return is_elementwise(instruction) and instruction.opcode != "copy"
 
 
 def _reduce_form(instruction: Instruction) -> bool:
@@ -242,7 +242,8 @@ def _input_count(members: dict[Instruction, None]) -> int:
 
 def _outline(module: Module, computation: Computation, region: _Region, name: str, builder: Builder) -> None:
     """Move the members into a computation of their own, called by a fusion."""
-    body = Computation(builder.unique_name(name))
+    taken = {c.name for c in module.computations}
+    body = Computation(module.unique_name(name, taken))
     body.is_fusion = True
     inner = Builder(body)
     inside: dict[Instruction, Instruction] = {}

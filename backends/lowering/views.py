@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import find
+from nxcc.ir.hlo.ops.opaque import TARGETS
 from nxcc.ir.shapes import Shape
 
 
@@ -56,6 +57,13 @@ def _bitcast_convert(instruction: Instruction, view: View) -> View | None:
     return view.retype(dtype) if dtype.bits == view.dtype.bits == 8 * dtype.byte_size else None
 
 
+def _custom_call(instruction: Instruction, view: View) -> View | None:
+    """Markers and annotations pass their one operand through."""
+    row = TARGETS.get(instruction.attribute("custom_call_target"))
+    same = len(instruction.operands) == 1 and instruction.shape == instruction.operands[0].shape
+    return view if row is not None and row.identity and same else None
+
+
 _VIEWS: dict[str, Callable[[Instruction, View], View | None]] = {
     "reshape": _reshape,
     "transpose": _transpose,
@@ -65,6 +73,7 @@ _VIEWS: dict[str, Callable[[Instruction, View], View | None]] = {
     "copy": _same,
     "bitcast": _bitcast,
     "bitcast-convert": _bitcast_convert,
+    "custom-call": _custom_call,
 }
 
 

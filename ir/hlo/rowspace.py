@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.ops.opaque import is_elementwise_call
 
 COLUMN = -1
 UNIT = -2
@@ -30,10 +31,15 @@ def operand_maps(instruction: Instruction, result: RowMap) -> list[RowMap | None
 
     An operand's entry is None where it is no part of the row space: the initial value of a reduction, the right side of a dot.
     """
-    if instruction.operator.elementwise:
+    if is_elementwise(instruction):
         return [result if operand.shape.rank else () for operand in instruction.operands]
     rule = _RULES.get(instruction.opcode)
     return rule(instruction, result) if rule else None
+
+
+def is_elementwise(instruction: Instruction) -> bool:
+    """Element by element by its declaration, or as a custom call whose target is."""
+    return instruction.operator.elementwise or instruction.opcode == "custom-call" and is_elementwise_call(instruction)
 
 
 def _broadcast(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:

@@ -30,12 +30,17 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class CustomCall:
-    """What a target means. operands: how many it takes, None for any number; identity: it passes its operands through."""
+    """What a target means.
+
+    operands: how many it takes, None for any number; identity: it passes its operands through; elementwise: result element
+    from the operands' elements at the same place.
+    """
 
     target: str
     operands: int | None
     evaluate: Callable[..., Any]
     identity: bool = False
+    elementwise: bool = False
 
 
 def _text(instruction: Instruction) -> str:
@@ -105,7 +110,7 @@ def _activation(target: str, operands: int, function: Callable[..., Any]) -> Cus
     def evaluate(instruction: Instruction, *values: Array) -> Array:
         result = function(*(value.astype(np.float64) for value in values))
         return converted(np.asarray(result), instruction.shape.dtype)
-    return CustomCall(target, operands, evaluate)
+    return CustomCall(target, operands, evaluate, elementwise=True)
 
 
 # Normalisation and softmax, along the axis that backend_config names
@@ -306,6 +311,12 @@ def _kernel_name(instruction: Instruction) -> str:
         return ""
     name = config.get("func_name", config.get("kernel_name", "")) if isinstance(config, dict) else ""
     return f" (kernel {name})" if isinstance(name, str) and name else ""
+
+
+def is_elementwise_call(instruction: Instruction) -> bool:
+    """Whether a custom call computes element by element, as its target's row says."""
+    row = TARGETS.get(instruction.attribute("custom_call_target"))
+    return row is not None and row.elementwise
 
 
 def known_target(instruction: Instruction) -> CustomCall:

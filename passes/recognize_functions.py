@@ -1,0 +1,175 @@
+"""Replace an elementwise computation that is a known function by that function.
+
+Before: the forty instructions that a front end writes for 0.5 * x * erfc(-x / sqrt(2)).
+After:  y = f32[..] custom-call(x), custom_call_target="AwsNeuronGelu"
+
+Front ends expand GELU and its like in many forms; the scalar engine has them as one instruction. The computation is known by
+what it computes, not by how it is written: every value between a product and the one value that it depends on is evaluated,
+on a dense grid, on all magnitudes, and at and beside every constant that occurs in it, where a branch could hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nxcc.ir.dtypes import F32
+from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+
+Array = np.ndarray[Any, Any]
+
+MAX_INSTRUCTIONS = 100
+"""Longest expansion that is looked at; GELU by XLA's erfc, with all its branches, has about 60."""
+
+MAX_PENDING = 12
+"""Values that may be open at once on the way back to the argument."""
+
+TRANSCENDENTAL = frozenset(("exponential", "tanh", "erf", "logistic"))
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function by its custom-call target; tolerance: of |f - g| relative to 1 + |x|."""
+
+    target: str
+    reference: Callable[[Array], Array]
+    tolerance: float
+
+
+def _erf(x: Array) -> Array:
+    from scipy.special import erf
+    return np.asarray(erf(x))
+
+
+FUNCTIONS = (
+    Function("AwsNeuronGelu", lambda x: 0.5 * x * (1 + _erf(x / np.sqrt(2.0))), 1e-6),
+    Function("AwsNeuronGeluApprxTanh", lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))), 1e-6),
+    Function("AwsNeuronSilu", lambda x: x / (1 + np.exp(-x)), 1e-6),
+)
+
+
+@dataclass(frozen=True)
+class RecognizeFunctions:
+    name: str = "recognize-functions"
+
+    def run(self, module: Module) -> bool:
+        changed = False
+        for computation in module.reachable():
+            changed |= _rewrite(computation)
+        return changed
+
+
+def _rewrite(computation: Computation) -> bool:
+    if not any(i.opcode in TRANSCENDENTAL for i in computation.instructions):
+        return False
+    order = computation.post_order()
+    position = {instruction: index for index, instruction in enumerate(order)}
+    replaced: set[Instruction] = set()
+    known: dict[Any, Function | None] = {}
+    for root in reversed(order):
+        if root.opcode != "multiply" or root.shape.dtype is not F32 or root in replaced or not root.shape.element_count:
+            continue
+        for argument, cone in _cones(root, position):
+            key = _structure(argument, cone)
+            if key not in known:
+                known[key] = _recognize(argument, cone)
+            function = known[key]
+            if function is not None:
+                _replace(computation, root, argument, function)
+                replaced.update(cone)
+                break
+    if replaced:
+        computation.sort()
+    return bool(replaced)
+
+
+def _cones(root: Instruction, position: dict[Instruction, int]) -> Iterator[tuple[Instruction, list[Instruction]]]:
+    """Values that the root depends on alone, nearest first, each with the instructions between, operands first."""
+    pending = {root}
+    cone: list[Instruction] = []
+    seen = False
+    while pending and len(cone) < MAX_INSTRUCTIONS and len(pending) <= MAX_PENDING:
+        current = max(pending, key=position.__getitem__)
+        if len(pending) == 1 and cone and seen:
+            yield current, cone[::-1]
+        if not _is_step(current, root):
+            return
+        pending.discard(current)
+        cone.append(current)
+        seen |= current.opcode in TRANSCENDENTAL
+        pending.update(o for o in current.operands if _number(o) is None)
+
+
+def _is_step(instruction: Instruction, root: Instruction) -> bool:
+    return instruction.operator.elementwise and instruction.opcode != "convert" and instruction.shape.dims == root.shape.dims \
+        and not instruction.control_predecessors
+
+
+def _number(value: Instruction) -> Any:
+    """The one value of a constant or of a constant repeated, else None."""
+    while value.opcode in ("broadcast", "reshape"):
+        value = value.operands[0]
+    if value.opcode == "constant" and value.shape.is_array and value.attributes["literal"].is_splat:
+        return value.attributes["literal"].splat_value
+    return None
+
+
+def _structure(argument: Instruction, cone: list[Instruction]) -> Any:
+    """What decides the function: equal layers are recognised once."""
+    numbers = {argument: 0}
+    rows = []
+    for instruction in cone:
+        operands = tuple(numbers[o] if o in numbers else f"{_number(o)!r}" for o in instruction.operands)
+        numbers[instruction] = len(numbers)
+        rows.append((instruction.opcode, instruction.attributes.get("direction"), instruction.shape.dtype, operands))
+    return argument.shape.dtype, tuple(rows)
+
+
+def _recognize(argument: Instruction, cone: list[Instruction]) -> Function | None:
+    """The function that the cone computes; a few points tell most of what it is not."""
+    if argument.shape.dtype is not F32:
+        return None
+    likely = _matching(argument, cone, FEW, FUNCTIONS)
+    certain = _matching(argument, cone, _samples(cone), likely) if likely else ()
+    return certain[0] if certain else None
+
+
+FEW = np.array([-3.5, -1.25, -0.5, 0.375, 1.5, 4.0], np.float32)
+
+
+def _matching(argument: Instruction, cone: list[Instruction], x: Array, functions: tuple[Function, ...]) -> tuple[Function, ...]:
+    """Those functions that agree with the cone at all points x."""
+    values = {argument: x}
+    for instruction in cone:
+        operands = [values[o] if o in values else np.full(x.shape, _number(o), o.shape.dtype.numpy)
+                    for o in instruction.operands]
+        evaluate = instruction.operator.evaluate
+        assert evaluate is not None
+        with np.errstate(all="ignore"):
+            values[instruction] = evaluate(instruction, *operands)
+    found = values[cone[-1]].astype(np.float64)
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return tuple(f for f in functions
+                     if np.all(np.abs(found - f.reference(wide)) <= f.tolerance * (1 + np.abs(wide))))
+
+
+def _samples(cone: list[Instruction]) -> Array:
+    """Finite points where the computation is compared: a grid, all magnitudes, and around each constant in it."""
+    constants = [_number(o) for i in cone for o in i.operands]
+    special = np.array([c for c in constants if c is not None and np.isfinite(c)], np.float32)
+    special = np.concatenate([special, -special, np.sqrt(np.abs(special)), -np.sqrt(np.abs(special))])
+    beside = np.concatenate([np.nextafter(special, np.float32(np.inf)), np.nextafter(special, np.float32(-np.inf))])
+    magnitudes = np.logspace(-30, 12, 400, dtype=np.float32)
+    grid = np.linspace(-16, 16, 3201, dtype=np.float32)
+    return np.concatenate([grid, magnitudes, -magnitudes, special, beside, np.zeros(1, np.float32)]).astype(np.float32)
+
+
+def _replace(computation: Computation, root: Instruction, argument: Instruction, function: Function) -> None:
+    builder = Builder(computation, root.location)
+    known = builder.make("custom-call", argument, shape=root.shape, custom_call_target=function.target)
+    computation.replace(root, known)

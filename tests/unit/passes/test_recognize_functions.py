@@ -1,0 +1,45 @@
+"""Functions are recognised by what they compute, in whatever form, and only then."""
+
+import pytest
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.passes.recognize_functions import RecognizeFunctions
+
+GELU_BY_ERF = """
+  c = f32[] constant(0.707106769)   cb = f32[4,8] broadcast(c), dimensions={}
+  s = f32[4,8] multiply(x, cb)      e = f32[4,8] erf(s)
+  one = f32[] constant(1)           ob = f32[4,8] broadcast(one), dimensions={}
+  t = f32[4,8] add(e, ob)           h = f32[] constant(0.5)
+  hb = f32[4,8] broadcast(h), dimensions={}
+  u = f32[4,8] multiply(x, hb)
+  ROOT y = f32[4,8] multiply(u, t)
+"""
+SILU = "l = f32[4,8] logistic(x)\n ROOT y = f32[4,8] multiply(x, l)"
+SILU_WITH_A_HIDDEN_BRANCH = """
+  l = f32[4,8] logistic(x)
+  k = f32[] constant(3.14159)      kb = f32[4,8] broadcast(k), dimensions={}
+  p = pred[4,8] compare(x, kb), direction=EQ
+  m = f32[4,8] select(p, kb, l)
+  ROOT y = f32[4,8] multiply(x, m)
+"""
+NOT_SILU = "l = f32[4,8] tanh(x)\n ROOT y = f32[4,8] multiply(x, l)"
+
+
+def module_of(body: str) -> Module:
+    return read_text("HloModule m\nENTRY main {\n a = f32[4,8] parameter(0)\n b = f32[4,8] parameter(1)\n"
+                     " x = f32[4,8] add(a, b)\n" + body + "\n}")
+
+
+@pytest.mark.parametrize(("body", "target"), [(GELU_BY_ERF, "AwsNeuronGelu"), (SILU, "AwsNeuronSilu")])
+def test_known_function_becomes_one_instruction(body: str, target: str) -> None:
+    module = module_of(body)
+    assert RecognizeFunctions().run(module)
+    assert module.entry.root.attribute("custom_call_target") == target
+    assert module.entry.root.operands[0].name == "x"
+
+
+@pytest.mark.parametrize("body", [SILU_WITH_A_HIDDEN_BRANCH, NOT_SILU])
+def test_other_functions_stay(body: str) -> None:
+    module = module_of(body)
+    assert not RecognizeFunctions().run(module)
+    assert module.entry.root.opcode == "multiply"
