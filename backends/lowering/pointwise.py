@@ -141,7 +141,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide"):
+    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "custom"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 
