@@ -141,7 +141,8 @@ def _recognize(argument: Instruction, cone: list[Instruction]) -> Function | Non
 FEW = np.array([-3.5, -1.25, -0.5, 0.375, 1.5, 4.0], np.float32)
 
 
-def _matching(argument: Instruction, cone: list[Instruction], x: Array, functions: tuple[Function, ...]) -> tuple[Function, ...]:
+def _matching(argument: Instruction, cone: list[Instruction], x: Array,
+              functions: tuple[Function, ...]) -> tuple[Function, ...]:
     """Those functions that agree with the cone at all points x."""
     values = {argument: x}
     for instruction in cone:
