@@ -1,0 +1,90 @@
+"""Estimated against published times: which rows are comparable, and the table."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CASTS = {"Matmult-BF16": "matmult", "None stated (compiler default auto-cast: matmult to bf16)": "matmult",
+         "fp32 in/out, bf16 PE": "matmult"}
+"""--auto-cast for a row's dtype_cast; all else computes in the dtypes of the module."""
+
+HOST_CALL_MS = 0.15
+"""A request's share of the host on v2, from published batch-1 encoders of 6 and 12 layers (hardware model 5.4)."""
+ALONE = 1.3
+"""Up to this many requests a core, the host call is inside the published time."""
+
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published number. device_ms: without the host call where that is part of it."""
+
+    row_id: str
+    module: str
+    family: str
+    cast: str
+    grade: str
+    published_ms: float
+    device_ms: float
+
+
+def rows(folder: Path, target: str = "v2", priorities: tuple[str, ...] = ("core",)) -> list[Row]:
+    """Comparable rows: of modules with these priorities, on this target, with a derived time of one call on one core."""
+    with open(folder / "modules.csv", encoding="utf-8", newline="") as file:
+        families = {row["module"]: row["family"] for row in csv.DictReader(file) if row["priority"] in priorities}
+    with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["module"] in families and row["target"] == target
+                 and row["per_core_ms"] and row["metric"] != "pe_utilization"]
+    return [_row(row, families[row["module"]]) for row in found]
+
+
+def _row(row: dict[str, str], family: str) -> Row:
+    published = float(row["per_core_ms"])
+    with_host = bool(row["requests_per_core"]) and float(row["requests_per_core"]) < ALONE
+    return Row(row["row_id"], row["module"], family, CASTS.get(row["dtype_cast"], "none"), row["grade"], published,
+               published - HOST_CALL_MS if with_host else published)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def table(found: list[Row], estimates: dict[tuple[str, str], dict[str, Any]]) -> tuple[list[Line], list[Line]]:
+    """One line for each module, cast and grade; and per family the geometric mean and the spread of A rows' ratios.
+
+    estimates: by (module, cast): `device_us`, `roofline_us`, `bound_by`, `range_us`, or `failure`.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in found:
+        groups.setdefault((row.module, row.cast, row.grade), []).append(row)
+    lines = [_line(group, estimates[module, cast]) for (module, cast, _), group in groups.items()]
+    families: dict[str, list[float]] = {}
+    for line in lines:
+        if line["grade"] == "A" and "ratio" in line:
+            families.setdefault(line["family"], []).append(line["ratio"])
+    means = [{"family": family, "modules": len(ratios), "mean": mean(ratios), "least": min(ratios), "most": max(ratios)}
+             for family, ratios in families.items()]
+    return lines, means
+
+
+def _line(group: list[Row], estimate: dict[str, Any]) -> Line:
+    first = group[0]
+    line: Line = {
+        "module": first.module, "family": first.family, "cast": first.cast, "grade": first.grade, "rows": len(group),
+        "published_ms": mean(row.published_ms for row in group), "device_ms": mean(row.device_ms for row in group),
+        "best_ms": min(row.device_ms for row in group)}
+    if "failure" in estimate:
+        return line | {"failure": estimate["failure"]}
+    estimated, roofline = estimate["device_us"] / 1e3, estimate["roofline_us"] / 1e3
+    return line | {"estimated_ms": estimated, "range_ms": [us / 1e3 for us in estimate["range_us"]], "roofline_ms": roofline,
+                   "ratio": estimated / line["device_ms"], "of_roofline": estimated / roofline if roofline else math.inf,
+                   "bound_by": estimate["bound_by"], "host_ms": estimate["host_us"] / 1e3}
