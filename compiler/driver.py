@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
@@ -24,7 +24,7 @@ from nxcc.compiler.outputs import check_writable, write_whole
 from nxcc.compiler.packaging import Labels, package
 from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_weights
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.progress import INFO, Journal
+from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
 from nxcc.ir.hlo.module import Instruction, Module
@@ -32,6 +32,7 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
+from nxcc.passes.notes import Note
 from nxcc.passes.partition import Plan, is_kept, partition
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
 
@@ -132,7 +133,11 @@ class _Compilation:
             self.stopped = self.options.stop_after == name
             return not self.stopped
 
-        settings = pass_settings(self.options, self.build.target)
+        def report(note: Note) -> None:
+            self.journal.note(str(note), WARNING if note.is_warning else INFO)
+
+        weights = frozenset(n for n, number in enumerate(self.signature.numbers) if number in self.signature.weights)
+        settings = replace(pass_settings(self.options, self.build.target), report=report, weights=weights)
         run_pipeline(self.build.module, settings, disabled=self.options.disable_pass, observe=observe)
 
     def _partition(self) -> None:
@@ -263,7 +268,6 @@ def _read_weights(path: str) -> ArrayFile:
 
 
 def _with_metrics(made: Package, journal: Journal) -> Package:
-    from dataclasses import replace
     times = {row.stage: round(row.cpu_s * 1e6) for row in journal.stages}
     return replace(made, metrics={"cpu_us": times})
 
