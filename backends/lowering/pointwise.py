@@ -39,6 +39,9 @@ EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
 FORMULAS: dict[tuple[str, Kind], Formula] = {}
+LIMITS: dict[str, Reason] = {}
+"""What else the formulas of an opcode cannot do."""
+
 WIDE: dict[str, Formula] = {}
 """Formulas for operators that take or make 64-bit integers."""
 
@@ -66,8 +69,11 @@ def pointwise(*opcodes: str, temporaries: int = 0, unsupported: Reason | None = 
     return register
 
 
-def formula(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) -> Callable[[Formula], Formula]:
-    """Declare how opcodes are computed on elements of these kinds (of the first operand)."""
+def formula(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0,
+            unsupported: Reason | None = None) -> Callable[[Formula], Formula]:
+    """Declare how opcodes are computed on elements of these kinds (of the first operand); unsupported: where they are not."""
+    if unsupported is not None:
+        LIMITS.update(dict.fromkeys(opcodes, unsupported))
     return _declaration(FORMULAS, opcodes, tuple(kinds), temporaries)
 
 
@@ -136,7 +142,8 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
         return f"{instruction.opcode} of {dtype} elements has no device code"
     if _is_wide(instruction) and instruction.opcode not in WIDE:
         return f"{instruction.opcode} of 64-bit elements: the engines of {target.name} compute in at most 32 bits"
-    return None
+    limit = LIMITS.get(instruction.opcode)
+    return limit(instruction, target) if limit else None
 
 
 @cache

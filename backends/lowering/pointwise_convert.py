@@ -8,7 +8,8 @@ from nxcc.backends.lowering.pointwise import BOOL, FLOAT, INTEGER, formula
 from nxcc.backends.lowering.pointwise_integer import ALL_ONES
 from nxcc.backends.lowering.pointwise_select import octet
 from nxcc.backends.lowering.terms import Term, alu, bits, cast, constant, copy, native, part, select
-from nxcc.ir.dtypes import F32, PRED, S8, S16, S32, U8, U32, DType
+from nxcc.backends.target import Target
+from nxcc.ir.dtypes import BF16, F32, PRED, S8, S16, S32, U8, U32, DType
 from nxcc.ir.hlo.module import Instruction
 
 _SIGNED = {8: S8, 16: S16, 32: S32}
@@ -75,3 +76,41 @@ def _rounded(x: Term, drop: int) -> Term:
     last_kept = bits("bitwise_and", bits("shift_right_logical", raw, drop), 1)
     raised = native("add", native("add", raw, (1 << (drop - 1)) - 1), last_kept)
     return part(bits("bitwise_and", raised, (ALL_ONES << drop) & ALL_ONES), F32)
+
+
+def _stochastic_limits(instruction: Instruction, target: Target) -> str | None:
+    source, result = instruction.operands[0].shape.dtype, instruction.shape.dtype
+    if result.is_integer or (source, result) == (F32, BF16):
+        return None
+    return f"stochastic-convert from {source} to {result} has no device code; to integers, and from f32 to bf16, it has"
+
+
+@formula("stochastic-convert", temporaries=6, unsupported=_stochastic_limits)
+def stochastic_convert(instruction: Instruction, x: Term, random: Term) -> Term:
+    """Away from zero where the random bits are below the fraction that nearest-to-zero would drop."""
+    target = instruction.shape.dtype
+    if target is BF16:
+        return _stochastic_bf16(constant(x), constant(random))
+    x = cast(constant(x), F32)
+    size = alu("abs_max", x, 0.0)
+    whole = select(alu("less", size, 1.0, U8), 0.0, truncated(size))
+    raised = whole + _is_below(constant(random), size - whole)
+    return copy(select(alu("less", x, 0.0, U8), -raised, raised), target)
+
+
+def _is_below(random: Term, fraction: Term) -> Term:
+    """1 where random < floor(fraction * 2^width)."""
+    limit = truncated(fraction * 2.0**random.dtype.bits)
+    if random.dtype.bits == 32:
+        return native("less", random, copy(limit, U32))
+    return alu("less", random, copy(limit, U32))
+
+
+def _stochastic_bf16(x: Term, random: Term) -> Term:
+    """The fraction is the lower half of the f32; the largest finite number does not become infinity."""
+    raw = part(x, U32)
+    kept = bits("bitwise_and", raw, 0xFFFF0000)
+    is_up = native("less", random, bits("shift_left", raw, 16))
+    can_rise = native("less", bits("bitwise_and", raw, 0x7FFFFFFF), 0x7F7F0000)
+    moved = part(native("add", kept, bits("shift_left", native("multiply", is_up, can_rise), 16)), F32)
+    return copy(select(alu("equal", x, x, U8), moved, x), BF16)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nxcc.backends.support import unsupported
+from nxcc.backends.target import load_target
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.text.reader import read_text
 
@@ -134,6 +136,12 @@ def test_logic_of_preds_matches(opcode: str) -> None:
     check("not", ("pred",), "pred")
 
 
+@pytest.mark.parametrize("source, random", [("f32", "u32"), ("bf16", "u16"), ("f16", "u16")])
+def test_stochastic_conversions_match(source: str, random: str) -> None:
+    for target in (*INTEGERS, *(("bf16",) if source == "f32" else ())):
+        check("stochastic-convert", (source, random), target)
+
+
 @pytest.mark.parametrize("source", ("pred", *FLOATS, *INTEGERS, "f8e4m3", "f8e5m2"))
 def test_conversions_match(source: str) -> None:
     for target in ("pred", *FLOATS, *INTEGERS, "f8e4m3", "f8e5m2"):
@@ -241,3 +249,26 @@ def test_wide_integers_are_selected() -> None:
 @pytest.mark.parametrize("exponent, mantissa", [(5, 10), (8, 7), (8, 23), (4, 3), (2, 0), (8, 0), (1, 1), (11, 52)])
 def test_reduced_precision_matches(exponent: int, mantissa: int, name: str) -> None:
     check("reduce-precision", (name,), name, f", exponent_bits={exponent}, mantissa_bits={mantissa}")
+
+
+def test_temporaries_of_long_rows_are_made_in_pieces() -> None:
+    """Rows that fill most of SBUF leave room for temporaries of a part of their columns only."""
+    text = """HloModule m
+body {
+  x = f32[3,14000] parameter(0)
+  ROOT r = f32[3,14000] atan2(x, x)
+}
+ENTRY main {
+  x = f32[3,14000] parameter(0)
+  ROOT f = f32[3,14000] fusion(x), kind=kLoop, calls=body, frontend_attributes={nxcc.rows="1"}
+}
+"""
+    check_text(text, [np.resize(values("f32"), (3, 14000))])
+
+
+@pytest.mark.parametrize("opcode, name, result", [("divide", "s64", "s64"), ("power", "u64", "u64"), ("add", "c64", "c64"),
+                                                  ("stochastic-convert", "f32", "f16")])
+def test_what_is_not_computed_is_refused_with_a_reason(opcode: str, name: str, result: str) -> None:
+    second = "u32" if opcode == "stochastic-convert" else name
+    root = read_text(module(opcode, (name, second), result)).entry.root
+    assert unsupported(root, load_target("v2"))
