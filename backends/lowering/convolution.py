@@ -1,29 +1,32 @@
 """Convolutions as shifted matmuls: channels on partitions, one pass a window tap, sums in PSUM; never an im2col.
 
-The input is cut into strips of output rows. A strip's input lies in SBUF with its halo: zeros where padding or base dilation
-put them, data where the input has it, so that every tap is an access pattern at an offset. Strips away from the border have
-one form and run in a loop. Depthwise convolutions multiply and add on Vector, a channel a partition.
+The input is cut into strips of output rows. A strip's input lies in SBUF with its halo, so that every tap is an access pattern
+at an offset. Few channels are packed: the rows of a window lie on partitions beside each other, loaded with their offset.
+Depthwise convolutions multiply and add on Vector, a channel a partition. Integers are multiplied byte by byte.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.lowering.region import accumulate_blocks
+from nxcc.backends.lowering.contraction import product_reason, tensor_dtype
+from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, load_halo, strips
+from nxcc.backends.lowering.limbs import add_products, as_bytes, limbs_of, narrowed
+from nxcc.backends.lowering.matmul import accumulate, open_sums
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Expr, Index, expr
+from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32
+from nxcc.ir.dtypes import BF16, F32, PRED, S32, DType
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.module import Instruction
 
 STRIP_BYTES = 65536
-"""Bytes a partition that the input strip of one tile of rows may take."""
+"""Bytes a partition that the input strips of all rotating tiles may take."""
 
 WEIGHT_BYTES = 73728
 """Bytes a partition up to which the weights of one tile of output channels stay in SBUF for a whole image."""
@@ -31,55 +34,70 @@ WEIGHT_BYTES = 73728
 UNROLLED_TAPS = 64
 """Windows with more taps than this loop over them, at the price of one more pass that opens the sum."""
 
+TAP_CHUNK = 64
+"""Taps along a row whose weights are loaded together where a window's weights do not fit."""
+
 SPATIAL = 3
 """Spatial dimensions are filled up to depth, rows, columns with ones of size 1."""
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
-    for operand in instruction.operands:
-        if operand.shape.dtype not in target.engines[isa.pe.MATMUL.engines[0]].dtypes:
-            return f"the tensor engine does not multiply {operand.shape.dtype}"
-    if not instruction.shape.dtype.is_float:
-        return f"a convolution into {instruction.shape.dtype} has no lowering"
     if len(instruction.operands) > 2:
         return "convolutions with more than two operands have no lowering"
+    data, weights = (operand.shape for operand in instruction.operands)
+    if instruction.shape.dtype is PRED:
+        return "a convolution into pred has no lowering"
+    reason = product_reason(data.dtype, weights.dtype, instruction.shape.dtype, target)
+    if reason is not None:
+        return reason
+    reach = math.prod((w.size - 1) * w.window_dilation + 1 for w in instruction.attribute("window").dims)
+    channels = weights.dims[instruction.attribute("dim_labels").kernel_input_feature]
+    blocks = -(-channels // target.partitions)
+    if reach * blocks * _strip_element_bytes(_work_dtype(data.dtype, weights.dtype, instruction.shape.dtype)) > STRIP_BYTES:
+        return f"the input that one output reads, {reach} places of {channels} channels, does not fit on the chip"
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """One spatial dimension: sizes of input, output and window, and how they relate."""
+def _work_dtype(data: DType, weights: DType, result: DType) -> DType:
+    """The dtype of tiles: what the tensor engine multiplies, or the data's for integers."""
+    if data.is_float or weights.is_float or result.is_float:
+        return tensor_dtype(data, weights)
+    return data
 
-    size: int
-    out: int
-    window: WindowDimension
 
-    def span(self, start: int, count: int) -> tuple[int, int]:
-        """Dilated, padded coordinates that `count` outputs from `start` read: first and length."""
-        w = self.window
-        return start * w.stride - w.padding_low, (count - 1) * w.stride + (w.size - 1) * w.window_dilation + 1
-
-    def valid(self, first: int, length: int) -> tuple[int, int]:
-        """Input elements inside the span: first index and count."""
-        step = self.window.base_dilation
-        low = max(0, -(-first // step))
-        high = min(self.size, -(-(first + length) // step))
-        return low, max(0, high - low)
-
-    def is_interior(self, start: int, count: int) -> bool:
-        """Whether the whole span lies inside the input, so that strips like this one differ only by their place."""
-        first, length = self.span(start, count)
-        return self.window.base_dilation == 1 and first >= 0 and first + length <= self.size
+def _strip_element_bytes(dtype: DType) -> int:
+    """Bytes of an element of a strip: integers lie there as bytes in bf16 as well."""
+    return dtype.byte_size if dtype.is_float else dtype.byte_size * (1 + BF16.byte_size)
 
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """One group: data [n, c, d, h, w], weights [c, o, d, h, w], result [n, o, d, h, w]."""
+    """One group: data [n, c, d, h, w], weights [c, o, d, h, w], result [n, o, d, h, w].
+
+    dtype: of strips in SBUF. packed: window rows that lie beside each other on partitions, 1 if only channels do.
+    """
 
     data: View
     weights: View
     result: View
-    axes: tuple[_Axis, _Axis, _Axis]
+    axes: tuple[Axis, Axis, Axis]
+    dtype: DType
+    packed: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Rows of the tensor engine in all."""
+        return self.data.sizes[1] * self.packed
+
+    @property
+    def taps(self) -> tuple[int, int, int]:
+        """Window cells that take a pass each."""
+        depth, rows, columns = (axis.window.size for axis in self.axes)
+        return depth, rows // self.packed, columns
+
+    @property
+    def is_integer(self) -> bool:
+        return not self.dtype.is_float
 
 
 def _channels_first(instruction: Instruction) -> tuple[int, ...]:
@@ -91,216 +109,295 @@ def _channels_first(instruction: Instruction) -> tuple[int, ...]:
 @rule("convolution", unsupported=_unsupported, order=_channels_first)
 def lower_convolution(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Group by group; groups of one channel together on Vector."""
+    if results[0].elements == 0:
+        return
     problem = _normalize(instruction, operands[0], operands[1], results[0])
     groups, batches = instruction.attribute("feature_group_count"), instruction.attribute("batch_group_count")
     if batches > 1:
-        for part in _groups(kernel, problem, batches, data_dim=0, data_grouped=True):
+        for part in _groups(kernel, problem, batches, data_dim=0):
             _convolve(kernel, part)
-    elif groups > 1 and problem.weights.sizes[0] == 1:
+    elif groups > 1 and _is_depthwise(problem):
         _depthwise(kernel, problem, groups)
     elif groups > 1:
-        for part in _groups(kernel, problem, groups, data_dim=1, data_grouped=True):
+        for part in _groups(kernel, problem, groups, data_dim=1):
             _convolve(kernel, part)
     else:
         _convolve(kernel, problem)
+
+
+def _is_depthwise(problem: _Problem) -> bool:
+    return problem.weights.sizes[0] == 1 and not problem.is_integer and math.prod(problem.taps) <= UNROLLED_TAPS
 
 
 def _normalize(instruction: Instruction, data: View, weights: View, result: View) -> _Problem:
     dims = instruction.attribute("dim_labels")
     windows = list(instruction.attribute("window").dims)
     fill = SPATIAL - len(windows)
-    axes = [_Axis(1, 1, WindowDimension(1))] * fill
-    axes += [_Axis(data.sizes[i], result.sizes[o], w)
+    axes = [Axis(1, 1, WindowDimension(1))] * fill
+    axes += [Axis(data.sizes[i], result.sizes[o], w)
              for i, o, w in zip(dims.input_spatial, dims.output_spatial, windows, strict=True)]
-    data = data.permute((dims.input_batch, dims.input_feature, *dims.input_spatial))
-    weights = weights.permute((dims.kernel_input_feature, dims.kernel_output_feature, *dims.kernel_spatial))
+    dtype = _work_dtype(data.dtype, weights.dtype, result.dtype)
+    data = as_bytes(data).permute((dims.input_batch, dims.input_feature, *dims.input_spatial))
+    weights = as_bytes(weights).permute((dims.kernel_input_feature, dims.kernel_output_feature, *dims.kernel_spatial))
     result = result.permute((dims.output_batch, dims.output_feature, *dims.output_spatial))
     for _ in range(fill):
         data, weights, result = data.insert(2), weights.insert(2), result.insert(2)
     for d, axis in enumerate(axes):
         if axis.window.reversal:
             weights = weights.cut(2 + d, axis.window.size - 1, axis.window.size, -1)
-    return _Problem(data, weights, result, (axes[0], axes[1], axes[2]))
+    return _Problem(data, weights, result, (axes[0], axes[1], axes[2]), data.dtype if dtype is PRED else dtype)
 
 
-def _groups(kernel: Kernel, problem: _Problem, count: int, data_dim: int, data_grouped: bool) -> Iterator[_Problem]:
+def _groups(kernel: Kernel, problem: _Problem, count: int, data_dim: int) -> Iterator[_Problem]:
     """A loop over groups: each has its part of the data's batch or channels, of the output channels and of the weights."""
     data, weights, result = problem.data, problem.weights, problem.result
     part, outputs = data.sizes[data_dim] // count, weights.sizes[1] // count
-    with kernel.loop(count) as group:
-        yield _Problem(data.cut(data_dim, group * part, part), weights.cut(1, group * outputs, outputs),
-                       result.cut(1, group * outputs, outputs), problem.axes)
+    for group, _ in kernel.tiles(count, 1, outer=True):
+        yield replace(problem, data=data.cut(data_dim, group * part, part), weights=weights.cut(1, group * outputs, outputs),
+                      result=result.cut(1, group * outputs, outputs))
 
 
 # ---- strips --------------------------------------------------------------------------------------------------------
 
 
-def _strip_rows(problem: _Problem, bytes_per_row: int) -> int:
-    """Output rows of a strip whose input fits."""
-    rows = problem.axes[1]
-    best = 1
-    for count in range(1, rows.out + 1):
-        if rows.span(0, count)[1] * bytes_per_row > STRIP_BYTES:
-            break
-        best = count
-    return best
+def _strip_budget(kernel: Kernel) -> int:
+    """Bytes a partition of one of the strips that rotate."""
+    return STRIP_BYTES // (kernel.copies.inner * kernel.copies.outer)
 
 
-def _runs(axis: _Axis, step: int) -> Iterator[tuple[int, int, int]]:
-    """Cut an output dimension into pieces of `step`: (start, size, how many alike follow each other)."""
-    start = 0
-    while start < axis.out:
-        size = min(step, axis.out - start)
-        count = 1
-        if axis.is_interior(start, size):
-            while start + (count + 1) * size <= axis.out and axis.is_interior(start + count * size, size):
-                count += 1
-        yield start, size, count
-        start += size * count
+def _fitting(axis: Axis, bytes_each: int, budget: int) -> int:
+    """Outputs of an axis whose input, of so many bytes a coordinate, fits."""
+    window = axis.window
+    most = (budget // bytes_each - (window.size - 1) * window.window_dilation - 1) // window.stride + 1
+    return max(1, min(axis.out, most))
 
 
-def _strips(kernel: Kernel, axis: _Axis, step: int) -> Iterator[tuple[Expr, int, int]]:
-    """Pieces of an output dimension, alike ones in a loop: (start, size, start of the first of its kind)."""
-    for start, size, count in _runs(axis, step):
-        if count > 1:
-            with kernel.loop(count) as index:
-                yield index * size + start, size, start
-        else:
-            with kernel.scope():
-                yield expr(start), size, start
+def _strips(kernel: Kernel, problem: _Problem, element_bytes: int) -> Iterator[tuple[Strip, Strip, Strip]]:
+    """Pieces of the outputs whose input, of so many bytes a place, fits: depth by depth, rows, columns."""
+    depth, rows, columns = problem.axes
+    budget = _strip_budget(kernel)
+    each = depth.length(1) * element_bytes
+    width = min(_fitting(columns, each * rows.length(1), budget), kernel.target.tensor.moving_max)
+    for column in strips(kernel, columns, width):
+        height = _fitting(rows, each * columns.length(column.count), budget)
+        for plane in strips(kernel, depth, 1):
+            for row in strips(kernel, rows, height):
+                yield plane, row, column
 
 
-def _load_halo(kernel: Kernel, tile: Access, data: View, axes: Sequence[tuple[_Axis, Index, int, int]]) -> None:
-    """Fill a tile [channels, spans..] from data [channels, spatial..]: zeros, then what of the input lies inside.
-
-    axes: per spatial dimension its axis, the start of the outputs, the start of the first strip alike, and their number.
-    """
-    destination = tile
-    source = data
-    whole = True
-    for d, (axis, start, first_start, count) in enumerate(axes):
-        first, length = axis.span(first_start, count)
-        low, valid = axis.valid(first, length)
-        step = axis.window.base_dilation
-        whole &= valid == length
-        shift = (expr(start) - first_start) * axis.window.stride
-        source = source.cut(1 + d, shift + low if valid else 0, valid)
-        destination = destination.cut(d, low * step - first if valid else 0, valid, step)
-    if not whole:
-        kernel.memset(tile.flat(), 0.0)
-    if source.elements:
-        kernel.dma(destination, source)
+def _place(result: View, pieces: Sequence[Strip]) -> View:
+    """The part [o, rows, columns] of an image's result that a strip of one depth gives."""
+    plane, row, column = pieces
+    return result.at(1, plane.start).cut(1, row.start, row.count).cut(2, column.start, column.count)
 
 
 # ---- matmul form ---------------------------------------------------------------------------------------------------
 
+Weights = Callable[[Index, int], list[Access]]
+"""weights(start, size): those of channels from start as [channels, taps, outputs]; for integers one for each byte."""
+
 
 def _convolve(kernel: Kernel, problem: _Problem) -> None:
     """result[o, pixels] = sum over taps and channels of weights[c, o] * data[c, shifted pixels]."""
-    if problem.result.elements == 0:
-        return
-    target = kernel.target
-    outputs = problem.weights.sizes[1]
-    for o, size in kernel.tiles(outputs, target.tensor.stationary_max, outer=True):
-        part = _Problem(problem.data, problem.weights.cut(1, o, size), problem.result.cut(1, o, size), problem.axes)
-        weights = _resident_weights(kernel, part.weights)
+    problem = _packed(kernel, problem)
+    for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.tensor.stationary_max, outer=True):
+        part = replace(problem, weights=problem.weights.cut(1, o, size), result=problem.result.cut(1, o, size))
+        weights = _resident_weights(kernel, part)
         if part.data.sizes[0] == 1:
-            _images(kernel, part, weights, part.data.at(0, 0), part.result.at(0, 0))
+            _image(kernel, part, weights, part.data.at(0, 0), part.result.at(0, 0))
         else:
             with kernel.loop(part.data.sizes[0]) as n:
-                _images(kernel, part, weights, part.data.at(0, n), part.result.at(0, n))
+                _image(kernel, part, weights, part.data.at(0, n), part.result.at(0, n))
 
 
-def _resident_weights(kernel: Kernel, weights: View) -> Callable[[Index, int], Access]:
-    """Weights of a block of channels as [channels, taps, outputs]: loaded once if they fit, else on demand."""
-    lanes = kernel.target.partitions
-    channels, outputs = weights.sizes[:2]
-    taps = math.prod(weights.sizes[2:])
-    blocks = -(-channels // lanes)
-    moved = weights.permute((0, 2, 3, 4, 1))
-
-    def load(tile: Access, start: Index, size: int) -> None:
-        kernel.dma(tile.rows(0, size).reshape(*moved.sizes[1:]), moved.cut(0, start, size))
-
-    if blocks * taps * outputs * weights.dtype.byte_size > WEIGHT_BYTES:
-        def fetch(start: Index, size: int) -> Access:
-            tile = kernel.sbuf((size, taps, outputs), weights.dtype)
-            load(tile, start, size)
-            return tile
-        return fetch
-    resident = kernel.sbuf((min(lanes, channels), blocks, taps, outputs), weights.dtype)
-    for start, size in kernel.tiles(channels, lanes):
-        load(resident.at(0, _block(start, lanes)), start, size)
-    return lambda start, size: resident.at(0, _block(start, lanes)).rows(0, size)
+def _packed(kernel: Kernel, problem: _Problem) -> _Problem:
+    """With few channels, all rows of a window on partitions."""
+    rows = problem.axes[1].window.size
+    if problem.is_integer or rows * problem.data.sizes[1] > kernel.target.partitions or problem.data.elements == 0:
+        return problem
+    return replace(problem, packed=rows)
 
 
-def _block(start: Index, lanes: int) -> Expr:
-    value = expr(start)
-    return Expr(value.constant // lanes, tuple((s, c // lanes) for s, c in value.terms))
-
-
-def _images(kernel: Kernel, problem: _Problem, weights: Callable[[Index, int], Access], data: View, result: View) -> None:
-    """One image: strips of rows, a depth at a time."""
-    depth, rows, columns = problem.axes
-    lanes = kernel.target.partitions
-    blocks = -(-data.sizes[0] // lanes)
-    limit = kernel.target.tensor.moving_max
-    for c, width, c_first in _strips(kernel, columns, min(columns.out, limit)):
-        planes = depth.span(0, 1)[1]
-        row_bytes = planes * columns.span(0, width)[1] * data.dtype.byte_size * blocks
-        for d, _, d_first in _strips(kernel, depth, 1):
-            for r, count, r_first in _strips(kernel, rows, _strip_rows(problem, row_bytes)):
-                spans = (planes, rows.span(0, count)[1], columns.span(0, width)[1])
-                strip = kernel.sbuf((min(lanes, data.sizes[0]), blocks, *spans), data.dtype)
-                places = ((depth, d, d_first, 1), (rows, r, r_first, count), (columns, c, c_first, width))
-                for start, size in kernel.tiles(data.sizes[0], lanes):
-                    _load_halo(kernel, strip.at(0, _block(start, lanes)).rows(0, size), data.cut(0, start, size), places)
-                out = result.at(1, d).cut(1, r, count).cut(2, c, width)
-                _strip_products(kernel, problem, weights, strip, out)
-
-
-def _strip_products(kernel: Kernel, problem: _Problem, weights: Callable[[Index, int], Access], strip: Access, out: View) -> None:
-    """out [o, rows, columns] of one strip, as many rows at a time as a PSUM bank holds."""
-    depth, rows, columns = (axis.window for axis in problem.axes)
-    outputs, count, width = out.sizes
-    lanes = kernel.target.partitions
+def _load_weights(kernel: Kernel, problem: _Problem, tile: Access, start: Index, size: int) -> None:
+    """tile [channels of all packed rows, taps, outputs] from channel `start` on."""
+    moved = problem.weights.permute((0, 2, 3, 4, 1))
     channels = problem.data.sizes[1]
-    taps = [(kd, kh, kw) for kd in range(depth.size) for kh in range(rows.size) for kw in range(columns.size)]
-    looped = len(taps) > UNROLLED_TAPS
-    for r, height in kernel.tiles(count, max(1, kernel.target.tensor.moving_max // width)):
+    if problem.packed == 1:
+        kernel.dma(tile.rows(0, size).reshape(*moved.sizes[1:]), moved.cut(0, start, size))
+        return
+    depth, _, columns = problem.taps
+    for row in range(problem.packed):
+        part = tile.rows(row * channels, channels).reshape(depth, columns, moved.sizes[-1])
+        kernel.dma(part, moved.at(2, row))
+
+
+def _resident_weights(kernel: Kernel, problem: _Problem) -> Weights | None:
+    """Weights of a block of channels: loaded once if they fit, else on demand; None if not even one block fits."""
+    lanes, channels = kernel.target.partitions, problem.channels
+    taps, outputs = math.prod(problem.taps), problem.weights.sizes[1]
+    blocks = -(-channels // lanes)
+    dtype = problem.weights.dtype if problem.is_integer else problem.dtype
+    each = taps * outputs * _strip_element_bytes(dtype)
+
+    def load(start: Index, size: int) -> list[Access]:
+        tile = kernel.sbuf((size, taps, outputs), dtype)
+        _load_weights(kernel, problem, tile, start, size)
+        return _limbs(kernel, problem, tile)
+
+    if each > WEIGHT_BYTES or taps > UNROLLED_TAPS and blocks * each > WEIGHT_BYTES:
+        return None
+    if blocks * each > WEIGHT_BYTES:
+        return load
+    resident = kernel.sbuf((min(lanes, channels), blocks, taps, outputs), dtype)
+    for start, size in kernel.tiles(channels, lanes):
+        _load_weights(kernel, problem, resident.at(0, blocked(start, lanes)), start, size)
+    whole = _limbs(kernel, problem, resident)
+    return lambda start, size: [limb.at(0, blocked(start, lanes)).rows(0, size) for limb in whole]
+
+
+def _limbs(kernel: Kernel, problem: _Problem, tile: Access) -> list[Access]:
+    """What the tensor engine multiplies: the tile, or the bytes of integers."""
+    if not problem.is_integer:
+        return [tile]
+    return [limb.reshape(*tile.sizes[1:]) for limb in limbs_of(kernel, tile.flat())]
+
+
+def _image(kernel: Kernel, problem: _Problem, weights: Weights | None, data: View, result: View) -> None:
+    """One image, strip by strip."""
+    lanes = kernel.target.partitions
+    blocks = -(-problem.channels // lanes)
+    for pieces in _strips(kernel, problem, max(1, blocks) * _strip_element_bytes(problem.dtype)):
+        spans = [piece.axis.length(piece.count) for piece in _loaded(problem, pieces, 0)]
+        strip = kernel.sbuf((min(lanes, problem.channels), blocks, *spans), problem.dtype)
+        if problem.packed > 1:
+            _load_packed(kernel, problem, strip.at(0, 0), data, pieces)
+        else:
+            for start, size in kernel.tiles(data.sizes[0], lanes):
+                load_halo(kernel, strip.at(0, blocked(start, lanes)).rows(0, size), data.cut(0, start, size), pieces)
+        limbs = _limbs(kernel, problem, strip)
+        multiply = _strip_integers if problem.is_integer else _strip_sums
+        multiply(kernel, problem, weights, limbs, _place(result, pieces))
+
+
+def _loaded(problem: _Problem, pieces: Sequence[Strip], row: int) -> list[Strip]:
+    """The strips as they are loaded for one of the packed window rows: that row alone."""
+    plane, rows, column = pieces
+    if problem.packed == 1:
+        return [plane, rows, column]
+    window = rows.axis.window
+    single = replace(window, size=1, padding_low=window.padding_low - row * window.window_dilation)
+    return [plane, replace(rows, axis=replace(rows.axis, window=single)), column]
+
+
+def _load_packed(kernel: Kernel, problem: _Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
+    """strip [packed rows x channels, spans..]: each window row with its own offset."""
+    channels = data.sizes[0]
+    if not all(piece.is_whole for piece in pieces):
+        kernel.memset(strip.flat(), 0.0)
+    for row in range(problem.packed):
+        kernel.dma(*halo(strip.rows(row * channels, channels).linear(), data, 1, _loaded(problem, pieces, row)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taps:
+    """Where the taps of `height` output rows from `start` lie in a strip of a block of channels."""
+
+    problem: _Problem
+    start: Index
+    height: int
+    width: int
+
+    def moving(self, block: Access, depth: Index, row: Index, column: Index) -> Access:
+        windows = [axis.window for axis in self.problem.axes]
+        plane = block.at(0, expr(depth) * windows[0].window_dilation)
+        first = expr(self.start) * windows[1].stride + expr(row) * windows[1].window_dilation
+        return plane.cut(0, first, self.height, windows[1].stride).cut(
+            1, expr(column) * windows[2].window_dilation, self.width, windows[2].stride)
+
+    def all(self) -> list[tuple[int, int, int]]:
+        depth, rows, columns = self.problem.taps
+        return [(d, r, c) for d in range(depth) for r in range(rows) for c in range(columns)]
+
+
+def _bank_rows(kernel: Kernel, out: View) -> Iterator[tuple[Index, int]]:
+    """As many rows of outputs at a time as a PSUM bank holds."""
+    _, count, width = out.sizes
+    return kernel.tiles(count, max(1, kernel.target.tensor.moving_max // width))
+
+
+def _strip_sums(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+    """out [o, rows, columns] of one strip."""
+    outputs, _, width = out.sizes
+    lanes = kernel.target.partitions
+    for r, height in _bank_rows(kernel, out):
         sums = kernel.psum((outputs, height, width))
+        taps = _Taps(problem, r, height, width)
+        looped = weights is None or math.prod(problem.taps) > UNROLLED_TAPS
 
-        def moving(block: Access, tap: tuple[Index, Index, Index], r: Index = r, height: int = height) -> Access:
-            kd, kh, kw = tap
-            plane = block.at(0, expr(kd) * depth.window_dilation)
-            return plane.cut(0, expr(r) * rows.stride + expr(kh) * rows.window_dilation, height, rows.stride).cut(
-                1, expr(kw) * columns.window_dilation, width, columns.stride)
+        def unrolled(start: Index, size: int, first: bool, sums: Access = sums, taps: _Taps = taps) -> None:
+            assert weights is not None
+            stationary, block = weights(start, size)[0], strip[0].at(0, blocked(start, lanes)).rows(0, size)
+            for number, tap in enumerate(taps.all()):
+                kernel.matmul(sums, stationary.at(0, number), taps.moving(block, *tap), accumulate=not first or number > 0)
 
-        def accumulate(start: Index, size: int, first: bool, sums: Access = sums) -> None:
-            stationary = weights(start, size)
-            block = strip.at(0, _block(start, lanes)).rows(0, size)
-            if looped:
-                _tap_loops(kernel, sums, stationary, block, (depth.size, rows.size, columns.size), moving, first)
-                return
-            for number, tap in enumerate(taps):
-                kernel.matmul(sums, stationary.at(0, number), moving(block, tap), accumulate=not (first and number == 0))
-
-        accumulate_blocks(kernel, channels, lanes, accumulate)
-        tile = kernel.sbuf((outputs, height, width), out.dtype)
+        if problem.channels == 0:
+            open_sums(kernel, sums.flat(), problem.dtype)
+        elif looped:
+            open_sums(kernel, sums.flat(), problem.dtype)
+            for stationary, (moving,) in _looped_taps(kernel, problem, weights, strip, taps):
+                kernel.matmul(sums, stationary[0], moving, accumulate=True)
+        else:
+            accumulate(kernel, problem.channels, lanes, unrolled)
+        tile = kernel.sbuf(sums.sizes, out.dtype)
         kernel.copy(tile.flat(), sums.flat())
         kernel.dma(out.cut(1, r, height), tile)
 
 
-def _tap_loops(kernel: Kernel, sums: Access, stationary: Access, block: Access, sizes: tuple[int, int, int],
-               moving: Callable[[Access, tuple[Index, Index, Index]], Access], first: bool) -> None:
-    """All taps in loops; a product with zeros opens the sum, since a loop body cannot tell its first run."""
-    if first:
-        zeros = kernel.sbuf((stationary.partitions, stationary.sizes[-1]), stationary.dtype)
-        kernel.memset(zeros, 0.0)
-        kernel.matmul(sums, zeros, moving(block, (0, 0, 0)), accumulate=False)
-    with kernel.loop(sizes[0]) as kd, kernel.loop(sizes[1]) as kh, kernel.loop(sizes[2]) as kw:
-        number = kd * (sizes[1] * sizes[2]) + kh * sizes[2] + kw
-        kernel.matmul(sums, stationary.at(0, number), moving(block, (kd, kh, kw)), accumulate=True)
+def _looped_taps(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access],
+                 taps: _Taps) -> Iterator[tuple[list[Access], list[Access]]]:
+    """Loops over all taps and channels: what is stationary and what is moving in each pass."""
+    lanes = kernel.target.partitions
+    depth, rows, columns = problem.taps
+    for start, size in kernel.tiles(problem.channels, lanes):
+        blocks = [limb.at(0, blocked(start, lanes)).rows(0, size) for limb in strip]
+        whole = weights(start, size) if weights is not None else None
+        with kernel.loop(depth) as d, kernel.loop(rows) as r:
+            for c, count in kernel.tiles(columns, columns if whole is not None else min(columns, TAP_CHUNK)):
+                part = whole if whole is not None else _chunk_of_weights(kernel, problem, start, size, (d, r, c), count)
+                base = d * (rows * columns) + r * columns + c if whole is not None else 0
+                with kernel.loop(count) as tap:
+                    yield ([limb.at(0, tap + base) for limb in part],
+                           [taps.moving(block, d, r, c + tap) for block in blocks])
+
+
+def _chunk_of_weights(kernel: Kernel, problem: _Problem, start: Index, size: int, tap: tuple[Index, Index, Index],
+                      count: int) -> list[Access]:
+    """Weights [channels, taps, outputs] of some taps of one window row."""
+    depth, row, column = tap
+    view = problem.weights.cut(0, start, size).at(2, depth)
+    dtype = problem.weights.dtype if problem.is_integer else problem.dtype
+    tile = kernel.sbuf((size, count, view.sizes[1]), dtype)
+    if problem.packed == 1:
+        kernel.dma(tile, view.at(2, row).cut(2, column, count).permute((0, 2, 1)))
+    else:
+        channels = problem.data.sizes[1]
+        for p in range(problem.packed):
+            kernel.dma(tile.rows(p * channels, channels), problem.weights.at(2, depth).at(2, p).cut(2, column, count).permute(
+                (0, 2, 1)))
+    return _limbs(kernel, problem, tile)
+
+
+def _strip_integers(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+    """out [o, rows, columns] of one strip of integers, which wrap."""
+    outputs, _, width = out.sizes
+    for r, height in _bank_rows(kernel, out):
+        total = kernel.sbuf((outputs, height, width), S32)
+        kernel.memset(total.flat(), 0.0)
+        if problem.channels:
+            taps = _Taps(problem, r, height, width)
+            for stationary, moving in _looped_taps(kernel, problem, weights, strip, taps):
+                add_products(kernel, stationary, moving, total, out.dtype.byte_size)
+        kernel.dma(out.cut(1, r, height), narrowed(kernel, total, out.dtype))
 
 
 # ---- depthwise -----------------------------------------------------------------------------------------------------
@@ -310,12 +407,12 @@ def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
     """One input channel an output channel: multiply by the tap's weight of each partition and add, on Vector."""
     multiplier = problem.weights.sizes[1] // channels
     lanes = kernel.target.partitions
-    for m in range(multiplier):
+    for m, _ in kernel.tiles(multiplier, 1, outer=True):
         weights = problem.weights.at(0, 0).cut(0, m, channels, multiplier)
         result = problem.result.cut(1, m, channels, multiplier)
         for start, size in kernel.tiles(channels, lanes, outer=True):
-            part = _Problem(problem.data.cut(1, start, size), weights.cut(0, start, size), result.cut(1, start, size),
-                            problem.axes)
+            part = replace(problem, data=problem.data.cut(1, start, size), weights=weights.cut(0, start, size),
+                           result=result.cut(1, start, size))
             taps = math.prod(weights.sizes[1:])
             factors = kernel.sbuf((size, taps), F32)
             kernel.dma(factors.reshape(*weights.sizes[1:]), part.weights)
@@ -324,22 +421,18 @@ def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
 
 
 def _depthwise_image(kernel: Kernel, problem: _Problem, factors: Access, data: View, result: View) -> None:
-    depth, rows, columns = problem.axes
-    planes = depth.span(0, 1)[1]
-    row_bytes = planes * columns.span(0, columns.out)[1] * data.dtype.byte_size
     channels = data.sizes[0]
-    for d, _, d_first in _strips(kernel, depth, 1):
-        for r, count, r_first in _strips(kernel, rows, _strip_rows(problem, row_bytes + columns.out * 8)):
-            spans = (planes, rows.span(0, count)[1], columns.span(0, columns.out)[1])
-            strip = kernel.sbuf((channels, *spans), data.dtype)
-            _load_halo(kernel, strip, data, ((depth, d, d_first, 1), (rows, r, r_first, count), (columns, 0, 0, columns.out)))
-            sums = kernel.sbuf((channels, count, columns.out), F32)
-            _depthwise_taps(kernel, problem, factors, strip, sums)
-            tile = sums
-            if result.dtype is not F32:
-                tile = kernel.sbuf((channels, count, columns.out), result.dtype)
-                kernel.copy(tile.flat(), sums.flat())
-            kernel.dma(result.at(1, d).cut(1, r, count), tile)
+    for pieces in _strips(kernel, problem, problem.dtype.byte_size + F32.byte_size):
+        strip = kernel.sbuf((channels, *(piece.axis.length(piece.count) for piece in pieces)), problem.dtype)
+        load_halo(kernel, strip, data, pieces)
+        out = _place(result, pieces)
+        sums = kernel.sbuf(out.sizes, F32)
+        _depthwise_taps(kernel, problem, factors, strip, sums)
+        tile = sums
+        if out.dtype is not F32:
+            tile = kernel.sbuf(out.sizes, out.dtype)
+            kernel.copy(tile.flat(), sums.flat())
+        kernel.dma(out, tile)
 
 
 def _depthwise_taps(kernel: Kernel, problem: _Problem, factors: Access, strip: Access, sums: Access) -> None:

@@ -77,12 +77,8 @@ def runs(axis: Axis, step: int) -> Iterator[tuple[int, int, int]]:
 def strips(kernel: Kernel, axis: Axis, step: int) -> Iterator[Strip]:
     """Pieces of an output dimension, alike ones in a loop."""
     for start, size, count in runs(axis, step):
-        if count > 1:
-            with kernel.loop(count) as index:
-                yield Strip(axis, index * size + start, size, start)
-        else:
-            with kernel.scope():
-                yield Strip(axis, expr(start), size, start)
+        for index, _ in kernel.tiles(count * size, size):
+            yield Strip(axis, index + start, size, start)
 
 
 def halo(destination: View, data: View, lead: int, pieces: Sequence[Strip]) -> tuple[View, View]:
