@@ -427,7 +427,8 @@ def _windows(x: Array, window: Window) -> Array:
         kernel_steps.append(steps[axis] * spot.window_dilation)
     shape = (sizes[0], *counts, *kernel, *sizes[1 + spatial:])
     strides = (steps[0], *count_steps, *kernel_steps, *steps[1 + spatial:])
-    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+    raw = x.view(np.dtype(f"u{x.dtype.itemsize}")) if x.dtype.itemsize == 1 else x  # numpy cannot name some of the fp8 types
+    return np.lib.stride_tricks.as_strided(raw, shape, strides, writeable=False).view(x.dtype)
 
 
 def _gathered_product(windows: Array, kernel: Array, spatial: int, dtype: DType) -> Array:
