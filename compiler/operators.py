@@ -38,7 +38,7 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
         "floor", "fusion", "gather", "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one",
         "logistic", "map", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
         "parameter", "popcnt", "power", "real", "reduce", "reduce-precision", "reduce-window", "remainder", "reshape",
-        "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "select", "shift-left",
+        "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "scatter", "select", "shift-left",
         "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sqrt", "subtract", "tan",
         "tanh", "transpose", "tuple", "while", "xor",
     ),

@@ -12,17 +12,70 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import S32, S64, U32, U64, DType
+from nxcc.ir.dtypes import S32, S64, U32, U64
 from nxcc.ir.hlo.module import Instruction
 
-LOW_WORD: dict[DType, DType] = {S64: S32, U64: U32}
-"""64-bit indices are read by their low words: an operand of 2^31 elements or more does not fit the device."""
+LARGEST = 2**31 - 1
 
 
-def low_words(view: View) -> View:
-    """A view of 64-bit integers as their low 32 bits (little endian); others as they are."""
-    dtype = LOW_WORD.get(view.dtype)
-    return view if dtype is None else View(view.memory, dtype, view.address, view.dims)
+def index_words(kernel: Kernel, indices: View, *, rows: bool) -> list[Access]:
+    """Components of [n, components] indices as s32 tiles: [n, 1] if rows, else [1, n].
+
+    Values beyond the range of s32 become the largest s32 or a negative number, so that what is out of bounds stays so.
+    """
+    count, components = indices.sizes
+    if not components:
+        return []
+    sizes = (count, 1, components) if rows else (1, count, components)
+    shaped = indices.insert(1 if rows else 0)
+    if indices.dtype in (S64, U64):
+        words = kernel.sbuf((*sizes, 2), S32)
+        kernel.dma(words, View(shaped.memory, S32, shaped.address, (*shaped.dims, (4, 2))))
+        tile = kernel.sbuf(sizes, S32)
+        _saturate(kernel, tile, words.at(2, 0), words.at(2, 1), indices.dtype is S64)
+    elif indices.dtype is U32:
+        raw, tile = kernel.sbuf(sizes, S32), kernel.sbuf(sizes, S32)
+        kernel.dma(raw, shaped.retype(S32))
+        _saturate(kernel, tile, raw, None, False)
+    else:
+        tile = kernel.sbuf(sizes, S32)
+        kernel.dma(tile, shaped)
+    return [tile.at(1, component) for component in range(components)]
+
+
+def _saturate(kernel: Kernel, out: Access, low: Access, high: Access | None, signed: bool) -> None:
+    """out = an integer of an unsigned low word and, maybe, a high word, in the range of s32; -1 for all negative ones."""
+    def native(to: Access, data: Access, op0: str, scalar0: float, op1: str = "bypass", scalar1: float = 0.0) -> None:
+        kernel.tensor_scalar(to, data, op0, scalar0, op1, scalar1, engine=Engine.GPSIMD)
+
+    over, part = kernel.sbuf(out.sizes, S32), kernel.sbuf(out.sizes, S32)
+    native(over, low, "less", 0)
+    if high is not None:
+        native(part, high, "not_equal", 0)
+        kernel.tensor_tensor(over, over, part, "maximum", Engine.GPSIMD)
+    native(part, over, "multiply", -1, "add", 1)
+    kernel.tensor_tensor(out, low, part, "multiply", Engine.GPSIMD)
+    native(over, over, "multiply", LARGEST)
+    kernel.tensor_tensor(out, out, over, "add", Engine.GPSIMD)
+    if high is not None and signed:
+        native(part, high, "greater_equal", 0)
+        kernel.tensor_tensor(out, out, part, "multiply", Engine.GPSIMD)
+        native(part, part, "subtract", 1)
+        kernel.tensor_tensor(out, out, part, "add", Engine.GPSIMD)
+
+
+def _scalar_index(kernel: Kernel, index: View) -> Expr:
+    """An index in registers, in the range of s32; -1 for all negative 64-bit numbers."""
+    if index.dtype not in (S64, U64):
+        return kernel.load_scalar(index)
+    low = kernel.load_scalar(View(index.memory, U32, index.address, index.dims), 0, LARGEST)
+    high = kernel.load_scalar(View(index.memory, S32, index.address + 4, index.dims))
+    is_large = kernel.scalar("not_equal", high, 0, 0, 1)
+    value = kernel.scalar("maximum", low, is_large * LARGEST, 0, LARGEST)
+    if index.dtype is U64:
+        return value
+    is_negative = kernel.scalar("less", high, 0, 0, 1)
+    return kernel.scalar("minimum", value, is_negative * (-LARGEST - 1) + LARGEST, -1, LARGEST)
 
 
 def _starts(kernel: Kernel, indices: Sequence[View], sizes: Sequence[int], window: Sequence[int]) -> list[Expr]:
@@ -34,7 +87,7 @@ def _starts(kernel: Kernel, indices: Sequence[View], sizes: Sequence[int], windo
         if size == extent:
             starts.append(Expr(0))
         else:
-            starts.append(kernel.clamp_scalar(kernel.load_scalar(low_words(index)), 0, size - extent))
+            starts.append(kernel.clamp_scalar(_scalar_index(kernel, index), 0, size - extent))
     return starts
 
 
@@ -69,7 +122,7 @@ def _gather_unsupported(instruction: Instruction, target: Target) -> str | None:
 @rule("gather", unsupported=_gather_unsupported, contiguous=(0,))
 def lower_gather(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Offsets of the slices are computed on GpSimd, up to 128 at a time; one indirect DMA fetches their slices."""
-    data, indices, result = operands[0], low_words(operands[1]), results[0]
+    data, indices, result = operands[0], operands[1], results[0]
     attribute = instruction.attribute
     vector_dim = attribute("index_vector_dim")
     if vector_dim == len(indices.dims):
@@ -128,21 +181,18 @@ def loops_pair(kernel: Kernel, first: View, second: View, count: int):  # type: 
 
 def element_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, int]]) -> Access:
     """[n, components] indices as one element offset each, [n, 1]: components clamped to 0..high, times their strides."""
-    rows, components = indices.sizes
+    rows = indices.sizes[0]
     offsets = kernel.sbuf((rows, 1), S32)
-    if not components or not limits:
+    if not limits:
         kernel.memset(offsets, 0, Engine.GPSIMD)
         return offsets
-    raw = kernel.sbuf((rows, components), indices.dtype if indices.dtype in (S32, U32) else S32)
-    kernel.dma(raw, indices)
-    place = kernel.sbuf((rows, 1), raw.dtype)
-    for component, (stride, high) in enumerate(limits):
-        column = raw.cut(0, component, 1)
-        kernel.tensor_scalar(place, column, "maximum", 0, "minimum", high, engine=Engine.GPSIMD)
-        target = offsets if component == 0 else place.retype(S32)
-        kernel.tensor_scalar(target, place.retype(S32), "multiply", stride, engine=Engine.GPSIMD)
-        if component:
-            kernel.tensor_tensor(offsets, offsets, target, "add", Engine.GPSIMD)
+    place = kernel.sbuf((rows, 1), S32)
+    for number, (column, (stride, high)) in enumerate(zip(index_words(kernel, indices, rows=True), limits, strict=True)):
+        target = place if number else offsets
+        kernel.tensor_scalar(target, column, "maximum", 0, "minimum", high, engine=Engine.GPSIMD)
+        kernel.tensor_scalar(target, target, "multiply", stride, engine=Engine.GPSIMD)
+        if number:
+            kernel.tensor_tensor(offsets, offsets, place, "add", Engine.GPSIMD)
     return offsets
 
 
@@ -155,7 +205,7 @@ def _fetch(kernel: Kernel, source: View, elements: int, offsets: Access, result:
             merged[-1] = ((s[0], merged[-1][0][1] * s[1]), (r[0], merged[-1][1][1] * r[1]))
         else:
             merged.append((s, r))
-    if len(merged) + 1 > kernel.target.dma.dims_max:
+    if len(merged) + 1 > kernel.target.dma.loops_max:
         (s_stride, size), (r_stride, _) = merged[0]
         with kernel.loop(size) as i:
             inner = tuple(s for s, _ in merged[1:])

@@ -13,7 +13,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
-FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "movement", "indexing",
+FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "movement", "indexing", "scatter",
             "random", "region")
 """Modules of this package that declare rules; imported on first look-up."""
 
