@@ -276,7 +276,7 @@ class _Generator:
                 operands[index] = self.keep(self._compact(operands[index]))
                 copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
-        taken = self._take_over(rule.in_place, operands, last_use)
+        taken = self._take_over(rule.in_place, operands, last_use) if instruction.shape.is_array else None
         result = taken or self._placed.get(instruction)
         if result is None:
             result = self._result(instruction.shape, self._order(rule, instruction, arrays))
