@@ -178,7 +178,10 @@ class SequencerFacts:
 
 @dataclass(frozen=True, slots=True)
 class DmaFacts:
-    """DMA engines of one core. transpose_factor, accumulate_factor: multiples of the time of a copy."""
+    """DMA engines of one core. transpose_factor, accumulate_factor: multiples of the time of a copy.
+
+    dims_max: steps of a descriptor; the first is that of the bytes that lie together.
+    """
 
     engines: int
     queues: int
@@ -195,6 +198,11 @@ class DmaFacts:
     transpose_factor: int
     accumulate_factor: int
     dtypes: tuple[DType, ...]
+
+    @property
+    def loops_max(self) -> int:
+        """Dimensions that any transfer may have; one more where the innermost elements lie together on both sides."""
+        return self.dims_max - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,8 @@ class Kernel:
         if to.elements == 0:
             return
         sizes, to_strides, of_strides = _joint_dims(to, of)
-        if len(sizes) > self.target.dma.dims_max:
+        together = to_strides[-1] == to.dtype.byte_size and of_strides[-1] == of.dtype.byte_size
+        if len(sizes) > (self.target.dma.dims_max if together else self.target.dma.loops_max):
             outer = min(range(len(sizes) - 1), key=lambda d: sizes[d])
             with self.loop(sizes[outer]) as index:
                 self.dma(View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True))).at(outer, index),
