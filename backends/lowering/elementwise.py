@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import flat_tiles, load, store, tile_like
-from nxcc.backends.lowering.views import view_opcodes
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
@@ -28,7 +27,7 @@ def tile_width(kernel: Kernel, tiles: int) -> int:
     return max(1, min(WIDTH_MAX, kernel.sbuf_free_bytes // (4 * max(tiles, 1)) // 64 * 64))
 
 
-@rule(*(opcode for opcode in emits() if opcode not in view_opcodes()), unsupported=_unsupported)
+@rule(*(opcode for opcode in emits() if opcode != "copy"), unsupported=_unsupported)
 def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """One pass over the iteration space; scalar operands of clamp and select repeat along all dimensions."""
     result = results[0]

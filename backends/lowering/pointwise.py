@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TypeVar
 
-from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.emission import Tile, bytes_of, emit_term, emit_terms, repeats
 from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.target import Target
@@ -19,8 +18,8 @@ from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import DType, Kind
 from nxcc.ir.hlo.module import Instruction
 
-__all__ = ["EMITS", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "alu", "emits", "formula", "pointwise",
-           "repeats", "routine", "wide_formula"]
+__all__ = ["BOOL", "FLOAT", "INTEGER", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "emits", "formula", "pointwise",
+           "routine", "wide_formula"]
 
 Emit = Callable[[Kernel, Instruction, Sequence[Tile], Access], None]
 """emit(kernel, instruction, inputs, out): out is a tile [rows, columns] in SBUF; may make temporaries. Inputs lie in SBUF, have
@@ -150,20 +149,6 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 def _load() -> None:
     for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "custom"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
-
-
-def alu(kernel: Kernel, op: str, a: Tile, b: Tile, out: Access, engine: Engine = Engine.VECTOR) -> None:
-    """out = a op b by the instruction that fits: tensor_scalar where an input repeats, else tensor_tensor."""
-    if not repeats(b, out):
-        if not repeats(a, out):
-            assert isinstance(a, Access) and isinstance(b, Access)
-            kernel.tensor_tensor(out, a, b, op, engine)
-        else:
-            assert isinstance(b, Access)
-            kernel.tensor_scalar(out, b, op, a, reverse0=True, engine=engine)
-    else:
-        assert isinstance(a, Access) and not repeats(a, out), "one input must be a whole tile"
-        kernel.tensor_scalar(out, a, op, b, engine=engine)
 
 
 def emits() -> dict[str, Emit]:
