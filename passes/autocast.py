@@ -93,7 +93,7 @@ class Autocast:
             if parameter not in weights or not dtypes or parameter is module.entry.root:
                 continue
             if len(dtypes) > 1 or any(user.opcode != "convert" for user in users):
-                self.report(note_at(self.name, parameter, "is read in f32 too, so that it is cast in each request"))
+                self.report(note_at(self.name, parameter, "the weight is read in f32 too, so that it is cast in each request"))
                 continue
             parameter.frontend_attributes.setdefault(INTERFACE, parameter.shape.dtype.name)
             parameter.shape = parameter.shape.with_dtype(dtypes.pop())

@@ -194,7 +194,7 @@ def _concatenate(instruction: Instruction, builder: Builder) -> Instruction | No
     full = [part for part in flat if part.shape.dims[dim]] or flat[:1]
     if len(full) == 1:
         return full[0]
-    if len(full) == len(instruction.operands):
+    if full == list(instruction.operands):
         return None
     return builder.make("concatenate", *full, dimensions=(dim,))
 

@@ -1,0 +1,100 @@
+"""Each pass on text: what it makes of it, that it says truly whether it changed anything, and that the result stays.
+
+The first line names passes and their options: `// nxcc: simplify fold-constants`, `// nxcc: autocast mode=all type=bf16`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nxcc.compiler.casts import cast
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.text.writer import write_text
+from nxcc.ir.hlo.verifier import verify
+from nxcc.ir.shapes import Shape
+from nxcc.passes.autocast import Autocast
+from nxcc.passes.canonicalize_dot import CanonicalizeDot
+from nxcc.passes.common_subexpressions import CommonSubexpressions
+from nxcc.passes.dead_code import DeadCode
+from nxcc.passes.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.fold_constants import FoldConstants
+from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.move_reshapes import MoveReshapes
+from nxcc.passes.normalize_layouts import NormalizeLayouts
+from nxcc.passes.notes import Note
+from nxcc.passes.pipeline import Pass
+from nxcc.passes.simplify import Simplify
+
+from harness.golden import Case, cases, check, name_of
+
+Make = Callable[[dict[str, str], Callable[[Note], None]], Pass]
+MAKE: dict[str, Make] = {
+    "autocast": lambda options, report: Autocast(options["mode"], options["type"], _numbers(options), report),
+    "canonicalize-dot": lambda options, report: CanonicalizeDot(),
+    "common-subexpressions": lambda options, report: CommonSubexpressions(),
+    "dead-code": lambda options, report: DeadCode(),
+    "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
+    "fold-constants": lambda options, report: FoldConstants(),
+    "inline-calls": lambda options, report: InlineCalls(),
+    "legalize-dtypes": lambda options, report: LegalizeDtypes(report),
+    "move-reshapes": lambda options, report: MoveReshapes(),
+    "normalize-layouts": lambda options, report: NormalizeLayouts(),
+    "simplify": lambda options, report: Simplify(),
+}
+TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
+"""Of the largest value, by the type of an autocast; all else may differ by the order of sums."""
+
+
+def _numbers(options: dict[str, str]) -> frozenset[int]:
+    return frozenset(int(word) for word in options.get("weights", "").split(",") if word)
+
+
+@pytest.mark.parametrize("case", cases("passes"), ids=name_of)
+def test_pass(case: Case, request: pytest.FixtureRequest) -> None:
+    check(case, _run, bool(request.config.getoption("--update-golden")))
+
+
+def _run(case: Case) -> str:
+    module = read_text(case.given)
+    verify(module)
+    inputs = [_random(parameter.shape, number) for number, parameter in enumerate(module.entry.parameters)]
+    wanted = flatten(evaluate(module, inputs))
+    options = dict(word.split("=") for word in case.words if "=" in word)
+    notes: list[Note] = []
+    for name in (word for word in case.words if "=" not in word):
+        before = write_text(module)
+        changed = MAKE[name](options, notes.append).run(module)
+        verify(module)
+        assert changed == (write_text(module) != before), f"{name} does not say truly whether it changed anything"
+    _compare(module, inputs, wanted, TOLERANCE.get(options.get("type", ""), 1e-6))
+    return "".join(f"// {note}\n" for note in notes) + write_text(module)
+
+
+def _random(shape: Shape, seed: int) -> Any:
+    generator = np.random.default_rng(seed)
+    if shape.is_tuple:
+        return tuple(_random(element, seed + n) for n, element in enumerate(shape.elements))
+    if shape.dtype.is_integer:
+        return generator.integers(-3 if shape.dtype.is_signed else 0, 4, shape.dims).astype(shape.dtype.numpy)
+    if shape.dtype.is_float:
+        return generator.normal(size=shape.dims).astype(shape.dtype.numpy)
+    return generator.integers(0, 2, shape.dims).astype(shape.dtype.numpy)
+
+
+def _compare(module: Module, inputs: list[Any], wanted: list[Any], tolerance: float) -> None:
+    given = [cast(value, p.shape.dtype, p.name) if p.shape.is_array else value
+             for p, value in zip(module.entry.parameters, inputs, strict=True)]
+    for value, want in zip(flatten(evaluate(module, given)), wanted, strict=True):
+        if want.dtype.kind in "fV":
+            found, expected = value.astype(np.float64), want.astype(np.float64)
+            limit = tolerance * np.abs(expected[np.isfinite(expected)]).max(initial=0)
+            assert np.allclose(found, expected, rtol=0, atol=limit, equal_nan=True)
+        else:
+            assert np.array_equal(value, want)
