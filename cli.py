@@ -217,6 +217,43 @@ def opt(model: str, output: str | None, passes: str | None, all_passes: bool, em
     return 0
 
 
+@nxcc.command()
+@click.argument("model", type=_FILE)
+@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--trials", default=500, show_default=True, help="Instructions to try alone at most.")
+@_declared(Role.CODE)
+@_json_flag
+def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int, as_json: bool, **values: Any) -> int:
+    """Find the pass or the instruction that makes MODEL fail or its results differ from the oracle's."""
+    from nxcc.compiler.bisect import bisect_file, bisect_lines
+    from nxcc.compiler.reduce import Start
+    body = bisect_file(Start(model, CompileOptions(**values), inputs, strict, seed), trials)
+    _show("bisect", body, bisect_lines, as_json)
+    return 0 if body["verdict"] == "agrees" else 1
+
+
+@nxcc.command()
+@click.argument("model", type=_FILE)
+@click.option("--output", "-o", type=_FILE, required=True, metavar="OUT.hlo", help="The reduced module; inputs go beside it.")
+@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@click.option("--test", "command", default="", metavar="COMMAND",
+              help="A module fails if COMMAND FILE exits as it does for MODEL; default: if it ends in the same verdict.")
+@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--trials", default=500, show_default=True, help="Modules to try at most.")
+@_declared(Role.CODE)
+@_json_flag
+def reduce(model: str, output: str, inputs: str | None, command: str, strict: bool, seed: int, trials: int, as_json: bool,
+           **values: Any) -> int:
+    """Write the smallest module found that fails as MODEL does, and inputs with which it fails."""
+    from nxcc.compiler.reduce import Start, reduce_file, reduce_lines
+    start = Start(model, CompileOptions(**values), inputs, strict, seed)
+    _show("reduce", reduce_file(start, output, command, trials), reduce_lines, as_json)
+    return 0
+
+
 @nxcc.command("list-operators")
 @click.option("--framework", default="XLA", show_default=True, metavar="XLA|HLO", help="Spelling: XlaBuilder's, or opcodes.")
 @click.option("--target", default="v2", show_default=True, metavar="v1|v2")
