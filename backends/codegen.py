@@ -246,6 +246,8 @@ class _Generator:
         """The value of one instruction, emitting code where it costs any."""
         if is_row_program(instruction):
             return self._row_program(instruction, operands, last_use)
+        if instruction.opcode == "copy" and not instruction.shape.is_array:
+            return operands[0]
         structural = _STRUCTURAL.get(instruction.opcode)
         if structural is not None:
             return structural(self, instruction, operands)

@@ -237,7 +237,7 @@ class _RowProgram:
         """Compute one value; True if it has a tile of its own."""
         opcode = instruction.opcode
         if opcode == "constant":
-            values[instruction] = float(instruction.attributes["literal"].splat_value)
+            values[instruction] = instruction.attributes["literal"].splat_value.item()
             return False
         if opcode in ("broadcast", "reshape", "transpose"):
             if instruction.operands[0] not in values:

@@ -80,7 +80,7 @@ _VIEWS: dict[str, Callable[[Instruction, View], View | None]] = {
 def as_view(instruction: Instruction, operands: Sequence[View | None]) -> View | None:
     """The instruction's value as a view of its operand, or None if data must be computed or moved."""
     rule = _VIEWS.get(instruction.opcode)
-    if rule is None or operands[0] is None:
+    if rule is None or not operands or operands[0] is None:
         return None
     return rule(instruction, operands[0])
 
