@@ -49,6 +49,21 @@ INVALID_MODULE = code("NXC0106", "module is not valid HLO",
                       "An instruction breaks a rule of HLO: operand count, shapes, dtypes, attributes or references.")
 LIMIT_EXCEEDED = code("NXC0107", "input exceeds a limit",
                       "Nesting, a declared size or a count is beyond what nxcc reads; see the message for the limit.")
+GRAPH_INVALID = code("NXC0110", "TensorFlow graph is not valid",
+                     "A node, edge, attribute or tensor breaks a rule of GraphDef; the message names the node. A graph with "
+                     "variables must be frozen, or given as a SavedModel folder with its checkpoint.")
+GRAPH_OPERATOR = code("NXC0111", "TensorFlow operator cannot be compiled",
+                      "The operator is unknown, or works on strings, resources or other values that HLO does not have. Cut the "
+                      "graph there: --io-config may name any tensor of the graph as an input or output.")
+GRAPH_DYNAMIC = code("NXC0112", "shape is not known at compile time",
+                     "A shape, axis, count or size depends on input values, or a dimension of an input is unknown. Give the "
+                     "input's shape in --io-config.")
+IO_CONFIG = code("NXC0113", "io-config does not fit the graph",
+                 "--io-config is a JSON object with `inputs` (tensor name to [shape, dtype]) and `outputs` (tensor names); "
+                 "names, ranks, sizes and dtypes must be those of the graph.")
+CHECKPOINT = code("NXC0114", "checkpoint cannot be read",
+                  "The variables of a SavedModel are missing, damaged, or stored in a way that nxcc does not read; freeze the "
+                  "graph with TensorFlow's convert_variables_to_constants_v2 instead.")
 # 02xx: weights, inputs
 WEIGHT_MISSING = code("NXC0200", "weight missing", "A declared weight has no value in the weights file.")
 WEIGHT_UNEXPECTED = code("NXC0201", "weight not expected", "The weights file holds a tensor that no parameter takes.")

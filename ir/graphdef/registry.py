@@ -1,0 +1,55 @@
+"""Lowering rules of TensorFlow operators: how they are declared and found.
+
+A rule is a function of one Call that returns the operator's results, one a port: a value, or several in a sequence.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from nxcc.ir.graphdef.values import Value
+
+if TYPE_CHECKING:
+    from nxcc.ir.graphdef.call import Call
+
+FAMILIES = ("array", "contraction", "elementwise", "graph", "normalization", "pooling", "reduction")
+"""Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
+
+Rule = Callable[["Call"], Value | Sequence[Value]]
+_R = TypeVar("_R", bound=Callable[..., object])
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*operators: str) -> Callable[[_R], _R]:
+    """Declare the lowering of these operators."""
+    def declare(function: _R) -> _R:
+        for name in operators:
+            assert name not in _RULES, f"{name} has two rules"
+            _RULES[name] = function  # type: ignore[assignment]  # the decorated rule, checked where it is called
+        return function
+    return declare
+
+
+def row(operator: str, function: Rule) -> None:
+    """Declare the lowering of one operator of a table."""
+    rule(operator)(function)
+
+
+@cache
+def _load_families() -> None:
+    for family in FAMILIES:
+        importlib.import_module(f"nxcc.ir.graphdef.rules.{family}")
+
+
+def rules() -> dict[str, Rule]:
+    """All rules by operator, sorted."""
+    _load_families()
+    return dict(sorted(_RULES.items()))
+
+
+def find_rule(operator: str) -> Rule | None:
+    _load_families()
+    return _RULES.get(operator)

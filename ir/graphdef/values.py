@@ -1,0 +1,44 @@
+"""What a tensor of the graph is while it is lowered: an HLO instruction, or one of the things that HLO does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nxcc.ir.dtypes import DType
+from nxcc.ir.graphdef.tensors import Strings
+from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.literals import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A tensor list, or the contents of a TensorArray: `length` elements of one shape, held as one array.
+
+    dims: of an element, None while unknown. items: [length, *dims]; None as long as nothing was written.
+    """
+
+    dtype: DType
+    length: int
+    dims: tuple[int, ...] | None = None
+    items: Instruction | None = None
+
+    def holding(self, items: Instruction) -> Stack:
+        return replace(self, dims=items.shape.dims[1:], items=items, length=items.shape.dims[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHandle:
+    """The handle of a TensorArray; its contents travel with the flow."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """The handle of a variable whose value was read from a checkpoint."""
+
+    name: str
+    value: Literal | None = None
+
+
+Value = Instruction | Stack | Strings | ArrayHandle | Variable
