@@ -56,7 +56,7 @@ VECTOR_CASES = {
     "uninitialised": (op("tensor_copy", data=sbuf(4, 512), out=sbuf(4)), "reads sbuf before it is written, at offset 512"),
     "queue": (op("dma_copy", source=hbm(0, 4), destination=hbm(64, 4), sizes=(4,), queue=16), "queue 16 of 16"),
     "hbm end": (op("dma_copy", source=hbm(HBM - 12, 4), destination=hbm(64, 4), sizes=(4,)), "of hbm, of which"),
-    "dma dims": (op("dma_copy", source=hbm(0, *[4] * 6), destination=hbm(64, *[4] * 6), sizes=(1,) * 6), "one to 5"),
+    "dma dims": (op("dma_copy", source=hbm(0, *[4] * 6), destination=hbm(64, *[4] * 6), sizes=(1,) * 6), "one to 4"),
     "dma partition": (op("dma_copy", source=hbm(0, 4), destination=linear(128 * PARTITION, 4), sizes=(4,)),
                       "partitions 128..128 of sbuf"),
     "dma end of partition": (op("dma_copy", source=hbm(0, 4), destination=linear(180220, 4), sizes=(4,)),
