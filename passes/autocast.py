@@ -259,7 +259,7 @@ class _Everything:
 
 
 def _is_summed(instruction: Instruction) -> bool:
-    """Whether a reduction reads the value, or its squares and the like: a norm's statistics, and the residual sum they are of."""
+    """Whether a reduction reads the value, or its squares and the like: a norm's statistics, and the sum they are of."""
     def reduces(user: Instruction) -> bool:
         return user.opcode == "reduce"
     return any(reduces(user) or user.operator.elementwise and user.users and all(map(reduces, user.users))

@@ -22,6 +22,7 @@ from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.move_reshapes import MoveReshapes
+from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.recognize_functions import RecognizeFunctions
@@ -80,6 +81,7 @@ STEPS: tuple[Step, ...] = (
     Step("simplify", lambda settings: Simplify(), 1),
     Step("fold-constants", lambda settings: FoldConstants(), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
+    Step("narrow-selections", lambda settings: NarrowSelections(), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(settings.report), 0),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
@@ -97,6 +99,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
     ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),
+    ("fold-constants", "narrow-selections", "initial values are numbers once they are folded"),
+    ("narrow-selections", "legalize-dtypes", "what was widened for nothing needs no proof"),
     (SIMPLIFY_FOLDED, "legalize-dtypes", "less is left whose range must be proved"),
     (SIMPLIFY_FOLDED, "recognize-functions", "numbers are numbers once they are folded"),
     ("move-reshapes", "recognize-functions", "a reshape passes through elementwise work, not through a call"),

@@ -27,6 +27,7 @@ from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.move_reshapes import MoveReshapes
+from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
@@ -45,6 +46,7 @@ MAKE: dict[str, Make] = {
     "inline-calls": lambda options, report: InlineCalls(),
     "legalize-dtypes": lambda options, report: LegalizeDtypes(report),
     "move-reshapes": lambda options, report: MoveReshapes(),
+    "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
     "simplify": lambda options, report: Simplify(),
 }

@@ -13,12 +13,13 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
 from nxcc.passes.canonicalize_dot import RULES as DOT_RULES
 from nxcc.passes.expand_batch_norm import RULES as NORM_RULES
+from nxcc.passes.narrow_selections import RULES as NARROWING_RULES
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 from nxcc.passes.rules import arithmetic, motion, movement
 
 from harness.hlo_text import module_of
 
-RULES = {rule.name: rule for rule in (*arithmetic.RULES, *movement.RULES, *motion.RULES, *DOT_RULES)}
+RULES = {rule.name: rule for rule in (*arithmetic.RULES, *movement.RULES, *motion.RULES, *DOT_RULES, *NARROWING_RULES)}
 FLOATS = (0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3e-39, 1e-45, 3.4e38, -3.4e38, 7.0)
 INTEGERS = (0, 1, -1, 5, 2**31 - 1, -2**31, 1000, -7, 3, 2, 100, 31)
 
@@ -110,6 +111,7 @@ CASES = [
     ("dot-of-reshape", "x = f32[2,2,3] parameter(0)\n n = f32[2,2,3] negate(x)\n y = f32[4,3] reshape(n)\n"
                        "w = f32[3,2] parameter(1)\n"
                        "ROOT r = f32[4,2] dot(y, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}"),
+    ("choice-of-widened", X + splat("f64", "0") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
     ("dot-in-normal-form", "x = f32[3,2,2] parameter(0)\n w = f32[2,5,3] parameter(1)\n"
                            "ROOT r = f32[2,2,5] dot(x, w), lhs_batch_dims={1}, rhs_batch_dims={0}, lhs_contracting_dims={0}, "
                            "rhs_contracting_dims={2}"),
@@ -125,6 +127,8 @@ NOT_CASES = [
     ("divide-by-power-of-two", X + splat("f32", "3") + "ROOT r = f32[4,3] divide(x, k)"),
     ("power", X + splat("f32", "0.5") + "ROOT r = f32[4,3] power(x, k)"),
     ("power", X + splat("f32", "-2") + "ROOT r = f32[4,3] power(x, k)"),
+    ("choice-of-widened", X + splat("f64", "0.1") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
+    ("choice-of-widened", X + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] add(w, w)"),
     ("compare-with-bound", I + splat("s32", "0") + "ROOT r = pred[4,3] compare(x, k), direction=GE"),
     ("constant-of-one-number", "x = f32[2] constant({0, -0})\n ROOT r = f32[2] negate(x)"),
     ("dynamic-slice", X + "i = s32[] parameter(1)\n ROOT r = f32[2,2] dynamic-slice(x, i, i), dynamic_slice_sizes={2,2}"),
