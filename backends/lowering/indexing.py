@@ -143,7 +143,7 @@ def lower_gather(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     for table, index, out in _shared_loops(kernel, data.permute((*data_batch, *kept)), indices, result, len(shared)):
         source = View(table.memory, table.dtype, table.address,
                       tuple((table.dims[kept.index(d)][0], size) for d, size in window))
-        _gather_rows(kernel, source, data.elements, limits, index, out, len(single))
+        _gather_rows(kernel, source, limits, index, out, len(single))
 
 
 def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count: int):  # type: ignore[no-untyped-def]
@@ -154,7 +154,7 @@ def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count
         yield from _shared_loops(kernel, data.at(0, i), indices.at(0, i), result.at(0, i), count - 1)
 
 
-def _gather_rows(kernel: Kernel, source: View, elements: int, limits: Sequence[tuple[int, int]], indices: View, result: View,
+def _gather_rows(kernel: Kernel, source: View, limits: Sequence[tuple[int, int]], indices: View, result: View,
                  batch: int) -> None:
     """source: the window at start 0. limits: (stride in bytes, greatest start) of each index component."""
     window = result.sizes[batch:]
@@ -162,12 +162,13 @@ def _gather_rows(kernel: Kernel, source: View, elements: int, limits: Sequence[t
     joined_result = result.reshape((math.prod(result.sizes[:batch]), *window))
     if joined_index is None or joined_result is None:
         for index, out in loops_pair(kernel, indices, result, batch - 1):
-            _gather_rows(kernel, source, elements, limits, index, out, 1)
+            _gather_rows(kernel, source, limits, index, out, 1)
         return
     unit = source.dtype.byte_size
+    limit = 1 + sum(stride // unit * high for stride, high in limits)
     for start, count in kernel.tiles(joined_index.sizes[0], kernel.target.partitions):
         offsets = element_offsets(kernel, joined_index.cut(0, start, count), [(s // unit, high) for s, high in limits])
-        _fetch(kernel, source, elements, offsets, joined_result.cut(0, start, count))
+        _fetch(kernel, source, limit, offsets, joined_result.cut(0, start, count))
 
 
 def loops_pair(kernel: Kernel, first: View, second: View, count: int):  # type: ignore[no-untyped-def]
@@ -196,8 +197,11 @@ def element_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, i
     return offsets
 
 
-def _fetch(kernel: Kernel, source: View, elements: int, offsets: Access, result: View) -> None:
-    """result[i, window..] = source[offsets[i], window..]; windows of more dimensions than a DMA has are looped over."""
+def _fetch(kernel: Kernel, source: View, limit: int, offsets: Access, result: View) -> None:
+    """result[i, window..] = source[offsets[i], window..], offsets below limit.
+
+    Windows of more dimensions than a DMA has are looped over.
+    """
     free = [(s, r) for s, r in zip(source.dims, result.dims[1:], strict=True) if s[1] != 1]
     merged: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for s, r in free:
@@ -210,12 +214,12 @@ def _fetch(kernel: Kernel, source: View, elements: int, offsets: Access, result:
         with kernel.loop(size) as i:
             inner = tuple(s for s, _ in merged[1:])
             outer = (result.dims[0], *(r for _, r in merged[1:]))
-            _fetch(kernel, View(source.memory, source.dtype, source.address + i * s_stride, inner), elements, offsets,
+            _fetch(kernel, View(source.memory, source.dtype, source.address + i * s_stride, inner), limit, offsets,
                    View(result.memory, result.dtype, result.address + i * r_stride, outer))
         return
     dims = ((0, result.sizes[0]), *(s for s, _ in merged))
     to = View(result.memory, result.dtype, result.address, (result.dims[0], *(r for _, r in merged)))
-    kernel.emit(isa.dma.DMA_GATHER, fields={"sizes": to.sizes, "index_stride": source.dtype.byte_size, "limit": elements},
+    kernel.emit(isa.dma.DMA_GATHER, fields={"sizes": to.sizes, "index_stride": source.dtype.byte_size, "limit": limit},
                 source=View(source.memory, source.dtype, source.address, dims), indices=offsets, destination=to)
 
 

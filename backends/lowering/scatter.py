@@ -59,13 +59,14 @@ def _adds(computation: Computation) -> bool:
 class _Windows:
     """What is scattered. targets: the window at start 0 in each result, [window..]; updates: [batch.., window..].
 
-    elements: of a whole result. body: None if updates replace what is there. adds: it is one sum of floats.
+    limit: one more than the greatest offset of a window that lies inside. body: None if updates replace what is there.
+    adds: it is one sum of floats.
     distinct: no two windows meet.
     """
 
     targets: tuple[View, ...]
     updates: tuple[View, ...]
-    elements: int
+    limit: int
     body: Computation | None
     adds: bool
     distinct: bool
@@ -108,7 +109,8 @@ def lower_scatter(kernel: Kernel, instruction: Instruction, operands: Sequence[V
     order = (*shared, *(d for d in range(len(update_batch)) if d not in shared))
     indices = indices.permute((*order, len(order)))
     updates = [view.permute((*order, *range(len(order), len(view.dims)))) for view in updates]
-    windows = _Windows(tuple(targets), tuple(updates), results[0].elements, None if _replaces(body) else body, _adds(body),
+    limit = 1 + sum(stride * high for stride, high in limits)
+    windows = _Windows(tuple(targets), tuple(updates), limit, None if _replaces(body) else body, _adds(body),
                        bool(instruction.attributes.get("unique_indices")))
     for index, moved in _batches(kernel, indices, windows, batched):
         _scatter(kernel, moved, index, limits)
@@ -148,7 +150,7 @@ def _batches(kernel: Kernel, indices: View, windows: _Windows, batched: Sequence
 def _scatter(kernel: Kernel, windows: _Windows, indices: View, limits: Sequence[tuple[int, int]]) -> None:
     """Write n windows whose indices are [n, components]; limits: (stride in elements, greatest start) of each component."""
     for start, count in kernel.tiles(indices.sizes[0], OFFSETS):
-        places = window_offsets(kernel, indices.cut(0, start, count), limits, windows.elements)
+        places = window_offsets(kernel, indices.cut(0, start, count), limits, windows.limit)
         updates = [view.cut(0, start, count) for view in windows.updates]
         if windows.distinct and _goes_at_once(kernel, windows):
             for first, size in kernel.tiles(count, kernel.target.partitions):
@@ -192,18 +194,18 @@ def _write(kernel: Kernel, windows: _Windows, updates: Sequence[View], places: P
     reads, writes = places
     if windows.in_transfer:
         for target, update in zip(windows.targets, updates, strict=True):
-            _send(kernel, target, update, writes, windows.elements, "add" if windows.adds else "none")
+            _send(kernel, target, update, writes, windows.limit, "add" if windows.adds else "none")
         return
     assert windows.body is not None
     with kernel.scope():
         current = [tile_like(kernel, view) for view in updates]
         for tile, target, update in zip(current, windows.targets, updates, strict=True):
-            _fetch(kernel, unfolded(tile, update), target, reads, windows.elements)
+            _fetch(kernel, unfolded(tile, update), target, reads, windows.limit)
         new = [load(kernel, view) for view in updates]
         outs = [tile_like(kernel, view) for view in updates]
         run_body(kernel, windows.body, [*current, *new], outs)
         for out, target, update in zip(outs, windows.targets, updates, strict=True):
-            _send(kernel, target, unfolded(out, update), writes, windows.elements, "none")
+            _send(kernel, target, unfolded(out, update), writes, windows.limit, "none")
 
 
 def _send(kernel: Kernel, target: View, source: View, writes: Access, limit: int, accumulate: str) -> None:
