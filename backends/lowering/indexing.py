@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
@@ -146,12 +146,19 @@ def lower_gather(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         _gather_rows(kernel, source, limits, index, out, len(single))
 
 
-def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count: int):  # type: ignore[no-untyped-def]
+def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count: int) -> \
+        Iterator[tuple[View, View, View]]:
+    """Loop over `count` dimensions that data, indices and result share; numbers beyond the data mean its last part."""
     if count == 0:
         yield data, indices, result
         return
-    with kernel.loop(result.sizes[0]) as i:
+    inside = min(data.sizes[0], result.sizes[0])
+    with kernel.loop(inside) as i:
         yield from _shared_loops(kernel, data.at(0, i), indices.at(0, i), result.at(0, i), count - 1)
+    if result.sizes[0] > inside:
+        last = data.at(0, inside - 1)
+        with kernel.loop(result.sizes[0] - inside) as i:
+            yield from _shared_loops(kernel, last, indices.at(0, i + inside), result.at(0, i + inside), count - 1)
 
 
 def _gather_rows(kernel: Kernel, source: View, limits: Sequence[tuple[int, int]], indices: View, result: View,
@@ -171,7 +178,7 @@ def _gather_rows(kernel: Kernel, source: View, limits: Sequence[tuple[int, int]]
         _fetch(kernel, source, limit, offsets, joined_result.cut(0, start, count))
 
 
-def loops_pair(kernel: Kernel, first: View, second: View, count: int):  # type: ignore[no-untyped-def]
+def loops_pair(kernel: Kernel, first: View, second: View, count: int) -> Iterator[tuple[View, View]]:
     """Loop over the first `count` dimensions of two views of different rank."""
     if count == 0:
         yield first, second
