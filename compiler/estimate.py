@@ -9,22 +9,24 @@ The range comes from the target's uncertain facts (see `sensitivity`); the roofl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nxcc.backends.isa.program import Engine, Program
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.timing import Cause, Clock, Timing
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.device import load_program
 from nxcc.compiler.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.runtime import read_module
 from nxcc.compiler.sensitivity import MOST_FACTS, Effect, effects, span
+from nxcc.compiler.trips import loops, trip_count
+from nxcc.ir.hlo.module import Module
 from nxcc.neff.members import CPU, Graph, Node, SourceEntry
 from nxcc.neff.reader import Neff, open_neff
 
-SLOW_INSTRUCTIONS = 400_000
-"""Above this many executed instructions only the two most important facts are varied."""
+VARIED_INSTRUCTIONS = 1_000_000
+"""Instructions to spend on the range: of long programs fewer facts are varied, but at least two."""
 
 BOUNDS: Mapping[str, tuple[Cause, ...]] = {
     "PE": (Cause.PE,), "Activation": (Cause.SCALAR, Cause.TABLE), "DVE": (Cause.VECTOR,), "Pool": (Cause.GPSIMD,),
@@ -129,26 +131,36 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
     program = load_program(neff, target) if on_device else None
     numbers = {entry.name: number for number, entry in enumerate(program.entries)} if program is not None else {}
     clock = Clock(program, target) if program is not None else None
-    nodes = [_node_time(neff, node, target, clock, numbers, trips, spans) for node in graph.nodes]
+    module = _module(neff)
+    counts = _counts(module, clock) if module is not None and clock is not None and len(graph.nodes) == 1 else ()
+
+    def run(clock: Clock, node: Node) -> Timing:
+        return clock.time(numbers[node.entry], trips=trips, counts=counts, spans=spans)
+
+    nodes = [_node_time(neff, node, target, clock, run) for node in graph.nodes]
     fixed = len(on_device) * target.host.execution_fixed_ns / 1e3
     device = sum(node.us for node in nodes if node.timing is not None) + fixed
-    work, peak = _roofline(neff, target)
+    work = module_work(module) if module is not None else None
+    peak = roofline(work, target) if work is not None else None
     debug = neff.debug_map()
     found = Estimate(target, device, fixed, device, device, _host(neff, target, nodes), nodes, clock,
                      debug.hlo if debug is not None else (), work, peak, trips=trips)
     if ranges and program is not None:
-        entries = [numbers[node.entry] for node in on_device]
-        _vary(found, program, entries)
+        def device_us(changed: Target) -> float:
+            clock = Clock(program, changed)
+            return changed.nanoseconds(sum(run(clock, node).ticks for node in on_device)) / 1e3 + found.fixed_us
+
+        _vary(found, device_us)
     found.advice = _advice(found)
     return found
 
 
-def _node_time(neff: Neff, node: Node, target: Target, clock: Clock | None, numbers: Mapping[str, int], trips: int,
-               spans: bool) -> NodeTime:
+def _node_time(neff: Neff, node: Node, target: Target, clock: Clock | None,
+               run: Callable[[Clock, Node], Timing]) -> NodeTime:
     if node.executor == CPU:
         return NodeTime(node.name, "host", _host_node_us(neff, node, target))
     assert clock is not None
-    timing = clock.time(numbers[node.entry], trips=trips, spans=spans)
+    timing = run(clock, node)
     return NodeTime(node.name, "device", target.nanoseconds(timing.ticks) / 1e3, timing)
 
 
@@ -181,25 +193,25 @@ def crossing_bytes(graph: Graph) -> int:
     return sum(moved.values())
 
 
-def _roofline(neff: Neff, target: Target) -> tuple[Work | None, Roofline | None]:
-    """From the module that `verify` uses as well; None if the file carries none."""
-    graph = neff.require_runnable()
-    described = graph.nxcc.extra.get("module")
+def _module(neff: Neff) -> Module | None:
+    """The module that `verify` uses as well; None if the file carries none."""
+    described = neff.require_runnable().nxcc.extra.get("module")
     if not isinstance(described, dict) or not isinstance(described.get("hlo"), str):
-        return None, None
-    work = module_work(read_module(neff, described["hlo"], "module"))
-    return work, roofline(work, target)
+        return None
+    return read_module(neff, described["hlo"], "module")
 
 
-def _vary(found: Estimate, program: Program, entries: list[int]) -> None:
+def _counts(module: Module, clock: Clock) -> Sequence[int | None]:
+    """How often each loop of the only entry runs; nothing if the program has other loops than the module."""
+    counts = [trip_count(loop) for loop in loops(module)]
+    return counts if len(counts) == clock.whiles() else ()
+
+
+def _vary(found: Estimate, device_us: Callable[[Target], float]) -> None:
     """Fill in the range and the effects."""
-    def device_us(target: Target) -> float:
-        clock = Clock(program, target)
-        ticks = sum(clock.time(entry, trips=found.trips).ticks for entry in entries)
-        return target.nanoseconds(ticks) / 1e3 + found.fixed_us
-
-    slow = sum(timing.instructions for timing in found.timings) > SLOW_INSTRUCTIONS
-    found.effects = effects(found.target, device_us, found.shares(), 2 if slow else MOST_FACTS)
+    executed = sum(timing.instructions for timing in found.timings)
+    most = max(2, min(MOST_FACTS, VARIED_INSTRUCTIONS // (2 * executed + 1)))
+    found.effects = effects(found.target, device_us, found.shares(), most)
     found.low_us, found.high_us = span(found.device_us, found.effects)
 
 

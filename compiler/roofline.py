@@ -4,7 +4,7 @@ t = max(flops / PE, elements / Vector, elements / Scalar, bytes / memory), each 
 (hardware model 5.2). Counted: products and sums of dots and convolutions at the rate of their operands' dtype; one pass of
 Vector for each elementwise operation of two arrays and each reduction (operations with a constant scalar fold into others);
 one pass of Scalar for each transcendental function; every input, weight and output once, tables only as far as rows are
-looked up. A loop's body counts once, since its trip count may depend on data.
+looked up. A loop's body counts as often as it runs, once if that depends on data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target
 from nxcc.compiler.statistics import multiply_accumulates
+from nxcc.compiler.trips import multiplicities
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 
 TRANSCENDENTAL = frozenset((
@@ -59,15 +60,15 @@ def module_work(module: Module) -> Work:
     """Count a module's work."""
     flops: Counter[str] = Counter()
     vector = scalar = 0
-    for computation in module.reachable():
+    for computation, times in multiplicities(module).items():
         for instruction in computation.instructions:
             macs = multiply_accumulates(instruction)
             if macs:
-                flops[instruction.operands[0].shape.dtype.name] += 2 * macs
+                flops[instruction.operands[0].shape.dtype.name] += 2 * macs * times
             elif instruction.opcode in TRANSCENDENTAL:
-                scalar += instruction.shape.element_count
+                scalar += instruction.shape.element_count * times
             else:
-                vector += _vector_elements(instruction)
+                vector += _vector_elements(instruction) * times
     return Work(dict(flops), vector, scalar, module_bytes(module))
 
 

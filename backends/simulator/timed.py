@@ -43,7 +43,7 @@ LOOP = 4
 AGAIN = 5
 """ticks if the loop goes on, ticks if it ends"""
 WHILE = 6
-""""""
+"""number among the whiles of its stream"""
 REPEAT = 7
 """ticks"""
 LEAVE = 8
@@ -149,6 +149,7 @@ class _Preparer:
         self.rows: list[Step] = []
         self.open: list[tuple[str, int]] = []
         self.leaves: list[list[int]] = []
+        self.whiles = 0
         sequencer, per_cycle = target.sequencer, target.ticks_per_cycle(engine)
         self.register_ticks = sequencer.register_cycles * per_cycle
         self.taken = sequencer.branch_taken_cycles * per_cycle
@@ -245,7 +246,8 @@ class _Preparer:
     def _while(self, instruction: Instruction, index: int) -> None:
         self.open.append(("while", len(self.rows)))
         self.leaves.append([])
-        self.rows.append((WHILE,))
+        self.rows.append((WHILE, self.whiles))
+        self.whiles += 1
 
     def _break_unless(self, instruction: Instruction, index: int) -> None:
         if not self.leaves:

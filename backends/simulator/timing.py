@@ -10,7 +10,8 @@ What is modelled (facts are the target's, costs are nxcc.backends.cost's):
 - Transfers: a queue takes one after `Transfer.interval`; its data start dma.start later, on each DMA engine when that is
   done with what came before (and a gap); traffic shares the core's HBM bandwidth; completion, then the semaphore.
 Loops, calls and branches are followed exactly. What registers load from memory comes from a record of a run (`loads`); without
-one, a branch on such a value takes its first arm and a loop runs `trips` times, and Timing.assumed counts these.
+one, a branch on such a value takes its first arm and a loop runs `trips` times, and Timing.assumed counts these; where the
+caller knows better, `counts` says how often the whiles of the entry run.
 The end is traced back through what each start waited for: the critical path, as ticks by region and cause.
 Semaphores only rise between two uses of one value, as the machine verifier demands of programs.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -133,14 +134,19 @@ class Clock:
     def slots(self) -> list[Slot]:
         return self.code.slots
 
-    def time(self, entry: int = 0, *, trips: int = 1, loads: Mapping[Engine, Iterable[int]] | None = None,
-             spans: bool = False) -> Timing:
+    def whiles(self, entry: int = 0) -> int:
+        """Number of `while` loops in the entry's streams, which all engines share."""
+        return max((sum(step[0] == timed.WHILE for step in steps) for steps in self.code.entries[entry].values()), default=0)
+
+    def time(self, entry: int = 0, *, trips: int = 1, counts: Sequence[int | None] = (),
+             loads: Mapping[Engine, Iterable[int]] | None = None, spans: bool = False) -> Timing:
         """Time one entry.
 
-        trips: of loops whose count or condition depends on data that `loads` does not give. loads: per engine what its
-        register_load instructions read, in order. spans: keep the timeline.
+        trips: of loops whose count or condition depends on data that `loads` does not give. counts: how often each of the
+        entry's whiles runs, in their order; None or missing: `trips`. loads: per engine what its register_load instructions
+        read, in order. spans: keep the timeline.
         """
-        return _Run(self.code, self.target, trips, loads or {}, spans).run(entry)
+        return _Run(self.code, self.target, _Guesses(trips, counts), loads or {}, spans).run(entry)
 
 
 def time_program(program: Program, target: Target, entry: int = 0) -> Timing:
@@ -148,13 +154,25 @@ def time_program(program: Program, target: Target, entry: int = 0) -> Timing:
     return Clock(program, target).time(entry)
 
 
+@dataclass(frozen=True, slots=True)
+class _Guesses:
+    """What stands for data: see Clock.time."""
+
+    trips: int
+    counts: Sequence[int | None]
+
+    def of(self, number: int) -> int | None:
+        return self.counts[number] if number < len(self.counts) else None
+
+
 _RESUME, _SIGNAL, _TRIGGER, _BEGIN = range(4)
 """Kinds of events, as numbers of _Run.handlers."""
 
 
 class _Run:
-    def __init__(self, code: Code, target: Target, trips: int, loads: Mapping[Engine, Iterable[int]], spans: bool) -> None:
-        self.code, self.target, self.trips = code, target, trips
+    def __init__(self, code: Code, target: Target, guesses: _Guesses, loads: Mapping[Engine, Iterable[int]],
+                 spans: bool) -> None:
+        self.code, self.target, self.guesses = code, target, guesses
         self.now = 0
         self.events: list[tuple[int, int, int, Any, Any]] = []
         self.order = 0
@@ -501,7 +519,7 @@ class _Sequencer:
         if terms:
             if self.unknown and any(source in self.unknown for source, _ in terms):
                 self.run_.timing.assumed += 1
-                count = self.run_.trips
+                count = self.run_.guesses.trips
             else:
                 count = _value(count, terms, self.registers)
         if count <= 0:
@@ -525,7 +543,9 @@ class _Sequencer:
         return False
 
     def _while(self, step: Step) -> bool:
-        self.frames.append([self.run_.trips, -1, self.at, 0])
+        guesses = self.run_.guesses
+        known = guesses.of(step[1])
+        self.frames.append([guesses.trips if known is None else known, -1, self.at, int(known is not None)])
         return False
 
     def _repeat(self, step: Step) -> bool:
@@ -540,7 +560,7 @@ class _Sequencer:
         frame = self.frames[-1]
         stay = self.registers[register] != 0
         if register in self.unknown:
-            self.run_.timing.assumed += 1
+            self.run_.timing.assumed += 1 - frame[3]
             stay = frame[0] > 0
             frame[0] -= 1
         if stay:

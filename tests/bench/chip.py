@@ -87,4 +87,5 @@ def _line(group: list[Row], estimate: dict[str, Any]) -> Line:
     estimated, roofline = estimate["device_us"] / 1e3, estimate["roofline_us"] / 1e3
     return line | {"estimated_ms": estimated, "range_ms": [us / 1e3 for us in estimate["range_us"]], "roofline_ms": roofline,
                    "ratio": estimated / line["device_ms"], "of_roofline": estimated / roofline if roofline else math.inf,
-                   "bound_by": estimate["bound_by"], "host_ms": estimate["host_us"] / 1e3}
+                   "bound_by": estimate["bound_by"], "host_ms": estimate["host_us"] / 1e3,
+                   "assumed_branches": estimate["assumed_branches"]}

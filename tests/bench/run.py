@@ -214,7 +214,8 @@ def _estimate_line(line: dict[str, Any]) -> str:
     if "failure" in line:
         return f"{head} {'-':>9} {published} {'-':>9} {'-':>8} {'-':>8} {line['grade']:5} {line['rows']:4}  {line['failure']}"
     return (f"{head} {line['estimated_ms']:9.3f} {published} {line['roofline_ms']:9.3f} {line['ratio']:8.2f} "
-            f"{line['of_roofline']:8.2f} {line['grade']:5} {line['rows']:4}  {line['bound_by']}")
+            f"{line['of_roofline']:8.2f} {line['grade']:5} {line['rows']:4}  {line['bound_by']}"
+            + (" (loops on data taken once)" if line["assumed_branches"] else ""))
 
 
 # ---- all --------------------------------------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ def test_data_dependent_loops_use_the_record_or_the_assumption():
     assert (known.executed[1], known.assumed) == (3, 0)
     guessed = timed.time(trips=2)
     assert (guessed.executed[1], guessed.assumed) == (2, 3)
+    told = timed.time(counts=[5])
+    assert (told.executed[1], told.assumed, timed.whiles()) == (5, 0, 1)
 
 
 def test_path_adds_up_and_names_regions():

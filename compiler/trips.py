@@ -1,0 +1,176 @@
+"""How often the loops of a module run, where its text says so: a counter of the loop's state that starts at a constant,
+moves by a constant and is compared with a constant. The code on the device follows the condition all the same; estimates
+need the count, since they see no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a scalar: an element of the loop's state (None: a constant) plus a number."""
+
+    element: int | None
+    number: int
+
+
+_Value = _Known | tuple[object, ...] | None
+"""A scalar, a tuple of values, or unknown."""
+
+PASSED_ON = frozenset(("copy", "convert", "reshape", "bitcast"))
+
+
+def loops(module: Module) -> Iterator[Instruction]:
+    """The while instructions in the order in which code for them is written: outer ones first."""
+    yield from _loops(module.entry)
+
+
+def _loops(computation: Computation) -> Iterator[Instruction]:
+    for instruction in computation.post_order():
+        if instruction.opcode == "while":
+            yield instruction
+        if instruction.opcode in _ENTERED:
+            for called in _ENTERED[instruction.opcode](instruction):
+                yield from _loops(called)
+
+
+_ENTERED: Mapping[str, Callable[[Instruction], Sequence[Computation]]] = {
+    "while": lambda i: (i.called[1], i.called[0]), "call": lambda i: i.called, "fusion": lambda i: i.called,
+    "conditional": lambda i: i.called,
+}
+"""What runs as part of an instruction, in order; a while's condition comes before its body."""
+
+
+def trip_count(loop: Instruction) -> int | None:
+    """How often the body runs; None if that depends on data or on what is not understood here."""
+    body, condition = loop.called
+    elements = len(loop.shape.elements) if loop.shape.is_tuple else 0
+    state: _Value = tuple(_Known(index, 0) for index in range(elements)) if elements else _Known(0, 0)
+    test = _comparison(condition.root, (state,))
+    after, before = _resolve(body.root, (state,)), _resolve(loop.operands[0], ())
+    if test is None:
+        return None
+    counter, limit, direction = test
+    if counter.element is None:
+        counter, limit, direction = limit, counter, _SWAPPED[direction]
+    start, step = _element(before, counter.element), _element(after, counter.element)
+    end = _fixed(limit, before, after)
+    if counter.element is None or end is None or not isinstance(start, _Known) or start.element is not None:
+        return None
+    if not isinstance(step, _Known) or step.element != counter.element:
+        return None
+    return _count(start.number + counter.number, end, step.number, direction)
+
+
+def _fixed(limit: _Known, before: _Value, after: _Value) -> int | None:
+    """The value of what the counter is compared with: a constant, or a part of the state that stays what it was."""
+    if limit.element is None:
+        return limit.number
+    kept, start = _element(after, limit.element), _element(before, limit.element)
+    if kept == _Known(limit.element, 0) and isinstance(start, _Known) and start.element is None:
+        return start.number + limit.number
+    return None
+
+
+def _element(state: _Value, index: int | None) -> object:
+    if index is None or isinstance(state, _Known) or state is None:
+        return state if index == 0 else None
+    return state[index] if index < len(state) else None
+
+
+_SWAPPED = {"LT": "GT", "GT": "LT", "LE": "GE", "GE": "LE", "NE": "NE", "EQ": "EQ"}
+
+
+def _count(start: int, end: int, step: int, direction: str) -> int | None:
+    distance = {"LT": end - start, "LE": end - start + 1, "GT": start - end, "GE": start - end + 1, "NE": end - start}
+    if direction not in distance or step == 0:
+        return None
+    forward = step if direction in ("LT", "LE") else -step
+    if direction == "NE":
+        return (end - start) // step if (end - start) % step == 0 and (end - start) // step >= 0 else None
+    if distance[direction] <= 0:
+        return 0
+    return -(-distance[direction] // forward) if forward > 0 else None
+
+
+def _comparison(root: Instruction, arguments: Sequence[_Value]) -> tuple[_Known, _Known, str] | None:
+    """Both sides and the direction of the comparison that a condition yields."""
+    if root.opcode in ("fusion", "call"):
+        return _comparison(root.called[0].root, [_resolve(operand, arguments) for operand in root.operands])
+    if root.opcode in PASSED_ON:
+        return _comparison(root.operands[0], arguments)
+    if root.opcode != "compare":
+        return None
+    left, right = (_resolve(operand, arguments) for operand in root.operands)
+    if not isinstance(left, _Known) or not isinstance(right, _Known):
+        return None
+    return left, right, str(getattr(root.attribute("direction"), "name", root.attribute("direction")))
+
+
+def _resolve(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    rule = _RULES.get(value.opcode)
+    if rule is not None:
+        return rule(value, arguments)
+    return _resolve(value.operands[0], arguments) if value.opcode in PASSED_ON else None
+
+
+def _parameter(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    number = int(value.attribute("parameter_number"))
+    return arguments[number] if number < len(arguments) else None
+
+
+def _constant(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    is_number = value.shape.is_array and value.shape.element_count == 1 and value.shape.dtype.is_integer
+    return _Known(None, int(value.attributes["literal"].array.reshape(())[()])) if is_number else None
+
+
+def _tuple(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    return tuple(_resolve(operand, arguments) for operand in value.operands)
+
+
+def _projection(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    whole = _resolve(value.operands[0], arguments)
+    part = whole[value.attribute("index")] if isinstance(whole, tuple) else None
+    return part if isinstance(part, _Known | tuple) else None
+
+
+def _called(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    return _resolve(value.called[0].root, [_resolve(operand, arguments) for operand in value.operands])
+
+
+def _sum(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+    left, right = (_resolve(operand, arguments) for operand in value.operands)
+    if not isinstance(left, _Known) or not isinstance(right, _Known):
+        return None
+    if value.opcode == "subtract":
+        return _Known(left.element, left.number - right.number) if right.element is None else None
+    if left.element is not None and right.element is not None:
+        return None
+    return _Known(left.element if right.element is None else right.element, left.number + right.number)
+
+
+_RULES: Mapping[str, Callable[[Instruction, Sequence[_Value]], _Value]] = {
+    "parameter": _parameter, "constant": _constant, "tuple": _tuple, "get-tuple-element": _projection, "fusion": _called,
+    "call": _called, "add": _sum, "subtract": _sum,
+}
+
+
+def multiplicities(module: Module, unknown: int = 1) -> dict[Computation, int]:
+    """How often each computation runs in one call; bodies whose count is not known run `unknown` times."""
+    found: dict[Computation, int] = {}
+    work = [(module.entry, 1)]
+    while work:
+        computation, times = work.pop()
+        found[computation] = found.get(computation, 0) + times
+        for instruction in computation.instructions:
+            factor = 1
+            if instruction.opcode == "while":
+                count = trip_count(instruction)
+                factor = unknown if count is None else count
+            work += [(called, times * factor) for called in instruction.called]
+    return found
