@@ -27,6 +27,7 @@ from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.simplify import Simplify
+from nxcc.passes.store_transposed import StoreTransposed
 
 
 class Pass(Protocol):
@@ -89,6 +90,7 @@ STEPS: tuple[Step, ...] = (
     Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
     Step("autocast", _autocast, 0),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
+    Step("store-transposed", lambda settings: StoreTransposed(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
 )
@@ -114,6 +116,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("common-subexpressions", "autocast", "each value is cast once"),
     ("legalize-dtypes", "autocast", "both change parameters, and integers come first"),
     ("autocast", REUSE_CASTS, "views before a cast may have been copied for it"),
+    (REUSE_CASTS, "store-transposed", "a constant that is read in one order only has one transpose"),
+    ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
 )

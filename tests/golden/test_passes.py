@@ -32,6 +32,7 @@ from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
 from nxcc.passes.simplify import Simplify
+from nxcc.passes.store_transposed import StoreTransposed
 
 from harness.golden import Case, cases, check, name_of
 
@@ -48,6 +49,7 @@ MAKE: dict[str, Make] = {
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
+    "store-transposed": lambda options, report: StoreTransposed(),
     "simplify": lambda options, report: Simplify(),
 }
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}

@@ -16,10 +16,12 @@ from nxcc.passes.expand_batch_norm import RULES as NORM_RULES
 from nxcc.passes.narrow_selections import RULES as NARROWING_RULES
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 from nxcc.passes.rules import arithmetic, motion, movement
+from nxcc.passes.store_transposed import RULES as STORING_RULES
 
 from harness.hlo_text import module_of
 
-RULES = {rule.name: rule for rule in (*arithmetic.RULES, *movement.RULES, *motion.RULES, *DOT_RULES, *NARROWING_RULES)}
+FAMILIES = (arithmetic.RULES, movement.RULES, motion.RULES, DOT_RULES, NARROWING_RULES, STORING_RULES)
+RULES = {rule.name: rule for family in FAMILIES for rule in family}
 FLOATS = (0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3e-39, 1e-45, 3.4e38, -3.4e38, 7.0)
 INTEGERS = (0, 1, -1, 5, 2**31 - 1, -2**31, 1000, -7, 3, 2, 100, 31)
 
@@ -111,6 +113,8 @@ CASES = [
     ("dot-of-reshape", "x = f32[2,2,3] parameter(0)\n n = f32[2,2,3] negate(x)\n y = f32[4,3] reshape(n)\n"
                        "w = f32[3,2] parameter(1)\n"
                        "ROOT r = f32[4,2] dot(y, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}"),
+    ("transpose-of-constant", "x = f32[2,3] constant({{1,-0,3},{4,nan,6}})\n"
+                              "ROOT r = f32[3,2] transpose(x), dimensions={1,0}"),
     ("choice-of-widened", X + splat("f64", "0") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
     ("dot-in-normal-form", "x = f32[3,2,2] parameter(0)\n w = f32[2,5,3] parameter(1)\n"
                            "ROOT r = f32[2,2,5] dot(x, w), lhs_batch_dims={1}, rhs_batch_dims={0}, lhs_contracting_dims={0}, "
@@ -127,6 +131,8 @@ NOT_CASES = [
     ("divide-by-power-of-two", X + splat("f32", "3") + "ROOT r = f32[4,3] divide(x, k)"),
     ("power", X + splat("f32", "0.5") + "ROOT r = f32[4,3] power(x, k)"),
     ("power", X + splat("f32", "-2") + "ROOT r = f32[4,3] power(x, k)"),
+    ("transpose-of-constant", "x = f32[2,2] constant({{1,2},{3,4}})\n y = f32[2,2] transpose(x), dimensions={1,0}\n"
+                              "ROOT r = f32[2,2] add(x, y)"),
     ("choice-of-widened", X + splat("f64", "0.1") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
     ("choice-of-widened", X + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] add(w, w)"),
     ("compare-with-bound", I + splat("s32", "0") + "ROOT r = pred[4,3] compare(x, k), direction=GE"),
@@ -192,7 +198,7 @@ def test_every_rule_has_a_case() -> None:
 
 
 def test_names_of_rules_are_unique() -> None:
-    rows: list[Rule] = [*arithmetic.RULES, *movement.RULES, *motion.RULES, *DOT_RULES, *NORM_RULES]
+    rows: list[Rule] = [rule for family in (*FAMILIES, NORM_RULES) for rule in family]
     assert len({row.name for row in rows}) == len(rows)
 
 
