@@ -57,6 +57,6 @@ def _shape_reason(shape: Shape, target: Target) -> str | None:
     return None
 
 
-def device_dtypes(target: Target) -> frozenset[DType]:
+def device_dtypes(target: Target) -> tuple[DType, ...]:
     """Element types that values may have in the target's memory."""
-    return frozenset(target.dma.dtypes)
+    return target.dma.dtypes

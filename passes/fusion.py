@@ -53,14 +53,14 @@ def _flow_computations(module: Module) -> list[Computation]:
 def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bool:
     order = computation.post_order()
     position = {instruction: index for index, instruction in enumerate(order)}
-    taken: set[Instruction] = set()
+    able = {instruction for instruction in order if _computes(instruction, capacity)}
     regions = []
     for root in reversed(order):
-        if root in taken or not _computes(root, capacity) or not root.users and root is not computation.root:
+        if root not in able or not root.users and root is not computation.root:
             continue
-        region = _best_region(root, position, taken, capacity)
+        region = _best_region(root, position, able, capacity)
         if region is not None:
-            taken |= set(region.members)
+            able -= region.members.keys()
             regions.append(region)
     builder = Builder(computation)
     for number, region in enumerate(reversed(regions)):
@@ -115,11 +115,11 @@ class _Region:
         return len(self.members) + 8 * sum(1 for m in self.members if m.opcode in ("reduce", "dot"))
 
 
-def _best_region(root: Instruction, position: dict[Instruction, int], taken: set[Instruction],
+def _best_region(root: Instruction, position: dict[Instruction, int], able: set[Instruction],
                  capacity: RowCapacity) -> _Region | None:
     """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
     rank = root.shape.rank
-    regions = [_grow(root, rows, position, taken, capacity) for rows in _row_counts(root, rank)]
+    regions = [_grow(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
     best = max(regions, key=lambda region: (region.weight, region.rows), default=None)
     if best is None or not best.members:
         return None
@@ -139,15 +139,16 @@ def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
         yield 1
 
 
-def _grow(root: Instruction, rows: int, position: dict[Instruction, int], taken: set[Instruction],
+def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction],
           capacity: RowCapacity) -> _Region:
+    """able: what a region can compute and no other region has taken."""
     region = _Region(root, rows)
     region.maps[root] = row_map(root, rows)
     frontier = {root}
     while frontier:
         candidate = max(frontier, key=position.__getitem__)
         frontier.discard(candidate)
-        if not _join(region, candidate, taken, capacity):
+        if not _join(region, candidate, able, capacity):
             continue
         for operand in candidate.operands:
             if operand in region.maps and operand not in region.members:
@@ -155,10 +156,10 @@ def _grow(root: Instruction, rows: int, position: dict[Instruction, int], taken:
     return region
 
 
-def _join(region: _Region, candidate: Instruction, taken: set[Instruction], capacity: RowCapacity) -> bool:
+def _join(region: _Region, candidate: Instruction, able: set[Instruction], capacity: RowCapacity) -> bool:
     """Add a candidate and the maps of its operands, if all fit together."""
     free = candidate.opcode in FREE
-    if not free and (candidate in taken or not _computes(candidate, capacity) or not _enclosed(candidate, region)):
+    if not free and (candidate not in able or not _enclosed(candidate, region)):
         return False
     maps = operand_maps(candidate, region.maps[candidate])
     if maps is None or not _agree(candidate, maps, region):
