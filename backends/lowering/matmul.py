@@ -25,8 +25,14 @@ RESIDENT_BYTES = 131072
 RESIDENT_TILES = 4
 """Tiles of rows in a block, at most: each has a PSUM bank for its sums, the other banks are for turning."""
 
-CHUNK_PASSES = 8
-"""Passes of the tensor engine for one transfer of the right operand: transfers below about 256 KiB cost as much as that."""
+CHUNK_PASSES = 4
+"""Passes of the tensor engine, at least, for one transfer of the right operand."""
+
+RING = 4
+"""Chunks of the right operand under way at once: bandwidth and not the time that a transfer takes to begin is the limit."""
+
+SHALLOW_BLOCKS = 8
+"""Blocks of k up to which a single tile of rows takes the whole depth of the right operand in one transfer."""
 
 TURN_CHUNK = 512
 """Elements of k in one transfer of the left operand's rows."""
@@ -72,11 +78,10 @@ def steady(kernel: Kernel, total: int, step: int, copies: int) -> Iterator[tuple
                 yield index * (step * copies) + copy * step, step
     else:
         single = full
-    for piece in range(full - single, full):
-        with kernel.scope():
+    with kernel.scope():
+        for piece in range(full - single, full):
             yield expr(piece * step), step
-    if rest:
-        with kernel.scope():
+        if rest:
             yield expr(full * step), rest
 
 
@@ -110,8 +115,10 @@ def _row_block(kernel: Kernel, left: Access, right: View, out: View, depth: Dept
     rows = left.sizes[-1]
     cuts = [(start, min(lanes, rows - start)) for start in range(0, rows, lanes)]
     shared = _sums(kernel, cuts, width) if len(cuts) > RESIDENT_TILES // 2 else None
-    chunk = max(1, CHUNK_PASSES // len(cuts)) * depth.unit
-    for n, columns in steady(kernel, right.sizes[0], width, kernel.copies.inner):
+    chunk, copies = max(1, CHUNK_PASSES // len(cuts)) * depth.unit, kernel.copies.inner
+    if len(cuts) == 1 and depth.blocks <= SHALLOW_BLOCKS:
+        chunk, copies = depth.blocks * depth.unit, _ring(kernel)
+    for n, columns in steady(kernel, right.sizes[0], width, copies):
         sums = [tile.cut(0, 0, columns) for tile in shared or _sums(kernel, cuts, width)]
         matrix = right.cut(0, n, columns)
 
@@ -202,13 +209,16 @@ def evict(kernel: Kernel, sums: Access, out: View) -> None:
     kernel.dma(out, tile)
 
 
+def _ring(kernel: Kernel) -> int:
+    return RING if kernel.copies.rotates else 1
+
+
 def accumulate(kernel: Kernel, total: int, chunk: int, step: Callable[[Index, int, bool], None]) -> None:
     """Run step(k, size, first) over the summed dimension: the first chunk opens the sums, the others add."""
     opening = min(chunk, total)
-    with kernel.scope():
-        step(0, opening, True)
-        for k, size in steady(kernel, total - opening, chunk, kernel.copies.inner):
-            step(k + opening, size, False)
+    step(0, opening, True)
+    for k, size in steady(kernel, total - opening, chunk, _ring(kernel)):
+        step(k + opening, size, False)
 
 
 # ---- operands ----------------------------------------------------------------------------------------------------------
