@@ -12,7 +12,7 @@ products are marked nxcc.matmul="tf32" and the tensor engine rounds. 8-bit opera
 `all` also computes elementwise work in 16 bits (with fp8, in bf16), except: reductions and what is computed from their results
 row by row (softmax, the centred values of norms), since errors there touch whole rows; what is summed, as the residual sum
 before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles;
-discrete choices (comparisons, rounding); work on weights alone. Data moves in the type that it has.
+what a logarithm reads; discrete choices (comparisons, rounding); work on weights alone. Data moves in the type that it has.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ ELEMENTWISE = frozenset((
 
 BOUNDED = frozenset(("exponential", "logistic", "tanh", "erf", "clamp"))
 """Operators whose result is in range though an operand is a mask's number."""
+
+LOGARITHMS = ("log", "log-plus-one")
 
 MOVING = frozenset(("reshape", "transpose", "broadcast", "reverse", "copy", "slice", "gather", "dynamic-slice", "pad",
                     "concatenate", "dynamic-update-slice"))
@@ -244,7 +246,7 @@ class _Everything:
                 self._leave(instruction, operands)
         elif any(o in self.statistics for o in operands):
             self.statistics.add(instruction)
-        elif opcode in ELEMENTWISE and operands and instruction.shape.element_count > 1 and not _is_summed(instruction):
+        elif opcode in ELEMENTWISE and operands and instruction.shape.element_count > 1 and not _is_delicate(instruction):
             self.low.add(instruction)
 
     def _continues_rows(self, operands: list[Instruction]) -> bool:
@@ -258,11 +260,12 @@ class _Everything:
             self.low.add(instruction)
 
 
-def _is_summed(instruction: Instruction) -> bool:
-    """Whether a reduction reads the value, or its squares and the like: a norm's statistics, and the sum they are of."""
+def _is_delicate(instruction: Instruction) -> bool:
+    """Whether a reduction reads the value, or its squares and the like (a norm's statistics, and the sum they are of), or a
+    logarithm, near whose pole a rounding is a large error."""
     def reduces(user: Instruction) -> bool:
         return user.opcode == "reduce"
-    return any(reduces(user) or user.operator.elementwise and user.users and all(map(reduces, user.users))
+    return any(reduces(user) or user.opcode in LOGARITHMS or user.operator.elementwise and user.users and all(map(reduces, user.users))
                for user in instruction.users)
 
 

@@ -10,7 +10,7 @@ A parameter keeps its 64-bit interface: the loader checks that values fit. A res
 Whether the rest may be narrowed follows from the intervals that values can have, and from who reads them: sums and products
 have right low words whatever happens above. Where neither proves it, the machine's own rule holds (64-bit integers are computed
 in 32 bits), and a warning names the value. What has a constant beyond 32 bits stays in 64 bits, and so does what depends on
-it or has a meaning of its own for the upper word; that goes to the host.
+it, what it is computed from beyond 32 bits, and what has a meaning of its own for the upper word; that goes to the host.
 """
 
 from __future__ import annotations
@@ -179,9 +179,15 @@ class _Legalizer:
             if current in self.kept:
                 continue
             self.kept.add(current)
-            stack.extend(o for o in current.operands if o.shape.is_tuple and _has_wide(o.shape))
+            stack.extend(o for o in current.operands if self._must_stay_for(o))
             if current.opcode in _FLOW:
                 stack.extend(i for c in current.called for i in c.instructions if self._touches(i))
+
+    def _must_stay_for(self, operand: Instruction) -> bool:
+        """Whether what is read in 64 bits would not be there any more in 32."""
+        if operand.shape.is_tuple:
+            return _has_wide(operand.shape)
+        return operand.shape.dtype in NARROW and not _fits_narrow(self.intervals[operand], operand.shape.dtype)
 
     # What cannot be proved
 
