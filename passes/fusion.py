@@ -90,7 +90,8 @@ def _dot_form(instruction: Instruction) -> bool:
     """Batch dimensions in order, one summed dimension, a matrix of two dimensions."""
     batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
     ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
-    return ordered and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
+    alike = instruction.operands[0].shape.dtype is instruction.operands[1].shape.dtype
+    return ordered and alike and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
 
 
 _FORMS = {"reduce": _reduce_form, "dot": _dot_form}

@@ -17,6 +17,7 @@ from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expand_collectives import ExpandCollectives
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
@@ -78,6 +79,7 @@ def _autocast(settings: Settings) -> Pass:
 STEPS: tuple[Step, ...] = (
     Step("inline-calls", lambda settings: InlineCalls(), 0),
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
+    Step("expand-collectives", lambda settings: ExpandCollectives(), 0),
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
     Step("simplify", lambda settings: Simplify(), 1),
     Step("fold-constants", lambda settings: FoldConstants(), 0),
@@ -98,6 +100,8 @@ STEPS: tuple[Step, ...] = (
 ORDER: tuple[tuple[str, str, str], ...] = (
     ("inline-calls", "normalize-layouts", "an inlined body has layouts of its own"),
     ("normalize-layouts", "simplify", "rules forget layouts, which a bitcast would still read"),
+    ("inline-calls", "expand-collectives", "pairs around a wrapped collective dissolve into the plain one"),
+    ("expand-collectives", "simplify", "slices and zeros are left that simplify away"),
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
     ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),

@@ -114,10 +114,6 @@ def maps_of(order: Iterable[Instruction], roots: Mapping[Instruction, RowMap]) -
     return maps
 
 
-def has_columns(marks: RowMap) -> bool:
-    return COLUMN in marks
-
-
 FREE = frozenset(("broadcast", "reshape", "transpose", "constant"))
 """Operators that cost nothing inside a row program."""
 
@@ -145,10 +141,16 @@ def is_column_parallel(order: Iterable[Instruction], maps: Mapping[Instruction, 
     if len(widths) != 1 or len(next(iter(widths))) > 1:
         return False
     members = {i for i in order if i in maps and i.opcode not in FREE and i.opcode not in ("parameter", "tuple")}
-    if any(i.opcode == "reduce" or i.opcode == "dot" and shown(i.operands[0]) in members for i in members):
+    if any(i.opcode == "reduce" or i.opcode == "dot" and not _comes_in(i.operands[0], members) for i in members):
         return False
     width = next(iter(widths))
     return all(_widths(i, maps[i]) in ((), width) for i in members)
+
+
+def _comes_in(left: Instruction, members: set[Instruction]) -> bool:
+    """Whether the left side of a product is an operand of the region, not computed or made up inside."""
+    source = shown(left)
+    return source not in members and source.opcode not in ("broadcast", "constant")
 
 
 def _widths(value: Instruction, marks: RowMap) -> tuple[int, ...]:
