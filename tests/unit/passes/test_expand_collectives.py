@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from nxcc.ir.hlo.oracle import evaluate
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify

@@ -1,6 +1,7 @@
 """Functions are recognised by what they compute, in whatever form, and only then."""
 
 import pytest
+
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.passes.recognize_functions import RecognizeFunctions
