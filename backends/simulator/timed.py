@@ -61,8 +61,9 @@ HALT = 13
 LOAD = 14
 """register: its value comes from memory; the sequencer goes on when the step before is over"""
 
-Extent = tuple[int, int, int, int, int, Terms]
-"""A compute operand: memory, partitions (first, end), bytes (first, end), register terms of the bytes."""
+Extent = tuple[int, int, int, int, int, Terms, bool]
+"""A compute operand: memory, partitions (first, end), bytes (first, end), register terms of the bytes, and whether it is
+streamed: an element an element of work, so that its first is read or written long before its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +195,14 @@ class _Preparer:
         writes: list[Extent] = []
         if self.engine is Engine.PE:
             return (), ()
-        for name, operand in instruction.operands.items():
-            if isinstance(operand, AccessPattern):
-                access = instruction.spec.operand(name).access
-                if "r" in access:
-                    reads.append(_extent(operand))
-                if "w" in access:
-                    writes.append(_extent(operand))
+        operands = {name: o for name, o in instruction.operands.items() if isinstance(o, AccessPattern)}
+        work = max((o.free_elements for o in operands.values()), default=0)
+        for name, operand in operands.items():
+            access = instruction.spec.operand(name).access
+            if "r" in access:
+                reads.append(_extent(operand, work))
+            if "w" in access:
+                writes.append(_extent(operand, work))
         return tuple(reads), tuple(writes)
 
     def _ports(self, instruction: Instruction) -> tuple[int, ...]:
@@ -303,13 +305,13 @@ _HANDLERS: Mapping[str, Callable[[_Preparer, Instruction, int], None]] = {
 }
 
 
-def _extent(pattern: AccessPattern) -> Extent:
+def _extent(pattern: AccessPattern, work: int) -> Extent:
     size = pattern.dtype.byte_size
     reach = [stride * (count - 1) * size for stride, count in pattern.dims]
     low = pattern.offset.constant + sum(r for r in reach if r < 0)
     high = pattern.offset.constant + sum(r for r in reach if r > 0) + size
     return (_MEMORIES[pattern.memory], pattern.partition, pattern.partition + pattern.partitions, low, high,
-            pattern.offset.terms)
+            pattern.offset.terms, pattern.free_elements == work)
 
 
 def _flops(instruction: Instruction) -> int:

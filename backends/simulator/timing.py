@@ -4,7 +4,10 @@ What is modelled (facts are the target's, costs are nxcc.backends.cost's):
 - Five engines, each an in-order sequencer with an in-order datapath behind it. The sequencer works through registers,
   branches and waits while the datapath is busy with the instruction before (assumed); it is never further ahead than that.
 - An instruction starts when its waits are met, the datapath is free, what it reads of the engine's own last results has
-  arrived (Cost.latency), and its ports are free: Vector and GpSimd share SBUF's, Vector and Scalar PSUM's.
+  arrived, and its ports are free: Vector and GpSimd share SBUF's, Vector and Scalar PSUM's.
+- A result arrives Cost.latency after the end of the work. Where both instructions stream the same elements, the next can
+  follow the first at that distance, an initiation interval added: dependent tiny work starts every 264 cycles as documented,
+  dependent long work without a gap (a published scan kernel with five dependent operations of 1024 cycles shows none).
 - A signal shows at a semaphore one hop after the instruction's end; an engine that waits starts its access then.
 - A change between activation functions loads a table.
 - Transfers: a queue takes one after `Transfer.interval`; its data start dma.start later, on each DMA engine when that is
@@ -316,11 +319,12 @@ class _Sequencer:
     """One engine.
 
     ready: until when the sequencer has worked; free: when the datapath is; each with the node that led there.
-    recent: results under way, as (tick of arrival, extents). unknown: registers whose value depends on unknown data.
+    recent: results under way, see _keep. unknown: registers whose value depends on unknown data.
     """
 
     __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node",
-                 "free", "free_node", "recent", "busy", "region", "table", "access", "done", "account", "loads", "wait")
+                 "free", "free_node", "recent", "busy", "region", "table", "access", "interval", "done", "account", "loads",
+                 "wait")
 
     def __init__(self, run: _Run, engine: Engine, steps: list[Step]) -> None:
         self.run_, self.engine, self.number = run, engine, ENGINES.index(engine)
@@ -331,10 +335,11 @@ class _Sequencer:
         self.unknown: set[int] = set()
         self.ready = self.free = self.busy = 0
         self.ready_node = self.free_node = run.last
-        self.recent: list[tuple[int, list[tuple[int, int, int, int, int]]]] = []
+        self.recent: list[tuple[int, int, list[tuple[int, int, int, int, int, bool]]]] = []
         self.region = MAIN
         self.table: str | None = None
         self.access = run.target.memory_costs.access_start_cycles * run.target.ticks_per_cycle(engine)
+        self.interval = run.target.engines[engine].initiation_cycles * run.target.ticks_per_cycle(engine)
         self.done = False
         self.account = run.account(MAIN)
         self.loads = run.loads[engine]
@@ -380,7 +385,7 @@ class _Sequencer:
     def _work(self, step: Step) -> bool:
         _, busy, latency, reads, writes, ports, signals, computed, slot, table, transfer = step
         run, free, region = self.run_, self.free, self.region
-        start, node = self._ready_for(reads)
+        start, node = self._ready_for(reads, busy)
         if ports:
             if start > run.now:
                 self.at -= 1
@@ -401,7 +406,7 @@ class _Sequencer:
             node = node[0]
         self.free_node = node = (node, end, self.number, region)
         if latency and writes:
-            self._keep(end + latency, writes)
+            self._keep(start + self.interval + latency, end + latency, writes)
         if run.spans is not None:
             run.spans.append(Span(self.engine.value, run.code.slots[slot].name, start, end, region, slot))
         if signals:
@@ -410,7 +415,7 @@ class _Sequencer:
             self._announce(end, node, (), transfer)
         return False
 
-    def _ready_for(self, reads: Any) -> tuple[int, Node]:
+    def _ready_for(self, reads: Any, busy: int) -> tuple[int, Node]:
         """When the next work can start as far as this engine goes, and why not earlier."""
         if self.free > self.ready:
             start, node = self.free, self.free_node
@@ -419,7 +424,7 @@ class _Sequencer:
             if node[1] != start:
                 node = (node, start, _SEQUENCER, self.region)
         if reads and self.recent:
-            arrival = self._arrival(reads, start)
+            arrival = self._arrival(reads, start, busy)
             if arrival > start:
                 return arrival, (node, arrival, _LATENCY, self.region)
         return start, node
@@ -442,26 +447,32 @@ class _Sequencer:
         """Signals whose semaphore is computed."""
         return tuple([(_value(index, terms, self.registers), amount) for index, terms, amount in signals])
 
-    def _arrival(self, reads: Any, start: int) -> int:
-        """When the last of the engine's own results that these operands read has arrived."""
-        self.recent = recent = [row for row in self.recent if row[0] > start]
+    def _arrival(self, reads: Any, start: int, busy: int) -> int:
+        """When as much of the engine's own results has arrived as work on these operands needs to start."""
+        self.recent = recent = [row for row in self.recent if row[1] > start]
         arrival = 0
-        for ready, writes in recent:
-            for memory, first, end, low, high, terms in reads:
-                offset = _value(0, terms, self.registers) if terms else 0
-                for other, other_first, other_end, other_low, other_high in writes:
-                    if memory == other and low + offset < other_high and other_low < high + offset and first < other_end \
-                            and other_first < end and ready > arrival:
-                        arrival = ready
+        for soon, late, writes in recent:
+            for memory, first, end, low, high, terms, streamed in reads:
+                if terms:
+                    offset = _value(0, terms, self.registers)
+                    low, high = low + offset, high + offset
+                for other, other_first, other_end, other_low, other_high, written_as_it_goes in writes:
+                    if memory != other or low >= other_high or other_low >= high or first >= other_end or other_first >= end:
+                        continue
+                    same = streamed and written_as_it_goes and low == other_low and high == other_high
+                    needed = max(soon, late + self.interval - busy) if same else late
+                    if needed > arrival:
+                        arrival = needed
         return arrival
 
-    def _keep(self, ready: int, writes: Any) -> None:
+    def _keep(self, soon: int, late: int, writes: Any) -> None:
+        """Remember a result under way: when its first and its last elements can be used."""
         registers = self.registers
         placed = []
-        for memory, first, end, low, high, terms in writes:
+        for memory, first, end, low, high, terms, streamed in writes:
             offset = _value(0, terms, registers) if terms else 0
-            placed.append((memory, first, end, low + offset, high + offset))
-        self.recent.append((ready, placed))
+            placed.append((memory, first, end, low + offset, high + offset, streamed))
+        self.recent.append((soon, late, placed))
         if len(self.recent) > 4:
             del self.recent[0]
 

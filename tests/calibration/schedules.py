@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from nxcc.backends.assembly import assemble
+from nxcc.backends.assembly import BASE_REGISTER, assemble
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.instructions import control
 from nxcc.backends.isa.layout import is_trigger
-from nxcc.backends.isa.program import Engine, Memory, Program
-from nxcc.backends.mainstream import MainStreams
+from nxcc.backends.isa.program import Affine, Engine, Function, Instruction, Memory, Program
 from nxcc.backends.simulator.timing import Clock, Timing
 from nxcc.backends.target import load_target
 from nxcc.backends.tile.builder import Kernel
@@ -51,9 +52,10 @@ def program(kernel: Kernel) -> Program:
         for instruction in stream:
             if is_trigger(instruction.spec):
                 instruction.fields["queue"] = 0
-    main = MainStreams()
-    main.call(0, assemble(kernel.program, V2, overlapped=True), {})
-    return Program([function], [main.finish("main")])
+    calls = {engine: [Instruction(control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": Affine(0)}),
+                      Instruction(control.CALL, fields={"function": 0}), Instruction(control.HALT)]
+             for engine in function.streams}
+    return Program([function], [Function("main", calls)])
 
 
 def timed(write: Callable[[Kernel], None]) -> Timing:
@@ -235,3 +237,76 @@ def bmm(kernel: Kernel) -> None:
                         kernel.matmul(part, a.cut(0, m * P, P), b.cut(0, c * 512, 512))
                         kernel.activation(result.cut(0, c * 512, 512), part)
                     kernel.dma(block(out, n * rows + m * P, P, 0, columns), result, engine=Engine.SCALAR)
+
+
+def transpose_matmul(kernel: Kernel) -> None:
+    """4096 x 2048 x 10944 in f32: a block of 1024 rows of the left operand stays, the right one streams by four times."""
+    rows, inner, columns, tiles = 4096, 2048, 10944, 8
+    left, right, out = matrix(0, inner, rows), matrix(1, inner, columns), matrix(2, rows, columns)
+    lefts = kernel.sbuf((P, inner // P, tiles * P), F32)
+    rights = [kernel.sbuf((P, inner // P, 512), F32) for _ in range(2)]
+    results = [kernel.sbuf((P, 512), F32) for _ in range(2)]
+    sums = [kernel.psum((P, 512)) for _ in range(4)]
+
+    def column(mb: Expr, n: Index, width: int, held: Access) -> None:
+        for k in range(inner // P):
+            kernel.dma(held.at(0, k).cut(0, 0, width), block(right, k * P, P, n * 512, width))
+        arrived(kernel, sums[0], held)
+        for m in range(tiles):
+            part, result = replace(sums[m % 4], dims=((1, width),)), replace(results[m % 2], dims=((1, width),))
+            _products(kernel, part, inner // P, lambda k, m=m: lefts.at(0, k).cut(0, m * P, P),
+                      lambda k: held.at(0, k).cut(0, 0, width))
+            kernel.activation(result, part)
+            kernel.dma(block(out, mb * (tiles * P) + m * P, P, n * 512, width), result, engine=Engine.SCALAR)
+
+    with kernel.loop(rows // (tiles * P)) as mb:
+        for k in range(inner // P):
+            kernel.dma(lefts.at(0, k), block(left, k * P, P, mb * (tiles * P), tiles * P))
+        arrived(kernel, sums[0], lefts)
+        with pairs(kernel, columns // 512 - 1) as indices:
+            for n, held in zip(indices, rights, strict=True):
+                column(mb, n, 512, held)
+        column(mb, columns // 512 - 1, 512, rights[0])
+        column(mb, columns // 512, columns % 512, rights[1])
+
+
+# ---- selective scan of the NKI tutorial, first version: states outside, channels inside, inputs loaded again ----------------
+
+
+def _selective_scan(kernel: Kernel, channels: int, length: int = 512, states: int = 16) -> None:
+    delta, u, out = matrix(0, channels, length), matrix(1, channels, length), matrix(2, channels, length)
+    a, b, c = matrix(3, channels, states), matrix(4, states, length), matrix(5, states, length)
+    total = kernel.sbuf((P, channels // P, length), F32)
+    rings = [{name: kernel.sbuf((P, length), F32) for name in ("d", "u", "e", "du", "s")} | {"a": kernel.sbuf((P, 1), F32)}
+             for _ in range(2)]
+    shared = [(kernel.sbuf((P, length), F32), kernel.sbuf((P, length), F32)) for _ in range(2)]
+    with kernel.loop(channels // P) as tile:
+        kernel.memset(total.at(0, tile), 0)
+    with pairs(kernel, states) as indices:
+        for state, (b_tile, c_tile) in zip(indices, shared, strict=True):
+            kernel.dma(b_tile, block(b, state, 1, 0, length).at(0, 0).insert(0, P))
+            kernel.dma(c_tile, block(c, state, 1, 0, length).at(0, 0).insert(0, P))
+            with pairs(kernel, channels // P) as tiles:
+                for tile, t in zip(tiles, rings, strict=True):
+                    kernel.dma(t["d"], block(delta, tile * P, P, 0, length))
+                    kernel.dma(t["u"], block(u, tile * P, P, 0, length))
+                    kernel.dma(t["a"], block(a, tile * P, P, state, 1))
+                    kernel.activation(t["e"], t["d"], "exp", scale=t["a"])
+                    kernel.tensor_tensor(t["du"], t["d"], t["u"], "multiply")
+                    kernel.tensor_tensor(t["du"], t["du"], b_tile, "multiply")
+                    kernel.emit(isa.vector.TENSOR_TENSOR_SCAN, fields={"op0": "multiply", "op1": "add", "initial_value": 0.0},
+                                a=t["e"], b=t["du"], out=t["s"])
+                    kernel.tensor_tensor(t["s"], t["s"], c_tile, "multiply")
+                    kernel.tensor_tensor(total.at(0, tile), total.at(0, tile), t["s"], "add")
+    with kernel.loop(channels // P) as tile:
+        kernel.dma(block(out, tile * P, P, 0, length), total.at(0, tile), engine=Engine.SCALAR)
+
+
+def scan_256(kernel: Kernel) -> None:
+    """256 channels, 512 steps, 16 states."""
+    _selective_scan(kernel, 256)
+
+
+def scan_4096(kernel: Kernel) -> None:
+    """4096 channels, 512 steps, 16 states."""
+    _selective_scan(kernel, 4096)

@@ -67,6 +67,24 @@ def test_independent_small_work_starts_every_interval():
     assert ticks(scalar=tiny) == 3 * 64 * 4
 
 
+def test_long_work_follows_long_work_on_the_same_elements_without_a_gap():
+    chain = [op("tensor_copy", data=sbuf(512, 0), out=sbuf(512, 0)) for _ in range(3)]
+    assert ticks(vector=chain) == 3 * 512 * 5
+
+
+def test_a_sum_arrives_when_all_of_it_is_summed():
+    total = op("tensor_reduce", data=sbuf(512, 4096), out=sbuf(1, 0), op="add", axes=1, negate=False)
+    use = op("tensor_copy", data=sbuf(1, 0), out=sbuf(1, 64))
+    assert ticks(vector=[total, use]) == (512 + 200 + 64) * 5
+
+
+def test_short_work_waits_for_the_end_of_long_work():
+    slow = op("tensor_tensor", a=sbuf(128, 4096), b=sbuf(128, 8192), out=sbuf(128, 0), op="add")
+    fast = op("tensor_copy", data=sbuf(128, 0), out=sbuf(128, 16384))
+    # The last element is read 264 cycles after the cycle in which it was computed.
+    assert ticks(vector=[slow, fast]) == (256 + 264) * 5
+
+
 def test_dependence_follows_registers():
     def stream(offset):
         return [op("register_set", register=5, value=offset),
