@@ -7,11 +7,13 @@ Depthwise convolutions multiply and add on Vector, a channel a partition. Intege
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.contraction import product_reason, tensor_dtype
 from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, load_halo, strips
 from nxcc.backends.lowering.limbs import add_products, as_bytes, limbs_of, narrowed
@@ -30,6 +32,9 @@ STRIP_BYTES = 65536
 
 WEIGHT_BYTES = 73728
 """Bytes a partition up to which the weights of one tile of output channels stay in SBUF for a whole image."""
+
+TURN_BYTES = 16384
+"""Bytes a partition of weights that are loaded together to be turned."""
 
 UNROLLED_TAPS = 64
 """Windows with more taps than this loop over them, at the price of one more pass that opens the sum."""
@@ -249,10 +254,63 @@ def _resident_weights(kernel: Kernel, problem: _Problem) -> Weights | None:
     if blocks * each > WEIGHT_BYTES:
         return load
     resident = kernel.sbuf((min(lanes, channels), blocks, taps, outputs), dtype)
-    for start, size in kernel.tiles(channels, lanes):
-        _load_weights(kernel, problem, resident.at(0, blocked(start, lanes)), start, size)
+    if _weights_turn(kernel, problem):
+        _turn_weights(kernel, problem, resident)
+    else:
+        for start, size in kernel.tiles(channels, lanes):
+            _load_weights(kernel, problem, resident.at(0, blocked(start, lanes)), start, size)
     whole = _limbs(kernel, problem, resident)
     return lambda start, size: [limb.at(0, blocked(start, lanes)).rows(0, size) for limb in whole]
+
+
+def _weights_turn(kernel: Kernel, problem: _Problem) -> bool:
+    """Whether outputs are so far apart in memory that weights are loaded with outputs on partitions and turned on the chip."""
+    stride, outputs = problem.weights.dims[1]
+    return kernel.copies.rotates and not problem.is_integer and outputs > 1 and abs(stride) != problem.weights.dtype.byte_size
+
+
+def _turn_weights(kernel: Kernel, problem: _Problem, resident: Access) -> None:
+    """resident [channels, blocks, taps, outputs], in chunks of channels; a PSUM bank turns several taps at a time."""
+    lanes, outputs, channels = kernel.target.partitions, problem.weights.sizes[1], problem.data.sizes[1]
+    chunk = max(1, TURN_BYTES // (resident.dtype.byte_size * math.prod(problem.weights.sizes[2:]) * lanes)) * lanes
+    with kernel.scope():
+        sizes = (lanes, kernel.target.tensor.moving_max // outputs, outputs)
+        ring = itertools.cycle([kernel.psum(sizes, resident.dtype) for _ in range(2)])
+        for start, size in kernel.tiles(channels, chunk):
+            raw = _raw_weights(kernel, problem.weights.cut(0, start, size), resident.dtype)
+            for offset in range(0, size, lanes):
+                part = min(lanes, size - offset)
+                place = resident.at(0, blocked(start, lanes) + offset // lanes)
+                _turn_cells(kernel, _cells(problem, raw.cut(0, offset, part)), place.rows(0, part * problem.packed), ring)
+
+
+def _raw_weights(kernel: Kernel, weights: View, dtype: DType) -> Access:
+    """Weights [c, o, d, h, w] as a tile [outputs, c, d, h, w], each output's in the order of memory."""
+    order = sorted((0, 2, 3, 4), key=lambda d: -abs(weights.dims[d][0]))
+    tile = kernel.sbuf([weights.sizes[d] for d in (1, *order)], dtype)
+    kernel.dma(tile, weights.permute((1, *order)))
+    return tile.permute([order.index(d) for d in (0, 2, 3, 4)])
+
+
+def _cells(problem: _Problem, raw: Access) -> list[Access]:
+    """What one pass multiplies, for each tap: [outputs, channels], or [outputs, rows, channels] if window rows are packed."""
+    depth, rows, columns = (range(size) for _, size in raw.dims[1:])
+    if problem.packed > 1:
+        by_row = raw.permute((2, 0, 1, 3))
+        return [by_row.at(2, d).at(2, w) for d in depth for w in columns]
+    return [raw.at(1, d).at(1, h).at(1, w) for d in depth for h in rows for w in columns]
+
+
+def _turn_cells(kernel: Kernel, cells: Sequence[Access], place: Access, ring: Iterator[Access]) -> None:
+    """place [channels, taps, outputs] = the turned cells, as many at a time as a bank holds."""
+    start = 0
+    while start < len(cells):
+        bank = next(ring).rows(0, place.partitions)
+        count = min(bank.sizes[1], len(cells) - start)
+        for number in range(count):
+            kernel.pe_transpose(bank.at(0, number), cells[start + number])
+        kernel.copy(place.cut(0, start, count), bank.cut(0, 0, count), Engine.SCALAR)
+        start += count
 
 
 def _limbs(kernel: Kernel, problem: _Problem, tile: Access) -> list[Access]:
