@@ -1,0 +1,88 @@
+"""Quantisation that is only simulated: values are rounded to levels and stay floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nxcc.ir.graphdef.call import Call
+from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.registry import rule
+from nxcc.ir.graphdef.values import Value
+from nxcc.ir.hlo.module import Instruction
+
+
+def _fake_quant(e: Emitter, x: Instruction, low: Instruction, high: Instruction, bits: int, narrow: bool,
+                dimensions: Sequence[int]) -> Instruction:
+    """Source: GraphDef format reference, section 12. The range is nudged so that zero is a level."""
+    qmin, qmax = (1 if narrow else 0), 2 ** bits - 1
+    scale = e.divide(e.subtract(high, low), e.like(low, qmax - qmin))
+    zero = e.subtract(e.like(low, qmin), e.divide(low, scale))
+    nudged = e.clamp(e.make("floor", e.offset(zero, 0.5)), qmin, qmax)
+    least = e.multiply(e.subtract(e.like(low, qmin), nudged), scale)
+    most = e.multiply(e.subtract(e.like(low, qmax), nudged), scale)
+    least, most, step = (e.spread(v, x.shape.dims, dimensions) for v in (least, most, scale))
+    inside = e.minimum(e.maximum(x, least), most)
+    level = e.make("floor", e.offset(e.divide(e.subtract(inside, least), step), 0.5))
+    return e.add(e.multiply(level, step), least)
+
+
+@rule("FakeQuantWithMinMaxArgs")
+def fake_quant_args(call: Call) -> Value:
+    e = call.emit
+    low, high = (e.constant(np.array(call.attr(name), np.float32)) for name in ("min", "max"))
+    return _fake_quant(e, call.x(0), low, high, call.attr("num_bits"), call.attr("narrow_range"), ())
+
+
+@rule("FakeQuantWithMinMaxVars")
+def fake_quant_vars(call: Call) -> Value:
+    return _fake_quant(call.emit, *call.operands, call.attr("num_bits"), call.attr("narrow_range"), ())
+
+
+@rule("FakeQuantWithMinMaxVarsPerChannel")
+def fake_quant_channels(call: Call) -> Value:
+    last = (call.x(0).shape.rank - 1,)
+    return _fake_quant(call.emit, *call.operands, call.attr("num_bits"), call.attr("narrow_range"), last)
+
+
+_ROUNDINGS = {"HALF_TO_EVEN": "round-nearest-even", "HALF_UP": "floor"}
+
+
+@rule("QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3", "QuantizeAndDequantizeV4")
+def quantize_and_dequantize(call: Call) -> Value:
+    """One step size covers both ends of the range; the end that needs the larger step decides."""
+    e, x = call.emit, call.x(0)
+    call.need(call.attr("axis") == -1, "only one range for the whole tensor can be had (axis=-1)")
+    v3 = call.node.op == "QuantizeAndDequantizeV3"
+    bits = call.int(3) if v3 else call.attr("num_bits")
+    mode = "HALF_TO_EVEN" if v3 else call.text("round_mode", *_ROUNDINGS)
+    signed, given = call.attr("signed_input"), call.attr("range_given")
+    qmin = -(2 ** (bits - 1)) + bool(call.attr("narrow_range")) if signed else 0
+    qmax = 2 ** (bits - 1) - 1 if signed else 2 ** bits - 1
+    if given:
+        low, high = (e.reshape(call.x(k), ()) for k in (1, 2))
+    else:
+        low, high = (e.reduce(opcode, x, range(x.shape.rank)) for opcode in ("minimum", "maximum"))
+    scale, inverse, low, high = _one_scale(e, low, high, qmin, qmax)
+    inside = e.minimum(e.maximum(x, low), high) if given else x
+    scaled = e.multiply(inside, scale)
+    level = e.make(_ROUNDINGS[mode], e.offset(scaled, 0.5) if mode == "HALF_UP" else scaled)
+    return e.multiply(level, inverse)
+
+
+def _one_scale(e: Emitter, low: Instruction, high: Instruction, qmin: int, qmax: int) -> tuple[Instruction, ...]:
+    """Levels per unit, units per level, and the range that the levels cover."""
+    most = e.like(low, 3.4028235e38)
+
+    def per_unit(level: int, end: Instruction) -> Instruction:
+        used = e.compare(e.scaled(end, level), e.like(end, 0), "GT")
+        return e.select(used, e.divide(e.like(end, level), end), most)
+
+    from_low, from_high = per_unit(qmin, low), per_unit(qmax, high)
+    by_low = e.compare(from_low, from_high, "LT")
+    inverse_low = e.divide(low, e.like(low, qmin or 1))
+    inverse_high = e.divide(high, e.like(high, qmax))
+    inverse = e.select(by_low, inverse_low, inverse_high)
+    return (e.select(by_low, from_low, from_high), inverse, e.select(by_low, low, e.scaled(inverse_high, qmin)),
+            e.select(by_low, e.scaled(inverse_low, qmax), high))
