@@ -6,6 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from nxcc.compiler.trial import DIFFERS, Trial
+from nxcc.ir.dtypes import F32, PRED, S32
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.operator import operators
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.text.writer import write_text
+from nxcc.ir.hlo.verifier import verify
+from nxcc.passes.pipeline import PASS_NAMES
+
 from harness.random_hlo import (
     LEFT_OUT,
     Bounds,
@@ -20,16 +31,6 @@ from harness.random_hlo import (
     reduced,
     trials_for,
 )
-
-from nxcc.compiler.trial import DIFFERS, Trial
-from nxcc.ir.dtypes import F32, PRED, S32
-from nxcc.ir.hlo.module import Module
-from nxcc.ir.hlo.operator import operators
-from nxcc.ir.hlo.oracle import evaluate, flatten
-from nxcc.ir.hlo.text.reader import read_text
-from nxcc.ir.hlo.text.writer import write_text
-from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.pipeline import PASS_NAMES
 
 SEEDS = range(1000, 1024)
 SMALL = Bounds(instructions=7, elements=3000)
