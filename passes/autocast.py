@@ -265,8 +265,10 @@ def _is_delicate(instruction: Instruction) -> bool:
     logarithm, near whose pole a rounding is a large error."""
     def reduces(user: Instruction) -> bool:
         return user.opcode == "reduce"
-    return any(reduces(user) or user.opcode in LOGARITHMS or user.operator.elementwise and user.users and all(map(reduces, user.users))
-               for user in instruction.users)
+
+    def squares(user: Instruction) -> bool:
+        return user.operator.elementwise and bool(user.users) and all(map(reduces, user.users))
+    return any(reduces(user) or squares(user) or user.opcode in LOGARITHMS for user in instruction.users)
 
 
 def _data_operands(instruction: Instruction) -> tuple[Instruction, ...]:
