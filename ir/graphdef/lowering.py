@@ -42,7 +42,7 @@ def lower_graph(graph: Graph, config: IoConfig | None = None, variables: dict[st
     _check_output_shapes(graph, scope)
     results = [_result(name, value) for (name, _), value in zip(outputs, values, strict=True)]
     entry.root = results[0] if len(results) == 1 else builder.tuple(*results)
-    for computation in module.computations:
+    for computation in module.reachable():
         remove_unused(computation)
     module.computations = module.reachable()
     return module

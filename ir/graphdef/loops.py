@@ -1,0 +1,200 @@
+"""While loops and conditionals over the values of a graph, whatever form the graph wrote them in.
+
+Values that a loop passes on unchanged and that are known at compile time are made again inside; the rest travels in the
+loop's tuple. A tensor list that is empty before the loop gets its element shape from a trial lowering of the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
+from nxcc.ir.dtypes import PRED, S32
+from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.values import Stack, Value
+from nxcc.ir.hlo.module import Instruction
+
+if TYPE_CHECKING:
+    from nxcc.ir.graphdef.constants import Constants
+    from nxcc.ir.graphdef.scope import Scope
+
+MAX_REMADE_ELEMENTS = 4096
+"""A computed constant above this size is carried into a body, not made again in it."""
+
+Body = Callable[[Emitter, list[Value]], list[Value]]
+
+
+def leaf(value: Value) -> Instruction | None:
+    """The array that a value consists of; None if it has none."""
+    if isinstance(value, Stack):
+        return value.items
+    return value if isinstance(value, Instruction) else None
+
+
+def with_leaf(value: Value, array: Instruction) -> Value:
+    return value.holding(array) if isinstance(value, Stack) else array
+
+
+def _is_remade(constants: Constants, array: Instruction) -> bool:
+    if array.opcode == "constant":
+        return True
+    return array.shape.element_count <= MAX_REMADE_ELEMENTS and constants.is_constant(array)
+
+
+def _remake(constants: Constants, array: Instruction, emit: Emitter) -> Instruction:
+    if array.opcode == "constant":
+        return emit.builder.literal(array.attribute("literal"))
+    found = constants.value(array)
+    assert found is not None
+    return emit.constant(found)
+
+
+class _Split:
+    """Which of some values travel into a body as arrays, and how they look inside."""
+
+    def __init__(self, constants: Constants, values: Sequence[Value], fixed: Sequence[bool]) -> None:
+        self.constants = constants
+        self.values = list(values)
+        arrays = [leaf(value) for value in values]
+        self.remade = [k for k, array in enumerate(arrays)
+                       if array is not None and fixed[k] and _is_remade(constants, array)]
+        self.carried = [k for k, array in enumerate(arrays) if array is not None and k not in set(self.remade)]
+
+    @property
+    def arrays(self) -> list[Instruction]:
+        return [self._array(k) for k in self.carried]
+
+    def _array(self, k: int) -> Instruction:
+        array = leaf(self.values[k])
+        assert array is not None
+        return array
+
+    def inside(self, emit: Emitter, parts: Sequence[Instruction]) -> list[Value]:
+        """The values as the body sees them."""
+        found = list(self.values)
+        for k in self.remade:
+            found[k] = with_leaf(found[k], _remake(self.constants, self._array(k), emit))
+        for k, part in zip(self.carried, parts, strict=True):
+            found[k] = with_leaf(found[k], part)
+        return found
+
+
+def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], condition: Callable[[Emitter, list[Value]], Value],
+                body: Body, name: str) -> list[Value]:
+    """The values after a loop. fixed: which values the body passes on unchanged.
+
+    Raises CompileError: GRAPH_DYNAMIC if a value changes its shape from one turn to the next.
+    """
+    emit = scope.emit
+    settled = _settle(scope, list(values), fixed, body)
+    split = _Split(scope.constants, settled, fixed)
+
+    def turn(inner: Emitter, parts: list[Instruction]) -> list[Instruction]:
+        results = body(inner, split.inside(inner, parts))
+        return [part if fixed[k] else _same_shape(settled[k], results[k], name, k)
+                for k, part in zip(split.carried, parts, strict=True)]
+
+    def test(inner: Emitter, parts: list[Instruction]) -> Instruction:
+        return truth(inner, condition(inner, split.inside(inner, parts)), name)
+
+    found = emit.loop(split.arrays, test, turn)
+    after = list(settled)
+    for k, part in zip(split.carried, found, strict=True):
+        if not fixed[k]:
+            after[k] = with_leaf(settled[k], part)
+    return after
+
+
+def _settle(scope: Scope, values: list[Value], fixed: Sequence[bool], body: Body) -> list[Value]:
+    """Give every list that the loop writes its array of zeros, in the shape that the body writes."""
+    empty = [k for k, v in enumerate(values) if isinstance(v, Stack) and v.items is None and not fixed[k]]
+    if not empty:
+        return values
+    known = {k: v.dims for k in empty if isinstance(v := values[k], Stack)}
+    if None in known.values():
+        trial = scope.emit.within(scope.emit.computation("trial"))
+        arrays = [leaf(value) for value in values]
+        inside = [value if array is None else with_leaf(value, trial.builder.parameter(k, array.shape))
+                  for k, (value, array) in enumerate(zip(values, arrays, strict=True))]
+        split = _Split(scope.constants, values, fixed)
+        for k in split.remade:
+            inside[k] = split.inside(trial, [a for a in (leaf(v) for j, v in enumerate(inside) if j in split.carried) if a])[k]
+        results = body(trial, inside)
+        for k in empty:
+            result = results[k]
+            known[k] = result.dims if isinstance(result, Stack) else None
+    for k in empty:
+        value, dims = values[k], known[k]
+        if isinstance(value, Stack) and dims is not None:
+            values[k] = value.holding(scope.emit.full(value.dtype, (value.length, *dims), 0))
+    return values
+
+
+def _same_shape(before: Value, after: Value, name: str, k: int) -> Instruction:
+    old, new = leaf(before), leaf(after)
+    if old is None or new is None:
+        raise CompileError(GRAPH_OPERATOR, f"variable {k} of the loop is no array", name, why="HLO loops carry arrays")
+    if old.shape != new.shape:
+        raise CompileError(GRAPH_DYNAMIC, f"variable {k} of the loop changes from {old.shape} to {new.shape}", name,
+                           why="HLO loops keep their shapes")
+    return new
+
+
+def truth(emit: Emitter, value: Value, name: str) -> Instruction:
+    """A condition as a scalar pred: numbers are true unless zero."""
+    array = leaf(value)
+    if array is None or array.shape.element_count != 1:
+        raise CompileError(GRAPH_INVALID, "a condition must be one number or boolean", name)
+    scalar = emit.reshape(array, ())
+    return scalar if scalar.shape.dtype is PRED else emit.compare(scalar, emit.like(scalar, 0), "NE")
+
+
+def lower_branches(scope: Scope, selector: Instruction, values: Sequence[Value], branches: Sequence[Body], name: str) -> list[Value]:
+    """The results of the branch that a scalar selects: of two by a pred (the first if true), or by number.
+
+    A selector that is known at compile time leaves only its branch.
+    """
+    known = scope.constants.value(selector)
+    emit = scope.emit
+    if known is not None:
+        chosen = (0 if known else 1) if selector.shape.dtype is PRED else int(known)
+        return branches[chosen if 0 <= chosen < len(branches) else -1](emit, list(values))
+    split = _Split(scope.constants, values, [True] * len(values))
+    operand = emit.builder.tuple(*split.arrays)
+    made, outcomes = [], []
+    for number, branch in enumerate(branches):
+        inner = emit.within(emit.computation(f"branch_{number}"))
+        inner.builder.location = emit.builder.location
+        whole = inner.builder.parameter(0, operand.shape)
+        parts = [inner.builder.get_tuple_element(whole, k) for k in range(len(split.carried))]
+        results = branch(inner, split.inside(inner, parts))
+        arrays = [array for array in map(leaf, results) if array is not None]
+        inner.builder.computation.root = inner.builder.tuple(*arrays)
+        made.append(inner.builder.computation)
+        outcomes.append(results)
+    _check_agreement(made[0].root, [c.root for c in made], name)
+    result = emit.make("conditional", selector, *[operand] * len(branches), called=made)
+    found: list[Value] = []
+    place = 0
+    for value in outcomes[0]:
+        if leaf(value) is None:
+            found.append(value)
+            continue
+        found.append(with_leaf(value, emit.builder.get_tuple_element(result, place)))
+        place += 1
+    return found
+
+
+def _check_agreement(first: Instruction, roots: Sequence[Instruction], name: str) -> None:
+    for root in roots:
+        if root.shape != first.shape:
+            raise CompileError(GRAPH_DYNAMIC, f"the branches give {first.shape} and {root.shape}", name,
+                               why="both branches of an HLO conditional have one shape")
+
+
+def branch_number(emit: Emitter, value: Value, name: str) -> Instruction:
+    array = leaf(value)
+    if array is None or array.shape.element_count != 1:
+        raise CompileError(GRAPH_INVALID, "a branch index must be one number", name)
+    return emit.convert(emit.reshape(array, ()), S32)
