@@ -5,11 +5,13 @@ What waits for what is decided in nxcc.backends.synchronization; here it becomes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.layout import TERMS_MAX, WAITS_MAX
 from nxcc.backends.isa.program import (
     REGISTERS,
     AccessPattern,
@@ -34,10 +36,6 @@ BASE_REGISTER = 1
 FIRST_ARGUMENT_REGISTER = 2
 TICKET = Affine(EPOCH)
 """Index of the semaphore that orders regions, and at level 0 everything."""
-
-MAX_WAITS = 4
-"""Waits, and signals, that one instruction can carry (the encoding's limit)."""
-
 
 @dataclass(frozen=True)
 class AssembledFunction:
@@ -71,6 +69,10 @@ class Registers:
     def mark(self) -> int:
         return self._next
 
+    def spare(self) -> int:
+        """A register for a partial sum, until the scope gives it back."""
+        return self.take(Symbol("sum", "scalar", 0, 0))
+
     def release(self, mark: int) -> None:
         self._next = mark
 
@@ -102,6 +104,7 @@ class _Assembler:
         self.users = users
         self.plan = plan
         self.queues = queues
+        self.first_loop_register = registers.mark()
         self.streams: dict[Engine, Stream] = {}
         registers.bind(BASE, BASE_REGISTER)
 
@@ -122,10 +125,10 @@ class _Assembler:
         """The Sync engine drains and restores the region's semaphores; every engine counts the epoch."""
         if self.plan.drain:
             stream = self._stream(Engine.SYNC)
-            for waits in batched(self.plan.drain, MAX_WAITS):
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits)))
+            for waits in batched(self.plan.drain, WAITS_MAX):
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits, Engine.SYNC)))
             amounts = [*self.plan.restore, (EPOCH, 1)]
-            for signals in batched(amounts, MAX_WAITS):
+            for signals in batched(amounts, WAITS_MAX):
                 stream.append(Instruction(isa.control.NOP, signals=tuple(Signal(Affine(s), a) for s, a in signals)))
         advance = Affine(self.plan.total, ((BASE_REGISTER, 1),))
         for stream in self.streams.values():
@@ -136,40 +139,62 @@ class _Assembler:
         if stream is None:
             stream = self.streams[engine] = []
             if self.plan.begin:
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(self.plan.begin)))
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(self.plan.begin, engine)))
         return stream
 
-    def _waits(self, events: Sequence[Event]) -> tuple[Wait, ...]:
-        return tuple(Wait(Affine(semaphore), self.registers.affine(value)) for semaphore, value in events)
+    def _waits(self, events: Sequence[Event], engine: Engine) -> tuple[Wait, ...]:
+        return tuple(Wait(Affine(semaphore), self._short(self.registers.affine(value), engine)) for semaphore, value in events)
 
     def _append(self, site: Site, instruction: Instruction) -> None:
         """Attach waits and signals; waits beyond what one instruction carries go before it."""
         stream = self._stream(site.engine)
         events = self.plan.waits.get(site_key(site), [])
-        spare = len(events) - MAX_WAITS
+        spare = len(events) - WAITS_MAX
         if spare > 0:
-            for early in batched(events[:spare], MAX_WAITS):
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(early)))
+            for early in batched(events[:spare], WAITS_MAX):
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(early, site.engine)))
             events = events[spare:]
         semaphore, amount = self.plan.signals[site_key(site)]
-        instruction.waits = self._waits(events)
+        instruction.waits = self._waits(events, site.engine)
         instruction.signals = (Signal(Affine(semaphore), amount),)
         stream.append(instruction)
 
     def _op(self, op: Op) -> None:
-        operands = {name: self._pattern(operand) for name, operand in op.operands.items()}
-        fields = {name: self.registers.affine(v) if isinstance(v, Expr) else v for name, v in op.fields.items()}
+        mark = self.registers.mark()
+        operands = {name: self._pattern(operand, op.engine) for name, operand in op.operands.items()}
+        fields = {name: self._short(self.registers.affine(v), op.engine) if isinstance(v, Expr) else v
+                  for name, v in op.fields.items()}
         if op.is_dma:
             # Each place in the program has a queue of its own as far as there are any: queues overlap, one queue does not.
             fields["queue"] = self.plan.signals[site_key(Site(op, op.engine))][0] % self.queues
         self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug))
+        self.registers.release(mark)
 
-    def _pattern(self, operand: Access | View) -> AccessPattern | DmaPattern:
+    def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
-            return DmaPattern(operand.memory, operand.dtype, self.registers.affine(operand.address),
+            return DmaPattern(operand.memory, operand.dtype, self._short(self.registers.affine(operand.address), engine),
                               tuple(stride for stride, _ in operand.dims))
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
-                             self.registers.affine(operand.offset), operand.dims)
+                             self._short(self.registers.affine(operand.offset), engine), operand.dims)
+
+    def _short(self, value: Affine, engine: Engine) -> Affine:
+        """The value with as many terms as an instruction holds; the terms of loops are added up in a register first.
+
+        Arguments stay: their multiples do not fit the 32 bits of a register, sums of a region's offsets in units do.
+        """
+        if len(value.terms) <= TERMS_MAX:
+            return value
+        kept = [term for term in value.terms if term[0] < self.first_loop_register]
+        rest = [term for term in value.terms if term[0] >= self.first_loop_register]
+        unit = math.gcd(*(coefficient for _, coefficient in rest))
+        register = self.registers.spare()
+        total: tuple[tuple[int, int], ...] = ()
+        for part in batched(rest, TERMS_MAX - 1):
+            terms = tuple(sorted((*total, *((r, c // unit) for r, c in part))))
+            self._stream(engine).append(Instruction(isa.control.REGISTER_SET, fields={
+                "register": register, "value": Affine(0, terms)}))
+            total = ((register, 1),)
+        return Affine(value.constant, tuple(sorted((*kept, (register, unit)))))
 
     def _loop(self, loop: Loop) -> None:
         engines = engines_of(loop.body, self.users)
@@ -187,7 +212,7 @@ class _Assembler:
         register = self.registers.take(statement.symbol)
         for engine in sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value):
             self._append(Site(statement, engine), Instruction(
-                isa.control.REGISTER_LOAD, {"source": self._pattern(statement.source)}, {"register": register}))
+                isa.control.REGISTER_LOAD, {"source": self._pattern(statement.source, engine)}, {"register": register}))
 
     def _scalar_op(self, statement: ScalarOp) -> None:
         a, b = self.registers.affine(statement.a), self.registers.affine(statement.b)
