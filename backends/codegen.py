@@ -23,6 +23,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Copies, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import ARGUMENT_UNIT, View, contiguous
+from nxcc.backends.unroll import unrolled
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -130,7 +131,7 @@ class _Generator:
         self.target = target
         self.optlevel = optlevel
         self.arena = Arena(target.hbm.bytes)
-        self.main = MainStreams()
+        self.main = MainStreams(target.engines)
         self.functions: list[Function] = []
         self.entries: list[Function] = []
         self.bindings: dict[str, Binding] = {}
@@ -175,7 +176,7 @@ class _Generator:
         return Located(View(Memory.HBM, dtype, Expr(buffer.address), dims_), buffer)
 
     def node(self, node: DeviceNode) -> None:
-        self.main = MainStreams()
+        self.main = MainStreams(self.target.engines)
         arguments = []
         for name, parameter in zip(node.inputs, node.module.entry.parameters, strict=True):
             located = self.external[name]
@@ -201,6 +202,8 @@ class _Generator:
 
     def finish(self) -> DeviceCode:
         program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, self.semaphores)
+        if not self.target.features.registers:
+            program = unrolled(program)
         return DeviceCode(program, self.bindings, self.constants, self.debug, self.regions)
 
     # ---- values and their lifetime ------------------------------------------------------------------------------
@@ -333,7 +336,7 @@ class _Generator:
         views = operands + results
         shared = len(views) <= MAX_ARGUMENTS
         addresses = [view.address.constant for view in views]
-        key = (_structure(instruction), len(operands), tuple(_signature(v) for v in views),
+        key = (structure_of(instruction), len(operands), tuple(_signature(v) for v in views),
                _overlaps(addresses), None if shared else tuple(addresses))
         found = self._regions.get(key)
         if found is None:
@@ -538,7 +541,7 @@ def _overlapping_self(target: Located, source: Located) -> bool:
     return target.buffer is source.buffer
 
 
-def _structure(instruction: Instruction) -> Any:
+def structure_of(instruction: Instruction) -> Any:
     """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
     attributes = tuple(sorted((key, _attribute_key(value)) for key, value in instruction.attributes.items()))
     attributes += tuple(sorted(instruction.frontend_attributes.items())) if instruction.opcode == "fusion" else ()
@@ -550,7 +553,7 @@ def _body_key(computation: Computation) -> Any:
     rows = []
     for instruction in computation.post_order():
         numbers[instruction] = len(numbers)
-        rows.append((_structure(instruction), tuple(numbers[o] for o in instruction.operands)))
+        rows.append((structure_of(instruction), tuple(numbers[o] for o in instruction.operands)))
     return tuple(rows), numbers[computation.root]
 
 

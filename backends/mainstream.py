@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
@@ -15,11 +17,12 @@ CONTROL_REGISTERS = 8
 class MainStreams:
     """Writes the streams. An engine that takes no part in a call catches up with its count only when it next needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, engines: Iterable[Engine]) -> None:
+        self.engines = tuple(engine for engine in Engine if engine in set(engines))
         self.streams: dict[Engine, Stream] = {
             engine: [Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": Affine(0)})]
-            for engine in Engine}
-        self._behind = dict.fromkeys(Engine, 0)
+            for engine in self.engines}
+        self._behind = dict.fromkeys(self.engines, 0)
         self._used: dict[int, dict[Engine, frozenset[int]]] = {}
         self._selectors = 0
 
@@ -29,7 +32,7 @@ class MainStreams:
         if used is None:
             used = {engine: registers_read(stream) for engine, stream in assembled.function.streams.items()}
             self._used[index] = used
-        for engine in Engine:
+        for engine in self.engines:
             if engine not in used:
                 self._behind[engine] += assembled.total
                 continue
@@ -75,7 +78,7 @@ class MainStreams:
         self._catch_up(Engine.SYNC)
         done = Wait(TICKET, Affine(0, ((BASE_REGISTER, 1),)))
         self.streams[Engine.SYNC].append(Instruction(isa.control.NOP, waits=(done,)))
-        for engine in Engine:
+        for engine in self.engines:
             self._append(engine, isa.control.HALT)
         return Function(name, self.streams)
 
@@ -83,8 +86,8 @@ class MainStreams:
         """Every engine reads the element; the Sync engine, last, opens the next epoch: then it may be overwritten."""
         operand = DmaPattern(source.memory, source.dtype, Affine(source.address.constant), ())
         epoch = Wait(TICKET, Affine(0, ((BASE_REGISTER, 1),)))
-        others = len(Engine) - 1
-        for engine in Engine:
+        others = len(self.engines) - 1
+        for engine in self.engines:
             self._catch_up(engine)
             last = engine is Engine.SYNC
             waits = (epoch, Wait(Affine(READS), Affine(others))) if last else (epoch,)
@@ -94,7 +97,7 @@ class MainStreams:
             self._behind[engine] += 1
 
     def _on_all(self, spec: object, **fields: object) -> None:
-        for engine in Engine:
+        for engine in self.engines:
             self._catch_up(engine)
             self._append(engine, spec, **fields)
 

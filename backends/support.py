@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nxcc.backends.codegen import structural_opcodes
+from nxcc.backends.codegen import structural_opcodes, structure_of
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import as_view, view_opcodes
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
+from nxcc.backends.trial import refusal
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape
@@ -29,6 +30,10 @@ def unsupported(instruction: Instruction, target: Target) -> str | None:
 
 _FLOW = ("call", "fusion", "while", "conditional")
 
+BRANCHES = {"while": "only loops whose count is known, and small, are written out",
+            "conditional": "only one whose selector is known dissolves"}
+"""Opcodes that branch on data, and what becomes of the others on a target without branches."""
+
 
 def _own_reason(instruction: Instruction, target: Target) -> str | None:
     for shape in (instruction.shape, *(operand.shape for operand in instruction.operands)):
@@ -36,11 +41,14 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
         if reason is not None:
             return reason
     opcode = instruction.opcode
+    if opcode in BRANCHES and not target.features.control_flow:
+        return f"{target.name} has no branches; {BRANCHES[opcode]}"
     if opcode in structural_opcodes():
         return None
     rule = rules().get(opcode)
     if rule is not None:
-        return rule.unsupported(instruction, target) if rule.unsupported else None
+        reason = rule.unsupported(instruction, target) if rule.unsupported else None
+        return reason or refusal(rule, instruction, structure_of(instruction), target)
     if opcode in view_opcodes() and all(o.shape.is_array for o in instruction.operands):
         views = [View(Memory.HBM, o.shape.dtype, Expr(), contiguous(o.shape.dims, o.shape.dtype.byte_size))
                  for o in instruction.operands]

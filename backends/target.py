@@ -123,7 +123,7 @@ class EngineFacts:
 @dataclass(frozen=True, slots=True)
 class TensorFacts:
     """The systolic array. passes: times that data of a dtype (or "tf32") run through it; one of N columns takes
-    pass_factor * N + pass_overhead_cycles."""
+    pass_factor * N + pass_overhead_cycles. accumulators: dtypes of sums, besides those that the engine reads."""
 
     rows: int
     columns: int
@@ -132,6 +132,7 @@ class TensorFacts:
     transpose_max: int
     pass_factor: float
     pass_overhead_cycles: int
+    accumulators: tuple[DType, ...]
     passes: Mapping[str, int]
 
 

@@ -71,7 +71,8 @@ def _pattern(declared: OperandSpec, p: AccessPattern, engine: Engine, target: Ta
     allowed = facts.reads if declared.access == "r" else facts.writes
     if p.memory not in declared.memories or p.memory not in allowed:
         yield f"{name}: {engine.value} cannot access {p.memory.value}"
-    if p.dtype not in facts.dtypes or (declared.dtypes and p.dtype not in declared.dtypes):
+    legal = (*facts.dtypes, *target.tensor.accumulators) if engine is Engine.PE and declared.access != "r" else facts.dtypes
+    if p.dtype not in legal or (declared.dtypes and p.dtype not in declared.dtypes):
         yield f"{name}: dtype {p.dtype} is not legal here"
     if p.partition not in target.start_partitions(p.partitions):
         yield f"{name}: {p.partitions} partitions may not start at {p.partition}"

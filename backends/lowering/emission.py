@@ -13,6 +13,7 @@ from typing import Any
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
+from nxcc.backends.lowering.words import on_vector
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access
@@ -33,6 +34,8 @@ def emit_term(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access) ->
 
 def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], outs: Sequence[Access]) -> None:
     """Each of outs = its root, what they share being computed once; all outs have one shape and memory of their own."""
+    if Engine.GPSIMD not in kernel.target.engines:
+        roots = on_vector(roots)
     stored: dict[Term, Access] = {}
     for root, out in zip(roots, outs, strict=True):
         term, place = _stored(root, out.flat())

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.emission import emit_term
 from nxcc.backends.lowering.matmul import bring, depth_of, split_depth
+from nxcc.backends.lowering.terms import Span, input_term, native
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import BF16, PRED, S8, S32, U8, DType
@@ -114,7 +116,19 @@ def add_shifted(kernel: Kernel, total: Access, sums: Access, places: int, part: 
     kernel.copy(part, sums)
     if places:
         kernel.tensor_scalar(part, part, "shift_left", 8 * places)
-    kernel.tensor_tensor(total, total, part, "add", Engine.GPSIMD)
+    add_words(kernel, total, part)
+
+
+def add_words(kernel: Kernel, total: Access, part: Access) -> None:
+    """total += part, 32-bit integers that wrap: natively on GpSimd, else by halves on Vector."""
+    if Engine.GPSIMD in kernel.target.engines:
+        kernel.tensor_tensor(total, total, part, "add", Engine.GPSIMD)
+        return
+    with kernel.scope():
+        terms = [input_term(place, tile.dtype, Span.TILE) for place, tile in enumerate((total, part))]
+        fresh = kernel.sbuf(total.sizes, total.dtype)
+        emit_term(kernel, native("add", *terms), (total, part), fresh)
+        kernel.copy(total.flat(), fresh.flat())
 
 
 def narrowed(kernel: Kernel, tile: Access, dtype: DType) -> Access:

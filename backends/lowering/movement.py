@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import rule
+from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
@@ -46,15 +49,23 @@ def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
         kernel.dma(result, data)
 
 
-@rule("iota")
+def _iota_unsupported(instruction: Instruction, target: Target) -> str | None:
+    return count_reason(instruction.shape.dims[instruction.attribute("iota_dimension")], target)
+
+
+@rule("iota", unsupported=_iota_unsupported)
 def lower_iota(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """One row of counts, made by GpSimd, repeated by the store."""
+    """One row of counts, made by GpSimd or counted up by Vector, repeated by the store."""
     result = results[0]
     dim = instruction.attribute("iota_dimension")
     size = result.sizes[dim]
+    counted = None if Engine.GPSIMD in kernel.target.engines else Counter(kernel)
     for start, count in kernel.tiles(size, 4096):
         row = kernel.sbuf((1, count), result.dtype)
-        kernel.iota(row, start, (1,))
+        if counted is None:
+            kernel.iota(row, start, (1,))
+        else:
+            counted.next(row)
         part = result.cut(dim, start, count)
         line = row.linear().dims[-1][0]
         dims = tuple((line if d == dim else 0, n) for d, n in enumerate(part.sizes))

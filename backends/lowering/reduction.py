@@ -53,6 +53,11 @@ def engine_for(dtype: DType) -> Engine:
     return Engine.GPSIMD if dtype.is_integer and dtype.bits == 32 else Engine.VECTOR
 
 
+def _is_native(target: Target, op: str, dtype: DType) -> bool:
+    """Whether one instruction of the target's engines folds elements of this dtype by an operator, exactly as HLO does."""
+    return engine_for(accumulator(dtype, op)) in target.engines
+
+
 def accumulator(dtype: DType, op: str) -> DType:
     """The dtype of partial results: narrow floats in f32, narrow integers that may wrap in 32 bits, pred as its byte."""
     if dtype.is_float:
@@ -170,6 +175,8 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     """Tiles of kept rows; each starts from the initial values and takes in what its columns fold to."""
     computation = instruction.called[0]
     op = combiner(computation) if len(results) == 1 else None
+    if op is not None and not _is_native(kernel.target, op, results[0].dtype):
+        op = None
     if op is not None and results[0].dtype is PRED:
         operands, results = [view.retype(U8) for view in operands], [view.retype(U8) for view in results]
     count = len(results)

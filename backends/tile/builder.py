@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.program import Engine, InstructionSpec, Memory
+from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
-from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import F32, DType
 
 INT32_MAX = 2**31 - 1
+
+CAST_COLUMNS = 4096
+"""Columns of a tile of a cast from HBM to HBM where transfers cannot cast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,9 @@ class Kernel:
         """Append an instruction; the engine is the spec's first unless given."""
         chosen = engine or spec.engines[0]
         assert chosen in spec.engines, f"{spec.name} does not run on {chosen}"
+        if chosen not in self.target.engines:
+            raise CompileError(UNSUPPORTED, f"{self.program.name} needs the engine {chosen.name.lower()} for {spec.name}",
+                               why=f"{self.target.name} has none")
         present = {name: operand for name, operand in operands.items() if operand is not None}
         self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
 
@@ -163,16 +169,19 @@ class Kernel:
             engine: Engine | None = None) -> None:
         """destination = source, with cast; both have the same sizes. Loops over what a descriptor cannot express.
 
-        Where tiles rotate, results leave by GpSimd's queue: behind a store that waits for its data, the Sync engine could not
-        fetch the next piece.
+        Where tiles rotate, results leave by another queue than the Sync engine's, which could not fetch the next piece behind
+        a store that waits for its data. Where transfers cannot cast, Vector does.
         """
         if engine is None:
             stores = destination.memory is Memory.HBM and source.memory is Memory.SBUF
-            engine = Engine.GPSIMD if stores and self.copies.rotates else Engine.SYNC
+            engine = self._store_engine if stores and self.copies.rotates else Engine.SYNC
         to = destination.linear() if isinstance(destination, Access) else destination
         of = source.linear() if isinstance(source, Access) else source
         assert to.sizes == of.sizes, f"DMA of {of.sizes} into {to.sizes}"
         if to.elements == 0:
+            return
+        if to.dtype is not of.dtype and not self.target.features.dma_cast:
+            self._cast_on_chip(to, of, accumulate, engine)
             return
         sizes, to_strides, of_strides = _joint_dims(to, of)
         together = to_strides[-1] == to.dtype.byte_size and of_strides[-1] == of.dtype.byte_size
@@ -187,12 +196,77 @@ class Kernel:
         of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
         self.emit(isa.dma.DMA_COPY, engine, {"sizes": sizes, "accumulate": accumulate}, source=of, destination=to)
 
+    @property
+    def _store_engine(self) -> Engine:
+        """Whose queue takes the stores: GpSimd's, which has little else to do, else that of the engine that wrote most of them."""
+        return Engine.GPSIMD if Engine.GPSIMD in self.target.engines else Engine.VECTOR
+
+    def _cast_on_chip(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
+        """destination = source with another dtype, where a transfer only copies: by a tile and Vector's conversion."""
+        with self.scope():
+            if to.memory is Memory.SBUF:
+                place, order = tile_of(to)
+                staged = self.sbuf(place.sizes, of.dtype)
+                self.dma(_like(staged, to, order), of, accumulate=accumulate, engine=engine)
+                self._copy_pieces(place, staged)
+            elif of.memory is Memory.SBUF:
+                place, order = tile_of(of)
+                staged = self.sbuf(place.sizes, to.dtype)
+                self._copy_pieces(staged, place)
+                self.dma(to, _like(staged, of, order), accumulate=accumulate, engine=engine)
+            else:
+                self._cast_between(to, of, accumulate, engine)
+
+    def _copy_pieces(self, out: Access, data: Access) -> None:
+        """As `copy`; operands of more elements than one instruction takes are cut."""
+        out, data = out.flat(), data.flat()
+        most = self.target.sbuf.operand_elements_max
+        if len(out.dims) == len(data.dims) == 1:
+            for start, size in self.tiles(out.free, most):
+                self.copy(out.cut(0, start, size), data.cut(0, start, size))
+        else:
+            self.copy(out, data)
+
+    def _cast_between(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
+        """A cast from HBM to HBM, row by row of a tile: the innermost dimension is cut, the next one lies on partitions."""
+        sizes, to_strides, of_strides = _joint_dims(to, of)
+        if len(sizes) == 1:
+            sizes, to_strides, of_strides = (1, *sizes), (0, *to_strides), (0, *of_strides)
+        to = View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True)))
+        of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
+        if len(sizes) > 2:
+            with self.loop(sizes[0]) as index:
+                self._cast_between(to.at(0, index), of.at(0, index), accumulate, engine)
+            return
+        for column, width in self.tiles(sizes[1], CAST_COLUMNS):
+            for row, height in self.tiles(sizes[0], self.target.partitions):
+                tile = self.sbuf((height, width), to.dtype)
+                self.dma(tile, of.cut(0, row, height).cut(1, column, width), engine=engine)
+                self.dma(to.cut(0, row, height).cut(1, column, width), tile, accumulate=accumulate, engine=engine)
+
     def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False, tf32: bool = False) -> None:
-        """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]."""
-        self.emit(isa.pe.MATMUL, fields={"accumulate": accumulate, "tf32": tf32}, stationary=stationary, moving=moving, out=out)
+        """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each."""
+        fields = {"accumulate": accumulate, "tf32": tf32}
+        most = self.target.tensor.stationary_max
+        if stationary.free <= most:
+            self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)
+            return
+        columns = stationary.flat()
+        for start in range(0, columns.free, most):
+            count = min(most, columns.free - start)
+            self.emit(isa.pe.MATMUL, fields=dict(fields), stationary=columns.cut(0, start, count), moving=moving,
+                      out=out.rows(start, count))
 
     def pe_transpose(self, out: Access, data: Access) -> None:
-        self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
+        """out[f, p] = data[p, f]; more f than the array has columns take a pass each."""
+        most = self.target.tensor.transpose_max
+        if data.free <= most:
+            self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
+            return
+        columns = data.flat()
+        for start in range(0, columns.free, most):
+            count = min(most, columns.free - start)
+            self.emit(isa.pe.PE_TRANSPOSE, data=columns.cut(0, start, count), out=out.rows(start, count))
 
     def activation(self, out: Access, data: Access, function: str = "copy", *, scale: float | Access = 1.0,
                    bias: Access | None = None, sum: Access | None = None) -> None:
@@ -244,6 +318,37 @@ class Kernel:
         """out[p, i..] = base + p * channel_multiplier + sum i_k * steps[k]."""
         self.emit(isa.gpsimd.IOTA, fields={"base": expr(base), "channel_multiplier": channel_multiplier, "steps": tuple(steps)},
                   out=out)
+
+
+def tile_of(view: View) -> tuple[Access, list[int]]:
+    """The block of SBUF that a DMA sees as this view, with its dimensions' places in the view, partitions first.
+
+    Dimensions over partitions must be the rows of one block, in order: start partition, and no stride above one.
+    """
+    rows = [d for d, (stride, size) in enumerate(view.dims) if size > 1 and stride and stride % DMA_PARTITION_STRIDE == 0]
+    free = [d for d in range(len(view.dims)) if d not in rows and view.dims[d][1] > 1]
+    rows.sort(key=lambda d: -view.dims[d][0])
+    pitch = DMA_PARTITION_STRIDE
+    for d in reversed(rows):
+        stride, size = view.dims[d]
+        assert stride == pitch, f"{view.dims} walks over partitions that are no block"
+        pitch *= size
+    unit = view.dtype.byte_size
+    partition, offset = divmod(view.address.constant, DMA_PARTITION_STRIDE)
+    dims = tuple((view.dims[d][0] // unit, view.dims[d][1]) for d in free)
+    place = Access(Memory.SBUF, view.dtype, partition, pitch // DMA_PARTITION_STRIDE, Expr(offset, view.address.terms), dims)
+    return place, rows + free
+
+
+def _like(staged: Access, view: View, order: Sequence[int]) -> View:
+    """A fresh tile, with the sizes of the block that `view` walks over, as a DMA sees it, in the order of the view's dimensions."""
+    linear = staged.linear()
+    split = linear.reshape([view.dims[d][1] for d in order])
+    assert split is not None
+    dims = [(0, 1)] * len(view.dims)
+    for d, dim in zip(order, split.dims, strict=True):
+        dims[d] = dim
+    return View(linear.memory, linear.dtype, linear.address, tuple(dims))
 
 
 def _joint_dims(to: View, of: View) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

@@ -1,0 +1,154 @@
+"""Straight streams for a target whose sequencers have neither registers nor branches.
+
+Before: entries that set registers, call functions and loop. After: no function, and entries in which every call and every
+iteration is written out, all addresses and semaphore values being numbers. Waits and signals stay as they are, so the order
+of the engines is the same.
+
+A block is expanded for all its iterations at once: registers are arrays with an element an iteration, and one array operation
+gives the values of an address in all of them. Instructions that no register touches are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxcc.backends.isa.program import Affine, DmaPattern, Engine, Function, Instruction, Operand, Program, Stream, Wait
+from nxcc.backends.isa.structure import Block, Leaf, Node, parse
+from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
+
+INSTRUCTIONS_MAX = 1_000_000
+"""Instructions of an unrolled program, all engines together; ours: 256 MB of code that the loader would have to keep."""
+
+Numbers = NDArray[np.int64]
+Registers = dict[int, Numbers]
+Rows = list[list[Instruction]]
+"""For each iteration the instructions that it runs, in order."""
+
+
+def unrolled(program: Program) -> Program:
+    """The same program without calls, loops and registers.
+
+    CompileError(LIMIT_EXCEEDED) above INSTRUCTIONS_MAX. Branches on data cannot be unrolled: the partition keeps them away.
+    """
+    trees: dict[tuple[int, Engine], Block] = {
+        (index, engine): parse(stream, _unbalanced, entry=False)
+        for index, function in enumerate(program.functions) for engine, stream in function.streams.items()}
+    left = [INSTRUCTIONS_MAX]
+    entries = [Function(entry.name, {engine: _Unroller(engine, trees, left).entry(stream)
+                                     for engine, stream in entry.streams.items()}) for entry in program.entries]
+    return replace(program, functions=[], entries=entries)
+
+
+def _unbalanced(index: int, text: str) -> None:
+    raise AssertionError(f"instruction {index}: {text}")
+
+
+@dataclass
+class _Unroller:
+    """One engine's part of an entry. left: how many instructions may still be written, shared by all."""
+
+    engine: Engine
+    trees: dict[tuple[int, Engine], Block]
+    left: list[int]
+
+    def entry(self, stream: Stream) -> Stream:
+        root = parse(stream, _unbalanced, entry=True)
+        (row,) = self._nodes(root.body, {}, 1)
+        return row
+
+    def _nodes(self, nodes: Sequence[Node], registers: Registers, times: int) -> Rows:
+        """All nodes of a block that runs `times` times; registers set in it keep their values for what follows."""
+        columns: list[Rows] = []
+        for node in nodes:
+            if isinstance(node, Block):
+                columns.append(self._loop(node, registers, times))
+            elif node.instruction.spec.name == "register_set":
+                value = node.instruction.fields["value"]
+                registers[node.instruction.fields["register"]] = _values(value, registers, times)
+            elif node.instruction.spec.name == "call":
+                columns.append(self._nodes(self.trees[node.instruction.fields["function"], self.engine].body, registers, times))
+            else:
+                columns.append([[one] for one in self._instances(node, registers, times)])
+        if len(columns) == 1:
+            return columns[0]
+        return [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)] if columns else [[] for _ in range(times)]
+
+    def _loop(self, block: Block, registers: Registers, times: int) -> Rows:
+        opener = block.opener
+        assert opener is not None and opener.spec.name == "loop", "only counted loops are unrolled"
+        assert not opener.waits and not opener.signals
+        count = opener.fields["count"]
+        assert count.is_constant, "the count of a loop is a number"
+        trips = max(count.constant, 0)
+        if trips == 0:
+            return [[] for _ in range(times)]
+        inner = {register: np.repeat(values, trips) for register, values in registers.items()}
+        inner[opener.fields["register"]] = np.tile(np.arange(trips, dtype=np.int64), times)
+        rows = self._nodes(block.body, inner, times * trips)
+        return [list(chain.from_iterable(rows[start:start + trips])) for start in range(0, times * trips, trips)]
+
+    def _instances(self, leaf: Leaf, registers: Registers, times: int) -> list[Instruction]:
+        """One instruction as it is in each iteration."""
+        self.left[0] -= times
+        if self.left[0] < 0:
+            raise CompileError(LIMIT_EXCEEDED, f"the unrolled program has more than {INSTRUCTIONS_MAX} instructions",
+                               why="this target has no loops: each repetition is written out",
+                               remedy="use a smaller batch or shape, or keep part of the model on the host with --keep-on-host")
+        one = leaf.instruction
+        waits = _waits(one, registers, times)
+        operands = _operands(one, registers, times)
+        fields = _fields(one, registers, times)
+        if waits is operands is fields is None:
+            return [one] * times
+        return [Instruction(one.spec, operands(i) if operands else one.operands, fields(i) if fields else one.fields,
+                            waits[i] if waits else one.waits, one.signals, one.debug) for i in range(times)]
+
+
+def _values(value: Affine, registers: Registers, times: int) -> Numbers:
+    """The value in each iteration."""
+    found = np.full(times, value.constant, np.int64)
+    for register, coefficient in value.terms:
+        found += registers[register] * coefficient
+    return found
+
+
+def _affines(value: Affine, registers: Registers, times: int) -> list[Affine]:
+    return [Affine(number) for number in _values(value, registers, times).tolist()]
+
+
+def _waits(one: Instruction, registers: Registers, times: int) -> list[tuple[Wait, ...]] | None:
+    assert all(signal.index.is_constant for signal in one.signals)
+    if all(wait.value.is_constant for wait in one.waits):
+        return None
+    columns = [[Wait(wait.index, value) for value in _affines(wait.value, registers, times)] for wait in one.waits]
+    return list(zip(*columns, strict=True))
+
+
+def _operands(one: Instruction, registers: Registers, times: int) -> Callable[[int], dict[str, Operand]] | None:
+    moving = {name: operand for name, operand in one.operands.items() if _place(operand).terms}
+    if not moving:
+        return None
+    placed = {name: [_at(operand, place) for place in _affines(_place(operand), registers, times)]
+              for name, operand in moving.items()}
+    return lambda i: one.operands | {name: rows[i] for name, rows in placed.items()}
+
+
+def _place(operand: Operand) -> Affine:
+    return operand.address if isinstance(operand, DmaPattern) else operand.offset
+
+
+def _at(operand: Operand, place: Affine) -> Operand:
+    return replace(operand, address=place) if isinstance(operand, DmaPattern) else replace(operand, offset=place)
+
+
+def _fields(one: Instruction, registers: Registers, times: int) -> Callable[[int], dict[str, object]] | None:
+    moving = {name: value for name, value in one.fields.items() if isinstance(value, Affine) and value.terms}
+    if not moving:
+        return None
+    values = {name: _affines(value, registers, times) for name, value in moving.items()}
+    return lambda i: one.fields | {name: rows[i] for name, rows in values.items()}
