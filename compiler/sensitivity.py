@@ -43,6 +43,8 @@ UNCERTAIN = (
               (Cause.DMA_DATA,), "below 512 contiguous bytes bandwidth is wasted; how much is not published"),
     Uncertain("dma.issue_interval_ns", {"dma.issue_interval_ns": 600.0}, {"dma.issue_interval_ns": 1400.0},
               (Cause.DMA_ISSUE,), "read off a figure without numbers"),
+    Uncertain("independence of queues", {}, {"dma.queues": 1}, (Cause.DMA_ISSUE, Cause.DMA_DATA),
+              "assumed; matrix products of the vendor's tutorial look like one queue an engine"),
     Uncertain("dma.start_ns", {"dma.start_ns": 1000.0}, {"dma.start_ns": 1900.0}, (Cause.DMA_LATENCY,),
               "measured on the next generation"),
     Uncertain("sequencer.semaphore_hop_ns", {"sequencer.semaphore_hop_ns": 20.0}, {"sequencer.semaphore_hop_ns": 150.0},

@@ -212,7 +212,7 @@ class _Preparer:
 
     def _trigger(self, instruction: Instruction) -> Trigger:
         found = cost.transfer(instruction, self.target)
-        key = self.engine, int(instruction.fields.get("queue", 0))
+        key = self.engine, int(instruction.fields.get("queue", 0)) % self.target.dma.queues
         queue = self.code.queues.setdefault(key, len(self.code.queues))
         sides = [instruction.operands[name] for name in ("source", "destination")]
         touched = found.bytes * sum(isinstance(side, DmaPattern) and side.memory is Memory.HBM for side in sides)

@@ -105,7 +105,8 @@ def test_only_facts_on_the_critical_path_are_varied():
     def device_us(target):
         return 1e13 / target.dma.bytes_per_second_per_engine + target.dma.start_ns
     found = effects(V2, device_us, {Cause.DMA_DATA: 0.9, Cause.DMA_LATENCY: 0.1, Cause.PE: 0.001})
-    assert [effect.fact for effect in found] == ["dma.start_ns", "dma.bytes_per_second_per_engine", "dma.descriptor_bytes_min"]
+    assert [effect.fact for effect in found] == [
+        "dma.start_ns", "dma.bytes_per_second_per_engine", "dma.descriptor_bytes_min", "independence of queues"]
     assert found[0].spread_us == pytest.approx(900)
 
 

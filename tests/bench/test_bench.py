@@ -1,0 +1,57 @@
+"""What the bench's figures rest on: costs of child processes, choice of published rows, means."""
+
+import sys
+
+import pytest
+from bench import chip, processes
+
+MODULES = """module,priority,family
+a,core,encoder
+b,low,encoder
+"""
+TIMING = """row_id,module,target,metric,dtype_cast,per_core_ms,requests_per_core,grade
+t1,a,v2,latency_p50_ms,Matmult-BF16,1.15,1.0,A
+t2,a,v2,throughput_per_s,Matmult-BF16,4.0,2.0,A
+t3,a,v2,pe_utilization,bf16,4.0,,A
+t4,a,v1,latency_p50_ms,bf16,4.0,1.0,A
+t5,b,v2,latency_p50_ms,bf16,4.0,1.0,A
+t6,a,v2,kernel_us,bf16,0.5,,B
+"""
+
+
+@pytest.fixture
+def rows(tmp_path):
+    (tmp_path / "modules.csv").write_text(MODULES)
+    (tmp_path / "timing.csv").write_text(TIMING)
+    return chip.rows(tmp_path)
+
+
+def test_rows_of_core_modules_on_the_target_without_the_host_call(rows):
+    assert [(row.row_id, row.cast, pytest.approx(row.device_ms)) for row in rows] == [
+        ("t1", "matmult", 1.0), ("t2", "matmult", 4.0), ("t6", "none", 0.5)]
+
+
+def test_table_has_a_line_a_grade_and_the_mean_of_a_rows(rows):
+    timed = {"device_us": 1000.0, "range_us": [900.0, 1200.0], "roofline_us": 500.0, "host_us": 60.0, "bound_by": "DMA",
+             "assumed_branches": 0}
+    lines, families = chip.table(rows, {("a", "matmult"): timed, ("a", "none"): {"failure": "no"}})
+    assert [(line["grade"], line["rows"], line.get("failure")) for line in lines] == [("A", 2, None), ("B", 1, "no")]
+    # The geometric mean of 1 and 4 ms is 2 ms.
+    assert (lines[0]["ratio"], lines[0]["of_roofline"]) == (pytest.approx(0.5), pytest.approx(2.0))
+    assert families == [{"family": "encoder", "modules": 1, "mean": pytest.approx(0.5), "least": pytest.approx(0.5),
+                         "most": pytest.approx(0.5)}]
+
+
+def test_cost_of_a_process_counts_its_own_cpu_time_and_memory():
+    done = processes.run([sys.executable, "-c", "b = bytearray(b'x') * 80_000_000\nfor i in range(1000000): pass\nprint(7)"])
+    assert (done.status, done.out, done.failure) == (0, "7\n", "")
+    assert done.cpu_s > 0.01 and done.peak_mib > 76
+
+
+def test_failure_is_the_line_that_says_why():
+    done = processes.run([sys.executable, "-c", "import sys; sys.stderr.write('note\\nerror: it broke\\n'); sys.exit(3)"])
+    assert (done.status, done.failure) == (3, "error: it broke")
+
+
+def test_a_process_that_does_not_end_is_stopped():
+    assert processes.run([sys.executable, "-c", "while True: pass"], timeout_s=0.3).failure == "stopped after 0 s"
