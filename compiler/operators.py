@@ -40,9 +40,9 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
         "logistic", "map", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
         "parameter", "popcnt", "power", "real", "reduce", "reduce-precision", "reduce-window", "remainder", "reshape",
         "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "scatter", "select", "shift-left",
-        "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sqrt", "stochastic-convert",
+        "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sort", "sqrt", "stochastic-convert",
         "subtract", "tan",
-        "tanh", "transpose", "tuple", "while", "xor",
+        "tanh", "topk", "transpose", "tuple", "while", "xor",
     ),
 }
 """Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
