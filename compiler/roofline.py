@@ -2,9 +2,10 @@
 
 t = max(flops / PE, elements / Vector, elements / Scalar, bytes / memory), each engine at its peak and all at once
 (hardware model 5.2). Counted: products and sums of dots and convolutions at the rate of their operands' dtype; one pass of
-Vector for each elementwise operation of two arrays and each reduction (operations with a constant scalar fold into others);
-one pass of Scalar for each transcendental function; every input, weight and output once, tables only as far as rows are
-looked up. A loop's body counts as often as it runs, once if that depends on data.
+Vector for each elementwise operation of two whole arrays and each reduction but sums (an operation with a constant or a
+broadcast operand folds into another instruction, a sum into the accumulators of Scalar or PE); one pass of Scalar for each
+transcendental function; every input, weight and output once, tables only as far as rows are looked up. A loop's body counts
+as often as it runs, once if that depends on data.
 """
 
 from __future__ import annotations
@@ -73,22 +74,25 @@ def module_work(module: Module) -> Work:
 
 
 def _vector_elements(instruction: Instruction) -> int:
-    if instruction.opcode in ("reduce", "reduce-window"):
-        return instruction.operands[0].shape.element_count if instruction.opcode == "reduce" else _array_elements(instruction)
-    if not instruction.operator.elementwise or instruction.opcode in FREE or not instruction.shape.is_array:
+    if not instruction.shape.is_array:
         return 0
-    arrays = [operand for operand in instruction.operands if not _is_constant_scalar(operand)]
-    return instruction.shape.element_count if len(arrays) > 1 else 0
+    if instruction.opcode == "reduce":
+        is_sum = instruction.called[0].root.opcode == "add"
+        return 0 if is_sum else instruction.operands[0].shape.element_count
+    if instruction.opcode == "reduce-window":
+        return instruction.shape.element_count
+    if not instruction.operator.elementwise or instruction.opcode in FREE:
+        return 0
+    whole = [operand for operand in instruction.operands if not _is_broadcast(operand)]
+    return instruction.shape.element_count if len(whole) > 1 else 0
 
 
-def _array_elements(instruction: Instruction) -> int:
-    return instruction.shape.element_count if instruction.shape.is_array else 0
-
-
-def _is_constant_scalar(instruction: Instruction) -> bool:
-    while instruction.opcode in ("broadcast", "reshape", "convert"):
-        instruction = instruction.operands[0]
-    return instruction.opcode == "constant" and instruction.shape.is_array and instruction.shape.element_count == 1
+def _is_broadcast(value: Instruction) -> bool:
+    """Whether the value repeats a smaller one."""
+    size = value.shape.element_count
+    while value.opcode in ("broadcast", "reshape", "convert", "copy", "bitcast", "transpose"):
+        value = value.operands[0]
+    return value.shape.element_count < size
 
 
 def module_bytes(module: Module) -> int:
