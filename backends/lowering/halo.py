@@ -7,6 +7,7 @@ access pattern at an offset.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,31 @@ def strips(kernel: Kernel, axis: Axis, step: int) -> Iterator[Strip]:
     for start, size, count in runs(axis, step):
         for index, _ in kernel.tiles(count * size, size):
             yield Strip(axis, index + start, size, start)
+
+
+def steps_within(axes: Sequence[Axis], budget: int) -> list[int]:
+    """Outputs of each axis in a strip that fits; inner axes are cut last."""
+    steps = [max(axis.out, 1) for axis in axes]
+    for d, axis in enumerate(axes):
+        others = math.prod(a.length(s) for i, (a, s) in enumerate(zip(axes, steps, strict=True)) if i != d)
+        while steps[d] > 1 and axis.length(steps[d]) * others > budget:
+            steps[d] = -(-steps[d] // 2)
+    return steps
+
+
+def all_strips(kernel: Kernel, axes: Sequence[Axis], steps: Sequence[int]) -> Iterator[list[Strip]]:
+    """Strips of all axes together."""
+    if not axes:
+        yield []
+        return
+    for strip in strips(kernel, axes[0], steps[0]):
+        for others in all_strips(kernel, axes[1:], steps[1:]):
+            yield [strip, *others]
+
+
+def whole_strips(axes: Sequence[Axis]) -> list[Strip]:
+    """All outputs of every axis at once."""
+    return [Strip(axis, expr(0), axis.out, 0) for axis in axes]
 
 
 def halo(destination: View, data: View, lead: int, pieces: Sequence[Strip]) -> tuple[View, View]:

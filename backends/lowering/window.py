@@ -9,16 +9,17 @@ windowed dimension lie there instead, loaded once a window cell, so that transfe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.halo import Axis, Strip, halo, load_halo, strips
+from nxcc.backends.lowering.halo import Axis, Strip, all_strips, halo, load_halo, steps_within, strips
 from nxcc.backends.lowering.limbs import narrowed
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles, unfolded
+from nxcc.backends.lowering.window_body import axes_of, is_still, reduce_window_by_body, still_first, window_reason
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import expr
@@ -77,18 +78,21 @@ def fold_of(op: str, dtype: DType) -> Fold:
     return Fold(op, wide, Engine.VECTOR if op in _BIT_OPS else Engine.GPSIMD, float(neutral))
 
 
-def _unsupported(instruction: Instruction, target: Target) -> str | None:
+def _is_plain(instruction: Instruction) -> bool:
+    """Whether one operator of the engines combines one array."""
     if len(instruction.operands) != 2:
-        return "a window over several arrays at once has no lowering"
-    dtype = instruction.shape.dtype
-    if dtype.bits > 32 or dtype.is_complex:
-        return f"the engines of {target.name} do not combine {dtype} elements"
+        return False
     op = combiner(instruction.called[0])
-    if op is None:
-        return "the combiner of the window is not a single operator"
-    if op == "bitwise_xor" and dtype is PRED:
-        return "a window of exclusive or over pred has no lowering"
+    return op is not None and not (op == "bitwise_xor" and instruction.shape.dtype is PRED)
+
+
+def _unsupported(instruction: Instruction, target: Target) -> str | None:
+    for leaf in instruction.shape.leaves():
+        if leaf.dtype.bits > 32 or leaf.dtype.is_complex:
+            return f"the engines of {target.name} do not combine {leaf.dtype} elements"
     axes = _axes(instruction)
+    if not _is_plain(instruction):
+        return window_reason(instruction, axes, target)
     if instruction.shape.element_count and _cumulative(instruction) is None and \
             math.prod(axis.length(1) for axis in axes) > WINDOW_ELEMENTS:
         return f"one window reaches over more than {WINDOW_ELEMENTS} elements"
@@ -96,18 +100,13 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 
 
 def _axes(instruction: Instruction) -> list[Axis]:
-    return [Axis(size, out, window) for size, out, window in zip(
-        instruction.operands[0].shape.dims, instruction.shape.dims, instruction.attribute("window").dims, strict=True)]
-
-
-def _is_still(axis: Axis) -> bool:
-    w = axis.window
-    return axis.size == axis.out and w.size == 1 and w.stride == 1 and w.base_dilation == 1 and w.padding_low == 0
+    shape = instruction.shape if instruction.shape.is_array else instruction.shape.elements[0]
+    return axes_of(instruction.operands[0].shape.dims, shape.dims, instruction)
 
 
 def _cumulative(instruction: Instruction) -> int | None:
     """The only windowed dimension, if each window holds all elements up to its own, or all from its own."""
-    moved = [d for d, axis in enumerate(_axes(instruction)) if not _is_still(axis)]
+    moved = [d for d, axis in enumerate(_axes(instruction)) if not is_still(axis)]
     if len(moved) != 1:
         return None
     axis = _axes(instruction)[moved[0]]
@@ -118,9 +117,7 @@ def _cumulative(instruction: Instruction) -> int | None:
 
 def _still_first(instruction: Instruction) -> tuple[int, ...]:
     """Dimensions without a window come from partitions: a result that keeps them slowest is stored in long runs."""
-    axes = _axes(instruction)
-    still = [d for d, axis in enumerate(axes) if _is_still(axis)]
-    return (*still, *(d for d in range(len(axes)) if d not in still))
+    return still_first(_axes(instruction))
 
 
 # ---- lowering --------------------------------------------------------------------------------------------------------
@@ -140,6 +137,9 @@ class _Problem:
 @rule("reduce-window", unsupported=_unsupported, order=_still_first)
 def lower_reduce_window(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """result[o] = initial value combined with data over the window at o."""
+    if not _is_plain(instruction):
+        reduce_window_by_body(kernel, instruction, _axes(instruction), operands, results)
+        return
     op = combiner(instruction.called[0])
     assert op is not None
     data, initial, result = (view.retype(U8) if view.dtype is PRED else view for view in (*operands, *results))
@@ -149,7 +149,7 @@ def lower_reduce_window(kernel: Kernel, instruction: Instruction, operands: Sequ
     kernel.dma(column, View(initial.memory, initial.dtype, initial.address, ((0, lanes), (0, 1))))
     order = _still_first(instruction)
     axes = [_axes(instruction)[d] for d in order]
-    windowed = [axis for axis in axes if not _is_still(axis)]
+    windowed = [axis for axis in axes if not is_still(axis)]
     problem = _Problem(fold, data.permute(order), result.permute(order), tuple(windowed), column)
     if _cumulative(instruction) is not None:
         _cumulate(kernel, problem)
@@ -173,10 +173,10 @@ def _reduce(kernel: Kernel, problem: _Problem) -> None:
     """Rows on partitions, windowed dimensions along them in strips that fit."""
     problem = _with_rows(problem)
     free = len(problem.axes)
-    steps = _steps(problem.axes, _budget(kernel))
+    steps = steps_within(problem.axes, _budget(kernel))
     for data, result in row_tiles(kernel, [problem.data, problem.result], free):
         lead = len(data.dims) - free
-        for pieces in _all_strips(kernel, problem.axes, steps):
+        for pieces in all_strips(kernel, problem.axes, steps):
             rows = math.prod(data.sizes[:lead])
             spans = [piece.axis.length(piece.count) for piece in pieces]
             tile = kernel.sbuf((rows, *spans), problem.fold.dtype)
@@ -192,25 +192,6 @@ def _reduce(kernel: Kernel, problem: _Problem) -> None:
 def _budget(kernel: Kernel) -> int:
     """Elements of a tile with halo such that its intermediate results fit beside it in every rotating copy."""
     return min(TILE_ELEMENTS, kernel.sbuf_free_bytes // (F32.byte_size * 5))
-
-
-def _steps(axes: Sequence[Axis], budget: int) -> list[int]:
-    """Outputs of each axis in a strip that fits; inner axes are cut last."""
-    steps = [max(axis.out, 1) for axis in axes]
-    for d, axis in enumerate(axes):
-        others = math.prod(a.length(s) for i, (a, s) in enumerate(zip(axes, steps, strict=True)) if i != d)
-        while steps[d] > 1 and axis.length(steps[d]) * others > budget:
-            steps[d] = -(-steps[d] // 2)
-    return steps
-
-
-def _all_strips(kernel: Kernel, axes: Sequence[Axis], steps: Sequence[int]) -> Iterator[list[Strip]]:
-    if not axes:
-        yield []
-        return
-    for strip in strips(kernel, axes[0], steps[0]):
-        for others in _all_strips(kernel, axes[1:], steps[1:]):
-            yield [strip, *others]
 
 
 def _finish(kernel: Kernel, problem: _Problem, out: View, sums: Access) -> None:
@@ -321,12 +302,12 @@ def _reduce_by_row_axis(kernel: Kernel, problem: _Problem) -> None:
     budget = _budget(kernel) // first.window.size
     least = math.prod(axis.length(1) for axis in others)
     width = max(1, min(problem.data.sizes[channels], budget // least))
-    steps = _steps(others, budget // width)
+    steps = steps_within(others, budget // width)
     for data, result in loops(kernel, [problem.data.permute(order), problem.result.permute(order)], len(outer)):
         last = len(data.dims) - 1
         for c, size in kernel.tiles(data.sizes[last], width):
             for strip in strips(kernel, first, kernel.target.partitions):
-                for pieces in _all_strips(kernel, others, steps):
+                for pieces in all_strips(kernel, others, steps):
                     _row_axis_tile(kernel, problem, data.cut(last, c, size), result.cut(last, c, size), [strip, *pieces])
 
 
