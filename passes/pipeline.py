@@ -27,6 +27,7 @@ from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.recognize_functions import RecognizeFunctions
+from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
 
@@ -94,6 +95,7 @@ STEPS: tuple[Step, ...] = (
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("store-transposed", lambda settings: StoreTransposed(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
+    Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
 )
 
@@ -123,6 +125,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     (REUSE_CASTS, "store-transposed", "a constant that is read in one order only has one transpose"),
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
+    ("legalize-dtypes", "separate-results", "it decides which results have another dtype outside"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
 )
 """(earlier, later, reason): what the order of STEPS rests on, checked when this module is imported."""
