@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
+from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.hlo.module import Instruction
@@ -27,6 +28,8 @@ class TargetRowCapacity:
     max_inputs: int = 20
 
     def supported(self, instruction: Instruction) -> bool:
+        if instruction.opcode == "reduce" and combiner(instruction.called[0]) is None:
+            return False
         if instruction.opcode in ("dot", "reduce"):
             return unsupported(instruction, self.target) is None and instruction.shape.dtype.is_float
         return instruction.opcode in emits() and unsupported(instruction, self.target) is None
