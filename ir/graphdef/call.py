@@ -13,7 +13,7 @@ from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.reader import Node
 from nxcc.ir.graphdef.signatures import Argument, Attribute, Signature, attribute_value
 from nxcc.ir.graphdef.tensors import Strings
-from nxcc.ir.graphdef.values import Value
+from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Array, Literal
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from nxcc.ir.graphdef.scope import Scope
 
 _NO_VALUE: dict[str, Any] = {"list(type)": (), "list(int)": (), "list(shape)": (), "list(string)": ()}
+
+
+MAX_COUNTED_ELEMENTS = 64
+"""Of an integer input that may follow from counts: shapes and sizes, nothing larger."""
 
 
 class Attributes:
@@ -100,6 +104,16 @@ class Call:
             given = value.shape.dtype if isinstance(value, Instruction) else None
             if given is not None and kind.dtype is not given and (kind.dtype is not None or kind.name == "string"):
                 raise self.invalid(f"input {number} is {given}, {self.node.op} declares {kind}")
+
+    def is_partial(self) -> bool:
+        """True if an input is a Partial, or its value follows from the count of one."""
+        return any(isinstance(value, Partial) or (isinstance(value, Instruction) and self._is_counted(value))
+                   for value in self.inputs)
+
+    def _is_counted(self, value: Instruction) -> bool:
+        constants = self.scope.constants
+        return (value.shape.is_array and value.shape.element_count <= MAX_COUNTED_ELEMENTS and value.shape.dtype.is_integer
+                and not constants.is_constant(value) and constants.values_of_counts(value) is not None)
 
     # Attributes
 
@@ -190,5 +204,4 @@ class Call:
 
 
 def _description(value: Value) -> str:
-    return {"Strings": "a string", "Stack": "a tensor list", "ArrayHandle": "a TensorArray",
-            "Variable": "a variable"}[type(value).__name__]
+    return {"Strings": "a string", "Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable", "Partial": "an array whose size depends on values"}[type(value).__name__]

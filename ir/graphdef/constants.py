@@ -6,6 +6,10 @@ constants. What a rule needs to know (a reshape's target, an axis) is evaluated 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate_instruction
 from nxcc.ir.literals import Array
@@ -21,6 +25,8 @@ class Constants:
     def __init__(self) -> None:
         self._fixed: dict[Instruction, bool] = {}
         self._values: dict[Instruction, Array] = {}
+        self.counts: dict[Instruction, int] = {}
+        """Scalars that count the valid places of Partial values, with their bounds."""
 
     def is_constant(self, instruction: Instruction) -> bool:
         """True if the value depends on no parameter and is small enough to be computed."""
@@ -59,3 +65,35 @@ class Constants:
             else:
                 values[top] = evaluate_instruction(top, [values[o] for o in top.operands])
         return values[instruction]
+
+    def value_at(self, instruction: Instruction, counts: Mapping[Instruction, Array]) -> Array | None:
+        """The value if these counts had these values; None if it depends on anything else."""
+        values: dict[Instruction, Array] = dict(counts)
+        stack = [instruction]
+        while stack:
+            top = stack[-1]
+            if top in values:
+                stack.pop()
+            elif self.is_constant(top):
+                known = self.value(top)
+                assert known is not None
+                values[top] = known
+            elif top.opcode in _VARYING or not top.shape.is_array or top.shape.element_count > MAX_ELEMENTS:
+                return None
+            elif missing := [o for o in top.operands if o not in values]:
+                stack.extend(missing)
+            else:
+                values[top] = evaluate_instruction(top, [values[o] for o in top.operands])
+        return values[instruction]
+
+    def values_of_counts(self, instruction: Instruction) -> list[Array] | None:
+        """The values that a small integer computation takes as counts run from nothing to their bounds; the last is at the
+        bounds. None if it depends on anything but counts and constants."""
+        found = []
+        for share in (0.0, 0.34, 0.71, 1.0):
+            counts = {count: np.asarray(int(bound * share), np.int32) for count, bound in self.counts.items()}
+            value = self.value_at(instruction, counts)
+            if value is None:
+                return None
+            found.append(value)
+        return found

@@ -15,8 +15,8 @@ from nxcc.ir.graphdef.values import Value
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.call import Call
 
-FAMILIES = ("array", "contraction", "control", "elementwise", "graph", "image", "indexing", "linalg", "lists", "normalization",
-            "pooling", "quantization", "random", "reduction", "segments", "special")
+FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "graph", "image", "indexing", "linalg", "lists",
+            "normalization", "pooling", "quantization", "random", "reduction", "segments", "special")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
 
 Rule = Callable[["Call"], Value | Sequence[Value]]
@@ -30,6 +30,19 @@ def rule(*operators: str) -> Callable[[_R], _R]:
         for name in operators:
             assert name not in _RULES, f"{name} has two rules"
             _RULES[name] = function  # type: ignore[assignment]  # the decorated rule, checked where it is called
+        return function
+    return declare
+
+
+_PARTIAL_RULES: dict[str, Rule] = {}
+
+
+def partial_rule(*operators: str) -> Callable[[_R], _R]:
+    """Declare the lowering of these operators where an input is a Partial, or a size depends on the count of one."""
+    def declare(function: _R) -> _R:
+        for name in operators:
+            assert name not in _PARTIAL_RULES, f"{name} has two rules for partial values"
+            _PARTIAL_RULES[name] = function  # type: ignore[assignment]  # as in `rule`
         return function
     return declare
 
@@ -54,3 +67,8 @@ def rules() -> dict[str, Rule]:
 def find_rule(operator: str) -> Rule | None:
     _load_families()
     return _RULES.get(operator)
+
+
+def find_partial_rule(operator: str) -> Rule | None:
+    _load_families()
+    return _PARTIAL_RULES.get(operator)

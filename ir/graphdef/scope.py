@@ -16,7 +16,7 @@ from nxcc.ir.graphdef.call import Attributes, Call
 from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.reader import Function, Graph, Node
-from nxcc.ir.graphdef.registry import find_rule
+from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
@@ -180,6 +180,8 @@ class Scope:
             raise self._no_rule(node, row)
         call = Call(node, row, self, inputs)
         call.check()
+        if self.constants.counts and (partial := find_partial_rule(node.op)) is not None and call.is_partial():
+            found = partial
         result = found(call)
         return result if isinstance(result, Sequence) else (result,)
 

@@ -41,4 +41,20 @@ class Variable:
     value: Literal | None = None
 
 
-Value = Instruction | Stack | Strings | ArrayHandle | Variable
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """An array of which only the first `count` places along an axis count, as detection heads make them.
+
+    items: the array at its bound; what lies beyond the count has no meaning. count: an s32 scalar.
+    """
+
+    items: Instruction
+    count: Instruction
+    axis: int = 0
+
+    @property
+    def bound(self) -> int:
+        return self.items.shape.dims[self.axis]
+
+
+Value = Instruction | Stack | Strings | ArrayHandle | Variable | Partial

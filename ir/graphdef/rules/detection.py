@@ -1,0 +1,306 @@
+"""Detection heads: non-maximum suppression, and the operators between it and the padding that gives fixed shapes again.
+
+How many boxes are kept depends on their scores. Their places are held at the bound, with a count beside them (Partial),
+until a Pad, a count or a sum brings back a size that is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nxcc.ir.diagnostics import GRAPH_DYNAMIC, CompileError
+from nxcc.ir.dtypes import F32, PRED, S32
+from nxcc.ir.graphdef.call import Call
+from nxcc.ir.graphdef.emitter import Emitter, lowest
+from nxcc.ir.graphdef.registry import find_rule, partial_rule, rule
+from nxcc.ir.graphdef.rules.indexing import gather_axis, top
+from nxcc.ir.graphdef.rules.reduction import position_of_extreme
+from nxcc.ir.graphdef.values import Partial, Value
+from nxcc.ir.hlo.module import Instruction
+
+# Non-maximum suppression of several groups of boxes at once
+
+
+def _edges(e: Emitter, boxes: Instruction) -> list[Instruction]:
+    """Top, left, bottom and right of [groups, n, 4] boxes whose corners may be given in either order."""
+    dims = boxes.shape.dims[:2]
+    y1, x1, y2, x2 = (e.reshape(e.part(boxes, 2, k, k + 1), dims) for k in range(4))
+    return [e.minimum(y1, y2), e.minimum(x1, x2), e.maximum(y1, y2), e.maximum(x1, x2)]
+
+
+def _area(e: Emitter, edges: Sequence[Instruction]) -> Instruction:
+    return e.multiply(e.subtract(edges[2], edges[0]), e.subtract(edges[3], edges[1]))
+
+
+def _overlap(e: Emitter, edges: Sequence[Instruction], area: Instruction, best: Instruction) -> Instruction:
+    """[groups, n]: intersection over union of each box with box best[group]; 0 where a box has no area."""
+    dims = area.shape.dims
+    place = e.reshape(best, (dims[0], 1))
+    own = [e.broadcast_to(gather_axis(e, edge, place, 1, 1), dims) for edge in edges]
+    own_area = e.broadcast_to(gather_axis(e, area, place, 1, 1), dims)
+    height = e.subtract(e.minimum(edges[2], own[2]), e.maximum(edges[0], own[0]))
+    width = e.subtract(e.minimum(edges[3], own[3]), e.maximum(edges[1], own[1]))
+    zero = e.like(area, 0)
+    both = e.multiply(e.maximum(height, zero), e.maximum(width, zero))
+    union = e.subtract(e.add(area, own_area), both)
+    empty = e.make("or", e.compare(area, zero, "LE"), e.compare(own_area, zero, "LE"))
+    return e.select(empty, zero, e.divide(both, union))
+
+
+def suppress(e: Emitter, boxes: Instruction, scores: Instruction, count: int, iou: Instruction,
+             least: Instruction) -> tuple[Instruction, Instruction]:
+    """Greedily keep at most `count` boxes of each group: [groups, count] places, and whether each is a box at all.
+
+    boxes: [groups, n, 4]; scores: [groups, n], f32. A box needs a score above `least`; it is dropped when it overlaps a kept
+    one by more than `iou`. Each turn of the loop keeps one box of every group.
+    """
+    groups, n = scores.shape.dims
+    dead = -math.inf
+    alive = e.select(e.compare(scores, e.broadcast_to(least, (groups, n)), "GT"), scores, e.like(scores, dead))
+    state = [e.index(0), alive, e.full(S32, (count, groups), 0), e.full(PRED, (count, groups), False), boxes,
+             e.broadcast_to(iou, (groups, n))]
+
+    def turn(inner: Emitter, parts: list[Instruction]) -> list[Instruction]:
+        number, keys, places, valid, corners, limit = parts
+        edges = _edges(inner, corners)
+        best = position_of_extreme(inner, keys, 1, "GT")
+        found = inner.compare(inner.reduce("maximum", keys, [1]), inner.full(F32, (groups,), dead), "GT")
+        overlap = _overlap(inner, edges, _area(inner, edges), best)
+        itself = inner.compare(inner.iota(S32, (groups, n), 1), inner.spread(best, (groups, n), (0,)), "EQ")
+        gone = inner.make("or", itself, inner.compare(overlap, limit, "GT"))
+        left = inner.select(gone, inner.like(keys, dead), keys)
+        shown = inner.select(found, best, inner.like(best, 0))
+        return [inner.offset(number, 1), left, inner.with_row(places, number, shown), inner.with_row(valid, number, found),
+                corners, limit]
+
+    after = e.loop(state, lambda inner, parts: inner.compare(parts[0], inner.index(count), "LT"), turn, "suppression")
+    return e.transpose(after[2], (1, 0)), e.transpose(after[3], (1, 0))
+
+
+def _single(call: Call, least: Instruction) -> tuple[Instruction, Instruction, int]:
+    """Places [count], how many of them are boxes, and the count that was asked for."""
+    e = call.emit
+    boxes, scores = e.wide(call.x(0)), e.wide(call.x(1))
+    wanted = call.int(2)
+    n = scores.shape.dims[0]
+    call.need(boxes.shape.dims == (n, 4) and wanted >= 0, f"boxes {boxes.shape} and scores {scores.shape} do not fit together")
+    count = min(wanted, n)
+    if count == 0:
+        return e.full(S32, (0,), 0), e.index(0), wanted
+    iou = e.scalar(F32, 0.5) if len(call.inputs) < 4 else e.reshape(e.convert(call.x(3), F32), ())
+    places, valid = suppress(e, e.reshape(boxes, (1, n, 4)), e.reshape(scores, (1, n)), count, iou, least)
+    total = e.reduce("add", e.convert(e.reshape(valid, (count,)), S32), [0])
+    return e.reshape(places, (count,)), total, wanted
+
+
+def _partial(call: Call, items: Instruction, count: Instruction, axis: int = 0) -> Partial:
+    """A Partial whose count later sizes may follow from."""
+    call.scope.constants.counts[count] = items.shape.dims[axis]
+    return Partial(items, count, axis)
+
+
+def _least(call: Call, number: int) -> Instruction:
+    return call.emit.reshape(call.emit.convert(call.x(number), F32), ())
+
+
+@rule("NonMaxSuppressionV2")
+def non_max_suppression_v2(call: Call) -> Value:
+    places, count, _ = _single(call, call.emit.scalar(F32, -math.inf))
+    return _partial(call, places, count)
+
+
+@rule("NonMaxSuppressionV3")
+def non_max_suppression_v3(call: Call) -> Value:
+    places, count, _ = _single(call, _least(call, 4))
+    return _partial(call, places, count)
+
+
+@rule("NonMaxSuppressionV4")
+def non_max_suppression_v4(call: Call) -> Sequence[Value]:
+    e = call.emit
+    places, count, wanted = _single(call, _least(call, 4))
+    if not call.attr("pad_to_max_output_size"):
+        return [_partial(call, places, count), count]
+    return [e.pad(places, e.index(0), [0], [wanted - places.shape.dims[0]]), count]
+
+
+@rule("CombinedNonMaxSuppression")
+def combined_non_max_suppression(call: Call) -> Sequence[Value]:
+    """Each class of each image by itself, then the best of all classes; what is missing is zero."""
+    e, boxes, scores = call.emit, call.x(0), call.x(1)
+    each, total = call.int(2), call.int(3)
+    batch, n, classes = scores.shape.dims
+    each = min(each, n)
+    size = min(total, each * classes) if call.attr("pad_per_class") else total
+    groups = batch * classes
+    shared = e.broadcast_to(boxes, (batch, n, classes, 4))
+    corners = e.reshape(e.transpose(shared, (0, 2, 1, 3)), (groups, n, 4))
+    keys = e.reshape(e.transpose(scores, (0, 2, 1)), (groups, n))
+    places, valid = suppress(e, corners, keys, each, _least(call, 4), _least(call, 5))
+    kept = gather_axis(e, keys, places, 1, 1)
+    ranked = e.reshape(e.select(valid, kept, e.like(kept, -math.inf)), (batch, classes * each))
+    k = min(size, classes * each)
+    best, at = top(e, ranked, k)
+    real = e.compare(best, e.like(best, -math.inf), "GT")
+    chosen = e.reshape(gather_axis(e, corners, places, 1, 1), (batch, classes * each, 4))
+    found = gather_axis(e, chosen, at, 1, 1)
+    if call.attr("clip_boxes"):
+        found = e.clamp(found, 0, 1)
+    classes_of = e.convert(e.divide(at, e.like(at, each)), F32)
+    kept_boxes = e.select(e.spread(real, found.shape.dims, (0, 1)), found, e.like(found, 0))
+    rows = [kept_boxes, e.select(real, best, e.like(best, 0)), e.select(real, classes_of, e.like(classes_of, 0))]
+    padded = [e.pad(x, e.scalar(F32, 0), [0] * x.shape.rank, [0, size - k, *[0] * (x.shape.rank - 2)]) for x in rows]
+    return [*padded, e.reduce("add", e.convert(real, S32), [1])]
+
+
+# Operators on what was kept
+
+
+def _whole(value: Value) -> Instruction:
+    assert isinstance(value, Partial | Instruction)
+    return value.items if isinstance(value, Partial) else value
+
+
+def _counted(call: Call, number: int) -> list[np.ndarray]:
+    """The values of an integer input over all counts; CompileError(GRAPH_DYNAMIC) if it follows from anything else."""
+    found = call.scope.constants.values_of_counts(call.x(number))
+    if found is None:
+        call.constant(number)
+    assert found is not None
+    return found
+
+
+@partial_rule("Shape")
+def shape(call: Call) -> Value:
+    e, value, kind = call.emit, call.inputs[0], call.dtype("out_type")
+    assert isinstance(value, Partial)
+    parts = [e.convert(e.reshape(value.count, (1,)), kind) if d == value.axis else e.constant(np.array([n], kind.numpy))
+             for d, n in enumerate(value.items.shape.dims)]
+    return e.concatenate(parts, 0)
+
+
+@partial_rule("Size")
+def size(call: Call) -> Value:
+    e, value = call.emit, call.inputs[0]
+    assert isinstance(value, Partial)
+    others = value.items.shape.element_count // max(value.bound, 1)
+    return e.convert(value.count if others == 1 else e.scaled(value.count, others), call.dtype("out_type"))
+
+
+@partial_rule("GatherV2")
+def gather(call: Call) -> Value:
+    e, indices = call.emit, call.inputs[1]
+    x = _whole(call.inputs[0])
+    axis = call.axis(call.int(2), x.shape.rank)
+    call.need(call.attr("batch_dims") == 0, "batch_dims must be 0 where sizes depend on values")
+    found = e.take(x, _whole(indices), axis)
+    return Partial(found, indices.count, axis + indices.axis) if isinstance(indices, Partial) else found
+
+
+@partial_rule("Fill")
+def fill(call: Call) -> Value:
+    e = call.emit
+    sizes = _counted(call, 0)
+    least, most = sizes[0].reshape(-1), sizes[-1].reshape(-1)
+    varying = np.flatnonzero(least != most)
+    items = e.broadcast_to(call.x(1), [int(v) for v in most])
+    if not len(varying):
+        return items
+    call.need(len(varying) == 1, "more than one dimension depends on values")
+    axis = int(varying[0])
+    count = e.convert(e.reshape(e.part(call.x(0), 0, axis, axis + 1), ()), S32)
+    return _partial(call, items, count, axis)
+
+
+@partial_rule("ConcatV2")
+def concat(call: Call) -> Value:
+    """Each part is written behind the valid places of those before it."""
+    e, parts = call.emit, call.inputs[:-1]
+    first = _whole(parts[0])
+    axis = call.axis(call.int(len(call.inputs) - 1), first.shape.rank)
+    counts = []
+    for part in parts:
+        call.need(not isinstance(part, Partial) or part.axis == axis, "the axis must be the one that depends on values")
+        counts.append(part.count if isinstance(part, Partial) else e.index(_whole(part).shape.dims[axis]))
+    dims = list(first.shape.dims)
+    dims[axis] = sum(_whole(part).shape.dims[axis] for part in parts)
+    found, place = e.full(first.shape.dtype, dims, 0), e.index(0)
+    for part, count in zip(parts, counts, strict=True):
+        starts = [place if d == axis else e.index(0) for d in range(len(dims))]
+        found = e.make("dynamic-update-slice", found, _whole(part), *starts)
+        place = e.add(place, count)
+    return _partial(call, found, place, axis)
+
+
+def _valid(e: Emitter, value: Partial) -> Instruction:
+    """Which places of a Partial count."""
+    dims = value.items.shape.dims
+    places = e.iota(S32, dims, value.axis)
+    return e.compare(places, e.broadcast_to(value.count, dims), "LT")
+
+
+@partial_rule("TopKV2")
+def top_k(call: Call) -> Sequence[Value]:
+    e, value = call.emit, call.inputs[0]
+    x = _whole(value)
+    if isinstance(value, Partial):
+        call.need(value.axis == x.shape.rank - 1, "the last dimension must be the one that depends on values")
+        x = e.select(_valid(e, value), x, e.like(x, lowest(x.shape.dtype)))
+    wanted = [int(v.reshape(())) for v in _counted(call, 1)]
+    values, places = top(e, x, min(wanted[-1], x.shape.dims[-1]))
+    if wanted[0] == wanted[-1]:
+        return [values, places]
+    count = e.convert(e.reshape(call.x(1), ()), S32)
+    last = x.shape.rank - 1
+    return [_partial(call, values, count, last), _partial(call, places, count, last)]
+
+
+@partial_rule("Pad", "PadV2")
+def pad(call: Call) -> Value:
+    """Padding that grows as the count shrinks gives a fixed size."""
+    e, value = call.emit, call.inputs[0]
+    x = _whole(value)
+    fill_value = e.reshape(call.x(2), ()) if call.node.op == "PadV2" else e.scalar(x.shape.dtype, 0)
+    if not isinstance(value, Partial):
+        raise _not_fixed(call)
+    x = e.select(_valid(e, value), x, fill_value)
+    counts = sorted({int(value.bound * share) for share in (0.0, 0.34, 0.71, 1.0)})
+    amounts = {c: call.scope.constants.value_at(call.x(1), {value.count: np.asarray(c, np.int32)}) for c in counts}
+    sizes = {c: v.sum(axis=1)[value.axis] + c for c, v in amounts.items() if v is not None}
+    last = amounts[counts[-1]]
+    if last is None or len(sizes) < len(counts) or len(set(sizes.values())) > 1 or len({v[:, 0].tobytes() for v in amounts.values() if v is not None}) > 1:
+        raise _not_fixed(call)
+    low, high = [int(v) for v in last[:, 0]], [int(v) for v in last[:, 1]]
+    return e.pad(x, fill_value, low, high)
+
+
+def _not_fixed(call: Call) -> CompileError:
+    return CompileError(GRAPH_DYNAMIC, f"the size of what {call.node.op} gives depends on values", call.name,
+                        why="HLO shapes are fixed", remedy="end the graph before it with --io-config")
+
+
+@partial_rule("Identity", "Cast", "Relu", "Sigmoid", "Tanh", "Exp", "Neg", "Abs", "Floor", "Round", "StopGradient")
+def elementwise(call: Call) -> Value:
+    value = call.inputs[0]
+    found = find_rule(call.node.op)
+    assert found is not None
+    if not isinstance(value, Partial):
+        result = found(call)
+        return result[0] if isinstance(result, Sequence) else result
+    call.inputs[0] = value.items
+    result = found(call)
+    array = result[0] if isinstance(result, Sequence) else result
+    assert isinstance(array, Instruction)
+    return Partial(array, value.count, value.axis)
+
+
+@partial_rule("ExpandDims")
+def expand_dims(call: Call) -> Value:
+    value = call.inputs[0]
+    x = _whole(value)
+    axis = call.axis(call.int(1), x.shape.rank + 1)
+    found = call.emit.reshape(x, (*x.shape.dims[:axis], 1, *x.shape.dims[axis:]))
+    return Partial(found, value.count, value.axis + (axis <= value.axis)) if isinstance(value, Partial) else found
