@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.contraction import product_reason, tensor_dtype
-from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, load_halo, strips
+from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, halo_place, halo_source, load_halo, strips
 from nxcc.backends.lowering.limbs import add_products, as_bytes, limbs_of, narrowed
 from nxcc.backends.lowering.matmul import accumulate, open_sums
 from nxcc.backends.lowering.registry import rule
@@ -32,6 +32,9 @@ STRIP_BYTES = 65536
 
 WEIGHT_BYTES = 73728
 """Bytes a partition up to which the weights of one tile of output channels stay in SBUF for a whole image."""
+
+INTERLEAVED_CHANNELS = 32
+"""Channels that lie side by side, up to which the rows of an image are taken apart on the chip."""
 
 TURN_BYTES = 16384
 """Bytes a partition of weights that are loaded together to be turned."""
@@ -327,7 +330,9 @@ def _image(kernel: Kernel, problem: _Problem, weights: Weights | None, data: Vie
     for pieces in _strips(kernel, problem, max(1, blocks) * _strip_element_bytes(problem.dtype)):
         spans = [piece.axis.length(piece.count) for piece in _loaded(problem, pieces, 0)]
         strip = kernel.sbuf((min(lanes, problem.channels), blocks, *spans), problem.dtype)
-        if problem.packed > 1:
+        if _is_interleaved(kernel, problem, data, pieces):
+            _load_interleaved(kernel, problem, strip.at(0, 0), data, pieces)
+        elif problem.packed > 1:
             _load_packed(kernel, problem, strip.at(0, 0), data, pieces)
         else:
             for start, size in kernel.tiles(data.sizes[0], lanes):
@@ -354,6 +359,38 @@ def _load_packed(kernel: Kernel, problem: _Problem, strip: Access, data: View, p
         kernel.memset(strip.flat(), 0.0)
     for row in range(problem.packed):
         kernel.dma(*halo(strip.rows(row * channels, channels).linear(), data, 1, _loaded(problem, pieces, row)))
+
+
+def _is_interleaved(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[Strip]) -> bool:
+    """Whether a few channels lie side by side in memory, so that transfers by channel would move single elements."""
+    channels, depth, _, columns = data.sizes
+    rows = pieces[1].axis.valid(*pieces[1].axis.span(pieces[1].first, pieces[1].count))[1]
+    unit = data.dtype.byte_size
+    return kernel.copies.rotates and not problem.is_integer and 1 < channels <= INTERLEAVED_CHANNELS and depth == 1 and \
+        rows <= kernel.target.partitions and data.dims[0][0] == unit and columns > 1 and abs(data.dims[3][0]) > unit
+
+
+def _load_interleaved(kernel: Kernel, problem: _Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
+    """strip [packed rows x channels, spans..] by way of tiles [rows, columns, channels] and [rows, channels, columns]."""
+    if not all(piece.is_whole for piece in pieces):
+        kernel.memset(strip.flat(), 0.0)
+    source = halo_source(data, 1, pieces)
+    channels, depth, rows, columns = source.sizes
+    if source.elements == 0 or depth == 0:
+        return
+    raw = kernel.sbuf((rows, columns, channels), strip.dtype)
+    kernel.dma(raw, source.at(1, 0).permute((1, 2, 0)))
+    planes = kernel.sbuf((rows, channels, columns), strip.dtype)
+    kernel.copy(planes, raw.permute((1, 0)))
+    staged = planes.linear().permute((1, 0, 2)).insert(1)
+    row = pieces[1]
+    first = row.axis.valid(*row.axis.span(row.first, row.count))[0]
+    for number in range(problem.packed):
+        loaded = _loaded(problem, pieces, number)
+        low, count = loaded[1].axis.valid(*loaded[1].axis.span(row.first, row.count))
+        part = strip.rows(number * channels, channels).linear()
+        if count:
+            kernel.dma(halo_place(part, 1, loaded), staged.cut(2, low - first, count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,17 +107,28 @@ def whole_strips(axes: Sequence[Axis]) -> list[Strip]:
     return [Strip(axis, expr(0), axis.out, 0) for axis in axes]
 
 
-def halo(destination: View, data: View, lead: int, pieces: Sequence[Strip]) -> tuple[View, View]:
-    """The places of a tile [lead.., spans.., ..] that the input fills, and what of data [lead.., windowed.., ..] fills them."""
+def halo_place(destination: View, lead: int, pieces: Sequence[Strip]) -> View:
+    """The places of a tile [lead.., spans.., ..] that elements of the input fill."""
     for d, strip in enumerate(pieces, lead):
-        axis = strip.axis
-        first, length = axis.span(strip.first, strip.count)
-        low, valid = axis.valid(first, length)
-        step = axis.window.base_dilation
-        shift = (strip.start - strip.first) * axis.window.stride
-        data = data.cut(d, shift + low if valid else 0, valid)
+        first, length = strip.axis.span(strip.first, strip.count)
+        low, valid = strip.axis.valid(first, length)
+        step = strip.axis.window.base_dilation
         destination = destination.cut(d, low * step - first if valid else 0, valid, step)
-    return destination, data
+    return destination
+
+
+def halo_source(data: View, lead: int, pieces: Sequence[Strip]) -> View:
+    """The elements of data [lead.., windowed.., ..] that strips read."""
+    for d, strip in enumerate(pieces, lead):
+        low, valid = strip.axis.valid(*strip.axis.span(strip.first, strip.count))
+        shift = (strip.start - strip.first) * strip.axis.window.stride
+        data = data.cut(d, shift + low if valid else 0, valid)
+    return data
+
+
+def halo(destination: View, data: View, lead: int, pieces: Sequence[Strip]) -> tuple[View, View]:
+    """What elements of the input fill in a tile, and these elements."""
+    return halo_place(destination, lead, pieces), halo_source(data, lead, pieces)
 
 
 def load_halo(kernel: Kernel, tile: Access, data: View, pieces: Sequence[Strip], fill: float = 0.0) -> None:
