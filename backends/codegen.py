@@ -338,6 +338,9 @@ class _Generator:
         addresses = [view.address.constant for view in views]
         key = (structure_of(instruction), len(operands), tuple(_signature(v) for v in views),
                _overlaps(addresses), None if shared else tuple(addresses))
+        location = instruction.location
+        source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
+        self.debug.append(DebugEntry(instruction.name, location.op_name, source))
         found = self._regions.get(key)
         if found is None:
             found = self._lower(instruction, operands, results, shared)
@@ -345,15 +348,12 @@ class _Generator:
         index, assembled = found
         arguments = {register: address // ARGUMENT_UNIT
                      for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
-        self.main.call(index, assembled, arguments)
+        self.main.call(index, assembled, arguments, len(self.debug) - 1)
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name))
 
     def _lower(self, instruction: Instruction, operands: list[View], results: list[View],
                shared: bool) -> tuple[int, AssembledFunction]:
-        """Write the region's tile program and its streams."""
-        location = instruction.location
-        source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
-        self.debug.append(DebugEntry(instruction.name, location.op_name, source))
+        """Write the region's tile program and its streams; its code carries the number of the first call's debug entry."""
         kernel = self._write(instruction, operands, results, shared)
         assembled = assemble(kernel.program, self.target, self.optlevel > 0)
         self.semaphores = max(self.semaphores, assembled.semaphores)
@@ -367,6 +367,7 @@ class _Generator:
         for copies in attempts:
             kernel = Kernel(f"{instruction.opcode}.{len(self.functions)}", self.target, copies)
             kernel.debug = len(self.debug) - 1
+            kernel.tf32 = _multiplies_tf32(instruction)
             views = operands + results
             if shared:
                 views = _relocatable(kernel, views)
@@ -544,8 +545,14 @@ def _overlapping_self(target: Located, source: Located) -> bool:
 def structure_of(instruction: Instruction) -> Any:
     """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
     attributes = tuple(sorted((key, _attribute_key(value)) for key, value in instruction.attributes.items()))
-    attributes += tuple(sorted(instruction.frontend_attributes.items())) if instruction.opcode == "fusion" else ()
+    attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith("nxcc.")))
     return instruction.opcode, attributes, str(instruction.shape), tuple(_body_key(c) for c in instruction.called)
+
+
+def _multiplies_tf32(instruction: Instruction) -> bool:
+    """Whether autocast lets the products of a region run on tf32 (see nxcc.passes.autocast)."""
+    inside = instruction.called[0].instructions if instruction.opcode == "fusion" else (instruction,)
+    return any(i.frontend_attributes.get("nxcc.matmul") == "tf32" for i in inside)
 
 
 def _body_key(computation: Computation) -> Any:

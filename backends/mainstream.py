@@ -26,8 +26,11 @@ class MainStreams:
         self._used: dict[int, dict[Engine, frozenset[int]]] = {}
         self._selectors = 0
 
-    def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int]) -> None:
-        """Call function `index` on every engine that has code in it; arguments: register -> value."""
+    def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int], debug: int = -1) -> None:
+        """Call function `index` on every engine that has code in it; arguments: register -> value.
+
+        debug: entry of the HLO instruction that is called for, since equal ones share a function.
+        """
         used = self._used.get(index)
         if used is None:
             used = {engine: registers_read(stream) for engine, stream in assembled.function.streams.items()}
@@ -40,7 +43,7 @@ class MainStreams:
             for register, value in arguments.items():
                 if register in used[engine]:
                     self._append(engine, isa.control.REGISTER_SET, register=register, value=Affine(value))
-            self._append(engine, isa.control.CALL, function=index)
+            self.streams[engine].append(Instruction(isa.control.CALL, fields={"function": index}, debug=debug))
 
     def begin_while(self) -> None:
         self._on_all(isa.control.WHILE)
