@@ -86,6 +86,7 @@ class _Legalizer:
         self.warned: set[Instruction] = set()
         self.reported: set[Instruction] = set()
         self.narrowed: dict[Instruction, DType] = {}
+        self.result_dtypes = [shape.dtype for shape in module.entry.root.shape.leaves()]
 
     def run(self) -> bool:
         self._decide()
@@ -302,12 +303,9 @@ class _Legalizer:
         for parameter in entry.parameters:
             if parameter in self.narrowed:
                 parameter.frontend_attributes.setdefault(INTERFACE, self.narrowed[parameter].name)
-        root = entry.root
-        leaves = root.operands if root.opcode == "tuple" else (root,)
-        numbers = _leaf_numbers(leaves)
-        for leaf, number in zip(leaves, numbers, strict=True):
-            if leaf in self.narrowed:
-                self.module.frontend_attributes[f"{OUTPUT}{number}"] = self.narrowed[leaf].name
+        for number, (given, shape) in enumerate(zip(self.result_dtypes, entry.root.shape.leaves(), strict=True)):
+            if shape.dtype is not given:
+                self.module.frontend_attributes[f"{OUTPUT}{number}"] = given.name
         update_entry_layout(self.module)
         self._update_aliases()
 
@@ -355,14 +353,6 @@ def _demanded(instruction: Instruction) -> Iterable[Instruction]:
         return ()
     return instruction.operands
 
-
-def _leaf_numbers(leaves: Iterable[Instruction]) -> list[int]:
-    """The number of the first array leaf of each part of the result."""
-    numbers, count = [], 0
-    for leaf in leaves:
-        numbers.append(count)
-        count += len(list(leaf.shape.leaves()))
-    return numbers
 
 
 def _like(shape: Shape, layout: Shape) -> Shape:

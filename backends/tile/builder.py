@@ -41,12 +41,13 @@ class Kernel:
     """Builder of one tile program.
 
     Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
-    `debug` is the index given to the instructions that follow.
+    `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE) -> None:
         self.target = target
         self.copies = copies
+        self.tf32 = False
         self.program = TileProgram(name)
         self.debug = -1
         self._block: list[Statement] = self.program.body
@@ -198,7 +199,7 @@ class Kernel:
 
     @property
     def _store_engine(self) -> Engine:
-        """Whose queue takes the stores: GpSimd's, which has little else to do, else that of the engine that wrote most of them."""
+        """Whose queue takes the stores: GpSimd has little else to do; without it, the engine that wrote most of them."""
         return Engine.GPSIMD if Engine.GPSIMD in self.target.engines else Engine.VECTOR
 
     def _cast_on_chip(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
@@ -244,9 +245,9 @@ class Kernel:
                 self.dma(tile, of.cut(0, row, height).cut(1, column, width), engine=engine)
                 self.dma(to.cut(0, row, height).cut(1, column, width), tile, accumulate=accumulate, engine=engine)
 
-    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False, tf32: bool = False) -> None:
+    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False) -> None:
         """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each."""
-        fields = {"accumulate": accumulate, "tf32": tf32}
+        fields = {"accumulate": accumulate, "tf32": self.tf32 and stationary.dtype is F32}
         most = self.target.tensor.stationary_max
         if stationary.free <= most:
             self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)
@@ -341,7 +342,7 @@ def tile_of(view: View) -> tuple[Access, list[int]]:
 
 
 def _like(staged: Access, view: View, order: Sequence[int]) -> View:
-    """A fresh tile, with the sizes of the block that `view` walks over, as a DMA sees it, in the order of the view's dimensions."""
+    """A fresh tile as a DMA sees it: sizes of the block that `view` walks over, in the order of the view's dimensions."""
     linear = staged.linear()
     split = linear.reshape([view.dims[d][1] for d in order])
     assert split is not None
