@@ -55,11 +55,11 @@ def _click_option(name: str, row: Option) -> Callable[[Command], Command]:
     metavar = row.metavar or "|".join(row.choices)
     shown = f"{row.help}  [default: {default}]" if default and row.kind is not Kind.LEVEL else row.help
     return click.option(*flags, default=default, metavar=metavar, multiple=row.many, help=shown,
-                        callback=lambda context, parameter, value: _checked(row, value))
+                        callback=lambda context, parameter, value: _checked(row, value, default))
 
 
-def _checked(row: Option, value: Any) -> Any:
-    return choice_value(row, value) if row.kind is Kind.CHOICE else value
+def _checked(row: Option, value: Any, default: Any) -> Any:
+    return choice_value(row, value) if row.kind is Kind.CHOICE and value != default else value
 
 
 def _json_flag(command: Command) -> Command:

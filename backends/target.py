@@ -219,13 +219,14 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the generation can do at all."""
+    """What the generation can do at all. default_cast: mode and type of --auto-cast where the user gives none."""
 
     control_flow: bool
     registers: bool
     dma_cast: bool
     dma_transpose: bool
     dma_accumulate: bool
+    default_cast: Mapping[str, str]
     cores_per_chip: int
 
 
@@ -334,4 +335,5 @@ _READERS: dict[Any, Any] = {
     tuple[StartRule, ...]: lambda value: tuple(StartRule(most, tuple(starts)) for most, starts in value),
     Mapping[Memory, tuple[Engine, ...]]: _engines_by_memory,
     Mapping[str, int]: dict,
+    Mapping[str, str]: dict,
 }

@@ -74,9 +74,11 @@ class _Unroller:
                 columns.append(self._nodes(self.trees[node.instruction.fields["function"], self.engine].body, registers, times))
             else:
                 columns.append([[one] for one in self._instances(node, registers, times)])
+        if not columns:
+            return [[] for _ in range(times)]
         if len(columns) == 1:
             return columns[0]
-        return [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)] if columns else [[] for _ in range(times)]
+        return [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
 
     def _loop(self, block: Block, registers: Registers, times: int) -> Rows:
         opener = block.opener

@@ -17,6 +17,9 @@ from nxcc.compiler.options import (
     ACCEPTED_PREFIXES,
     BY_FLAG,
     FAST_MATH,
+    FAST_MATH_CASTS,
+    FAST_MATH_PRESETS,
+    FAST_MATH_RELAYOUTS,
     FP32_CAST,
     REPLACED,
     Accepted,
@@ -118,6 +121,7 @@ class _Rewriter:
         self.words = words
         self.position = 0
         self.found = found
+        self.fp32_cast_given = False
 
     def run(self) -> None:
         files: list[str] = []
@@ -216,6 +220,7 @@ class _Rewriter:
         word = self._value("--fp32-cast", attached)
         if word not in FP32_CAST:
             raise CompileError(USAGE, f"--fp32-cast cannot be {word!r}", remedy=f"one of {', '.join(FP32_CAST)}")
+        self.fp32_cast_given = True
         self._set_cast(FP32_CAST[word])
 
     def fast_math(self, attached: str | None) -> None:
@@ -223,17 +228,16 @@ class _Rewriter:
         words += self._words(tuple(FAST_MATH))
         if not words or any(word not in FAST_MATH for word in words):
             raise CompileError(USAGE, f"--fast-math cannot be {' '.join(words)!r}", remedy=f"words of {', '.join(FAST_MATH)}")
-        presets = [word for word in words if word in ("all", "none")]
-        casts = [word for word in words if word.startswith("fp32-cast-")]
-        relayouts = [word for word in words if word.endswith("fast-relayout")]
+        presets = [word for word in words if word in FAST_MATH_PRESETS]
+        casts = [word for word in words if word in FAST_MATH_CASTS]
+        relayouts = [word for word in words if word in FAST_MATH_RELAYOUTS]
         if max(len(set(presets)), len(set(casts)), len(set(relayouts))) > 1:
             raise CompileError(USAGE, f"words of --fast-math exclude each other: {' '.join(words)}")
-        for word in (*presets, *casts):
-            cast = FAST_MATH[word]
-            assert cast is not None
-            self._set_cast(cast)
-        if relayouts:
-            self.found.notices.append(f"--fast-math {relayouts[0]} has no effect: transposes are always exact here")
+        chosen = [FAST_MATH_CASTS[word] for word in casts] or [FAST_MATH_PRESETS[word][0] for word in presets]
+        if chosen and not self.fp32_cast_given:
+            self._set_cast(FP32_CAST[chosen[0]])
+        turns = [FAST_MATH_RELAYOUTS[word] for word in relayouts] or [FAST_MATH_PRESETS[word][1] for word in presets]
+        self.found.words += [f"--relayout={word}" for word in turns[:1]]
 
 
 _SPECIAL = {"--fp32-cast": _Rewriter.fp32_cast, "--fast-math": _Rewriter.fast_math}

@@ -17,6 +17,7 @@ from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
+from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
@@ -86,11 +87,15 @@ def compile_module(module: Module, options: CompileOptions, source: Source | Non
 
 class _Compilation:
     def __init__(self, module: Module, options: CompileOptions, source: Source, journal: Journal) -> None:
+        target = load_target(options.target)
+        asked, options = options, resolved(options, target)
         self.options = options
         self.source = source
         self.journal = journal
+        for is_warning, text in notices(asked, options, target):
+            journal.note(text, WARNING if is_warning else INFO)
         self.dumps = Dumps(options.workdir, options.dump_after)
-        self.build = Build(options, load_target(options.target), module)
+        self.build = Build(options, target, module)
         self.signature = Signature([], frozenset())
         self.stopped = False
         _check_stage_names(options)
@@ -173,6 +178,7 @@ class _Compilation:
 
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
     """What the passes need to know of options and target."""
+    options = resolved(options, target)
     capacity = TargetRowCapacity(target)
     if options.keep_on_host:
         capacity = _WithoutKept(target, pattern=host_pattern(options))

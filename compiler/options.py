@@ -37,7 +37,8 @@ class Option:
     """Declaration of one option.
 
     flags: spellings, the canonical one first. synonyms: values that stand for another. refused: values that are known
-    but cannot be had, with the reason. changes_output: enters the cache key and is recorded in the NEFF.
+    but cannot be had, with the reason. changes_output: enters the cache key and is recorded in the NEFF; recorded_if_given:
+    unless it has no value.
     """
 
     flags: tuple[str, ...]
@@ -50,6 +51,7 @@ class Option:
     refused: Mapping[str, str] = field(default_factory=dict)
     many: bool = False
     changes_output: bool = False
+    recorded_if_given: bool = False
 
     @property
     def name(self) -> str:
@@ -84,11 +86,15 @@ class CompileOptions:
         refused={name: "this version reads HLO; only XLA is accepted"
                  for name in ("TENSORFLOW", "tensorflow", "MXNET", "mxnet", "ONNX", "onnx", "PYTORCH")})
     auto_cast: str = _option(
-        "none", "--auto-cast", help="Which f32 operations compute in a smaller type.", choices=("none", "matmult", "all"),
+        "", "--auto-cast", help="Which f32 operations compute in a smaller type; default: none on v2, all on v1, which has no "
+        "f32 products and casts their operands in any case.", choices=("none", "matmult", "all"),
         synonyms={"matmul": "matmult"}, changes_output=True)
     auto_cast_type: str = _option(
-        "bf16", "--auto-cast-type", help="The type that --auto-cast uses.", choices=("bf16", "fp16", "tf32", "fp8_e4m3"),
-        changes_output=True)
+        "", "--auto-cast-type", help="The type that --auto-cast uses; default: bf16. v1 multiplies bf16 and fp16 only.",
+        choices=("bf16", "fp16", "tf32", "fp8_e4m3"), changes_output=True)
+    relayout: str = _option(
+        "", "--relayout", help="Whether transposes may use the tensor engine; the relayout words of --fast-math.",
+        choices=("fast", "exact"), changes_output=True, recorded_if_given=True)
     optlevel: str = _option(
         "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2"), synonyms={"3": "2"},
         metavar="0|1|2", changes_output=True)
@@ -146,7 +152,8 @@ class CompileOptions:
     def effective(self) -> dict[str, Any]:
         """The options that decide the output, with their values, by name; recorded in the NEFF."""
         return {row.name.removeprefix("--"): getattr(self, name)
-                for name, row in DECLARED.items() if row.changes_output}
+                for name, row in DECLARED.items()
+                if row.changes_output and (getattr(self, name) or not row.recorded_if_given)}
 
     def cache_key(self) -> str:
         """A canonical text of what decides the output."""
@@ -246,11 +253,14 @@ FP32_CAST: dict[str, tuple[str, str]] = {
 }
 """Words of neuron-cc's --fp32-cast as (--auto-cast, --auto-cast-type)."""
 
-FAST_MATH: dict[str, tuple[str, str] | None] = {
-    "all": FP32_CAST["all"], "none": FP32_CAST["matmult-bf16"], "fast-relayout": None, "no-fast-relayout": None,
-    **{f"fp32-cast-{word}": cast for word, cast in FP32_CAST.items()},
-}
-"""Words of neuron-cc's --fast-math; None: about relayout, which is always exact here."""
+FAST_MATH_PRESETS: dict[str, tuple[str, str]] = {"all": ("all", "fast"), "none": ("matmult-bf16", "exact")}
+"""Presets of neuron-cc's --fast-math as (word of FP32_CAST, relayout)."""
+
+FAST_MATH_CASTS: dict[str, str] = {f"fp32-cast-{word}": word for word in FP32_CAST}
+FAST_MATH_RELAYOUTS: dict[str, str] = {"fast-relayout": "fast", "no-fast-relayout": "exact"}
+
+FAST_MATH: tuple[str, ...] = (*FAST_MATH_PRESETS, *FAST_MATH_RELAYOUTS, *FAST_MATH_CASTS)
+"""All words of --fast-math: at most one of each kind; the special ones override the preset's part."""
 
 VERBOSITY = {"debug": 10, "info": 20, "user": 25, "warning": 30, "warn": 30, "error": 40, "critical": 50, "fatal": 50}
 
@@ -268,7 +278,7 @@ def options_from(**values: Any) -> CompileOptions:
             raise ValueError(f"no compile option is named {name!r}{_nearest(name, DECLARED)}")
         row = DECLARED[name]
         value = row.synonyms.get(str(value), str(value)) if row.kind is Kind.CHOICE else value
-        if row.kind is Kind.CHOICE and value not in row.choices:
+        if row.kind is Kind.CHOICE and value not in (*row.choices, getattr(CompileOptions, name)):
             raise ValueError(f"{name} is {value!r}; it may be {', '.join(row.choices)}")
         values[name] = tuple(value) if row.many else value
     return CompileOptions(**values)

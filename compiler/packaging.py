@@ -9,7 +9,7 @@ A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +132,7 @@ class _Packager:
             inputs=tuple(self._input(name) for name in self.plan.parameters), outputs=outputs, subgraphs=(subgraph,),
             host_modules=tuple(self.host_modules), aliases=aliases, hlo_sha256=self.labels.hlo_sha256,
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
-            debug_map=None if self.labels.strip else debug_map(self.code),
+            debug_map=None if self.labels.strip else debug_map(self.code, self.target),
             nxcc={"values": self._inner_dtypes(), "module": stripped},
         )
 
@@ -277,13 +277,14 @@ def _place(binding: Binding) -> dict[str, Any]:
     return Place(binding.address, binding.dtype, binding.dims).to_json()
 
 
-def debug_map(code: DeviceCode) -> DebugMap:
+def debug_map(code: DeviceCode, target: Target) -> DebugMap:
     """Which HLO instruction each machine instruction comes from, by its number in its engine's stream."""
     entries = tuple(SourceEntry(row.name, row.op_name, row.source, layer_of(row.op_name)) for row in code.debug)
-    return DebugMap(entries, tuple(_ranges(code.program)))
+    keys = {engine: facts.definition_key for engine, facts in target.engines.items()}
+    return DebugMap(entries, tuple(_ranges(code.program, keys)))
 
 
-def _ranges(program: Program) -> list[InstructionRange]:
+def _ranges(program: Program, keys: Mapping[Engine, str]) -> list[InstructionRange]:
     counts = dict.fromkeys(Engine, 0)
     found: list[InstructionRange] = []
     for _, engine, stream in program.streams():
@@ -293,13 +294,10 @@ def _ranges(program: Program) -> list[InstructionRange]:
             current = stream[first - start].debug if stream else -1
             if instruction is None or instruction.debug != current:
                 if current >= 0:
-                    found.append(InstructionRange(_MEMBER_KEYS[engine], first, number - 1, current))
+                    found.append(InstructionRange(keys[engine], first, number - 1, current))
                 first = number
         counts[engine] = start + len(stream)
     return found
-
-
-_MEMBER_KEYS = {Engine.PE: "pe", Engine.SCALAR: "act", Engine.VECTOR: "dve", Engine.GPSIMD: "pool", Engine.SYNC: "sp"}
 
 
 def layer_of(op_name: str) -> str:

@@ -1,0 +1,58 @@
+"""Which casts a compile makes: what the user asked for, the target's default, and what its tensor engine cannot do without.
+
+The vendor's words (`--fast-math`, `--fp32-cast`) become `--auto-cast`, `--auto-cast-type` and `--relayout` in `arguments`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.target import Target
+from nxcc.compiler.options import CompileOptions
+from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.dtypes import F32
+from nxcc.passes.autocast import TYPES
+
+NONE, PRODUCTS = "none", "matmult"
+
+RELAYOUT = {
+    "fast": "transposes may use the tensor engine", "exact": "transposes are bit exact",
+}
+
+
+def resolved(options: CompileOptions, target: Target) -> CompileOptions:
+    """The options with what they leave open decided; CompileError(USAGE) for a type that the target does not multiply."""
+    defaults = target.features.default_cast
+    mode, word = options.auto_cast or defaults["mode"], options.auto_cast_type or defaults["type"]
+    if mode == NONE and must_cast(target):
+        mode = PRODUCTS
+    if mode != NONE and not _multiplies(target, word):
+        known = ", ".join(name for name in (*TYPES, "tf32") if _multiplies(target, name))
+        raise CompileError(USAGE, f"--auto-cast-type cannot be {word} on {target.name}",
+                           why=f"its tensor engine multiplies {known}", remedy=f"one of {known}")
+    return replace(options, auto_cast=mode, auto_cast_type=word)
+
+
+def must_cast(target: Target) -> bool:
+    """Whether the tensor engine has no f32 products, so that their operands are always cast."""
+    return F32 not in target.engines[Engine.PE].dtypes
+
+
+def _multiplies(target: Target, word: str) -> bool:
+    return word in target.tensor.passes if word == "tf32" else TYPES[word] in target.engines[Engine.PE].dtypes
+
+
+def notices(asked: CompileOptions, options: CompileOptions, target: Target) -> list[tuple[bool, str]]:
+    """What to say of the casts that a compile makes; True where the user asked for something else."""
+    words = {"none": "no f32 operator is cast", "matmult": f"f32 matrix products and convolutions compute in "
+             f"{options.auto_cast_type}", "all": f"f32 operators compute in {options.auto_cast_type} where they bear it"}
+    origin = "" if asked.auto_cast else f" (the default on {target.name})"
+    if asked.auto_cast == NONE and options.auto_cast != NONE:
+        return [(True, f"{target.name} has no f32 matrix products: their operands are cast to {options.auto_cast_type} "
+                       "in spite of --auto-cast none")]
+    found = [(False, f"casts: {words[options.auto_cast]}{origin}; sums stay in f32, inputs and outputs keep their types")]
+    if options.relayout:
+        found.append((False, f"relayout: {RELAYOUT[options.relayout]}; what the tensor engine turns here is already in the "
+                             "dtype that it multiplies, so that no bit is lost, except beside a NaN or an infinity"))
+    return found
