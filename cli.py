@@ -255,7 +255,8 @@ def reduce(model: str, output: str, inputs: str | None, command: str, strict: bo
 
 
 @nxcc.command("list-operators")
-@click.option("--framework", default="XLA", show_default=True, metavar="XLA|HLO", help="Spelling: XlaBuilder's, or opcodes.")
+@click.option("--framework", default="XLA", show_default=True, metavar="XLA|TENSORFLOW|HLO",
+              help="Spelling: XlaBuilder's, GraphDef's, or opcodes.")
 @click.option("--target", default="v2", show_default=True, metavar="v1|v2")
 @_json_flag
 def list_operators(framework: str, target: str, as_json: bool) -> int:

@@ -6,7 +6,7 @@ import sys
 
 from nxcc.backends.target import load_target
 from nxcc.compiler.arrays import read_arrays
-from nxcc.compiler.driver import pass_settings
+from nxcc.compiler.driver import graph_request, pass_settings
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import write_whole
@@ -30,7 +30,7 @@ def convert(path: str, output: str | None, names: str | None, emit: str, options
     names: passes, separated by commas, run in that order; None runs the pipeline. emit: text, short or binary.
     Returns text for stdout if there is no output file.
     """
-    module = read_model(path)
+    module = read_model(path, graph_request(options))
     verify(module)
     if options.weights:
         signature = Signature(list(range(len(module.entry.parameters))), frozenset())

@@ -19,7 +19,7 @@ from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
 from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
-from nxcc.compiler.inputs import read_model
+from nxcc.compiler.inputs import GraphRequest, read_model
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, write_whole
 from nxcc.compiler.packaging import Labels, package
@@ -260,13 +260,18 @@ def check_file(request: Request) -> Build:
     """Everything that a compile does but writing."""
     options, journal = request.options, request.journal
     with journal.stage("read"):
-        module = read_model(request.path)
+        module = read_model(request.path, graph_request(options))
         source = Source(file_sha256(request.path))
         if options.weights:
             source.weights, source.weights_path = _read_weights(options.weights), options.weights
     if options.stop_after == "read":
         return Build(options, load_target(options.target), module)
     return compile_module(module, options, source, journal)
+
+
+def graph_request(options: CompileOptions) -> GraphRequest:
+    """What the options say about a TensorFlow graph."""
+    return GraphRequest(options.framework, options.io_config, options.signature)
 
 
 def _read_weights(path: str) -> ArrayFile:
@@ -280,15 +285,15 @@ def _with_metrics(made: Package, journal: Journal) -> Package:
 
 def default_output(path: str) -> str:
     """The input's stem with `.neff`, in the current folder."""
-    name = os.path.basename(path)
+    name = os.path.basename(os.path.normpath(path))
     for suffix in (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule"):
         name = name.removesuffix(suffix)
     return f"{name.strip('-') or 'file'}.neff"
 
 
 def file_sha256(path: str) -> str:
-    """Digest of a file; empty above MAX_HASHED_BYTES and for standard input."""
-    if path == "-" or os.stat(path).st_size > MAX_HASHED_BYTES:
+    """Digest of a file; empty above MAX_HASHED_BYTES, for standard input and for folders."""
+    if path == "-" or os.path.isdir(path) or os.stat(path).st_size > MAX_HASHED_BYTES:
         return ""
     return hashlib.sha256(map_file(path)).hexdigest()
 

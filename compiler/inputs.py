@@ -1,6 +1,7 @@
 """Opens a model file of any format that nxcc reads; the content decides which it is, never the name.
 
-Read: HLO text; HloModuleProto, HloProto and HloSnapshot, binary or in protobuf's text form; each also inside gzip.
+Read: HLO text; HloModuleProto, HloProto and HloSnapshot, binary or in protobuf's text form; TensorFlow's GraphDef, binary or
+text, and SavedModel folders; each file also inside gzip.
 Everything else is an error that says what the file looks like and how to get from there to HLO.
 """
 
@@ -12,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import (
     EMPTY_INPUT,
@@ -20,6 +22,7 @@ from nxcc.ir.diagnostics import (
     PROTO_CORRUPT,
     TEXT_SYNTAX,
     UNKNOWN_FORMAT,
+    USAGE,
     CompileError,
 )
 from nxcc.ir.hlo.module import Module
@@ -27,15 +30,31 @@ from nxcc.ir.hlo.proto.reader import map_file, read_module
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.wire import BYTES, VARINT, WireError, is_message, records
 
+if TYPE_CHECKING:
+    from nxcc.ir.graphdef.io_config import IoConfig
+
 STDIN = "-"
 MAX_INFLATED_BYTES = 1 << 30
 """Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
 MAX_TEXT_NESTING = 100
+MAX_IO_CONFIG_BYTES = 64 << 20
 _HEAD_BYTES = 4096
 _GZIP = b"\x1f\x8b"
 _TO_HLO = "export the model as HLO, for example with jax.jit(f).lower(x).compiler_ir('hlo').as_serialized_hlo_module_proto()"
+TENSORFLOW = "TENSORFLOW"
 
-_NO_GRAPHS = "TensorFlow graphs are not read yet; " + _TO_HLO
+
+@dataclass(frozen=True, slots=True)
+class GraphRequest:
+    """What a user says about a TensorFlow graph.
+
+    framework: TENSORFLOW says that a file is a graph even where its content leaves it open. io_config: a file, or the JSON
+    text itself. signature: of a SavedModel; the default one if empty.
+    """
+
+    framework: str = ""
+    io_config: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,6 @@ FOREIGN: tuple[Foreign, ...] = (
     Foreign("HTML or XML", _matches(r"\s*<[!?a-zA-Z]"), "was a web page saved instead of the file?"),
     Foreign("MLIR text (StableHLO)",
             _matches(r"(\s|//[^\n]*\n|#loc[^\n]*\n)*+(module\b(?s:.)*func\.func|func\.func\b|#\w+ =)")),
-    Foreign("a TensorFlow GraphDef in text form", _matches(r"\s*node\s*:?\s*\{"), _NO_GRAPHS),
     Foreign("UTF-16 text", _starts(b"\xff\xfe", b"\xfe\xff"), "save it as UTF-8"),
     Foreign("a Git LFS pointer", _starts(b"version https://git-lfs"), "fetch the file itself: git lfs pull"),
 )
@@ -87,33 +105,64 @@ _LOG_PREFIX = r"(?:[IWEF][0-9]{4} [^\]\n]*\] )?"
 _HLO_TEXT = re.compile(
     rf"(?:\s|//[^\n]*\n|/\*(?s:.*?)\*/|\xef\xbb\xbf)*+{_LOG_PREFIX}(?:(?:HloModule|ENTRY|ROOT)\b|%?[A-Za-z_][\w.\-]*\s*(?:\{{|\(|=))".encode())
 _PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
+_GRAPH_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(?:node|versions|library)\s*:?\s*[{<]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 
-def read_model(path: str) -> Module:
-    """The module in a file; `-` is the standard input.
+def read_model(path: str, graph: GraphRequest | None = None) -> Module:
+    """The module in a file or SavedModel folder; `-` is the standard input. graph: for TensorFlow graphs.
 
     Raises CompileError: FILE_UNREADABLE, EMPTY_INPUT, UNKNOWN_FORMAT, and whatever the reader of the format raises.
     """
+    request = graph or GraphRequest()
     if os.path.isdir(path):
-        raise _folder(path)
+        return _read_folder(path, request)
     data = memoryview(sys.stdin.buffer.read()) if path == STDIN else map_file(path)
     name = "<stdin>" if path == STDIN else path
     if data[:2] == _GZIP:
         data = memoryview(_inflate(data, name))
     if not len(data):
         raise CompileError(EMPTY_INPUT, f"{name} holds no bytes", remedy="give HLO text or a serialized HLO module")
-    return _read(data, name)
+    return _read(data, name, request)
 
 
-def _folder(path: str) -> CompileError:
-    if os.path.exists(os.path.join(path, "saved_model.pb")):
-        return _unknown(path, "a TensorFlow SavedModel", _NO_GRAPHS)
-    return CompileError(FILE_UNREADABLE, f"cannot read {path}", why="it is a folder", remedy="give a model file")
+def _read_folder(path: str, request: GraphRequest) -> Module:
+    from nxcc.ir.graphdef.lowering import lower_graph
+    from nxcc.ir.graphdef.saved_model import is_saved_model, read_saved_model
+    if not is_saved_model(path):
+        raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why="it is a folder without a saved_model.pb",
+                           remedy="give a model file, or the folder of a SavedModel")
+    model = read_saved_model(path)
+    if request.io_config and request.signature:
+        raise CompileError(USAGE, "--io-config and --signature exclude each other", why="both say what goes in and out")
+    config = _io_config(request) if request.io_config else model.signature(request.signature)
+    return lower_graph(model.graph, config, model.variables)
+
+
+def _read_graph(data: memoryview, name: str, request: GraphRequest) -> Module:
+    from nxcc.ir.graphdef.lowering import lower_graph
+    from nxcc.ir.graphdef.reader import read_graph
+    if request.signature:
+        raise CompileError(USAGE, f"{name} has no signatures", why="only SavedModel folders have", remedy="give --io-config")
+    stem = os.path.basename(name).removesuffix(".gz").rpartition(".")[0] or os.path.basename(name)
+    return lower_graph(read_graph(data, stem), _io_config(request))
+
+
+def _io_config(request: GraphRequest) -> IoConfig | None:
+    """The io-config as given: JSON if it starts like an object, else a file; None if there is none."""
+    from nxcc.ir.graphdef.io_config import parse_io_config
+    text, source = request.io_config, "--io-config"
+    if not text:
+        return None
+    if not text.lstrip().startswith("{"):
+        source = text
+        text = bytes(map_file(text)[:MAX_IO_CONFIG_BYTES]).decode("utf-8", "replace")
+    return parse_io_config(text, source)
 
 
 def _unknown(name: str, looks_like: str, remedy: str) -> CompileError:
-    return CompileError(UNKNOWN_FORMAT, f"{name} is not HLO", why=f"it looks like {looks_like}", remedy=remedy)
+    return CompileError(UNKNOWN_FORMAT, f"{name} is neither HLO nor a TensorFlow graph", why=f"it looks like {looks_like}",
+                        remedy=remedy)
 
 
 def _inflate(data: memoryview, name: str) -> bytes:
@@ -129,16 +178,28 @@ def _inflate(data: memoryview, name: str) -> bytes:
     return content
 
 
-def _read(data: memoryview, name: str) -> Module:
+def _read(data: memoryview, name: str, request: GraphRequest) -> Module:
     head = bytes(data[:_HEAD_BYTES])
+    is_text = not _CONTROL.search(head)
+    if is_text and _GRAPH_TEXT.match(head):
+        from nxcc.ir.graphdef.text import binary_of
+        return _read_graph(memoryview(binary_of(bytes(data), "GraphDef", name)), name, request)
+    if request.framework == TENSORFLOW and not is_text:
+        return _read_graph(data, name, request)
+    return _read_other(data, head, name, request)
+
+
+def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest) -> Module:
     for foreign in FOREIGN:
         if foreign.is_it(head):
             raise _unknown(name, foreign.name, foreign.remedy)
     if not _CONTROL.search(head):
         return _read_text(data, head, name)
-    looks_like, remedy = _foreign_protobuf(data)
-    if looks_like:
-        raise _unknown(name, looks_like, remedy)
+    kind = _foreign_protobuf(data)
+    if kind == _GRAPH:
+        return _read_graph(data, name, request)
+    if kind:
+        raise _unknown(name, kind, _FOREIGN_PROTOBUF[kind])
     if head[0] != 0x0A and not is_message(data, 0, len(data)):
         raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", _TO_HLO)
     return read_module(data, name=name)
@@ -157,20 +218,24 @@ def _read_text(data: memoryview, head: bytes, name: str) -> Module:
 # Protobuf
 
 
-def _foreign_protobuf(data: memoryview) -> tuple[str, str]:
-    """What a protobuf that is no HLO looks like, and the remedy; empty text if it may be HLO."""
+_GRAPH, _ONNX, _SAVED_MODEL = "a TensorFlow GraphDef", "an ONNX model", "a TensorFlow SavedModel's own file"
+_FOREIGN_PROTOBUF = {_ONNX: _TO_HLO, _SAVED_MODEL: "give the folder that it lies in"}
+
+
+def _foreign_protobuf(data: memoryview) -> str:
+    """What a protobuf that is no HLO looks like; empty text if it may be HLO."""
     try:
         tops = [(number, kind, start, end) for number, kind, start, end in records(data, 0, len(data))]
     except WireError:
-        return "", ""
+        return ""
     numbers = {(number, kind) for number, kind, *_ in tops}
     if (1, VARINT) in numbers and (7, BYTES) in numbers:
-        return "an ONNX model", _TO_HLO
+        return _ONNX
     if (1, VARINT) in numbers and (2, BYTES) in numbers:
-        return "a TensorFlow SavedModel", _NO_GRAPHS
+        return _SAVED_MODEL
     if (1, BYTES) in numbers and all(_is_node(data, start, end) for number, _, start, end in tops if number == 1):
-        return "a TensorFlow GraphDef", _NO_GRAPHS
-    return "", ""
+        return _GRAPH
+    return ""
 
 
 def _is_node(data: memoryview, start: int, end: int) -> bool:

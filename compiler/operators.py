@@ -56,18 +56,36 @@ def builder_names(opcode: str) -> tuple[str, ...]:
 
 
 def operator_report(framework: str, target: str) -> dict[str, Any]:
-    """Names and opcodes; framework: XLA for builder spellings, HLO for opcodes."""
+    """Names and opcodes; framework: XLA for builder spellings, HLO for opcodes, TENSORFLOW for GraphDef operators."""
     from nxcc.compiler.options import TARGET_NAMES
     found = TARGET_NAMES.get(target, target)
     if found not in ON_DEVICE:
         raise CompileError(USAGE, f"no operators are known for target {target!r}", remedy=f"one of {', '.join(ON_DEVICE)}")
     spelling = framework.upper()
+    if spelling == "TENSORFLOW":
+        return _tensorflow_report(found)
     if spelling not in ("XLA", "HLO"):
-        raise CompileError(USAGE, f"no operators are known for framework {framework!r}", remedy="XLA or HLO")
+        raise CompileError(USAGE, f"no operators are known for framework {framework!r}", remedy="XLA, TENSORFLOW or HLO")
     opcodes = ON_DEVICE[found]
     names = {name for opcode in opcodes for name in builder_names(opcode)} if spelling == "XLA" else set(opcodes)
     rows = [{"opcode": opcode, "names": list(builder_names(opcode))} for opcode in opcodes]
     return {"target": found, "framework": spelling, "names": sorted(names), "operators": rows}
+
+
+def _tensorflow_report(target: str) -> dict[str, Any]:
+    """TensorFlow's operators: those with a lowering rule run on the device unless it needs an opcode that does not."""
+    from nxcc.ir.graphdef.registry import needed_opcodes, rules
+    from nxcc.ir.graphdef.unsupported import REASONS
+    device = frozenset(ON_DEVICE[target])
+    rows = []
+    for name in rules():
+        missing = [opcode for opcode in needed_opcodes(name) if opcode not in device]
+        why = f"{', '.join(missing)} runs on the host" if missing else ""
+        rows.append({"operator": name, "placement": "host" if missing else "device", "reason": why})
+    rows += [{"operator": name, "placement": "no", "reason": why} for name, why in REASONS.items()]
+    names = [row["operator"] for row in rows if row["placement"] != "no"]
+    return {"target": target, "framework": "TENSORFLOW", "names": sorted(names),
+            "operators": sorted(rows, key=lambda row: row["operator"])}
 
 
 def operator_lines(body: dict[str, Any]) -> list[str]:

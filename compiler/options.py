@@ -82,9 +82,16 @@ class CompileOptions:
         choices=("v1", "v2"), synonyms=TARGET_NAMES, refused=dict.fromkeys(("trn2", "trn2n", "trn3", "v3", "v4"), _NO_TRN),
         changes_output=True)
     framework: str = _option(
-        "XLA", "--framework", help="Kind of input.", choices=("XLA",), synonyms={"xla": "XLA", "Xla": "XLA"},
-        refused={name: "this version reads HLO; only XLA is accepted"
-                 for name in ("TENSORFLOW", "tensorflow", "MXNET", "mxnet", "ONNX", "onnx", "PYTORCH")})
+        "XLA", "--framework", help="Kind of input; the content decides, TENSORFLOW helps where it leaves it open.",
+        choices=("XLA", "TENSORFLOW"), synonyms={"xla": "XLA", "Xla": "XLA", "tensorflow": "TENSORFLOW"},
+        refused={name: "nxcc reads HLO and TensorFlow graphs" for name in ("MXNET", "mxnet", "ONNX", "onnx", "PYTORCH")})
+    io_config: str = _option(
+        "", "--io-config", metavar="FILE|JSON", changes_output=True,
+        help="Inputs and outputs of a TensorFlow graph, as a file or as JSON itself: "
+             '{"inputs": {"x:0": [[1, 3], "float32"]}, "outputs": ["y:0"]}; may be left out where the graph says it all.')
+    signature: str = _option(
+        "", "--signature", metavar="NAME", changes_output=True,
+        help="Signature of a SavedModel to compile; default: serving_default.")
     auto_cast: str = _option(
         "", "--auto-cast", help="Which f32 operations compute in a smaller type; default: none on v2, all on v1, which has no "
         "f32 products and casts their operands in any case.", choices=("none", "matmult", "all"),

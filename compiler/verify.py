@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nxcc.compiler.arrays import read_arrays
-from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
@@ -81,7 +81,7 @@ def verify_file(request: VerifyRequest) -> dict[str, Any]:
         if options.weight_params:
             options = replace(options, weights="")
         compile_file(Request(request.path, options))
-        return _verify_neff(request, output, read_model(request.path))
+        return _verify_neff(request, output, read_model(request.path, graph_request(request.options)))
 
 
 def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:

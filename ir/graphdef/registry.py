@@ -22,14 +22,19 @@ FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "grap
 Rule = Callable[["Call"], Value | Sequence[Value]]
 _R = TypeVar("_R", bound=Callable[..., object])
 _RULES: dict[str, Rule] = {}
+_NEEDS: dict[str, tuple[str, ...]] = {}
 
 
-def rule(*operators: str) -> Callable[[_R], _R]:
-    """Declare the lowering of these operators."""
+def rule(*operators: str, needs: tuple[str, ...] = ()) -> Callable[[_R], _R]:
+    """Declare the lowering of these operators.
+
+    needs: HLO opcodes beyond arithmetic and movement that it cannot do without, by which a target's support is told.
+    """
     def declare(function: _R) -> _R:
         for name in operators:
             assert name not in _RULES, f"{name} has two rules"
             _RULES[name] = function  # type: ignore[assignment]  # the decorated rule, checked where it is called
+            _NEEDS[name] = needs
         return function
     return declare
 
@@ -47,9 +52,9 @@ def partial_rule(*operators: str) -> Callable[[_R], _R]:
     return declare
 
 
-def row(operator: str, function: Rule) -> None:
+def row(operator: str, function: Rule, needs: tuple[str, ...] = ()) -> None:
     """Declare the lowering of one operator of a table."""
-    rule(operator)(function)
+    rule(operator, needs=needs)(function)
 
 
 @cache
@@ -72,3 +77,9 @@ def find_rule(operator: str) -> Rule | None:
 def find_partial_rule(operator: str) -> Rule | None:
     _load_families()
     return _PARTIAL_RULES.get(operator)
+
+
+def needed_opcodes(operator: str) -> tuple[str, ...]:
+    """The HLO opcodes that a rule cannot do without, beyond arithmetic and movement."""
+    _load_families()
+    return _NEEDS[operator]

@@ -16,7 +16,7 @@ from nxcc.ir.hlo.module import Instruction
 # Matrices
 
 
-@rule("MatMul")
+@rule("MatMul", needs=("dot",))
 def mat_mul(call: Call) -> Value:
     a, b = call.x(0), call.x(1)
     call.need(a.shape.rank == 2 and b.shape.rank == 2, f"both operands must be matrices, they are {a.shape} and {b.shape}")
@@ -34,7 +34,7 @@ def batched_product(e: Emitter, a: Instruction, b: Instruction, a_transposed: bo
     return e.builder.dot(a, b, ((r if a_transposed else r + 1,), (r + 1 if b_transposed else r,)), (batch, batch))
 
 
-@rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+@rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", needs=("dot",))
 def batch_mat_mul(call: Call) -> Value:
     e, a, b = call.emit, call.x(0), call.x(1)
     call.need(min(a.shape.rank, b.shape.rank) >= 2, f"both operands must be matrices, they are {a.shape} and {b.shape}")
@@ -53,7 +53,7 @@ def _conjugate(e: Emitter, x: Instruction) -> Instruction:
 # Einsum
 
 
-@rule("Einsum")
+@rule("Einsum", needs=("dot",))
 def einsum(call: Call) -> Value:
     """Two terms at a time, left to right; a term's repeated labels take its diagonal, its private ones are summed."""
     terms, result = _equation(call)
@@ -184,7 +184,7 @@ def _convolve(call: Call, layout: Format, x: Instruction, kernel: Instruction, g
                           feature_group_count=groups)
 
 
-@rule("Conv2D", "Conv3D")
+@rule("Conv2D", "Conv3D", needs=("convolution",))
 def conv(call: Call) -> Value:
     space = 2 if call.node.op == "Conv2D" else 3
     x, kernel, layout = call.x(0), call.x(1), data_format(call, space)
@@ -194,7 +194,7 @@ def conv(call: Call) -> Value:
     return _convolve(call, layout, x, kernel, channels // inner)
 
 
-@rule("DepthwiseConv2dNative")
+@rule("DepthwiseConv2dNative", needs=("convolution",))
 def depthwise(call: Call) -> Value:
     x, kernel, layout = call.x(0), call.x(1), data_format(call)
     channels = x.shape.dims[layout.feature]
@@ -227,7 +227,7 @@ def _transposed(call: Call, sizes: Sequence[int], kernel: Instruction, groups: i
                   feature_group_count=groups)
 
 
-@rule("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+@rule("Conv2DBackpropInput", "Conv3DBackpropInputV2", needs=("convolution",))
 def conv_transposed(call: Call) -> Value:
     space = 2 if call.node.op == "Conv2DBackpropInput" else 3
     e, sizes, kernel, gradient, layout = call.emit, call.ints(0), call.x(1), call.x(2), data_format(call, space)
@@ -252,7 +252,7 @@ def _with_batch(sizes: list[int], batch: int, channels: int, layout: Format) -> 
     return full
 
 
-@rule("DepthwiseConv2dNativeBackpropInput")
+@rule("DepthwiseConv2dNativeBackpropInput", needs=("convolution",))
 def depthwise_transposed(call: Call) -> Value:
     kernel, gradient, layout = call.x(1), call.x(2), data_format(call)
     return _transposed(call, call.ints(0), call.emit.transpose(kernel, (0, 1, 3, 2)), kernel.shape.dims[2], gradient, layout)

@@ -21,14 +21,14 @@ def _function(call: Call, name: str) -> Body:
     return lambda emit, values: call.scope.call_function(name, values, call.node.name, emit)
 
 
-@rule("If", "StatelessIf")
+@rule("If", "StatelessIf", needs=("conditional",))
 def if_(call: Call) -> Sequence[Value]:
     selector = truth(call.emit, call.inputs[0], call.name)
     branches = [_function(call, call.attr("then_branch")), _function(call, call.attr("else_branch"))]
     return lower_branches(call.scope, selector, call.inputs[1:], branches, call.name)
 
 
-@rule("Case", "StatelessCase")
+@rule("Case", "StatelessCase", needs=("conditional",))
 def case(call: Call) -> Sequence[Value]:
     names = [f.name for f in call.node.attributes["branches"].list.func]
     call.need(bool(names), "there are no branches")
@@ -50,7 +50,7 @@ def _passes_on(function: Function, number: int) -> bool:
     return False
 
 
-@rule("While", "StatelessWhile")
+@rule("While", "StatelessWhile", needs=("while",))
 def while_(call: Call) -> Sequence[Value]:
     functions = call.scope.world.graph.functions
     body, condition = call.attr("body"), call.attr("cond")

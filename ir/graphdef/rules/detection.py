@@ -106,19 +106,19 @@ def _least(call: Call, number: int) -> Instruction:
     return call.emit.reshape(call.emit.convert(call.x(number), F32), ())
 
 
-@rule("NonMaxSuppressionV2")
+@rule("NonMaxSuppressionV2", needs=("while", "gather", "reduce"))
 def non_max_suppression_v2(call: Call) -> Value:
     places, count, _ = _single(call, call.emit.scalar(F32, -math.inf))
     return _partial(call, places, count)
 
 
-@rule("NonMaxSuppressionV3")
+@rule("NonMaxSuppressionV3", needs=("while", "gather", "reduce"))
 def non_max_suppression_v3(call: Call) -> Value:
     places, count, _ = _single(call, _least(call, 4))
     return _partial(call, places, count)
 
 
-@rule("NonMaxSuppressionV4")
+@rule("NonMaxSuppressionV4", needs=("while", "gather", "reduce"))
 def non_max_suppression_v4(call: Call) -> Sequence[Value]:
     e = call.emit
     places, count, wanted = _single(call, _least(call, 4))
@@ -127,7 +127,7 @@ def non_max_suppression_v4(call: Call) -> Sequence[Value]:
     return [e.pad(places, e.index(0), [0], [wanted - places.shape.dims[0]]), count]
 
 
-@rule("CombinedNonMaxSuppression")
+@rule("CombinedNonMaxSuppression", needs=("while", "gather", "reduce", "topk"))
 def combined_non_max_suppression(call: Call) -> Sequence[Value]:
     """Each class of each image by itself, then the best of all classes; what is missing is zero."""
     e, boxes, scores = call.emit, call.x(0), call.x(1)

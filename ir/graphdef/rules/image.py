@@ -38,7 +38,7 @@ def _target(call: Call) -> list[int]:
     return sizes
 
 
-@rule("ResizeBilinear")
+@rule("ResizeBilinear", needs=("gather",))
 def resize_bilinear(call: Call) -> Value:
     """Two neighbours along each axis, blended; always f32."""
     e = call.emit
@@ -80,7 +80,7 @@ def _take_rows(e: Emitter, x: Instruction, axis: int, places: Array) -> Instruct
     return e.take(x, e.constant(places.astype(np.int32)), axis)
 
 
-@rule("ResizeNearestNeighbor")
+@rule("ResizeNearestNeighbor", needs=("gather",))
 def resize_nearest(call: Call) -> Value:
     x = call.x(0)
     for axis, target in zip((1, 2), _target(call), strict=True):
@@ -146,7 +146,7 @@ def _area_weights(call: Call, source: int, target: int) -> Array:
     return weights
 
 
-@rule("ResizeBicubic", "ResizeArea")
+@rule("ResizeBicubic", "ResizeArea", needs=("dot",))
 def resize_by_weights(call: Call) -> Value:
     e = call.emit
     x = e.convert(call.x(0), F32)
@@ -178,7 +178,7 @@ def _pixels(e: Emitter, image: Instruction, box: Instruction, y: Instruction, x:
     return gather_tuples(e, image, e.concatenate(parts, 3))
 
 
-@rule("CropAndResize")
+@rule("CropAndResize", needs=("gather",))
 def crop_and_resize(call: Call) -> Value:
     e, image, boxes, box = call.emit, call.x(0), call.x(1), call.x(2)
     height, width = call.ints(3)

@@ -31,7 +31,7 @@ def gather_axis(e: Emitter, x: Instruction, indices: Instruction, axis: int, bat
                   operand_batching_dims=shared, start_indices_batching_dims=shared, index_vector_dim=count, slice_sizes=sizes)
 
 
-@rule("GatherV2")
+@rule("GatherV2", needs=("gather",))
 def gather_v2(call: Call) -> Value:
     x, indices = call.x(0), call.x(1)
     axis = call.axis(call.int(2), x.shape.rank)
@@ -41,18 +41,18 @@ def gather_v2(call: Call) -> Value:
     return gather_axis(call.emit, x, indices, axis, batch)
 
 
-@rule("Gather")
+@rule("Gather", needs=("gather",))
 def gather(call: Call) -> Value:
     return call.emit.take(call.x(0), call.x(1), 0)
 
 
-@rule("ResourceGather")
+@rule("ResourceGather", needs=("gather",))
 def resource_gather(call: Call) -> Value:
     call.need(isinstance(call.inputs[0], Variable) and call.attr("batch_dims") == 0, "batch_dims must be 0")
     return call.emit.take(call.emit.builder.literal(variable_value(call)), call.x(1), 0)
 
 
-@rule("GatherNd")
+@rule("GatherNd", needs=("gather",))
 def gather_nd(call: Call) -> Value:
     return gather_tuples(call.emit, call.x(0), call.x(1))
 
@@ -66,7 +66,7 @@ def gather_tuples(e: Emitter, x: Instruction, indices: Instruction) -> Instructi
                   start_index_map=tuple(range(depth)), index_vector_dim=batch, slice_sizes=sizes)
 
 
-@rule("ReverseSequence")
+@rule("ReverseSequence", needs=("gather",))
 def reverse_sequence(call: Call) -> Value:
     """The first seq_lengths[b] places along seq_dim in reverse order, the rest as they are."""
     e, x, lengths = call.emit, call.x(0), call.x(1)
@@ -81,7 +81,7 @@ def reverse_sequence(call: Call) -> Value:
     return e.transpose(found, [order.index(d) for d in range(x.shape.rank)])
 
 
-@rule("InvertPermutation")
+@rule("InvertPermutation", needs=("scatter",))
 def invert_permutation(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     places = e.iota(x.shape.dtype, x.shape.dims, 0)
@@ -123,7 +123,7 @@ def _second(e: Emitter, x: Instruction) -> Computation:
     return e.combiners[key]
 
 
-@rule("ScatterNd")
+@rule("ScatterNd", needs=("scatter",))
 def scatter_nd(call: Call) -> Value:
     e, updates = call.emit, call.x(1)
     return scatter(e, e.full(updates.shape.dtype, call.ints(2), 0), call.x(0), updates, "add")
@@ -133,18 +133,18 @@ _SCATTERS = {"TensorScatterUpdate": "second", "TensorScatterAdd": "add", "Tensor
              "TensorScatterMin": "minimum", "ScatterNdNonAliasingAdd": "add"}
 
 
-@rule(*_SCATTERS)
+@rule(*_SCATTERS, needs=("scatter",))
 def tensor_scatter(call: Call) -> Value:
     return scatter(call.emit, *call.operands, _SCATTERS[call.node.op])
 
 
-@rule("TensorScatterSub")
+@rule("TensorScatterSub", needs=("scatter",))
 def tensor_scatter_sub(call: Call) -> Value:
     e = call.emit
     return scatter(e, call.x(0), call.x(1), e.make("negate", call.x(2)), "add")
 
 
-@rule("SparseToDense")
+@rule("SparseToDense", needs=("scatter",))
 def sparse_to_dense(call: Call) -> Value:
     e, indices, dims, values = call.emit, call.x(0), call.ints(1), call.x(2)
     if indices.shape.rank < 2:
@@ -162,7 +162,7 @@ def top(e: Emitter, x: Instruction, k: int) -> list[Instruction]:
     return [e.builder.get_tuple_element(found, n) for n in (0, 1)]
 
 
-@rule("TopKV2", "TopK")
+@rule("TopKV2", "TopK", needs=("topk",))
 def top_k(call: Call) -> Sequence[Value]:
     e, x = call.emit, call.x(0)
     k = call.int(1) if call.node.op == "TopKV2" else call.attr("k")
@@ -171,7 +171,7 @@ def top_k(call: Call) -> Sequence[Value]:
     return [values, e.convert(places, call.dtype("index_type"))] if call.node.op == "TopKV2" else [values, places]
 
 
-@rule("InTopKV2", "InTopK")
+@rule("InTopKV2", "InTopK", needs=("gather",))
 def in_top_k(call: Call) -> Value:
     """Whether fewer than k predictions exceed the target's; false where the target's is not finite."""
     e, x, targets = call.emit, call.x(0), call.x(1)
@@ -203,7 +203,7 @@ def list_diff(call: Call) -> Sequence[Value]:
     return [call.emit.constant(x[kept]), call.emit.constant(kept.astype(call.dtype("out_idx").numpy))]
 
 
-@rule("Bincount", "DenseBincount")
+@rule("Bincount", "DenseBincount", needs=("scatter",))
 def bincount(call: Call) -> Value:
     """Counts, or sums of weights, of the values 0 to size - 1; others are dropped."""
     e, x, size, weights = call.emit, call.x(0), call.int(1), call.x(2)
@@ -217,7 +217,7 @@ def bincount(call: Call) -> Value:
     return scatter(e, e.full(weights.shape.dtype, (size,), 0), sent, flat, "add")
 
 
-@rule("DynamicStitch", "ParallelDynamicStitch")
+@rule("DynamicStitch", "ParallelDynamicStitch", needs=("scatter",))
 def dynamic_stitch(call: Call) -> Value:
     """Rows of several tensors at the places that constant indices say; later ones win."""
     count = call.attr("N")

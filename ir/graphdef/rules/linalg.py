@@ -125,7 +125,7 @@ def _take_flat(e: Emitter, x: Instruction, kept: int, table: Array, padding: Ins
     return e.select(valid, found, e.reshape(padding, ()))
 
 
-@rule("MatrixDiagPartV3")
+@rule("MatrixDiagPartV3", needs=("gather",))
 def matrix_diag_part_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
@@ -141,7 +141,7 @@ def _inverse(table: Array, rows: int, columns: int) -> Array:
     return found.reshape(rows, columns)
 
 
-@rule("MatrixDiagV3")
+@rule("MatrixDiagV3", needs=("gather",))
 def matrix_diag_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
@@ -155,7 +155,7 @@ def matrix_diag_v3(call: Call) -> Value:
     return _take_flat(call.emit, x, x.shape.rank - (1 if low == high else 2), table, call.x(4))
 
 
-@rule("MatrixSetDiagV3", "MatrixSetDiagV2")
+@rule("MatrixSetDiagV3", "MatrixSetDiagV2", needs=("gather",))
 def matrix_set_diag_v3(call: Call) -> Value:
     e, x, diagonals = call.emit, call.x(0), call.x(1)
     low, high = _range_of(call, 2)
@@ -169,7 +169,7 @@ def matrix_set_diag_v3(call: Call) -> Value:
 # Factorisations
 
 
-@rule("Cholesky")
+@rule("Cholesky", needs=("cholesky",))
 def cholesky(call: Call) -> Value:
     """The lower factor; HLO leaves the upper triangle open, TensorFlow says zero."""
     e = call.emit
@@ -178,7 +178,7 @@ def cholesky(call: Call) -> Value:
     return e.select(e.compare(i, j, "GE"), found, e.like(found, 0))
 
 
-@rule("MatrixTriangularSolve")
+@rule("MatrixTriangularSolve", needs=("triangular-solve",))
 def triangular_solve(call: Call) -> Value:
     e, a, b = call.emit, call.x(0), call.x(1)
     lead = np.broadcast_shapes(a.shape.dims[:-2], b.shape.dims[:-2])

@@ -71,12 +71,12 @@ def from_tensor(call: Call) -> Value:
     return Stack(x.shape.dtype, x.shape.dims[0]).holding(x)
 
 
-@rule("TensorListGetItem")
+@rule("TensorListGetItem", needs=("dynamic-slice",))
 def get_item(call: Call) -> Value:
     return _read(call, _stack(call, 0), call.x(1), _dims(call, 2))
 
 
-@rule("TensorListSetItem")
+@rule("TensorListSetItem", needs=("dynamic-update-slice",))
 def set_item(call: Call) -> Value:
     return _write(call, _stack(call, 0), call.x(1), call.x(2))
 
@@ -137,12 +137,12 @@ def tensor_array(call: Call) -> Sequence[Value]:
     return [ArrayHandle(call.name), Stack(call.dtype("dtype"), call.int(0), tuple(declared) if known else None)]
 
 
-@rule("TensorArrayReadV3")
+@rule("TensorArrayReadV3", needs=("dynamic-slice",))
 def array_read(call: Call) -> Value:
     return _read(call, _stack(call, 2), call.x(1))
 
 
-@rule("TensorArrayWriteV3")
+@rule("TensorArrayWriteV3", needs=("dynamic-update-slice",))
 def array_write(call: Call) -> Value:
     return _write(call, _stack(call, 3), call.x(1), call.x(2))
 

@@ -76,7 +76,7 @@ def fused_batch_norm(call: Call) -> Sequence[Value]:
     return [*found, e.full(F32, (0,), 0)] if call.node.op == "FusedBatchNormV3" else found
 
 
-@rule("LRN")
+@rule("LRN", needs=("reduce-window",))
 def lrn(call: Call) -> Value:
     """x / (bias + alpha * sum of squares of the channels within depth_radius) ** beta."""
     e, x = call.emit, call.x(0)

@@ -41,7 +41,7 @@ def pool(e: Emitter, x: Instruction, opcode: str, window: Window) -> Instruction
     return e.make("reduce-window", x, e.identity(opcode, kind), window=window, called=[e.combiner(opcode, kind)])
 
 
-@rule("MaxPool", "MaxPool3D")
+@rule("MaxPool", "MaxPool3D", needs=("reduce-window",))
 def max_pool(call: Call) -> Value:
     x = call.x(0)
     sizes, strides = call.attr("ksize"), call.attr("strides")
@@ -51,7 +51,7 @@ def max_pool(call: Call) -> Value:
     return pool(call.emit, x, "maximum", _window(layout, _rows(call, layout, x), x.shape.rank))
 
 
-@rule("MaxPoolV2")
+@rule("MaxPoolV2", needs=("reduce-window",))
 def max_pool_v2(call: Call) -> Value:
     x, layout = call.x(0), data_format(call)
     sizes, strides = ([call.ints(k)[d] for d in layout.spatial] for k in (1, 2))
@@ -65,7 +65,7 @@ def _in_range(n: int, size: int, stride: int, edge: tuple[int, int]) -> Array:
     return np.minimum(starts + size, n) - np.maximum(starts, 0)
 
 
-@rule("AvgPool", "AvgPool3D")
+@rule("AvgPool", "AvgPool3D", needs=("reduce-window",))
 def avg_pool(call: Call) -> Value:
     """The sum over the number of elements in range; that number is known for each place of the window."""
     e, x = call.emit, call.x(0)

@@ -47,22 +47,22 @@ def _normal(call: Call, dims: Sequence[int], limit: float) -> Instruction:
     return e.scaled(erfinv(e, centred), math.sqrt(2))
 
 
-@rule("RandomUniform")
+@rule("RandomUniform", needs=("rng-bit-generator",))
 def random_uniform(call: Call) -> Value:
     return call.emit.convert(_uniform(call, call.ints(0)), call.dtype("dtype"))
 
 
-@rule("RandomStandardNormal")
+@rule("RandomStandardNormal", needs=("rng-bit-generator",))
 def random_normal(call: Call) -> Value:
     return call.emit.convert(_normal(call, call.ints(0), math.inf), call.dtype("dtype"))
 
 
-@rule("TruncatedNormal")
+@rule("TruncatedNormal", needs=("rng-bit-generator",))
 def truncated_normal(call: Call) -> Value:
     return call.emit.convert(_normal(call, call.ints(0), 2.0), call.dtype("dtype"))
 
 
-@rule("RandomUniformInt")
+@rule("RandomUniformInt", needs=("rng-bit-generator",))
 def random_uniform_int(call: Call) -> Value:
     e, low, high = call.emit, call.x(1), call.x(2)
     bits = e.convert(_bits(call, call.ints(0)), low.shape.dtype)

@@ -94,7 +94,7 @@ def position_of_extreme(e: Emitter, x: Instruction, axis: int, direction: str) -
     return e.select(e.compare(found, e.like(found, x.shape.dims[axis]), "LT"), found, e.like(found, 0))
 
 
-@rule("ArgMax", "ArgMin")
+@rule("ArgMax", "ArgMin", needs=("reduce",))
 def arg_extreme(call: Call) -> Value:
     x = call.x(0)
     axis = call.axis(call.int(1), x.shape.rank)
@@ -127,7 +127,7 @@ def cumulative(e: Emitter, x: Instruction, axis: int, opcode: str, exclusive: bo
     return e.convert(found, x.shape.dtype)
 
 
-@rule("Cumsum", "Cumprod")
+@rule("Cumsum", "Cumprod", needs=("reduce-window",))
 def cumulate(call: Call) -> Value:
     x = call.x(0)
     opcode = "add" if call.node.op == "Cumsum" else "multiply"

@@ -45,6 +45,6 @@ def _sorted(opcode: str) -> Callable[[Call], Value]:
 
 
 for _name, _opcode in _OPCODES.items():
-    row(f"UnsortedSegment{_name}", _unsorted(_opcode))
-row("SegmentSum", _sorted("add"))
-row("SegmentProd", _sorted("multiply"))
+    row(f"UnsortedSegment{_name}", _unsorted(_opcode), needs=("scatter",))
+row("SegmentSum", _sorted("add"), needs=("scatter",))
+row("SegmentProd", _sorted("multiply"), needs=("scatter",))
