@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.contraction import product_reason, tensor_dtype
-from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, halo_place, halo_source, load_halo, strips
+from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, halo_place, halo_source, load_halo, strips, whole_strips
 from nxcc.backends.lowering.limbs import add_products, as_bytes, limbs_of, narrowed
 from nxcc.backends.lowering.matmul import accumulate, open_sums
 from nxcc.backends.lowering.registry import rule
@@ -29,6 +29,9 @@ from nxcc.ir.hlo.module import Instruction
 
 STRIP_BYTES = 65536
 """Bytes a partition that the input strips of all rotating tiles may take."""
+
+IMAGE_BYTES = 49152
+"""Bytes a partition up to which a single image stays in SBUF for all output channels."""
 
 WEIGHT_BYTES = 73728
 """Bytes a partition up to which the weights of one tile of output channels stay in SBUF for a whole image."""
@@ -208,14 +211,38 @@ Weights = Callable[[Index, int], list[Access]]
 def _convolve(kernel: Kernel, problem: _Problem) -> None:
     """result[o, pixels] = sum over taps and channels of weights[c, o] * data[c, shifted pixels]."""
     problem = _packed(kernel, problem)
-    for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.tensor.stationary_max, outer=True):
-        part = replace(problem, weights=problem.weights.cut(1, o, size), result=problem.result.cut(1, o, size))
+    if problem.data.sizes[0] == 1 and _is_one_strip(kernel, problem):
+        _convolve_one_strip(kernel, problem)
+        return
+    for part in _output_tiles(kernel, problem):
         weights = _resident_weights(kernel, part)
         if part.data.sizes[0] == 1:
             _image(kernel, part, weights, part.data.at(0, 0), part.result.at(0, 0))
         else:
             with kernel.loop(part.data.sizes[0]) as n:
                 _image(kernel, part, weights, part.data.at(0, n), part.result.at(0, n))
+
+
+def _output_tiles(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
+    """As many output channels at a time as are stationary together."""
+    for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.tensor.stationary_max, outer=True):
+        yield replace(problem, weights=problem.weights.cut(1, o, size), result=problem.result.cut(1, o, size))
+
+
+def _is_one_strip(kernel: Kernel, problem: _Problem) -> bool:
+    """Whether an image that several tiles of output channels read fits as a whole."""
+    depth, rows, columns = problem.axes
+    blocks = max(1, -(-problem.channels // kernel.target.partitions))
+    size = math.prod(axis.length(axis.out) for axis in problem.axes) * blocks * _strip_element_bytes(problem.dtype)
+    return depth.out == 1 and columns.out <= kernel.target.tensor.moving_max and size <= IMAGE_BYTES
+
+
+def _convolve_one_strip(kernel: Kernel, problem: _Problem) -> None:
+    """One image that stays, while the weights of one tile of output channels after the other stream by."""
+    pieces = whole_strips(problem.axes)
+    strip = _load_strip(kernel, problem, problem.data.at(0, 0), pieces)
+    for part in _output_tiles(kernel, problem):
+        _multiply_strip(kernel, part, _resident_weights(kernel, part), strip, _place(part.result.at(0, 0), pieces))
 
 
 def _packed(kernel: Kernel, problem: _Problem) -> _Problem:
@@ -325,21 +352,29 @@ def _limbs(kernel: Kernel, problem: _Problem, tile: Access) -> list[Access]:
 
 def _image(kernel: Kernel, problem: _Problem, weights: Weights | None, data: View, result: View) -> None:
     """One image, strip by strip."""
+    blocks = max(1, -(-problem.channels // kernel.target.partitions))
+    for pieces in _strips(kernel, problem, blocks * _strip_element_bytes(problem.dtype)):
+        _multiply_strip(kernel, problem, weights, _load_strip(kernel, problem, data, pieces), _place(result, pieces))
+
+
+def _load_strip(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[Strip]) -> list[Access]:
+    """The input of a strip as tiles [channels, blocks, spans..]: one, or one for each byte of integers."""
     lanes = kernel.target.partitions
     blocks = -(-problem.channels // lanes)
-    for pieces in _strips(kernel, problem, max(1, blocks) * _strip_element_bytes(problem.dtype)):
-        spans = [piece.axis.length(piece.count) for piece in _loaded(problem, pieces, 0)]
-        strip = kernel.sbuf((min(lanes, problem.channels), blocks, *spans), problem.dtype)
-        if _is_interleaved(kernel, problem, data, pieces):
-            _load_interleaved(kernel, problem, strip.at(0, 0), data, pieces)
-        elif problem.packed > 1:
-            _load_packed(kernel, problem, strip.at(0, 0), data, pieces)
-        else:
-            for start, size in kernel.tiles(data.sizes[0], lanes):
-                load_halo(kernel, strip.at(0, blocked(start, lanes)).rows(0, size), data.cut(0, start, size), pieces)
-        limbs = _limbs(kernel, problem, strip)
-        multiply = _strip_integers if problem.is_integer else _strip_sums
-        multiply(kernel, problem, weights, limbs, _place(result, pieces))
+    spans = [piece.axis.length(piece.count) for piece in _loaded(problem, pieces, 0)]
+    strip = kernel.sbuf((min(lanes, problem.channels), blocks, *spans), problem.dtype)
+    if _is_interleaved(kernel, problem, data, pieces):
+        _load_interleaved(kernel, problem, strip.at(0, 0), data, pieces)
+    elif problem.packed > 1:
+        _load_packed(kernel, problem, strip.at(0, 0), data, pieces)
+    else:
+        for start, size in kernel.tiles(data.sizes[0], lanes):
+            load_halo(kernel, strip.at(0, blocked(start, lanes)).rows(0, size), data.cut(0, start, size), pieces)
+    return _limbs(kernel, problem, strip)
+
+
+def _multiply_strip(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+    (_strip_integers if problem.is_integer else _strip_sums)(kernel, problem, weights, strip, out)
 
 
 def _loaded(problem: _Problem, pieces: Sequence[Strip], row: int) -> list[Strip]:
