@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.tiling import flat_tiles, store, tile_like
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.program import View
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import F32, S32, U8, U16
 from nxcc.ir.hlo.module import Instruction
+
+CARRIERS = {1: U8, 2: U16, 4: F32}
+"""dtypes under which a copy moves bits of each width."""
+
+FILL_COLUMNS = 2048
+"""Columns of a tile that is written to many places."""
+
+COUNTS = 4096
+"""Counts made at a time in one row."""
 
 
 @rule("copy", "reshape")
@@ -37,7 +49,7 @@ def lower_concatenate(kernel: Kernel, instruction: Instruction, operands: Sequen
 def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Fill the result with the padding value, then copy what of the operand lies inside."""
     data, value, result = operands[0], operands[1], results[0]
-    kernel.dma(result, View(value.memory, value.dtype, value.address, tuple((0, size) for size in result.sizes)))
+    _fill(kernel, result, value)
     for dim, padding in enumerate(instruction.attribute("padding")):
         step = padding.interior + 1
         first = max(0, -(padding.low // step))
@@ -49,27 +61,75 @@ def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
         kernel.dma(result, data)
 
 
+def _fill(kernel: Kernel, result: View, value: View) -> None:
+    """Write one element everywhere, from tiles that are full of it."""
+    carrier = CARRIERS.get(result.dtype.byte_size)
+    lanes = kernel.target.partitions
+    if carrier is None:
+        kernel.dma(result, View(value.memory, value.dtype, value.address, tuple((0, size) for size in result.sizes)))
+        return
+    column = kernel.sbuf((lanes, 1), carrier)
+    kernel.dma(column, View(value.memory, carrier, value.address, ((0, lanes), (0, 1))))
+    for (out,) in flat_tiles(kernel, [replace(result, dtype=carrier)], FILL_COLUMNS):
+        tile = tile_like(kernel, out)
+        kernel.copy(tile, replace(column.rows(0, tile.partitions), dims=((0, tile.free),)))
+        store(kernel, out, tile)
+
+
 def _iota_unsupported(instruction: Instruction, target: Target) -> str | None:
     return count_reason(instruction.shape.dims[instruction.attribute("iota_dimension")], target)
 
 
 @rule("iota", unsupported=_iota_unsupported)
 def lower_iota(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """One row of counts, made by GpSimd or counted up by Vector, repeated by the store."""
+    """Counts made by GpSimd: along a row where the last dimension counts, else one number a row; the store repeats them.
+
+    Without GpSimd, Vector counts up along a row.
+    """
     result = results[0]
-    dim = instruction.attribute("iota_dimension")
-    size = result.sizes[dim]
-    counted = None if Engine.GPSIMD in kernel.target.engines else Counter(kernel)
-    for start, count in kernel.tiles(size, 4096):
+    dim, last = instruction.attribute("iota_dimension"), len(result.dims) - 1
+    if Engine.GPSIMD not in kernel.target.engines:
+        _count_up(kernel, result, dim)
+        return
+    if dim == last:
+        for start, count in kernel.tiles(result.sizes[dim], COUNTS):
+            words = kernel.sbuf((1, count), S32)
+            kernel.iota(words, start, (1,))
+            _store_counts(kernel, words, result.cut(dim, start, count), {last: 1})
+        return
+    for start, count in kernel.tiles(result.sizes[dim], kernel.target.partitions):
+        for column, width in kernel.tiles(result.sizes[last], FILL_COLUMNS):
+            words = kernel.sbuf((count, width), S32)
+            kernel.iota(words, start, (0,), 1)
+            _store_counts(kernel, words, result.cut(dim, start, count).cut(last, column, width), {dim: 0, last: 1})
+
+
+def _store_counts(kernel: Kernel, words: Access, result: View, places: dict[int, int]) -> None:
+    """Store s32 counts in the result's dtype; places: which dimension of the tile a dimension of the result is."""
+    tile = words
+    if result.dtype.bits == 64:
+        tile = kernel.sbuf((*words.sizes, 2), S32)
+        kernel.memset(tile.at(1, 1), 0)
+        kernel.copy(tile.at(1, 0), words)
+        result = View(result.memory, S32, result.address, (*result.dims, (4, 2)))
+        places = places | {len(result.dims) - 1: 2}
+    elif result.dtype.is_integer:
+        ratio = words.dtype.byte_size // result.dtype.byte_size
+        tile = replace(words, dtype=result.dtype, dims=tuple((stride * ratio, size) for stride, size in words.dims))
+    else:
+        tile = kernel.sbuf(words.sizes, result.dtype)
+        kernel.copy(tile, words)
+    line = tile.linear()
+    dims = tuple((line.dims[places[d]][0] if d in places else 0, size) for d, size in enumerate(result.sizes))
+    kernel.dma(result, replace(line, dims=dims))
+
+
+def _count_up(kernel: Kernel, result: View, dim: int) -> None:
+    counted = Counter(kernel)
+    for start, count in kernel.tiles(result.sizes[dim], COUNTS):
         row = kernel.sbuf((1, count), result.dtype)
-        if counted is None:
-            kernel.iota(row, start, (1,))
-        else:
-            counted.next(row)
+        counted.next(row)
+        line = row.linear()
         part = result.cut(dim, start, count)
-        line = row.linear().dims[-1][0]
-        dims = tuple((line if d == dim else 0, n) for d, n in enumerate(part.sizes))
-        view = row.linear()
-        kernel.dma(part, View(view.memory, view.dtype, view.address, dims))
-
-
+        dims = tuple((line.dims[-1][0] if d == dim else 0, size) for d, size in enumerate(part.sizes))
+        kernel.dma(part, replace(line, dims=dims))

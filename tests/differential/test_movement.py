@@ -1,0 +1,54 @@
+"""Padding, index patterns, concatenation and reversal on the device against the oracle, for every dtype that memory holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nxcc.ir.dtypes import dtype as named
+
+from harness.device import check_text
+
+DTYPES = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32", "s64", "u64")
+PADS = (((3, 5), "1_2_1x-1_2_0", (8, 6)), ((3, 5), "0_0x-3_-2", (3, 0)), ((0, 5), "1_1x0_0", (2, 5)), ((4,), "-1_2_2", (11,)),
+        ((300, 7), "-3_-200_3x5_-2_1", (994, 16)), ((1,), "-2_5_0", (4,)))
+PATTERNS = (((300,), 0), ((3, 0, 4), 2), ((2, 300, 3), 1), ((9001,), 0), ((5, 7), 0), ((5, 7), 1), ((700, 2), 0))
+
+
+def text(dims: tuple[int, ...]) -> str:
+    return ",".join(map(str, dims))
+
+
+def numbers(dtype: str, *dims: int) -> np.ndarray:
+    return np.asarray(np.random.default_rng(0).integers(0, 2 if dtype == "pred" else 100, dims)).astype(named(dtype).numpy)
+
+
+@pytest.mark.parametrize("optlevel", (0, 1))
+@pytest.mark.parametrize("dtype", (*DTYPES, "pred"))
+def test_pad(dtype: str, optlevel: int) -> None:
+    for dims, padding, out in PADS:
+        check_text(f"""HloModule test
+ENTRY main {{
+  x = {dtype}[{text(dims)}] parameter(0)
+  v = {dtype}[] parameter(1)
+  ROOT r = {dtype}[{text(out)}] pad(x, v), padding={padding}
+}}""", [numbers(dtype, *dims), numbers(dtype)], optlevel=optlevel)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_iota(dtype: str) -> None:
+    for dims, dim in PATTERNS:
+        check_text(f"HloModule test\nENTRY main {{ ROOT r = {dtype}[{text(dims)}] iota(), iota_dimension={dim} }}", [])
+
+
+@pytest.mark.parametrize("dtype", (*DTYPES, "pred"))
+def test_concatenate_and_reverse(dtype: str) -> None:
+    check_text(f"""HloModule test
+ENTRY main {{
+  x = {dtype}[3,5] parameter(0)
+  y = {dtype}[3,0] parameter(1)
+  z = {dtype}[3,200] parameter(2)
+  back = {dtype}[3,200] reverse(z), dimensions={{0,1}}
+  all = {dtype}[3,205] concatenate(x, y, back), dimensions={{1}}
+  ROOT r = {dtype}[205,3] transpose(all), dimensions={{1,0}}
+}}""", [numbers(dtype, 3, 5), numbers(dtype, 3, 0), numbers(dtype, 3, 200)])
