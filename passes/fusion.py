@@ -101,6 +101,7 @@ _FORMS = {"reduce": _reduce_form, "dot": _dot_form}
 class _Region:
     """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too.
 
+    free: what is copied in because it costs nothing there and its operand's rows agree with all other readers'.
     closed: values that must come from outside: matrices, and left sides of products with one matrix for all rows. What makes
     such a left side works on whole rows of it; its own region, cut along columns, serves it better.
     """
@@ -110,6 +111,7 @@ class _Region:
     members: dict[Instruction, None] = field(default_factory=dict)
     maps: dict[Instruction, RowMap] = field(default_factory=dict)
     closed: set[Instruction] = field(default_factory=set)
+    free: set[Instruction] = field(default_factory=set)
 
     @property
     def weight(self) -> int:
@@ -173,6 +175,8 @@ def _join(region: _Region, candidate: Instruction, able: set[Instruction], capac
         if not capacity.fits(_widths(members, trial), streams) or _input_count(members) > capacity.max_inputs:
             return False
         region.members[candidate] = None
+    else:
+        region.free.add(candidate)
     region.maps = trial
     if candidate.opcode == "dot":
         region.closed.add(candidate.operands[1])
@@ -286,7 +290,7 @@ def _free_inside(instruction: Instruction, region: _Region) -> bool:
     """Free instructions are copied in where their rows are known, and constants that rules read as they are."""
     if instruction.opcode == "constant":
         return instruction.attributes["literal"].is_splat
-    return instruction in region.maps and operand_maps(instruction, region.maps[instruction]) is not None
+    return instruction in region.free
 
 
 def _remove_dead(computation: Computation, start: Instruction) -> None:
