@@ -39,7 +39,7 @@ SMALL = Bounds(instructions=7, elements=3000)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_judges_agree(seed: int) -> None:
     fault = check(seed, Tally(), SMALL)
-    assert fault is None, fault_text(fault, reduced(fault))
+    assert fault is None, fault_text(fault, reduced(fault, trials=60, seconds=15.0))
 
 
 def test_generator_reaches_every_operator_it_draws() -> None:
