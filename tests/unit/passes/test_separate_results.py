@@ -5,7 +5,8 @@ from nxcc.passes.separate_results import SeparateResults
 
 
 def test_result_that_is_a_narrowed_parameter_gets_a_value_of_its_own() -> None:
-    module = read_text("HloModule m\nENTRY e {\n p = s32[] parameter(0)\n q = f32[] parameter(1)\n ROOT t = (s32[], f32[]) tuple(p, q)\n}")
+    module = read_text("HloModule m\nENTRY e {\n p = s32[] parameter(0)\n q = f32[] parameter(1)\n"
+                       " ROOT t = (s32[], f32[]) tuple(p, q)\n}")
     assert not SeparateResults().run(module)
     module.frontend_attributes["nxcc.output.0"] = "s64"
     assert SeparateResults().run(module)
