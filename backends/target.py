@@ -275,6 +275,11 @@ class Target:
         """Ticks in nanoseconds."""
         return ticks * 1e9 / self.ticks_per_second
 
+    @property
+    def members(self) -> dict[Engine, str]:
+        """Stems of the engines' files in a NEFF."""
+        return {engine: facts.member for engine, facts in self.engines.items()}
+
     def engine_of_member(self, member: str) -> Engine:
         """The engine whose NEFF files have this stem; KeyError if the target has none."""
         return {facts.member: engine for engine, facts in self.engines.items()}[member]

@@ -26,7 +26,7 @@ def decode_subgraph(subgraph: LoadedSubgraph, target: Target) -> Program:
     engines = engine_of_key(target)
     images = {engines[key]: EngineImage(subgraph.engine_json(key), bytes(subgraph.engine_binary(key)))
               for key in subgraph.engines if key in engines}
-    return decode(images, subgraph.definition.nxcc)
+    return decode(images, subgraph.definition.nxcc, target.members)
 
 
 def load_program(neff: Neff, target: Target) -> Program:

@@ -194,10 +194,10 @@ class _Packager:
     # The device
 
     def _subgraph(self) -> Subgraph:
-        images, table = encode(self.code.program)
+        images, table = encode(self.code.program, self.target.members)
         engines = {self.target.engines[engine].definition_key: _engine_code(image) for engine, image in images.items()}
         variables, files = self._variables()
-        queues = {name: QueueSet(**row) for name, row in queue_sets(self.code.program, self.target.dma.engines).items()}
+        queues = {name: QueueSet(**row) for name, row in self._queue_sets().items()}
         return Subgraph(variables, queues, engines if self.code.program.entries else {}, tuple(files), nxcc=table)
 
     def _variables(self) -> tuple[dict[str, Variable], list[RawMember]]:
@@ -220,6 +220,9 @@ class _Packager:
                 self.constants.put(literal, f"{subgraph_name(0)}/{file}")
             found[binding.name] = Variable("file", number, binding.size, file_name=file, nxcc=_place(binding))
         return found, files
+
+    def _queue_sets(self) -> dict[str, dict[str, Any]]:
+        return queue_sets(self.code.program, self.target.dma.queues, self.target.members)
 
     # Nodes and their HLO
 

@@ -6,11 +6,12 @@ built once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nxcc.backends.isa import layout as L
 from nxcc.backends.isa.program import (
+    ENGINE_MEMBERS,
     REGISTERS,
     AccessPattern,
     Affine,
@@ -32,22 +33,20 @@ from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
 Terms = tuple[tuple[int, int], ...]
 NO_TERMS: Terms = ()
 
-_ENGINES = {engine.value: engine for engine in Engine}
 
-
-def decode(images: L.Images, table: dict[str, Any]) -> Program:
+def decode(images: L.Images, table: dict[str, Any], members: Mapping[Engine, str] = ENGINE_MEMBERS) -> Program:
     """The program of these images and function table (see `encode`); CompileError(NXC0403) if they are malformed."""
     try:
-        return _decode(images, table)
+        return _decode(images, table, members)
     except ValueError as error:
         raise CompileError(PROGRAM_INVALID, "cannot decode the function table", where="def.json", why=str(error)) from error
 
 
-def _decode(images: L.Images, table: dict[str, Any]) -> Program:
+def _decode(images: L.Images, table: dict[str, Any], members: Mapping[Engine, str]) -> Program:
     encoding = _entry(table, "encoding", str)
     if encoding != L.ENCODING:
         raise ValueError(f"encoding {encoding!r}, this is {L.ENCODING!r}")
-    readers = {engine: _Reader(engine, image) for engine, image in images.items()}
+    readers = {members[engine]: _Reader(engine, members[engine], image) for engine, image in images.items()}
     functions: list[Function] = []
     entries: list[Function] = []
     for row in _entry(table, "functions", list):
@@ -64,23 +63,24 @@ def _entry(row: Any, key: str, kind: type) -> Any:
     return value
 
 
-def _function(row: Any, readers: dict[Engine, _Reader]) -> Function:
+def _function(row: Any, readers: dict[str, _Reader]) -> Function:
     streams: dict[Engine, Stream] = {}
     for name, extent in _entry(row, "streams", dict).items():
-        engine = _ENGINES.get(name)
-        if engine is None or engine not in readers:
+        reader = readers.get(name)
+        if reader is None:
             raise ValueError(f"streams: there is no engine image {name!r}")
         if not isinstance(extent, list) or len(extent) != 2 or not all(isinstance(n, int) and n >= 0 for n in extent):
             raise ValueError(f"streams: {name}: not [first slot, slots]")
-        streams[engine] = readers[engine].stream(*extent)
+        streams[reader.engine] = reader.stream(*extent)
     return Function(_entry(row, "name", str), streams)
 
 
 class _Reader:
     """Reads one engine's image in order; every slot belongs to one stream, every template to one trigger."""
 
-    def __init__(self, engine: Engine, image: L.EngineImage) -> None:
+    def __init__(self, engine: Engine, member: str, image: L.EngineImage) -> None:
         self.engine = engine
+        self.member = member
         self.data = image.binary
         self.next_slot = 0
         self.instructions = 0
@@ -94,7 +94,7 @@ class _Reader:
 
     def _error(self, field: str, why: str) -> CompileError:
         return CompileError(PROGRAM_INVALID, "cannot decode the instruction stream", why=f"{field}: {why}",
-                            where=f"{self.engine.value} {self.instructions}")
+                            where=f"{self.member} {self.instructions}")
 
     def _read_templates(self, document: Any) -> list[dict[str, Any]]:
         rows = document.get("dma", []) if isinstance(document, dict) else None
@@ -185,7 +185,7 @@ class _Reader:
 
     def _check_template(self, instruction: Instruction, number: int) -> None:
         member = self.templates[number]
-        if documented(instruction, number, self.engine) | {"nxcc": member["nxcc"]} != member:
+        if documented(instruction, number, self.member) | {"nxcc": member["nxcc"]} != member:
             raise ValueError(f"template {number}: the documented keys describe another transfer")
 
     def _fields(self, form: L.Layout, values: tuple[Any, ...], at: int, terms: dict[int, Terms], ordinal: int,

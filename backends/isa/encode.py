@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nxcc.backends.isa import layout as L
 from nxcc.backends.isa.program import (
+    ENGINE_MEMBERS,
     REGISTERS,
     AccessPattern,
     Affine,
@@ -29,12 +30,16 @@ _PATTERN_PACK = L.PATTERN.pack
 _NO_DIMS = tuple((0, 0) * (L.DIMS_MAX - n) for n in range(L.DIMS_MAX + 1))
 
 
-def encode(program: Program) -> tuple[dict[Engine, L.EngineImage], dict[str, Any]]:
+def encode(program: Program,
+           members: Mapping[Engine, str] = ENGINE_MEMBERS) -> tuple[dict[Engine, L.EngineImage], dict[str, Any]]:
     """The images of all engines that have a stream, and the function table (the "nxcc" member of def.json).
+
+    members: stems of the engines' files, by which the table and the queues name them.
 
     CompileError(NXC0403) naming engine, instruction and field if a value does not fit the encoding.
     """
-    writers = {engine: _Writer(engine) for engine in Engine if any(e is engine for _, e, _ in program.streams())}
+    writers = {engine: _Writer(engine, members[engine]) for engine in Engine
+               if any(e is engine for _, e, _ in program.streams())}
     functions = [_write_function(function, writers, entry=False) for function in program.functions]
     functions += [_write_function(function, writers, entry=True) for function in program.entries]
     table = {"encoding": L.ENCODING, "functions": functions, "sbuf_bytes": program.sbuf_bytes,
@@ -43,15 +48,16 @@ def encode(program: Program) -> tuple[dict[Engine, L.EngineImage], dict[str, Any
 
 
 def _write_function(function: Function, writers: dict[Engine, _Writer], *, entry: bool) -> dict[str, Any]:
-    streams = {engine.value: writers[engine].write(stream) for engine, stream in function.streams.items()}
+    streams = {writers[engine].member: writers[engine].write(stream) for engine, stream in function.streams.items()}
     return {"name": function.name, "entry": entry, "streams": streams}
 
 
 class _Writer:
     """The growing image of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, member: str) -> None:
         self.engine = engine
+        self.member = member
         self.chunks: list[bytes] = []
         self.templates: list[dict[str, Any]] = []
         self.slots = 0
@@ -84,7 +90,7 @@ class _Writer:
         operand_mask, ordinal = self._operands(instruction, trigger, values, terms, ordinal)
         if trigger:
             values.append(len(self.templates))
-            self.templates.append(template_member(instruction, len(self.templates), self.engine))
+            self.templates.append(template_member(instruction, len(self.templates), self.member))
         field_mask = _fields(instruction, values, terms, ordinal)
         raw = _terms(terms)
         values.append(raw)

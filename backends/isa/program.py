@@ -27,6 +27,10 @@ class Engine(enum.Enum):
         return self.name
 
 
+ENGINE_MEMBERS: dict[Engine, str] = {engine: engine.value for engine in Engine}
+"""Stems of the engines' files where a target says nothing else."""
+
+
 class Memory(enum.Enum):
     """Address spaces.
 

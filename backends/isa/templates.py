@@ -6,11 +6,12 @@ demands that both agree, so that no one can read a transfer that is not the one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nxcc.backends.isa import layout as L
 from nxcc.backends.isa.program import (
+    ENGINE_MEMBERS,
     Affine,
     DmaPattern,
     Engine,
@@ -33,20 +34,20 @@ VARIABLES = {Memory.HBM: "hbm", Memory.SBUF: "sbuf"}
 """Each is one arena, a variable of def.json; a DMA reaches no other memory."""
 
 
-def queue_name(engine: Engine, queue: int) -> str:
-    """The queue set that a trigger of this engine uses."""
-    return f"q{engine.value}{queue}"
+def queue_name(member: str, queue: int) -> str:
+    """The queue set that a trigger of the engine with these files uses."""
+    return f"q{member}{queue}"
 
 
-def queue_sets(program: Program, queues: int) -> dict[str, dict[str, Any]]:
+def queue_sets(program: Program, queues: int, members: Mapping[Engine, str] = ENGINE_MEMBERS) -> dict[str, dict[str, Any]]:
     """The "dma_queue" member of def.json: each queue set that a trigger names, over `queues` hardware queues."""
     used = {(engine, instruction.fields.get("queue", 0)) for _, engine, stream in program.streams() for instruction in stream
             if L.is_trigger(instruction.spec)}
-    return {queue_name(engine, queue): {"type": "data", "num_queues": queues, "owner": engine.value.lower()}
-            for engine, queue in sorted(used, key=lambda pair: (pair[0].value, pair[1]))}
+    return {queue_name(members[engine], queue): {"type": "data", "num_queues": queues, "owner": members[engine].lower()}
+            for engine, queue in sorted(used, key=lambda pair: (members[pair[0]], pair[1]))}
 
 
-def template_member(instruction: Instruction, number: int, engine: Engine) -> dict[str, Any]:
+def template_member(instruction: Instruction, number: int, engine_member: str) -> dict[str, Any]:
     """The object of the `dma` array for a trigger; ValueError if strides or immediates are malformed."""
     sizes = instruction.fields["sizes"]
     operands = {}
@@ -59,12 +60,12 @@ def template_member(instruction: Instruction, number: int, engine: Engine) -> di
                                        "address": operand.address.constant, "strides": list(operand.strides)}
     fields = {f.name: _WRITERS[f.kind](f, instruction.fields[f.name]) for f in L.template_fields(instruction.spec)
               if f.name in instruction.fields}
-    return documented(instruction, number, engine) | {"nxcc": {"operands": operands, "fields": fields}}
+    return documented(instruction, number, engine_member) | {"nxcc": {"operands": operands, "fields": fields}}
 
 
-def documented(instruction: Instruction, number: int, engine: Engine) -> dict[str, Any]:
+def documented(instruction: Instruction, number: int, engine_member: str) -> dict[str, Any]:
     """The documented keys of a trigger's object, which follow from the instruction."""
-    member: dict[str, Any] = {"id": number, "queue": queue_name(engine, instruction.fields.get("queue", 0)),
+    member: dict[str, Any] = {"id": number, "queue": queue_name(engine_member, instruction.fields.get("queue", 0)),
                               "desc": [_description(instruction)]}
     if instruction.signals and instruction.signals[0].index.is_constant:
         member["semaphore"] = instruction.signals[0].index.constant

@@ -252,11 +252,9 @@ class Kernel:
         if stationary.free <= most:
             self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)
             return
-        columns = stationary.flat()
-        for start in range(0, columns.free, most):
-            count = min(most, columns.free - start)
-            self.emit(isa.pe.MATMUL, fields=dict(fields), stationary=columns.cut(0, start, count), moving=moving,
-                      out=out.rows(start, count))
+        with self.scope():
+            for start, piece in self._column_pieces(stationary, most):
+                self.emit(isa.pe.MATMUL, fields=dict(fields), stationary=piece, moving=moving, out=out.rows(start, piece.free))
 
     def pe_transpose(self, out: Access, data: Access) -> None:
         """out[f, p] = data[p, f]; more f than the array has columns take a pass each."""
@@ -264,10 +262,18 @@ class Kernel:
         if data.free <= most:
             self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
             return
+        with self.scope():
+            for start, piece in self._column_pieces(data, most):
+                self.emit(isa.pe.PE_TRANSPOSE, data=piece, out=out.rows(start, piece.free))
+
+    def _column_pieces(self, data: Access, most: int) -> Iterator[tuple[int, Access]]:
+        """Pieces of at most `most` columns, of a copy where the columns do not lie in one stride."""
         columns = data.flat()
+        if len(columns.dims) > 1:
+            columns = self.sbuf((data.partitions, data.free), data.dtype)
+            self.copy(columns, data)
         for start in range(0, columns.free, most):
-            count = min(most, columns.free - start)
-            self.emit(isa.pe.PE_TRANSPOSE, data=columns.cut(0, start, count), out=out.rows(start, count))
+            yield start, columns.cut(0, start, min(most, columns.free - start))
 
     def activation(self, out: Access, data: Access, function: str = "copy", *, scale: float | Access = 1.0,
                    bias: Access | None = None, sum: Access | None = None) -> None:
