@@ -174,7 +174,8 @@ class Call:
         """A constant vector, or a scalar as a vector of one."""
         return [int(v) for v in self.constant(number).reshape(-1)]
 
-    def int(self, number: int) -> int:
+    def number(self, number: int) -> int:
+        """A constant that must be one number."""
         values = self.ints(number)
         if len(values) != 1:
             raise self.invalid(f"input {number} of {self.node.op} must be one number, it has {len(values)}")
@@ -204,4 +205,5 @@ class Call:
 
 
 def _description(value: Value) -> str:
-    return {"Strings": "a string", "Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable", "Partial": "an array whose size depends on values"}[type(value).__name__]
+    return {"Strings": "a string", "Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable",
+            "Partial": "an array whose size depends on values"}[type(value).__name__]

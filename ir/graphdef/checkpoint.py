@@ -61,7 +61,8 @@ class Bundle:
         if kind is None or kind.dtype is None or entry.slices:
             why = "it is partitioned" if entry.slices else f"it is of type {kind or entry.dtype}"
             raise damaged(self.path, f"the value of {key!r} cannot be read: {why}")
-        if any(size < 0 for size in dims) or math.prod(dims) > MAX_ELEMENTS or math.prod(dims) * kind.dtype.byte_size != entry.size:
+        count = math.prod(dims)
+        if min(dims, default=0) < 0 or count > MAX_ELEMENTS or count * kind.dtype.byte_size != entry.size:
             raise damaged(self.path, f"{key!r} is {kind}{list(dims)}, but has {entry.size} bytes")
         data = self._shard(entry.shard_id)
         if not 0 <= entry.offset <= len(data) - entry.size:
@@ -77,12 +78,14 @@ class Bundle:
 
     def _load(self, key: str, data: Buffer, entry: Any, dtype: DType | None, dims: tuple[int, ...]) -> Array:
         assert dtype is not None
-        content = np.frombuffer(data, np.uint8, entry.size, entry.offset)
+        content: Array = np.frombuffer(data, np.uint8, entry.size, entry.offset)
         if _masked(crc32c(content)) != entry.crc32c:
             raise damaged(self.path, f"the value of {key!r} does not match its checksum")
         if dtype is PRED:
-            return (content != 0).reshape(dims)
-        return (content.view(dtype.numpy) if content.size else np.empty(0, dtype.numpy)).reshape(dims)
+            content = content != 0
+        else:
+            content = content.view(dtype.numpy) if content.size else np.empty(0, dtype.numpy)
+        return content.reshape(dims)
 
 
 def damaged(path: str, why: str) -> CompileError:

@@ -110,7 +110,8 @@ class Emitter:
         return self.builder.make("add", x, self.like(x, amount))
 
     def compare(self, left: Instruction, right: Instruction, direction: str) -> Instruction:
-        return self.builder.compare(*self.together(left, right), direction)
+        one, other = self.together(left, right)
+        return self.builder.compare(one, other, direction)
 
     def select(self, condition: Instruction, yes: Instruction, no: Instruction) -> Instruction:
         return self.builder.make("select", *self.together(condition, yes, no))

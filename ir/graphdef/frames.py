@@ -309,4 +309,5 @@ class Frames:
             value = scope.value(scope.data_edges(node.name)[0], node.name)
             scope.values[node.name] = (value, value)
         else:
-            raise CompileError(GRAPH_INVALID, f"{node.op} stands outside the loop that it belongs to", scope.full_name(node.name))
+            raise CompileError(GRAPH_INVALID, f"{node.op} stands outside the loop that it belongs to",
+                               scope.full_name(node.name))

@@ -23,6 +23,7 @@ MAX_REMADE_ELEMENTS = 4096
 """A computed constant above this size is carried into a body, not made again in it."""
 
 Body = Callable[[Emitter, list[Value]], list[Value]]
+Test = Callable[[Emitter, list[Value]], Value]
 
 
 def leaf(value: Value) -> Instruction | None:
@@ -80,8 +81,8 @@ class _Split:
         return found
 
 
-def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], condition: Callable[[Emitter, list[Value]], Value],
-                body: Body, name: str) -> list[Value]:
+def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], condition: Test, body: Body,
+                name: str) -> list[Value]:
     """The values after a loop. fixed: which values the body passes on unchanged.
 
     Raises CompileError: GRAPH_DYNAMIC if a value changes its shape from one turn to the next.
@@ -150,7 +151,8 @@ def truth(emit: Emitter, value: Value, name: str) -> Instruction:
     return scalar if scalar.shape.dtype is PRED else emit.compare(scalar, emit.like(scalar, 0), "NE")
 
 
-def lower_branches(scope: Scope, selector: Instruction, values: Sequence[Value], branches: Sequence[Body], name: str) -> list[Value]:
+def lower_branches(scope: Scope, selector: Instruction, values: Sequence[Value], branches: Sequence[Body],
+                   name: str) -> list[Value]:
     """The results of the branch that a scalar selects: of two by a pred (the first if true), or by number.
 
     A selector that is known at compile time leaves only its branch.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 
-from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, CompileError
+from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.io_config import IoConfig, complete
 from nxcc.ir.graphdef.reader import Graph, Node
 from nxcc.ir.graphdef.scope import Scope, World
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
-from nxcc.ir.graphdef.values import Value
+from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Literal
@@ -37,7 +37,8 @@ def lower_graph(graph: Graph, config: IoConfig | None = None, variables: dict[st
     for number, ((name, port), shape) in enumerate(inputs):
         builder.location = Location(op_type=graph.nodes[name].op, op_name=name)
         made = builder.parameter(number, shape, hlo_name(name, port))
-        scope.values[name] = [*list(scope.values.get(name, ()))[:port], *[None] * (port - len(scope.values.get(name, ()))), made]
+        fed = dict(enumerate(scope.values.get(name, ()))) | {port: made}
+        scope.values[name] = [fed.get(k) for k in range(max(fed) + 1)]
     values = scope.lower(outputs, "io-config")
     _check_output_shapes(graph, scope)
     results = [_result(name, value) for (name, _), value in zip(outputs, values, strict=True)]
@@ -57,6 +58,10 @@ def hlo_name(name: str, port: int = 0) -> str:
 
 
 def _result(name: str, value: Value) -> Instruction:
+    if isinstance(value, Partial):
+        raise CompileError(GRAPH_DYNAMIC, f"the size of output {name!r} depends on values", name,
+                           why=f"at most {value.bound} places of dimension {value.axis} count, HLO shapes are fixed",
+                           remedy="pad it in the graph, or end the graph before it with --io-config")
     if not isinstance(value, Instruction):
         raise CompileError(GRAPH_OPERATOR, f"output {name!r} is no array", name, why="HLO has no form for its values",
                            remedy="name another tensor as output")

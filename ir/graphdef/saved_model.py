@@ -76,8 +76,8 @@ def read_saved_model(folder: str) -> SavedModel:
 
 
 def _read(data: Buffer, folder: str, name: str) -> SavedModel:
-    metas = [(start, end) for number, kind, start, end in records(data, 0, len(data)) if (number, kind) == (_META_GRAPHS, BYTES)]
-    chosen = [row for row in (_meta_graph(data, meta, name) for meta in metas)]
+    chosen = [_meta_graph(data, (start, end), name) for number, kind, start, end in records(data, 0, len(data))
+              if (number, kind) == (_META_GRAPHS, BYTES)]
     serving = [row for row in chosen if SERVING in row[0].meta_info_def.tags] or (chosen if len(chosen) == 1 else [])
     if not serving:
         tags = ", ".join("+".join(m.meta_info_def.tags) for m, _ in chosen) or "none"

@@ -7,7 +7,7 @@ at most MAX_FUNCTION_DEPTH.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 

@@ -53,15 +53,16 @@ def broadcast_gradient_args(call: Call) -> Sequence[Value]:
     dims = broadcast_dims(call.ints(0), call.ints(1))
     found = []
     for number in (0, 1):
-        own = [1] * (len(dims) - len(call.ints(number))) + call.ints(number)
-        axes = [d for d, (a, b) in enumerate(zip(own, dims, strict=True)) if a == 1 and (b != 1 or d < len(dims) - len(call.ints(number)))]
+        own = call.ints(number)
+        missing = len(dims) - len(own)
+        axes = [d for d, size in enumerate(dims) if d < missing or own[d - missing] == 1 != size]
         found.append(call.emit.constant(np.asarray(axes, call.dtype("T").numpy)))
     return found
 
 
 @rule("ConcatOffset")
 def concat_offset(call: Call) -> Sequence[Value]:
-    axis = call.int(0)
+    axis = call.number(0)
     total, found = 0, []
     for number in range(1, len(call.inputs)):
         dims = call.ints(number)
@@ -118,7 +119,7 @@ def reshape(call: Call) -> Value:
 @rule("ExpandDims")
 def expand_dims(call: Call) -> Value:
     x = call.x(0)
-    axis = call.axis(call.int(1), x.shape.rank + 1)
+    axis = call.axis(call.number(1), x.shape.rank + 1)
     return call.emit.reshape(x, (*x.shape.dims[:axis], 1, *x.shape.dims[axis:]))
 
 
@@ -183,7 +184,7 @@ def range_(call: Call) -> Value:
 
 @rule("LinSpace")
 def linspace(call: Call) -> Value:
-    start, stop, count = float(call.constant(0)), float(call.constant(1)), call.int(2)
+    start, stop, count = float(call.constant(0)), float(call.constant(1)), call.number(2)
     call.need(count > 0, "num must be positive")
     return call.emit.constant(np.linspace(start, stop, count).astype(call.dtype("T").numpy))
 
@@ -341,12 +342,12 @@ def _concatenate(call: Call, parts: list[Instruction], axis: int) -> Value:
 
 @rule("Concat")
 def concat(call: Call) -> Value:
-    return _concatenate(call, call.operands[1:], call.int(0))
+    return _concatenate(call, call.operands[1:], call.number(0))
 
 
 @rule("ConcatV2")
 def concat_v2(call: Call) -> Value:
-    return _concatenate(call, call.operands[:-1], call.int(len(call.inputs) - 1))
+    return _concatenate(call, call.operands[:-1], call.number(len(call.inputs) - 1))
 
 
 @rule("Pack", "ParallelConcat")
@@ -379,7 +380,7 @@ def cut(e: Emitter, x: Instruction, axis: int, sizes: Sequence[int]) -> list[Ins
 @rule("Split")
 def split(call: Call) -> Sequence[Value]:
     x, count = call.x(1), call.attr("num_split")
-    axis = call.axis(call.int(0), x.shape.rank)
+    axis = call.axis(call.number(0), x.shape.rank)
     call.need(count > 0 and x.shape.dims[axis] % count == 0, f"dimension {axis} of {x.shape} cannot be cut in {count} parts")
     return cut(call.emit, x, axis, [x.shape.dims[axis] // count] * count)
 
@@ -387,10 +388,11 @@ def split(call: Call) -> Sequence[Value]:
 @rule("SplitV")
 def split_v(call: Call) -> Sequence[Value]:
     x, sizes = call.x(0), call.ints(1)
-    axis = call.axis(call.int(2), x.shape.rank)
+    axis = call.axis(call.number(2), x.shape.rank)
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = x.shape.dims[axis] - sum(n for n in sizes if n != -1)
-    call.need(min(sizes, default=0) >= 0 and sum(sizes) == x.shape.dims[axis], f"parts {sizes} of dimension {axis} of {x.shape}")
+    fits = min(sizes, default=0) >= 0 and sum(sizes) == x.shape.dims[axis]
+    call.need(fits, f"parts {sizes} do not make dimension {axis} of {x.shape}")
     return cut(call.emit, x, axis, sizes)
 
 
@@ -462,7 +464,7 @@ def space_to_batch(call: Call) -> Value:
     x = e.pad(x, e.scalar(x.shape.dtype, 0), low, high)
     n, *space = x.shape.dims[:m + 1]
     tail = x.shape.dims[m + 1:]
-    call.need(all(s % b == 0 for s, b in zip(space, block, strict=True)), f"blocks {block} do not divide {x.shape} after padding")
+    call.need(not any(s % b for s, b in zip(space, block, strict=True)), f"{block} does not divide {x.shape} after padding")
     small = [s // b for s, b in zip(space, block, strict=True)]
     parted = e.reshape(x, [n, *(v for pair in zip(small, block, strict=True) for v in pair), *tail])
     order = [*range(2, 2 * m + 1, 2), 0, *range(1, 2 * m + 1, 2), *range(2 * m + 1, 2 * m + 1 + rest)]

@@ -64,7 +64,7 @@ def einsum(call: Call) -> Value:
         wanted = set(result).union(*(later for _, later in parts[number + 1:]))
         x, labels = _contract(e, x, labels, y, other, wanted)
     x, labels = _sum_private(e, x, labels, set(result))
-    call.need(sorted(labels) == sorted(result), f"the equation {call.attr('equation')!r} repeats or invents a label in its result")
+    call.need(sorted(labels) == sorted(result), f"the result of {call.attr('equation')!r} repeats or invents a label")
     return e.transpose(x, [labels.index(label) for label in result])
 
 
@@ -73,7 +73,8 @@ def _equation(call: Call) -> tuple[list[str], str]:
     text = str(call.attr("equation")).replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
-    call.need(bool(arrow) and len(terms) == len(call.operands), f"the equation {text!r} does not fit {len(call.operands)} operands")
+    count = len(call.operands)
+    call.need(bool(arrow) and len(terms) == count, f"the equation {text!r} does not fit {count} operands")
     longest = 0
     for term, x in zip(terms, call.operands, strict=True):
         extra = x.shape.rank - len(term.replace("...", ""))
@@ -144,7 +145,8 @@ def paddings(call: Call, layout: Format, sizes: Sequence[int], kernel: Sequence[
     kind = call.attr("padding")
     if kind == "EXPLICIT" and "explicit_paddings" in call.signature.attributes:
         given = call.attr("explicit_paddings")
-        call.need(len(given) == 2 * (len(sizes) + 2), f"explicit_paddings {list(given)} must have {2 * (len(sizes) + 2)} numbers")
+        count = 2 * (len(sizes) + 2)
+        call.need(len(given) == count, f"explicit_paddings {list(given)} must have {count} numbers")
         return [(given[2 * d], given[2 * d + 1]) for d in layout.spatial]
     if kind == "VALID":
         return [(0, 0)] * len(sizes)
@@ -161,7 +163,8 @@ def spatial_attr(call: Call, name: str, layout: Format) -> list[int]:
     values = call.attr(name)
     if not values and name == "dilations":
         return [1] * len(layout.spatial)
-    call.need(len(values) == len(layout.spatial) + 2 and min(values) > 0, f"{name} {list(values)} must be {len(layout.spatial) + 2} positive numbers")
+    rank = len(layout.spatial) + 2
+    call.need(len(values) == rank and min(values) > 0, f"{name} {list(values)} must be {rank} positive numbers")
     call.need(values[layout.batch] == 1, f"{name} {list(values)} must be 1 for the batch")
     return [values[d] for d in layout.spatial]
 
@@ -188,7 +191,8 @@ def _convolve(call: Call, layout: Format, x: Instruction, kernel: Instruction, g
 def conv(call: Call) -> Value:
     space = 2 if call.node.op == "Conv2D" else 3
     x, kernel, layout = call.x(0), call.x(1), data_format(call, space)
-    call.need(x.shape.rank == space + 2 == kernel.shape.rank, f"input and filter must have rank {space + 2}, they are {x.shape} and {kernel.shape}")
+    call.need(x.shape.rank == space + 2 == kernel.shape.rank,
+              f"input and filter must have rank {space + 2}, they are {x.shape} and {kernel.shape}")
     channels, inner = x.shape.dims[layout.feature], kernel.shape.dims[space]
     call.need(inner > 0 and channels % inner == 0, f"{channels} channels are no multiple of the {inner} of the filter")
     return _convolve(call, layout, x, kernel, channels // inner)
@@ -220,7 +224,8 @@ def _transposed(call: Call, sizes: Sequence[int], kernel: Instruction, groups: i
         spread = (gradient.shape.dims[layout.spatial[number]] - 1) * s + 1
         low = reach - 1 - before
         high = n + reach - 1 - spread - low
-        call.need(high >= before - reach and spread <= n + before + reach, f"input_sizes {list(sizes)} do not fit the gradient {gradient.shape}")
+        call.need(high >= before - reach and spread <= n + before + reach,
+                  f"input_sizes {list(sizes)} do not fit the gradient {gradient.shape}")
         rows.append(WindowDimension(k, 1, low, high, window_dilation=d, base_dilation=s))
     flipped = e.reverse(kernel, range(count))
     return e.make("convolution", gradient, flipped, window=Window(tuple(rows)), dim_labels=_labels(layout, count, count + 1),

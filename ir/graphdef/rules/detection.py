@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from nxcc.ir.graphdef.rules.indexing import gather_axis, top
 from nxcc.ir.graphdef.rules.reduction import position_of_extreme
 from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.literals import Array
 
 # Non-maximum suppression of several groups of boxes at once
 
@@ -50,50 +52,66 @@ def _overlap(e: Emitter, edges: Sequence[Instruction], area: Instruction, best: 
     return e.select(empty, zero, e.divide(both, union))
 
 
-def suppress(e: Emitter, boxes: Instruction, scores: Instruction, count: int, iou: Instruction,
-             least: Instruction) -> tuple[Instruction, Instruction]:
-    """Greedily keep at most `count` boxes of each group: [groups, count] places, and whether each is a box at all.
+def suppress(e: Emitter, boxes: Instruction, scores: Instruction, count: int, iou: Instruction, least: Instruction,
+             sigma: float = 0.0) -> tuple[Instruction, Instruction, Instruction]:
+    """Greedily keep at most `count` boxes of each group: [groups, count] places, whether each is a box at all, and its score.
 
     boxes: [groups, n, 4]; scores: [groups, n], f32. A box needs a score above `least`; it is dropped when it overlaps a kept
-    one by more than `iou`. Each turn of the loop keeps one box of every group.
+    one by more than `iou`. With a sigma, overlap also lowers a score, by exp(-overlap ** 2 / (2 sigma)). Each turn of the
+    loop keeps one box of every group.
     """
     groups, n = scores.shape.dims
     dead = -math.inf
     alive = e.select(e.compare(scores, e.broadcast_to(least, (groups, n)), "GT"), scores, e.like(scores, dead))
-    state = [e.index(0), alive, e.full(S32, (count, groups), 0), e.full(PRED, (count, groups), False), boxes,
-             e.broadcast_to(iou, (groups, n))]
+    state = [e.index(0), alive, e.full(S32, (count, groups), 0), e.full(PRED, (count, groups), False),
+             e.full(F32, (count, groups), 0), boxes, e.broadcast_to(iou, (groups, n)), e.broadcast_to(least, (groups, n))]
 
     def turn(inner: Emitter, parts: list[Instruction]) -> list[Instruction]:
-        number, keys, places, valid, corners, limit = parts
+        number, keys, places, valid, kept, corners, limit, floor = parts
         edges = _edges(inner, corners)
         best = position_of_extreme(inner, keys, 1, "GT")
-        found = inner.compare(inner.reduce("maximum", keys, [1]), inner.full(F32, (groups,), dead), "GT")
+        highest = inner.reduce("maximum", keys, [1])
+        found = inner.compare(highest, inner.like(highest, dead), "GT")
         overlap = _overlap(inner, edges, _area(inner, edges), best)
         itself = inner.compare(inner.iota(S32, (groups, n), 1), inner.spread(best, (groups, n), (0,)), "EQ")
         gone = inner.make("or", itself, inner.compare(overlap, limit, "GT"))
+        if sigma:
+            keys = inner.multiply(keys, inner.make("exponential", inner.scaled(inner.multiply(overlap, overlap), -0.5 / sigma)))
+            gone = inner.make("or", gone, inner.compare(keys, floor, "LE"))
         left = inner.select(gone, inner.like(keys, dead), keys)
         shown = inner.select(found, best, inner.like(best, 0))
+        score = inner.select(found, highest, inner.like(highest, 0))
         return [inner.offset(number, 1), left, inner.with_row(places, number, shown), inner.with_row(valid, number, found),
-                corners, limit]
+                inner.with_row(kept, number, score), corners, limit, floor]
 
     after = e.loop(state, lambda inner, parts: inner.compare(parts[0], inner.index(count), "LT"), turn, "suppression")
-    return e.transpose(after[2], (1, 0)), e.transpose(after[3], (1, 0))
+    places, valid, kept = (e.transpose(x, (1, 0)) for x in after[2:5])
+    return places, valid, kept
 
 
-def _single(call: Call, least: Instruction) -> tuple[Instruction, Instruction, int]:
-    """Places [count], how many of them are boxes, and the count that was asked for."""
+@dataclass(frozen=True)
+class _Kept:
+    """What one group kept: places and scores [bound], how many of them are boxes, and how many were asked for at most."""
+
+    places: Instruction
+    scores: Instruction
+    count: Instruction
+    wanted: int
+
+
+def _single(call: Call, least: Instruction, sigma: float = 0.0) -> _Kept:
     e = call.emit
     boxes, scores = e.wide(call.x(0)), e.wide(call.x(1))
-    wanted = call.int(2)
+    wanted = call.number(2)
     n = scores.shape.dims[0]
     call.need(boxes.shape.dims == (n, 4) and wanted >= 0, f"boxes {boxes.shape} and scores {scores.shape} do not fit together")
     count = min(wanted, n)
     if count == 0:
-        return e.full(S32, (0,), 0), e.index(0), wanted
+        return _Kept(e.full(S32, (0,), 0), e.full(F32, (0,), 0), e.index(0), wanted)
     iou = e.scalar(F32, 0.5) if len(call.inputs) < 4 else e.reshape(e.convert(call.x(3), F32), ())
-    places, valid = suppress(e, e.reshape(boxes, (1, n, 4)), e.reshape(scores, (1, n)), count, iou, least)
+    places, valid, kept = suppress(e, e.reshape(boxes, (1, n, 4)), e.reshape(scores, (1, n)), count, iou, least, sigma)
     total = e.reduce("add", e.convert(e.reshape(valid, (count,)), S32), [0])
-    return e.reshape(places, (count,)), total, wanted
+    return _Kept(e.reshape(places, (count,)), e.reshape(kept, (count,)), total, wanted)
 
 
 def _partial(call: Call, items: Instruction, count: Instruction, axis: int = 0) -> Partial:
@@ -106,32 +124,48 @@ def _least(call: Call, number: int) -> Instruction:
     return call.emit.reshape(call.emit.convert(call.x(number), F32), ())
 
 
-@rule("NonMaxSuppressionV2", needs=("while", "gather", "reduce"))
+_NEEDS = ("while", "gather", "reduce")
+
+
+@rule("NonMaxSuppressionV2", needs=_NEEDS)
 def non_max_suppression_v2(call: Call) -> Value:
-    places, count, _ = _single(call, call.emit.scalar(F32, -math.inf))
-    return _partial(call, places, count)
+    kept = _single(call, call.emit.scalar(F32, -math.inf))
+    return _partial(call, kept.places, kept.count)
 
 
-@rule("NonMaxSuppressionV3", needs=("while", "gather", "reduce"))
+@rule("NonMaxSuppressionV3", needs=_NEEDS)
 def non_max_suppression_v3(call: Call) -> Value:
-    places, count, _ = _single(call, _least(call, 4))
-    return _partial(call, places, count)
+    kept = _single(call, _least(call, 4))
+    return _partial(call, kept.places, kept.count)
 
 
-@rule("NonMaxSuppressionV4", needs=("while", "gather", "reduce"))
-def non_max_suppression_v4(call: Call) -> Sequence[Value]:
-    e = call.emit
-    places, count, wanted = _single(call, _least(call, 4))
+def _padded(call: Call, kept: _Kept, *rows: Instruction) -> list[Value]:
+    """Rows of what was kept: filled up with zeros if the node asks for it, else as long as the count."""
     if not call.attr("pad_to_max_output_size"):
-        return [_partial(call, places, count), count]
-    return [e.pad(places, e.index(0), [0], [wanted - places.shape.dims[0]]), count]
+        return [_partial(call, x, kept.count) for x in rows]
+    e = call.emit
+    return [e.pad(x, e.scalar(x.shape.dtype, 0), [0], [kept.wanted - x.shape.dims[0]]) for x in rows]
+
+
+@rule("NonMaxSuppressionV4", needs=_NEEDS)
+def non_max_suppression_v4(call: Call) -> Sequence[Value]:
+    kept = _single(call, _least(call, 4))
+    return [*_padded(call, kept, kept.places), kept.count]
+
+
+@rule("NonMaxSuppressionV5", needs=_NEEDS)
+def non_max_suppression_v5(call: Call) -> Sequence[Value]:
+    """With soft_nms_sigma above 0, overlap lowers scores instead of only dropping boxes."""
+    kept = _single(call, _least(call, 4), float(call.constant(5)))
+    scores = call.emit.convert(kept.scores, call.x(1).shape.dtype)
+    return [*_padded(call, kept, kept.places, scores), kept.count]
 
 
 @rule("CombinedNonMaxSuppression", needs=("while", "gather", "reduce", "topk"))
 def combined_non_max_suppression(call: Call) -> Sequence[Value]:
     """Each class of each image by itself, then the best of all classes; what is missing is zero."""
     e, boxes, scores = call.emit, call.x(0), call.x(1)
-    each, total = call.int(2), call.int(3)
+    each, total = call.number(2), call.number(3)
     batch, n, classes = scores.shape.dims
     each = min(each, n)
     size = min(total, each * classes) if call.attr("pad_per_class") else total
@@ -139,8 +173,7 @@ def combined_non_max_suppression(call: Call) -> Sequence[Value]:
     shared = e.broadcast_to(boxes, (batch, n, classes, 4))
     corners = e.reshape(e.transpose(shared, (0, 2, 1, 3)), (groups, n, 4))
     keys = e.reshape(e.transpose(scores, (0, 2, 1)), (groups, n))
-    places, valid = suppress(e, corners, keys, each, _least(call, 4), _least(call, 5))
-    kept = gather_axis(e, keys, places, 1, 1)
+    places, valid, kept = suppress(e, corners, keys, each, _least(call, 4), _least(call, 5))
     ranked = e.reshape(e.select(valid, kept, e.like(kept, -math.inf)), (batch, classes * each))
     k = min(size, classes * each)
     best, at = top(e, ranked, k)
@@ -164,7 +197,7 @@ def _whole(value: Value) -> Instruction:
     return value.items if isinstance(value, Partial) else value
 
 
-def _counted(call: Call, number: int) -> list[np.ndarray]:
+def _counted(call: Call, number: int) -> list[Array]:
     """The values of an integer input over all counts; CompileError(GRAPH_DYNAMIC) if it follows from anything else."""
     found = call.scope.constants.values_of_counts(call.x(number))
     if found is None:
@@ -194,7 +227,7 @@ def size(call: Call) -> Value:
 def gather(call: Call) -> Value:
     e, indices = call.emit, call.inputs[1]
     x = _whole(call.inputs[0])
-    axis = call.axis(call.int(2), x.shape.rank)
+    axis = call.axis(call.number(2), x.shape.rank)
     call.need(call.attr("batch_dims") == 0, "batch_dims must be 0 where sizes depend on values")
     found = e.take(x, _whole(indices), axis)
     return Partial(found, indices.count, axis + indices.axis) if isinstance(indices, Partial) else found
@@ -220,7 +253,7 @@ def concat(call: Call) -> Value:
     """Each part is written behind the valid places of those before it."""
     e, parts = call.emit, call.inputs[:-1]
     first = _whole(parts[0])
-    axis = call.axis(call.int(len(call.inputs) - 1), first.shape.rank)
+    axis = call.axis(call.number(len(call.inputs) - 1), first.shape.rank)
     counts = []
     for part in parts:
         call.need(not isinstance(part, Partial) or part.axis == axis, "the axis must be the one that depends on values")
@@ -267,14 +300,24 @@ def pad(call: Call) -> Value:
     if not isinstance(value, Partial):
         raise _not_fixed(call)
     x = e.select(_valid(e, value), x, fill_value)
-    counts = sorted({int(value.bound * share) for share in (0.0, 0.34, 0.71, 1.0)})
-    amounts = {c: call.scope.constants.value_at(call.x(1), {value.count: np.asarray(c, np.int32)}) for c in counts}
-    sizes = {c: v.sum(axis=1)[value.axis] + c for c, v in amounts.items() if v is not None}
-    last = amounts[counts[-1]]
-    if last is None or len(sizes) < len(counts) or len(set(sizes.values())) > 1 or len({v[:, 0].tobytes() for v in amounts.values() if v is not None}) > 1:
+    last = _fixing_padding(call, value)
+    return e.pad(x, fill_value, [int(v) for v in last[:, 0]], [int(v) for v in last[:, 1]])
+
+
+def _fixing_padding(call: Call, value: Partial) -> Array:
+    """[rank, 2]: the padding at the bound, if for every count the padded size is the same; else CompileError."""
+    kept: Array | None = None
+    sizes = set()
+    for count in sorted({int(value.bound * share) for share in (0.0, 0.34, 0.71, 1.0)}):
+        kept = call.scope.constants.value_at(call.x(1), {value.count: np.asarray(count, np.int32)})
+        if kept is None:
+            raise _not_fixed(call)
+        grown = kept.sum(axis=1)
+        grown[value.axis] += count
+        sizes.add((*grown.tolist(), *kept[:, 0].tolist()))
+    if kept is None or len(sizes) != 1:
         raise _not_fixed(call)
-    low, high = [int(v) for v in last[:, 0]], [int(v) for v in last[:, 1]]
-    return e.pad(x, fill_value, low, high)
+    return kept
 
 
 def _not_fixed(call: Call) -> CompileError:
@@ -301,6 +344,6 @@ def elementwise(call: Call) -> Value:
 def expand_dims(call: Call) -> Value:
     value = call.inputs[0]
     x = _whole(value)
-    axis = call.axis(call.int(1), x.shape.rank + 1)
+    axis = call.axis(call.number(1), x.shape.rank + 1)
     found = call.emit.reshape(x, (*x.shape.dims[:axis], 1, *x.shape.dims[axis:]))
     return Partial(found, value.count, value.axis + (axis <= value.axis)) if isinstance(value, Partial) else found

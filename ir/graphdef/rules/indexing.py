@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nxcc.ir.dtypes import PRED, S32
+from nxcc.ir.dtypes import S32
 from nxcc.ir.graphdef.call import Call
-from nxcc.ir.graphdef.emitter import Emitter, lowest
+from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.rules.graph import variable_value
 from nxcc.ir.graphdef.values import Value, Variable
@@ -34,7 +34,7 @@ def gather_axis(e: Emitter, x: Instruction, indices: Instruction, axis: int, bat
 @rule("GatherV2", needs=("gather",))
 def gather_v2(call: Call) -> Value:
     x, indices = call.x(0), call.x(1)
-    axis = call.axis(call.int(2), x.shape.rank)
+    axis = call.axis(call.number(2), x.shape.rank)
     batch = call.attr("batch_dims")
     batch += indices.shape.rank if batch < 0 else 0
     call.need(0 <= batch <= min(axis, indices.shape.rank), f"batch_dims {batch} does not fit axis {axis}")
@@ -91,7 +91,7 @@ def invert_permutation(call: Call) -> Value:
 @rule("OneHot")
 def one_hot(call: Call) -> Value:
     """Indices outside the depth give off_value throughout."""
-    e, indices, depth = call.emit, call.x(0), call.int(1)
+    e, indices, depth = call.emit, call.x(0), call.number(1)
     rank = indices.shape.rank
     axis = call.axis(call.attr("axis"), rank + 1)
     dims = (*indices.shape.dims[:axis], depth, *indices.shape.dims[axis:])
@@ -135,7 +135,8 @@ _SCATTERS = {"TensorScatterUpdate": "second", "TensorScatterAdd": "add", "Tensor
 
 @rule(*_SCATTERS, needs=("scatter",))
 def tensor_scatter(call: Call) -> Value:
-    return scatter(call.emit, *call.operands, _SCATTERS[call.node.op])
+    target, indices, updates = call.operands
+    return scatter(call.emit, target, indices, updates, _SCATTERS[call.node.op])
 
 
 @rule("TensorScatterSub", needs=("scatter",))
@@ -165,7 +166,7 @@ def top(e: Emitter, x: Instruction, k: int) -> list[Instruction]:
 @rule("TopKV2", "TopK", needs=("topk",))
 def top_k(call: Call) -> Sequence[Value]:
     e, x = call.emit, call.x(0)
-    k = call.int(1) if call.node.op == "TopKV2" else call.attr("k")
+    k = call.number(1) if call.node.op == "TopKV2" else call.attr("k")
     call.need(x.shape.rank > 0 and 0 <= k <= x.shape.dims[-1], f"{k} elements of the last dimension of {x.shape}")
     values, places = top(e, x, k)
     return [values, e.convert(places, call.dtype("index_type"))] if call.node.op == "TopKV2" else [values, places]
@@ -175,7 +176,7 @@ def top_k(call: Call) -> Sequence[Value]:
 def in_top_k(call: Call) -> Value:
     """Whether fewer than k predictions exceed the target's; false where the target's is not finite."""
     e, x, targets = call.emit, call.x(0), call.x(1)
-    k = call.int(2) if call.node.op == "InTopKV2" else call.attr("k")
+    k = call.number(2) if call.node.op == "InTopKV2" else call.attr("k")
     own = gather_axis(e, x, e.reshape(targets, (x.shape.dims[0], 1)), 1, 1)
     larger = e.convert(e.compare(x, e.broadcast_to(own, x.shape.dims), "GT"), S32)
     few = e.compare(e.reduce("add", larger, [1]), e.full(S32, (x.shape.dims[0],), k), "LT")
@@ -206,7 +207,7 @@ def list_diff(call: Call) -> Sequence[Value]:
 @rule("Bincount", "DenseBincount", needs=("scatter",))
 def bincount(call: Call) -> Value:
     """Counts, or sums of weights, of the values 0 to size - 1; others are dropped."""
-    e, x, size, weights = call.emit, call.x(0), call.int(1), call.x(2)
+    e, x, size, weights = call.emit, call.x(0), call.number(1), call.x(2)
     call.need(call.node.op == "Bincount" or (x.shape.rank == 1 and not call.attr("binary_output")),
               "only one row, without binary_output, can be counted")
     values = e.reshape(x, (x.shape.element_count, 1))
@@ -230,9 +231,3 @@ def dynamic_stitch(call: Call) -> Value:
         n = places.shape.element_count
         found = scatter(e, found, e.reshape(places, (n, 1)), e.reshape(data, (n, *tail)), "second")
     return found
-
-
-def masked(e: Emitter, x: Instruction, valid: Instruction) -> Instruction:
-    """x where valid, the least value elsewhere."""
-    assert valid.shape.dtype is PRED
-    return e.select(valid, x, e.scalar(x.shape.dtype, lowest(x.shape.dtype)))

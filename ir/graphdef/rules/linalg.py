@@ -146,7 +146,7 @@ def matrix_diag_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
     longest = x.shape.dims[-1]
-    rows, columns = call.int(2), call.int(3)
+    rows, columns = call.number(2), call.number(3)
     smallest_rows, smallest_columns = longest - min(high, 0), longest + max(low, 0)
     if rows < 0 and columns < 0:
         rows = columns = max(smallest_rows, smallest_columns)

@@ -54,7 +54,7 @@ def _write(call: Call, stack: Stack, index: Instruction, item: Instruction) -> V
 
 @rule("TensorListReserve")
 def reserve(call: Call) -> Value:
-    length = call.int(1)
+    length = call.number(1)
     call.need(length >= 0, f"a list cannot have {length} elements")
     return Stack(call.dtype("element_dtype"), length, _dims(call, 0))
 
@@ -101,7 +101,7 @@ def concat_list(call: Call) -> Sequence[Value]:
 
 @rule("TensorListLength")
 def list_length(call: Call) -> Value:
-    return call.emit.constant(np.int32(_stack(call, 0).length))
+    return call.emit.constant(np.asarray(_stack(call, 0).length, np.int32))
 
 
 @rule("TensorListElementShape")
@@ -134,7 +134,7 @@ def pop_back(call: Call) -> Sequence[Value]:
 def tensor_array(call: Call) -> Sequence[Value]:
     declared = call.attr("element_shape")
     known = declared is not Unranked and min(declared, default=0) >= 0
-    return [ArrayHandle(call.name), Stack(call.dtype("dtype"), call.int(0), tuple(declared) if known else None)]
+    return [ArrayHandle(call.name), Stack(call.dtype("dtype"), call.number(0), tuple(declared) if known else None)]
 
 
 @rule("TensorArrayReadV3", needs=("dynamic-slice",))
@@ -168,7 +168,7 @@ def array_scatter(call: Call) -> Value:
 
 @rule("TensorArraySizeV3")
 def array_size(call: Call) -> Value:
-    return call.emit.constant(np.int32(_stack(call, 1).length))
+    return call.emit.constant(np.asarray(_stack(call, 1).length, np.int32))
 
 
 @rule("TensorArrayCloseV3")

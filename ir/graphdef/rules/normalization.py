@@ -12,6 +12,7 @@ from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.rules.contraction import data_format
+from nxcc.ir.graphdef.rules.pooling import pool
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.attributes import Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
@@ -83,8 +84,7 @@ def lrn(call: Call) -> Value:
     radius = call.attr("depth_radius")
     wide = e.wide(x)
     window = Window((*[WindowDimension(1)] * 3, WindowDimension(2 * radius + 1, 1, radius, radius)))
-    kind = wide.shape.dtype
-    total = e.make("reduce-window", e.multiply(wide, wide), e.identity("add", kind), window=window, called=[e.combiner("add", kind)])
+    total = pool(e, e.multiply(wide, wide), "add", window)
     base = e.offset(e.scaled(total, call.attr("alpha")), call.attr("bias"))
     return e.convert(e.multiply(wide, e.make("power", base, e.like(base, -call.attr("beta")))), x.shape.dtype)
 

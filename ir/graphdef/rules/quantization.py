@@ -37,13 +37,14 @@ def fake_quant_args(call: Call) -> Value:
 
 @rule("FakeQuantWithMinMaxVars")
 def fake_quant_vars(call: Call) -> Value:
-    return _fake_quant(call.emit, *call.operands, call.attr("num_bits"), call.attr("narrow_range"), ())
+    x, low, high = call.operands
+    return _fake_quant(call.emit, x, low, high, call.attr("num_bits"), call.attr("narrow_range"), ())
 
 
 @rule("FakeQuantWithMinMaxVarsPerChannel")
 def fake_quant_channels(call: Call) -> Value:
-    last = (call.x(0).shape.rank - 1,)
-    return _fake_quant(call.emit, *call.operands, call.attr("num_bits"), call.attr("narrow_range"), last)
+    x, low, high = call.operands
+    return _fake_quant(call.emit, x, low, high, call.attr("num_bits"), call.attr("narrow_range"), (x.shape.rank - 1,))
 
 
 _ROUNDINGS = {"HALF_TO_EVEN": "round-nearest-even", "HALF_UP": "floor"}
@@ -55,7 +56,7 @@ def quantize_and_dequantize(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     call.need(call.attr("axis") == -1, "only one range for the whole tensor can be had (axis=-1)")
     v3 = call.node.op == "QuantizeAndDequantizeV3"
-    bits = call.int(3) if v3 else call.attr("num_bits")
+    bits = call.number(3) if v3 else call.attr("num_bits")
     mode = "HALF_TO_EVEN" if v3 else call.text("round_mode", *_ROUNDINGS)
     signed, given = call.attr("signed_input"), call.attr("range_given")
     qmin = -(2 ** (bits - 1)) + bool(call.attr("narrow_range")) if signed else 0

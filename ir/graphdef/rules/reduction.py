@@ -97,7 +97,7 @@ def position_of_extreme(e: Emitter, x: Instruction, axis: int, direction: str) -
 @rule("ArgMax", "ArgMin", needs=("reduce",))
 def arg_extreme(call: Call) -> Value:
     x = call.x(0)
-    axis = call.axis(call.int(1), x.shape.rank)
+    axis = call.axis(call.number(1), x.shape.rank)
     call.need(x.shape.dims[axis] > 0, f"dimension {axis} of {x.shape} is empty")
     found = position_of_extreme(call.emit, x, axis, "GT" if call.node.op == "ArgMax" else "LT")
     return call.emit.convert(found, call.dtype("output_type"))
@@ -131,4 +131,5 @@ def cumulative(e: Emitter, x: Instruction, axis: int, opcode: str, exclusive: bo
 def cumulate(call: Call) -> Value:
     x = call.x(0)
     opcode = "add" if call.node.op == "Cumsum" else "multiply"
-    return cumulative(call.emit, x, call.axis(call.int(1), x.shape.rank), opcode, call.attr("exclusive"), call.attr("reverse"))
+    axis = call.axis(call.number(1), x.shape.rank)
+    return cumulative(call.emit, x, axis, opcode, call.attr("exclusive"), call.attr("reverse"))

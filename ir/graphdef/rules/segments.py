@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nxcc.ir.dtypes import BF16, F16, F32, F64
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter, highest, lowest
 from nxcc.ir.graphdef.registry import row
@@ -11,6 +12,7 @@ from nxcc.ir.graphdef.rules.indexing import scatter
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
 
+_LARGEST = {F16: 65504.0, BF16: 3.3895313892515355e38, F32: 3.4028234663852886e38, F64: 1.7976931348623157e308}
 _OPCODES = {"Sum": "add", "Prod": "multiply", "Max": "maximum", "Min": "minimum"}
 
 
@@ -19,8 +21,7 @@ def _extreme(opcode: str, x: Instruction) -> float:
     limits = {"add": 0, "multiply": 1, "maximum": lowest(x.shape.dtype), "minimum": highest(x.shape.dtype)}
     value: float = limits[opcode]
     if x.shape.dtype.is_float and opcode in ("maximum", "minimum"):
-        import ml_dtypes
-        return float(ml_dtypes.finfo(x.shape.dtype.numpy).max) * (-1 if opcode == "maximum" else 1)
+        return _LARGEST[x.shape.dtype] * (-1 if opcode == "maximum" else 1)
     return value
 
 
@@ -34,7 +35,7 @@ def segments(e: Emitter, x: Instruction, ids: Instruction, count: int, opcode: s
 
 
 def _unsorted(opcode: str) -> Callable[[Call], Value]:
-    return lambda call: segments(call.emit, call.x(0), call.x(1), call.int(2), opcode)
+    return lambda call: segments(call.emit, call.x(0), call.x(1), call.number(2), opcode)
 
 
 def _sorted(opcode: str) -> Callable[[Call], Value]:
