@@ -43,7 +43,12 @@ def is_elementwise(instruction: Instruction) -> bool:
 
 
 def _broadcast(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:
-    return [tuple(result[d] for d in instruction.attribute("dimensions"))]
+    """The operand has all the result's columns, in their order, or none: a tile repeats as a whole or not at all."""
+    dimensions = instruction.attribute("dimensions")
+    columns = [d for d in dimensions if result[d] == COLUMN]
+    if columns and columns != [d for d, mark in enumerate(result) if mark == COLUMN]:
+        return None
+    return [tuple(result[d] for d in dimensions)]
 
 
 def _reshape(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:

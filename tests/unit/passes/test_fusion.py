@@ -73,3 +73,18 @@ def test_one_value_read_along_two_rows_comes_in_twice() -> None:
  m = f32[8,8,2] maximum(a, b)
  ROOT r = f32[8,8,2] multiply(m, m)""")
     assert opcodes(module)[-1] == "fusion"
+
+
+def test_value_with_some_of_the_columns_comes_in_repeated() -> None:
+    module = fused("""
+ p = f32[8,5] parameter(0)
+ q = f32[8,5,3] parameter(1)
+ t = f32[8,5] tanh(p)
+ zero = f32[] constant(0)
+ s = f32[8] reduce(q, zero), dimensions={1,2}, to_apply=add
+ sb = f32[8,5,3] broadcast(s), dimensions={0}
+ b = f32[8,5,3] broadcast(t), dimensions={0,1}
+ m = f32[8,5,3] multiply(q, b)
+ ROOT r = f32[8,5,3] subtract(m, sb)""")
+    inner = next(i for i in module.entry.instructions if i.opcode == "fusion" and i.shape.rank == 3).called[0]
+    assert not any(i.opcode == "tanh" for i in inner.instructions)
