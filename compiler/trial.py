@@ -21,7 +21,7 @@ from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.runtime import load
 from nxcc.compiler.verify import output_error, tolerance
-from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
+from nxcc.ir.diagnostics import NEFF_INVALID, PROGRAM_INVALID, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.builder import clone_module
 from nxcc.ir.hlo.module import Instruction, Module
@@ -38,6 +38,9 @@ NOISE_MARGIN = 8.0
 """How much more than noise of one step moves an output its error may be: engines round more often than once."""
 F32_NOISE = 2.0**-20
 """Relative error that the engines' functions may have in f32; narrower types take one step of their own."""
+
+_OURS = (NEFF_INVALID, PROGRAM_INVALID)
+"""Codes about files; here the compiler wrote the file, so that they speak of its own fault."""
 
 Value = Any
 
@@ -73,7 +76,7 @@ class Trial:
             got = self._run(module, flatten(tuple(inputs)))
             wanted = flatten(evaluate(module, inputs))
         except CompileError as error:
-            kind = BROKEN if error.code is PROGRAM_INVALID else REFUSED
+            kind = BROKEN if error.code in _OURS else REFUSED
             return Verdict(kind, f"{error.code.name} {_without_names(error.what)}", str(error))
         except Exception as error:  # noqa: BLE001  a fault of the compiler is what a trial looks for
             place = fault_place(error)
