@@ -327,7 +327,7 @@ class Source:
     """One source of a computing transfer; fields as in Transfer."""
 
     source: str = key(TEXT, name="from")
-    from_off: int = key(UINT, 0)
+    from_off: int = key(INT, 0)
     from_steps: tuple[int, ...] = key(array(INT, _MAX_DIMENSIONS), ())
     from_sizes: tuple[int, ...] = key(array(UINT, _MAX_DIMENSIONS), ())
     from_dtype: str = key(_TRANSFER_DTYPES, "uint8")
@@ -340,14 +340,15 @@ class Source:
 class Transfer:
     """A `desc`: bytes moved from one variable to another.
 
-    steps: bytes, the fastest dimension first; sizes: the first in bytes, the others counts.
+    steps: bytes, the fastest dimension first; sizes: the first in bytes, the others counts. An offset is below zero where a
+    register adds to it: the machine verifier looks at where a transfer goes in the end.
     """
 
     to: str = key(TEXT)
     op: str = key(choice("fma", "cast", "add", "min", "max", "transpose", "copy"), "copy")
     source: str = key(TEXT, "", name="from")
-    from_off: int = key(UINT, 0)
-    to_off: int = key(UINT, 0)
+    from_off: int = key(INT, 0)
+    to_off: int = key(INT, 0)
     from_steps: tuple[int, ...] = key(array(INT, _MAX_DIMENSIONS), ())
     to_steps: tuple[int, ...] = key(array(INT, _MAX_DIMENSIONS), ())
     from_sizes: tuple[int, ...] = key(array(UINT, _MAX_DIMENSIONS), ())
