@@ -31,6 +31,7 @@ from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileE
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
+from nxcc.ir.shapes import UNBOUNDED, Shape
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
 from nxcc.passes.notes import Note
@@ -120,6 +121,9 @@ class _Compilation:
             if count > 1:
                 problems.append(CompileError(UNSUPPORTED_MODULE, f"{what} is {count}", module.name,
                                              why="this version compiles for one core"))
+        problems += [CompileError(UNSUPPORTED_MODULE, f"{instruction.shape} has a dimension without a bound", instruction.name,
+                                  str(instruction.location), remedy="export the model with a fixed or a bounded size there")
+                     for instruction in module.entry.instructions if _is_unbounded(instruction.shape)]
         raise_problems(problems)
 
     def _bind(self) -> None:
@@ -174,6 +178,10 @@ class _Compilation:
         assert build.plan is not None and build.code is not None
         labels = Labels(VERSION, build.options.effective(), (), self.source.sha256, build.options.strip)
         build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
+
+
+def _is_unbounded(shape: Shape) -> bool:
+    return any(UNBOUNDED in leaf.dims for leaf in shape.leaves())
 
 
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
