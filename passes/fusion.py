@@ -83,7 +83,12 @@ def _elementwise_form(instruction: Instruction) -> bool:
 
 
 def _reduce_form(instruction: Instruction) -> bool:
-    return len(instruction.operands) == 2 and instruction.operands[1].opcode == "constant"
+    """One array, a constant to start from, and rows that lie together: the last dimension is reduced."""
+    if len(instruction.operands) != 2 or instruction.operands[1].opcode != "constant":
+        return False
+    dims, reduced = instruction.operands[0].shape.dims, instruction.attribute("dimensions")
+    last = max((d for d, size in enumerate(dims) if size > 1), default=None)
+    return last is None or last in reduced
 
 
 def _dot_form(instruction: Instruction) -> bool:

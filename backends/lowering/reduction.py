@@ -1,7 +1,9 @@
 """Reductions of any number of arrays by any combiner: kept dimensions are rows, reduced ones columns.
 
-One operator of the engines folds a tile at once; any other combiner folds neighbouring columns pair by pair, so that a tile of
-n columns takes log2(n) steps. Where few rows are kept, the reduced elements are first spread over idle partitions.
+Where the dimension that lies together in memory is kept, its elements are columns too (`keep` many, next to each other), so
+that transfers stay long; reduced elements are groups of columns then. One operator of the engines folds a tile at once; any
+other combiner folds groups in pairs, so that a tile of n groups takes log2(n) steps. Where few rows are kept, the reduced
+elements are first spread over idle partitions.
 """
 
 from __future__ import annotations
@@ -28,8 +30,17 @@ COMBINERS = {"add": "add", "multiply": "multiply", "maximum": "maximum", "minimu
 
 PRED_COMBINERS = {"add": "bitwise_or", "maximum": "bitwise_or", "multiply": "bitwise_and", "minimum": "bitwise_and"}
 
-SPREAD_MIN = 64
-"""Reduced elements a row from which spreading them over idle partitions pays for the second step."""
+SPREAD_MIN = 256
+"""Elements a row from which spreading the reduced ones over idle partitions pays for the second step."""
+
+RUN_BYTES = 64
+"""Bytes in memory from which a run of kept elements stays together."""
+
+KEEP_MAX = 1024
+"""Kept columns of a tile at most."""
+
+SHARE_COLUMNS = 64
+"""Columns of the runs in which partial results travel between partitions, at least."""
 
 
 def combiner(computation: Computation) -> str | None:
@@ -105,12 +116,12 @@ class _Plain:
         self.loads = (wide if wide.is_integer else dtype,)
         self.width = tile_width(kernel, 4) * 4
 
-    def fold(self, tiles: Sequence[Access]) -> list[Access]:
-        """[rows, columns] -> [rows, 1]."""
+    def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
+        """[rows, n * keep] -> [rows, keep]."""
         wide = self.accumulators[0]
-        out = self.kernel.sbuf((tiles[0].partitions, 1), wide)
-        data = tiles[0].flat()
-        self.kernel.tensor_reduce(out, data, self.op, len(data.dims), engine=engine_for(wide))
+        out = self.kernel.sbuf((tiles[0].partitions, keep), wide)
+        data = tiles[0].flat() if keep == 1 else tiles[0].reshape(tiles[0].free // keep, keep).permute((1, 0))
+        self.kernel.tensor_reduce(out, data, self.op, len(data.dims) if keep == 1 else 1, engine=engine_for(wide))
         return [out]
 
     def merge(self, sums: Sequence[Access], parts: Sequence[Access]) -> None:
@@ -140,19 +151,23 @@ class _General:
         self.accumulators = tuple(dtypes)
         self.width = tile_width(kernel, 3 * len(dtypes) + body_tiles(computation))
 
-    def fold(self, tiles: Sequence[Access]) -> list[Access]:
-        """Neighbouring columns are combined until one is left; a last one without neighbour waits for the next round."""
+    def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
+        """[rows, n * keep] -> [rows, keep]: groups are combined two by two until one is left; an odd one waits for a round.
+
+        Single columns pair with their neighbours, groups with those of the other half.
+        """
         current = [tile.flat() for tile in tiles]
-        while current[0].free > 1:
+        while current[0].free > keep:
             columns = current[0].free
-            pairs = columns // 2
+            pairs = columns // keep // 2 * keep
             halves = [self.kernel.sbuf((tile.partitions, columns - pairs), tile.dtype) for tile in current]
-            run_body(self.kernel, self.computation,
-                     [*(tile.cut(0, 0, pairs, 2) for tile in current), *(tile.cut(0, 1, pairs, 2) for tile in current)],
-                     [half.cut(0, 0, pairs) for half in halves])
-            if columns % 2:
+            start, step = (1, 2) if keep == 1 else (columns - pairs, 1)
+            operands = [tile.cut(0, first, pairs, step) for first in (0, start) for tile in current]
+            run_body(self.kernel, self.computation, operands, [half.cut(0, 0, pairs) for half in halves])
+            rest = columns - 2 * pairs
+            if rest:
                 for half, tile in zip(halves, current, strict=True):
-                    self.kernel.copy(half.cut(0, pairs, 1), tile.cut(0, columns - 1, 1))
+                    self.kernel.copy(half.cut(0, pairs, rest), tile.cut(0, (columns - 1) if keep == 1 else pairs, rest))
             current = halves
         return current
 
@@ -185,49 +200,78 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         else _Plain(kernel, op, data[0].dtype)
     dims = instruction.attribute("dimensions")
     kept = [d for d in range(len(data[0].dims)) if d not in dims]
-    rows = [view.permute((*kept, *dims)) for view in data]
-    if not kept:
-        rows, results = [view.insert(0) for view in rows], [view.insert(0) for view in results]
-    padded = list(results)
+    together = next((d for d in kept if _lies_together(data[0], d)), None)
+    if together is None:
+        rows, outs = [view.permute((*kept, *dims)) for view in data], list(results)
+        rows, outs = [view.insert(len(view.dims)) for view in rows], [view.insert(len(view.dims)) for view in outs]
+    else:
+        others = [d for d in kept if d != together]
+        rows = [view.permute((*others, *dims, together)) for view in data]
+        outs = [view.permute([*(kept.index(d) for d in others), kept.index(together)]) for view in results]
+    if len(rows[0].dims) == len(dims) + 1:
+        rows, outs = [view.insert(0) for view in rows], [view.insert(0) for view in outs]
     for _ in dims:
-        padded = [view.insert(len(view.dims)) for view in padded]
-    for cut in row_tiles(kernel, [*rows, *padded], len(dims)):
-        pieces, outs = cut[:count], [replace(view, dims=view.dims[:len(view.dims) - len(dims)]) for view in cut[count:]]
-        sums = [_start(kernel, initial, out, dtype)
-                for initial, out, dtype in zip(initials, outs, folding.accumulators, strict=True)]
-        _take_in(kernel, folding, pieces, len(outs[0].dims), sums)
-        for out, tile in zip(outs, sums, strict=True):
-            store(kernel, out.insert(len(out.dims)), folding.result(tile))
+        outs = [view.insert(len(view.dims) - 1) for view in outs]
+    last = len(rows[0].dims) - 1
+    for start, keep in kernel.tiles(rows[0].sizes[last], min(KEEP_MAX, folding.width)):
+        cuts = [view.cut(last, start, keep) for view in (*rows, *outs)]
+        for cut in row_tiles(kernel, cuts, len(dims) + 1):
+            places = [replace(view, dims=(*view.dims[:-1 - len(dims)], view.dims[-1])) for view in cut[count:]]
+            _reduce_tile(kernel, folding, cut[:count], initials, places)
 
 
-def _start(kernel: Kernel, initial: View, out: View, dtype: DType) -> Access:
-    """The initial value for each row, [rows, 1]."""
-    view = View(initial.memory, initial.dtype, initial.address, ((0, math.prod(out.sizes)), (0, 1)))
-    return load(kernel, view, dtype)
+def _lies_together(view: View, dim: int) -> bool:
+    """Whether neighbours along a dimension are neighbours in memory, in runs that are worth a descriptor."""
+    stride, size = view.dims[dim]
+    return stride == view.dtype.byte_size and size * stride >= RUN_BYTES
 
 
-def _take_in(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access]) -> None:
-    """sums = sums combined with all columns; the first `leading` dimensions of views are the rows."""
-    reduced = views[0].sizes[leading:]
-    if math.prod(reduced) == 0:
-        return
-    rows = math.prod(views[0].sizes[:leading])
+def _reduce_tile(kernel: Kernel, folding: Folding, views: Sequence[View], initials: Sequence[View],
+                 places: Sequence[View]) -> None:
+    """Reduce views [rows.., reduced.., keep] into places [rows.., keep], rows within the partitions."""
+    leading = len(places[0].dims) - 1
+    rows, keep = math.prod(places[0].sizes[:-1]), places[0].sizes[-1]
+    reduced = views[0].sizes[leading:-1]
     lanes = kernel.target.partitions // rows
+    count = math.prod(reduced)
     dim = leading + _spread_dim(reduced, lanes)
-    size = views[0].sizes[dim]
-    parts = min(lanes, size)
-    if parts < 2 or math.prod(reduced) < SPREAD_MIN:
-        folding.merge(sums, _folded(kernel, folding, views, leading))
-        return
-    share = size // parts
-    with kernel.scope():
-        spread = [_spread(view.cut(dim, 0, parts * share), leading, dim, parts) for view in views]
-        turned = [_turn(kernel, tile, rows, parts) for tile in _folded(kernel, folding, spread, leading + 1)]
-        folding.merge(sums, folding.fold(turned))
-    if size % parts:
+    shares = _shares(keep, lanes)
+    parts = min(lanes, views[0].sizes[dim], folding.width * shares // keep) if count * keep >= SPREAD_MIN else 1
+    if parts < 2:
+        shares = 1
+    sums = [_start(kernel, initial, rows * shares, keep // shares, dtype)
+            for initial, dtype in zip(initials, folding.accumulators, strict=True)]
+    if parts > 1:
+        _take_in_spread(kernel, folding, views, leading, dim, parts, shares, sums)
+    elif count:
         with kernel.scope():
-            rest = [view.cut(dim, parts * share, size % parts) for view in views]
-            folding.merge(sums, _folded(kernel, folding, rest, leading))
+            folding.merge(sums, _folded(kernel, folding, views, leading))
+    for place, tile in zip(places, sums, strict=True):
+        stride = place.dims[-1][0]
+        split = replace(place, dims=(*place.dims[:-1], (stride * (keep // shares), shares), (stride, keep // shares)))
+        store(kernel, split, folding.result(tile))
+
+
+def _shares(keep: int, lanes: int) -> int:
+    """Into how many equal runs, one a partition, the kept columns are cut when partial results are put together."""
+    return max(n for n in range(1, lanes + 1) if n == 1 or keep % n == 0 and keep // n >= SHARE_COLUMNS)
+
+
+def _start(kernel: Kernel, initial: View, rows: int, columns: int, dtype: DType) -> Access:
+    """The initial value everywhere, [rows, columns]."""
+    return load(kernel, View(initial.memory, initial.dtype, initial.address, ((0, rows), (0, columns))), dtype)
+
+
+def _take_in_spread(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, dim: int, parts: int, shares: int,
+                    sums: Sequence[Access]) -> None:
+    """sums [rows * shares, columns] take in views whose dimension `dim` is spread over `parts` partitions a row."""
+    share, rest = divmod(views[0].sizes[dim], parts)
+    for start, size, used in ((0, parts * share, parts), (parts * share, rest, rest)):
+        if size:
+            with kernel.scope():
+                spread = [_spread(view.cut(dim, start, size), leading, dim, used) for view in views]
+                turned = [_turn(kernel, tile, used, shares) for tile in _folded(kernel, folding, spread, leading + 1)]
+                folding.merge(sums, folding.fold(turned, sums[0].free))
 
 
 def _spread_dim(sizes: Sequence[int], lanes: int) -> int:
@@ -246,43 +290,44 @@ def _spread(view: View, leading: int, dim: int, parts: int) -> View:
     return replace(view, dims=(*view.dims[:leading], (stride * share, parts), *rest))
 
 
-def _turn(kernel: Kernel, tile: Access, rows: int, parts: int) -> Access:
-    """[rows * parts, 1] as [rows, parts]: partial results move from partitions into columns."""
-    turned = kernel.sbuf((rows, parts), tile.dtype)
-    source = tile.linear().reshape((rows, parts))
-    assert source is not None
-    kernel.dma(turned, source)
+def _turn(kernel: Kernel, tile: Access, parts: int, shares: int) -> Access:
+    """[rows * parts, keep] as [rows * shares, parts * columns]: partial results of a row come together on its partitions."""
+    rows, columns = tile.partitions // parts, tile.free // shares
+    turned = kernel.sbuf((rows * shares, parts * columns), tile.dtype)
+    source = tile.linear().reshape((rows, parts, shares, columns))
+    destination = turned.linear().reshape((rows, shares, parts, columns))
+    assert source is not None and destination is not None
+    kernel.dma(destination.permute((0, 2, 1, 3)), source)
     return turned
 
 
 def _folded(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int) -> list[Access]:
-    """All columns folded, [rows, 1]; there is at least one column."""
-    joined = [replace(view, dims=(*view.dims[:leading], *columns.dims)) for view, columns in
-              zip(views, join([replace(view, dims=view.dims[leading:]) for view in views]), strict=True)]
+    """All reduced elements of views [rows.., reduced.., keep] folded, [rows, keep]; there is at least one."""
+    joined = [replace(view, dims=(*view.dims[:leading], *reduced.dims, view.dims[-1])) for view, reduced in
+              zip(views, join([replace(view, dims=view.dims[leading:-1]) for view in views]), strict=True)]
     rows = math.prod(views[0].sizes[:leading])
-    sums = [kernel.sbuf((rows, 1), dtype) for dtype in folding.accumulators]
-    _fold_columns(kernel, folding, joined, leading, sums, True)
+    sums = [kernel.sbuf((rows, views[0].sizes[-1]), dtype) for dtype in folding.accumulators]
+    _fold_pieces(kernel, folding, joined, leading, sums, True)
     return sums
 
 
-def _fold_columns(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access],
-                  first: bool) -> None:
-    """Fold all columns into sums, in pieces that fit; the first piece of all overwrites sums."""
+def _fold_pieces(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access],
+                 first: bool) -> None:
+    """Fold all reduced elements into sums, in pieces that fit; the first piece of all overwrites sums."""
     free = views[0].sizes[leading:]
     inner = math.prod(free[1:])
     if math.prod(free) <= folding.width:
         _fold_piece(kernel, folding, views, leading, sums, first)
         return
-    step = max(1, folding.width // inner)
 
     def fold(start: Index, size: int, opening: bool) -> None:
         cut = [view.cut(leading, start, size) for view in views]
         if inner > folding.width:
-            _fold_columns(kernel, folding, [view.at(leading, 0) for view in cut], leading, sums, opening)
+            _fold_pieces(kernel, folding, [view.at(leading, 0) for view in cut], leading, sums, opening)
         else:
             _fold_piece(kernel, folding, cut, leading, sums, opening)
 
-    opened_pieces(kernel, free[0], step, fold, first)
+    opened_pieces(kernel, free[0], max(1, folding.width // inner), fold, first)
 
 
 def opened_pieces(kernel: Kernel, total: int, step: int, body: Callable[[Index, int, bool], None], first: bool = True) -> None:
@@ -299,7 +344,7 @@ def _fold_piece(kernel: Kernel, folding: Folding, views: Sequence[View], leading
                 first: bool) -> None:
     with kernel.scope():
         tiles = [load(kernel, view, dtype, leading) for view, dtype in zip(views, folding.loads, strict=True)]
-        parts = folding.fold(tiles)
+        parts = folding.fold(tiles, sums[0].free)
         if first:
             for to, of in zip(sums, parts, strict=True):
                 kernel.copy(to, of)
