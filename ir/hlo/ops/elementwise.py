@@ -512,7 +512,7 @@ def _bitcast_whole_bytes(x: Array, result: Shape) -> Array:
     return contiguous.view(dtype).reshape(x.shape[:-1])
 
 
-def _bitcast_bits(x: Array, source: DType, result: Shape) -> Array:
+def bitcast_bits(x: Array, source: DType, result: Shape) -> Array:
     """The sub-byte form: element bits in little-endian order, regrouped."""
     data = np.ascontiguousarray(x)
     octets = data.view(np.uint8).reshape(*data.shape, data.dtype.itemsize)
@@ -528,7 +528,7 @@ def _bitcast_bits(x: Array, source: DType, result: Shape) -> Array:
 def _bitcast_convert(instruction: Instruction, x: Array) -> Array:
     source, result = instruction.operands[0].shape, instruction.shape
     if source.dtype.bits % 8 or result.dtype.bits % 8:
-        return _bitcast_bits(x, source.dtype, result)
+        return bitcast_bits(x, source.dtype, result)
     return _bitcast_whole_bytes(x, result)
 
 

@@ -27,8 +27,9 @@ from nxcc.ir.hlo.attributes import (
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.checks import need, need_array, need_arrays, need_dimension, need_dimensions, need_scalar
+from nxcc.ir.hlo.ops.elementwise import bitcast_bits
 from nxcc.ir.literals import Array
-from nxcc.ir.shapes import UNBOUNDED, Shape, row_major
+from nxcc.ir.shapes import UNBOUNDED, Shape, array, row_major
 
 # bitcast: the same bytes in physical order under another shape
 
@@ -49,7 +50,9 @@ def bitcast(x: Array, source: Shape, target: Shape) -> Array:
     """x, of shape `source`, read as `target`: both layouts say which element lies where."""
     order = _major_to_minor(target)
     physical = np.transpose(x, _major_to_minor(source)).reshape(-1)
-    if source.dtype is not target.dtype:
+    if source.dtype.bits % 8 or target.dtype.bits % 8:
+        physical = bitcast_bits(physical, source.dtype, array(target.dtype, target.element_count))
+    elif source.dtype is not target.dtype:
         physical = np.ascontiguousarray(physical).view(target.dtype.numpy)
     return physical.reshape([target.dims[d] for d in order]).transpose(np.argsort(order))
 

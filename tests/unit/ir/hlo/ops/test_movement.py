@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -28,6 +29,13 @@ def test_broadcast_may_permute() -> None:
     x = np.arange(6, dtype=F32).reshape(2, 3)
     result = value_of("p = f32[2,3] parameter(0) ROOT r = f32[3,4,2] broadcast(p), dimensions={2,0}", x)
     np.testing.assert_array_equal(result, np.broadcast_to(x.T[:, None, :], (3, 4, 2)))
+
+
+def test_bitcast_packs_elements_below_a_byte() -> None:
+    nibbles = np.array([1, 2, -1, 0], ml_dtypes.int4)
+    packed = value_of("p = s4[4] parameter(0) ROOT r = s8[2] bitcast(p)", nibbles)
+    assert packed.tolist() == [0x21, 0x0F]
+    np.testing.assert_array_equal(value_of("p = s8[2] parameter(0) ROOT r = s4[4] bitcast(p)", packed), nibbles)
 
 
 def test_bitcast_follows_the_layouts() -> None:
