@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -39,11 +39,12 @@ class Cost:
         return (errors or lines or [f"exit status {self.status}"])[-1 if not errors else 0][:160]
 
 
-def run(words: Sequence[str], timeout_s: float = 600.0) -> Cost:
-    """Run a program to its end, or kill it at the timeout."""
+def run(words: Sequence[str], timeout_s: float = 600.0, environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a program to its end, or kill it at the timeout. environment: variables besides this process's own."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start, anonymous = time.monotonic(), 0.0
-        child = subprocess.Popen(words, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+        child = subprocess.Popen(words, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
+                                 env={**os.environ, **(environment or {})})
         while True:
             pid, state, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
