@@ -127,9 +127,10 @@ def _of_graph(graph: Graph) -> IoConfig:
 
 
 def _outputs(graph: Graph, node: Node) -> int:
+    """How many outputs a node has that HLO can hold; one of an unknown operator, so that it is named when it is lowered."""
     row = signature(node.op)
     if row is None:
-        return len(graph.functions[node.op].outputs) if node.op in graph.functions else 0
+        return len(graph.functions[node.op].outputs) if node.op in graph.functions else 1
     kinds = Attributes(node, row).all_types(row.outputs)
     return len(kinds) if all(kind.dtype is not None for kind in kinds) else 0
 

@@ -18,8 +18,10 @@ REASONS: dict[str, str] = {
         "Barrier", "HashTable", "HashTableV2", "InitializeTableFromTextFileV2", "InitializeTableV2", "LookupTableFindV2",
         "LookupTableImportV2", "LookupTableInsertV2", "LookupTableSizeV2", "MutableHashTableV2", "ReadFile"), _RESOURCES),
     **dict.fromkeys((
-        "DynamicPartition", "Where", "Unique", "UniqueV2", "UniqueWithCounts", "SparseConcat", "SparseFillEmptyRows", "SparseReorder",
-        "SparseReshape", "RaggedTensorToTensor"), _DYNAMIC),
+        "DynamicPartition", "Where", "Unique", "UniqueV2", "UniqueWithCounts", "SparseConcat", "SparseFillEmptyRows",
+        "SparseReorder",
+        "SparseReshape",
+        "RaggedTensorToTensor"), _DYNAMIC),
     **dict.fromkeys(("Assign", "AssignVariableOp", "AssignAddVariableOp"), _VARIABLES),
     **dict.fromkeys(("SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"), _SAVING),
     **dict.fromkeys(("PyFunc", "EagerPyFunc"), _PYTHON),

@@ -89,12 +89,32 @@ def mismatch() -> list[str]:
     return ["verify", "good.neff", "--expected", "e.npz"]
 
 
+def graph(operator: str = "Relu", shape: str = "dim { size: 2 }", *words: str) -> Callable[[], list[str]]:
+    def prepare() -> list[str]:
+        kind = 'attr { key: "%s" value { type: DT_FLOAT } }'
+        Path("graph.pbtxt").write_text(
+            f'node {{ name: "x" op: "Placeholder" {kind % "dtype"} attr {{ key: "shape" value {{ shape {{ {shape} }} }} }} }}'
+            f'node {{ name: "y" op: "{operator}" input: "x" {kind % "T"} }}')
+        return ["compile", "graph.pbtxt", *words]
+    return prepare
+
+
+def checkpoint() -> list[str]:
+    Path("model/variables").mkdir(parents=True)
+    Path("model/saved_model.pbtxt").write_text(
+        'meta_graphs { meta_info_def { tags: "serve" } graph_def { node { name: "v" op: "VarHandleOp" } } }')
+    Path("model/variables/variables.index").write_bytes(bytes(60))
+    return ["compile", "model"]
+
+
 OK = np.zeros(2, np.float32)
 CASES: dict[str, Callable[[], list[str]]] = {
     "NXC0001": lambda: ["compile"],
     "NXC0002": lambda: ["compile", "none.hlo"],
     "NXC0003": lambda: ["compile", "good.hlo", "-o", "none/x.neff"],
     "NXC0100": empty, "NXC0101": foreign, "NXC0102": truncated,
+    "NXC0110": graph("MatMul"), "NXC0111": graph("Mystery"), "NXC0112": graph("Relu", "dim { size: -1 }"),
+    "NXC0113": graph("Relu", "unknown_rank: true", "--io-config", "{}"), "NXC0114": checkpoint,
     "NXC0200": weights(), "NXC0201": weights(**{"1": OK, "5": OK}), "NXC0202": weights(**{"1": np.zeros(2, np.int32)}),
     "NXC0203": wrong_input, "NXC0204": lambda: ["run", "good.neff", "--inputs", "good.hlo"],
     "NXC0400": damaged_neff, "NXC0401": newer_neff, "NXC0402": other_target, "NXC0500": mismatch,

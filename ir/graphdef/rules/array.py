@@ -136,7 +136,10 @@ def transpose(call: Call) -> Value:
     x = call.x(0)
     order = [call.axis(d, x.shape.rank) for d in call.ints(1)]
     call.need(sorted(order) == list(range(x.shape.rank)), f"{order} is no permutation of the dimensions of {x.shape}")
-    return call.emit.transpose(x, order)
+    e = call.emit
+    if call.node.op == "ConjugateTranspose" and x.shape.dtype.is_complex:
+        x = e.make("complex", e.make("real", x), e.make("negate", e.make("imag", x)))
+    return e.transpose(x, order)
 
 
 @rule("BroadcastTo")

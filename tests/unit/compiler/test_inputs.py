@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.compiler.inputs import read_model
+from nxcc.compiler.inputs import GraphRequest, read_model
 from nxcc.ir.diagnostics import (
     EMPTY_INPUT,
     FILE_UNREADABLE,
@@ -21,6 +21,7 @@ from nxcc.ir.diagnostics import (
     UNKNOWN_FORMAT,
     CompileError,
 )
+from nxcc.ir.graphdef.text import binary_of
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.writer import module_bytes
 from nxcc.ir.hlo.text.reader import read_text
@@ -61,7 +62,6 @@ def delimited(number: int, content: bytes) -> bytes:
 
 
 NODE = delimited(1, b"x") + delimited(2, b"Placeholder") + delimited(5, delimited(1, b"dtype") + delimited(2, b"0\x01"))
-OTHER = delimited(1, b"y") + delimited(2, b"Relu") + delimited(3, b"x")
 
 
 @pytest.mark.parametrize(("content", "looks_like"), [
@@ -73,11 +73,8 @@ OTHER = delimited(1, b"y") + delimited(2, b"Relu") + delimited(3, b"x")
     (b"ML\xefR\x01StableHLO", "MLIR bytecode"),
     (b"module @jit_f attributes {a = 1} {\n  func.func public @main() {\n", "MLIR text"),
     (b"module {\n  func.func @main() {\n", "MLIR text"),
-    (delimited(1, NODE) + delimited(1, OTHER), "a TensorFlow GraphDef"),
-    (delimited(1, NODE) + b"\x22\x03\x08\x9a\x05", "a TensorFlow GraphDef"),
     (b"\x08\x01" + delimited(2, delimited(2, delimited(1, NODE))), "a TensorFlow SavedModel"),
     (b"\x08\x08" + delimited(2, b"pytorch") + delimited(7, b""), "an ONNX model"),
-    (b"node {\n  name: \"x\"\n  op: \"Relu\"\n}\n", "a TensorFlow GraphDef in text form"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
     (b"hello world, this is no module\n", "text that starts with 'hello world"),
     (b"\x00\x01\x02\x03 noise", "binary data that starts with 00 01 02 03"),
@@ -115,10 +112,40 @@ def test_folder_and_missing_file_are_unreadable(tmp_path: Path) -> None:
         assert caught.value.code is FILE_UNREADABLE
 
 
-def test_saved_model_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
-    with pytest.raises(CompileError, match="SavedModel") as caught:
-        read_model(str(tmp_path))
+GRAPH_TEXT = """node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+node { name: "y" op: "Relu" input: "x" attr { key: "T" value { type: DT_FLOAT } } }
+"""
+CONFIG = '{"inputs": {"x:0": [[2], "float32"]}, "outputs": ["y:0"]}'
+
+
+@pytest.mark.parametrize("content", [
+    binary_of(GRAPH_TEXT.encode(), "GraphDef", "test"), GRAPH_TEXT.encode(), b"# note\n" + GRAPH_TEXT.encode(),
+    gzip.compress(GRAPH_TEXT.encode()),
+], ids=["binary", "text", "comment", "gzip"])
+def test_graph_is_recognised_by_content(content: bytes, tmp_path: Path) -> None:
+    path, config = tmp_path / "model", tmp_path / "io.json"
+    path.write_bytes(content)
+    config.write_text(CONFIG)
+    for given in (CONFIG, str(config)):
+        module = read_model(str(path), GraphRequest(io_config=given))
+        assert module.entry.root.opcode == "maximum"
+
+
+def test_saved_model_folder_is_read(tmp_path: Path) -> None:
+    text = ('saved_model_schema_version: 1 meta_graphs { meta_info_def { tags: "serve" } graph_def { ' + GRAPH_TEXT
+            + '} signature_def { key: "half" value { inputs { key: "a" value { name: "x:0" dtype: DT_FLOAT tensor_shape { dim '
+            '{ size: 3 } } } } outputs { key: "b" value { name: "y:0" dtype: DT_FLOAT } } } } }')
+    (tmp_path / "saved_model.pbtxt").write_text(text)
+    for request in (GraphRequest(), GraphRequest(signature="half"), GraphRequest(io_config=CONFIG)):
+        size = 2 if request.io_config else 3
+        assert read_model(str(tmp_path), request).entry.root.shape.dims == (size,)
+    with pytest.raises(CompileError, match="it has half"):
+        read_model(str(tmp_path), GraphRequest(signature="other"))
+
+
+def test_saved_models_own_file_asks_for_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="give the folder") as caught:
+        read(tmp_path, b"\x08\x01" + delimited(2, delimited(2, delimited(1, NODE))))
     assert caught.value.code is UNKNOWN_FORMAT
 
 
