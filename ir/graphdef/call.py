@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
+from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.graphdef.datatypes import DataType, by_number
 from nxcc.ir.graphdef.emitter import Emitter
@@ -25,6 +25,9 @@ _NO_VALUE: dict[str, Any] = {"list(type)": (), "list(int)": (), "list(shape)": (
 
 MAX_COUNTED_ELEMENTS = 64
 """Of an integer input that may follow from counts: shapes and sizes, nothing larger."""
+
+
+MAX_TABLE_ELEMENTS = 1 << 26
 
 
 class Attributes:
@@ -193,6 +196,12 @@ class Call:
     def need(self, condition: bool, what: str) -> None:
         if not condition:
             raise self.invalid(what)
+
+    def table(self, elements: float) -> None:
+        """CompileError(LIMIT_EXCEEDED) if a table that the rule computes would have too many elements."""
+        if not elements <= MAX_TABLE_ELEMENTS:  # NaN is no size either
+            raise CompileError(LIMIT_EXCEEDED, f"{self.node.op} needs a table of {elements:.3g} elements", self.name,
+                               why=f"at most {MAX_TABLE_ELEMENTS} are computed while compiling")
 
     # Errors
 

@@ -177,6 +177,7 @@ def range_(call: Call) -> Value:
     start, limit, delta = (call.constant(k).reshape(()) for k in range(3))
     call.need(bool(delta != 0), "delta must not be 0")
     dtype = call.dtype("Tidx").numpy
+    call.table(abs(float(limit) - float(start)) / abs(float(delta)))
     if np.issubdtype(dtype, np.integer):
         values = np.arange(int(start), int(limit), int(delta), dtype=np.int64).astype(dtype)
     else:
@@ -189,6 +190,7 @@ def range_(call: Call) -> Value:
 def linspace(call: Call) -> Value:
     start, stop, count = float(call.constant(0)), float(call.constant(1)), call.number(2)
     call.need(count > 0, "num must be positive")
+    call.table(count)
     return call.emit.constant(np.linspace(start, stop, count).astype(call.dtype("T").numpy))
 
 

@@ -35,6 +35,7 @@ def _target(call: Call) -> list[int]:
     x, sizes = call.x(0), call.ints(1)
     call.need(x.shape.rank == 4 and len(sizes) == 2 and min(sizes) > 0, f"{x.shape} cannot be resized to {sizes}")
     call.need(0 not in x.shape.dims[1:3], f"the image {x.shape} is empty")
+    call.table(max(sizes))
     return sizes
 
 
@@ -152,6 +153,7 @@ def resize_by_weights(call: Call) -> Value:
     x = e.convert(call.x(0), F32)
     table = _cubic_weights if call.node.op == "ResizeBicubic" else _area_weights
     for axis, target in zip((1, 2), _target(call), strict=True):
+        call.table(target * x.shape.dims[axis])
         x = _resample(e, x, axis, table(call, x.shape.dims[axis], target))
     return x
 

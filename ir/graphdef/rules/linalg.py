@@ -105,6 +105,7 @@ def _diagonal_table(call: Call, low: int, high: int, rows: int, columns: int) ->
     """[high - low + 1, longest]: flat places in a matrix, -1 where a row of diagonals is padding; highest diagonal first."""
     has_align = "align" in call.signature.attributes
     align = call.text("align", "RIGHT_LEFT", "LEFT_RIGHT", "LEFT_LEFT", "RIGHT_RIGHT") if has_align else "LEFT_LEFT"
+    call.table(float(high - low + 1) * (rows + columns) + float(rows) * columns)
     lengths = [min(rows + min(k, 0), columns - max(k, 0)) for k in range(low, high + 1)]
     longest = max(lengths)
     table = np.full((high - low + 1, longest), -1, np.int32)

@@ -15,6 +15,7 @@ from nxcc.ir.graphdef.rules.reduction import position_of_extreme
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.attributes import Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.operator import ShapeError
 from nxcc.ir.literals import Array
 
 Rows = list[tuple[int, int, tuple[int, int]]]
@@ -72,6 +73,8 @@ def avg_pool(call: Call) -> Value:
     layout = data_format(call, 2 if call.node.op == "AvgPool" else 3)
     rows = _rows(call, layout, x)
     total = pool(e, e.wide(x), "add", _window(layout, rows, x.shape.rank))
+    for d, (size, _, edge) in zip(layout.spatial, rows, strict=True):
+        call.table(x.shape.dims[d] + size + sum(edge))
     counts: Array = np.ones((1,) * x.shape.rank, np.int64)
     for d, (size, stride, edge) in zip(layout.spatial, rows, strict=True):
         counts = counts * np.expand_dims(_in_range(x.shape.dims[d], size, stride, edge),
@@ -83,9 +86,14 @@ def avg_pool(call: Call) -> Value:
     return e.convert(e.divide(total, divisor), x.shape.dtype)
 
 
+MAX_WINDOW_PLACES = 4096
+
+
 def patches(e: Emitter, x: Instruction, rows: Sequence[tuple[int, int, int, tuple[int, int]]],
             fill: Instruction) -> Instruction:
     """Windows of NHWC data: [n, oh, ow, kh * kw, c]. rows: size, stride, rate and padding of each spatial dimension."""
+    if rows[0][0] * rows[1][0] > MAX_WINDOW_PLACES:
+        raise ShapeError(f"a window of {rows[0][0]} x {rows[1][0]} places is too large to be taken apart")
     padded = e.pad(x, fill, [0, *(row[3][0] for row in rows), 0], [0, *(row[3][1] for row in rows), 0])
     n, *space, c = padded.shape.dims
     outs = [(size - (k - 1) * rate - 1) // stride + 1 for size, (k, stride, rate, _) in zip(space, rows, strict=True)]
@@ -131,6 +139,7 @@ def max_pool_with_argmax(call: Call) -> list[Value]:
     rows = list(zip(sizes, strides, [1, 1], edges, strict=True))
     windows = patches(e, x, rows, e.identity("maximum", x.shape.dtype))
     n, h, w, c = x.shape.dims
+    call.table(n * h * w * c)
     places = np.arange(h * w * c, dtype=np.int32).reshape(1, h, w, c) + np.zeros((n, 1, 1, 1), np.int32)
     if call.attr("include_batch_in_index"):
         places = places + (np.arange(n, dtype=np.int32) * (h * w * c)).reshape(n, 1, 1, 1)
