@@ -31,17 +31,15 @@ INTERNAL = frozenset((
 
 ON_DEVICE: dict[str, tuple[str, ...]] = {
     "v2": (
-        "abs", "acos", "acosh", "add", "add-dependency", "after-all", "and", "asin", "asinh", "atan2", "atanh",
-        "bitcast", "bitcast-convert", "broadcast", "call", "cbrt", "ceil", "clamp", "compare", "concatenate",
-        "conditional", "constant", "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "custom-call",
-        "divide",
-        "domain", "dot", "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one",
-        "floor", "fusion", "gather", "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one",
-        "logistic", "map", "maximum", "minimum", "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad",
-        "parameter", "popcnt", "power", "real", "reduce", "reduce-precision", "reduce-window", "remainder", "reshape",
-        "reverse", "rng-bit-generator", "round-nearest-afz", "round-nearest-even", "rsqrt", "scatter", "select", "shift-left",
-        "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "slice", "sort", "sqrt", "stochastic-convert",
-        "subtract", "tan",
+        "abs", "acos", "acosh", "add", "add-dependency", "after-all", "and", "asin", "asinh", "atan2", "atanh", "bitcast",
+        "bitcast-convert", "broadcast", "call", "cbrt", "ceil", "clamp", "compare", "concatenate", "conditional", "constant",
+        "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "custom-call", "divide", "domain", "dot",
+        "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one", "floor", "fusion", "gather",
+        "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one", "logistic", "map", "maximum", "minimum",
+        "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad", "parameter", "popcnt", "power", "real", "reduce",
+        "reduce-precision", "reduce-window", "remainder", "reshape", "reverse", "rng-bit-generator", "round-nearest-afz",
+        "round-nearest-even", "rsqrt", "scatter", "select", "select-and-scatter", "shift-left", "shift-right-arithmetic",
+        "shift-right-logical", "sign", "sine", "sinh", "slice", "sort", "sqrt", "stochastic-convert", "subtract", "tan",
         "tanh", "topk", "transpose", "tuple", "while", "xor",
     ),
 }
