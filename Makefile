@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.ready-lint
 JOBS ?= 2
 
+# Many small matrices on few cores: threads of BLAS would wait for each other.
+export OPENBLAS_NUM_THREADS ?= 1
+
 .PHONY: demo test lint bench conformance clean
 
 demo: $(READY)

@@ -1,6 +1,11 @@
 """Options of the test run."""
 
+import os
+
 import pytest
+
+# Before numpy is imported: threads of BLAS and parallel test processes would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
