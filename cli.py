@@ -6,12 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import click
+try:
+    import click
 
-from nxcc.compiler.arguments import choice_value, environment_flags, prepare
-from nxcc.compiler.failures import JSON_SCHEMA, guard
-from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
-from nxcc.ir.diagnostics import USAGE, CompileError
+    from nxcc.compiler.arguments import choice_value, environment_flags, prepare
+    from nxcc.compiler.failures import JSON_SCHEMA, guard
+    from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
+    from nxcc.ir.diagnostics import USAGE, CompileError
+except KeyboardInterrupt:
+    sys.stderr.write("nxcc: interrupted; nothing was written\n")
+    sys.exit(130)
 
 Command = Callable[..., Any]
 _FILE = click.Path(dir_okay=True)

@@ -413,7 +413,7 @@ class _Generator:
             return tuple(self._literal(element) for element in literal.elements)
         shape = literal.shape
         if literal.is_splat and shape.element_count > 1:
-            one = Literal(Shape(shape.dtype), literal.array[(0,) * shape.rank])
+            one = Literal(Shape(shape.dtype), literal.array[(0,) * shape.rank + (...,)])
             located = self._literal(one)
             view = View(Memory.HBM, shape.dtype, located.view.address, tuple((0, size) for size in shape.dims))
             return Located(view, located.buffer)

@@ -9,7 +9,7 @@ from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import graph_request, pass_settings
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import write_whole
+from nxcc.compiler.outputs import whole_file, write_whole
 from nxcc.compiler.parameters import Signature, bind_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.ir.diagnostics import USAGE, CompileError
@@ -39,7 +39,11 @@ def convert(path: str, output: str | None, names: str | None, emit: str, options
     verify(module)
     if emit == "binary":
         from nxcc.ir.hlo.proto.writer import write_module
-        write_module(module, sys.stdout.buffer if output is None else output)
+        if output is None:
+            write_module(module, sys.stdout.buffer)
+        else:
+            with whole_file(output) as file:
+                write_module(module, file)
         return None
     text = write_text(module, short=emit == "short")
     if output is None:

@@ -27,7 +27,7 @@ from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_we
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
-from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
+from nxcc.ir.diagnostics import FILE_UNREADABLE, UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
@@ -250,18 +250,44 @@ def compile_file(request: Request) -> Build:
     options, journal = request.options, request.journal
     output = options.output or default_output(request.path)
     if not options.stop_after:
-        check_writable(output)
+        _check_outputs([path for path in (output, options.depfile) if path], dependencies(request))
+    stamps = _stamps(dependencies(request))
     build = check_file(request)
     if build.package is None:
         return build
     if options.timing:
         build.package = _with_metrics(build.package, journal)
     with journal.stage("write"):
-        write_neff(output, build.package, options.compress)
+        write_neff(output, build.package, options.compress, confirm=lambda: _check_unchanged(stamps))
         if options.depfile:
             write_whole(options.depfile, depfile_text(output, dependencies(request)))
     build.output, build.neff_bytes = output, os.stat(output).st_size
     return build
+
+
+def _check_outputs(outputs: list[str], inputs: list[str]) -> None:
+    """Fail before the work is done if a result cannot be written, or would replace what it is made from."""
+    for path in outputs:
+        check_writable(path)
+        if os.path.realpath(path) in map(os.path.realpath, inputs):
+            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another output with -o")
+
+
+_Stamp = tuple[int, int, int]
+
+
+def _stamps(paths: list[str]) -> dict[str, _Stamp]:
+    """Identity, size and time of change of the files that exist."""
+    found = {path: os.stat(path) for path in paths if os.path.isfile(path)}
+    return {path: (status.st_ino, status.st_size, status.st_mtime_ns) for path, status in found.items()}
+
+
+def _check_unchanged(stamps: dict[str, _Stamp]) -> None:
+    """CompileError(FILE_UNREADABLE) if a mapped input is no longer what was read."""
+    for path in stamps:
+        if _stamps([path]).get(path) != stamps[path]:
+            raise CompileError(FILE_UNREADABLE, f"{path} changed while it was compiled", why="another process wrote to it",
+                               remedy="compile again when it is complete")
 
 
 def check_file(request: Request) -> Build:
@@ -300,8 +326,8 @@ def default_output(path: str) -> str:
 
 
 def file_sha256(path: str) -> str:
-    """Digest of a file; empty above MAX_HASHED_BYTES, for standard input and for folders."""
-    if path == "-" or os.path.isdir(path) or os.stat(path).st_size > MAX_HASHED_BYTES:
+    """Digest of a file; empty above MAX_HASHED_BYTES and for what is no regular file."""
+    if not os.path.isfile(path) or os.stat(path).st_size > MAX_HASHED_BYTES:
         return ""
     return hashlib.sha256(map_file(path)).hexdigest()
 

@@ -10,11 +10,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from nxcc.ir.diagnostics import CODES, INTERNAL, CompileError
+from nxcc.ir.diagnostics import CODES, FILE_UNWRITABLE, INTERNAL, CompileError
 
 INTERRUPTED = 130
 MAX_REPRODUCER_BYTES = 64 << 20
 MAX_DETAILS = 20
+MAX_LINE = 2000
+"""Characters of a message; names that come from files may be of any length."""
 
 JSON_SCHEMA = 1
 """Version of every JSON object that a command prints; it grows when a key changes its meaning or goes."""
@@ -22,21 +24,46 @@ JSON_SCHEMA = 1
 
 def guard(action: Callable[[], int], words: Sequence[str]) -> int:
     """Run a command and return the exit status; words: the command line, for messages and the reproducer."""
+    _open_closed_streams()
     try:
-        return action()
+        status = action()
+        sys.stdout.flush()
+        return status
     except CompileError as error:
         return report(error, "--json" in words)
     except KeyboardInterrupt:
         sys.stderr.write("nxcc: interrupted; nothing was written\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads stdout has gone; without this Python complains once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
+    except OSError as error:
+        return report(_refused(error), as_json=False)
     except MemoryError:
         return report(CompileError(CODES["NXC0302"], "the host has not enough memory for this"), "--json" in words)
     except Exception as error:  # noqa: BLE001  the one catch-all: a fault of ours must not look like the user's
         return _report_internal(error, words)
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that the caller closed becomes the null device."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+
+
+def _give_up_stdout() -> None:
+    """Nobody takes what stdout still holds; without this Python complains once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> CompileError:
+    """What the machine refused where no stage knows a better message: a full disk behind stdout, the log, temporary files."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_stdout()
+    return CompileError(FILE_UNWRITABLE, f"cannot read or write {error.filename or 'a file or the standard output'}",
+                        why=error.strerror or str(error), remedy="make room; TMPDIR names the folder of temporary files")
 
 
 def report(error: CompileError, as_json: bool) -> int:
@@ -56,7 +83,9 @@ def report(error: CompileError, as_json: bool) -> int:
 
 
 def one_line(text: str) -> str:
-    """A message on one line, control characters escaped, since parts of it come from files."""
+    """A message on one line of bounded length, control characters escaped, since parts of it come from files."""
+    if len(text) > MAX_LINE:
+        text = f"{text[:MAX_LINE // 2]} ... {text[-MAX_LINE // 2:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

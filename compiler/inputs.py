@@ -26,7 +26,7 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.hlo.module import Module
-from nxcc.ir.hlo.proto.reader import map_file, read_module
+from nxcc.ir.hlo.proto.reader import map_file, read_module, read_stream
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.wire import BYTES, VARINT, WireError, is_message, records
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nxcc.ir.graphdef.io_config import IoConfig
 
 STDIN = "-"
-MAX_INFLATED_BYTES = 1 << 30
+MAX_INFLATED_BYTES = 256 << 20
 """Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
 MAX_TEXT_NESTING = 100
 MAX_IO_CONFIG_BYTES = 64 << 20
@@ -117,7 +117,7 @@ def read_model(path: str, graph: GraphRequest | None = None) -> Module:
     request = graph or GraphRequest()
     if os.path.isdir(path):
         return _read_folder(path, request)
-    data = memoryview(sys.stdin.buffer.read()) if path == STDIN else map_file(path)
+    data = _standard_input() if path == STDIN else map_file(path)
     name = "<stdin>" if path == STDIN else path
     if data[:2] == _GZIP:
         data = memoryview(_inflate(data, name))
@@ -165,17 +165,30 @@ def _unknown(name: str, looks_like: str, remedy: str) -> CompileError:
                         remedy=remedy)
 
 
+def _standard_input() -> memoryview:
+    if sys.stdin is None:
+        raise CompileError(FILE_UNREADABLE, "cannot read the standard input", why="it is closed")
+    return read_stream(sys.stdin.buffer, "<stdin>")
+
+
 def _inflate(data: memoryview, name: str) -> bytes:
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        content = inflater.decompress(data, MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is damaged", why=str(error)) from None
-    if not inflater.eof:
-        if len(content) < MAX_INFLATED_BYTES:
+    """The content of a gzip file: all its members, as gunzip gives them."""
+    content = bytearray()
+    while bytes(data[:2]) == _GZIP:
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            content += inflater.decompress(data, MAX_INFLATED_BYTES + 1 - len(content))
+        except zlib.error as error:
+            raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is damaged", why=str(error)) from None
+        if len(content) > MAX_INFLATED_BYTES:
+            raise CompileError(LIMIT_EXCEEDED, f"{name} inflates to more than {MAX_INFLATED_BYTES} bytes",
+                               remedy="unpack it first")
+        if not inflater.eof:
             raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is truncated", f"{name}: byte {len(data)}")
-        raise CompileError(LIMIT_EXCEEDED, f"{name} inflates to more than {MAX_INFLATED_BYTES} bytes", remedy="unpack it first")
-    return content
+        data = memoryview(inflater.unused_data)
+    if bytes(data).strip(b"\0"):
+        raise CompileError(PROTO_CORRUPT, f"the gzip file {name} is damaged", why=f"{len(data)} bytes follow its end")
+    return bytes(content)
 
 
 def _read(data: memoryview, name: str, request: GraphRequest) -> Module:

@@ -100,8 +100,10 @@ class Loaded:
                                why=f"{self.neff.path} declares none: they were bound when it was compiled, or are inputs")
         found, problems = match_weights(arrays, declared, path)
         missing = sorted(declared.keys() - found.keys())
-        problems += [CompileError(WEIGHT_MISSING, f"weight {n} ({declared[n].hlo}) has no value", self.neff.path,
-                                  remedy="give --weights with the values of all declared weights") for n in missing]
+        if missing and not arrays:
+            raise CompileError(WEIGHT_MISSING, f"no values for the declared weights ({len(missing)})", self.neff.path,
+                               remedy="give --weights with the values of all declared weights")
+        problems += [CompileError(WEIGHT_MISSING, f"weight {n} ({declared[n].hlo}) has no value", path) for n in missing]
         for number, name in found.items():
             try:
                 tensor = declared[number]

@@ -35,7 +35,8 @@ class Literal:
         """The values, shaped as `shape.dims`; decodes on first use where the payload is no plain view."""
         if self._array is None:
             assert self._load is not None
-            self._array = self._load()
+            # numpy makes scalars of arrays without dimensions
+            self._array = np.asarray(self._load())
         return self._array
 
     @property
@@ -64,7 +65,7 @@ class DerivedLiteral(Literal):
     @property
     def array(self) -> Array:
         assert self._load is not None
-        return self._load()
+        return np.asarray(self._load())
 
     @property
     def is_splat(self) -> bool:

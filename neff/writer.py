@@ -11,7 +11,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -29,12 +29,14 @@ _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255))
 _UUID_SALT = b"nxcc-neff-uuid"
 
 
-def write_neff(path: str | os.PathLike[str], package: Package, compress: bool = False) -> Header:
+def write_neff(path: str | os.PathLike[str], package: Package, compress: bool = False,
+               confirm: Callable[[], None] = lambda: None) -> Header:
     """Write package to path and return the header.
 
     Memory does not grow with the constants. Whoever holds an older file of this name open keeps it; of two writers the
     last to finish wins with a whole file. On any error, Ctrl-C included, nothing is left behind.
     compress: gzip (pkg_version 2, MD5); costs time, and its bytes depend on the zlib in use.
+    confirm: called when all is written and before the file takes its place; what it raises keeps the file from that.
     Raises CompileError(FILE_UNWRITABLE): folder missing or read-only, disk full, target not a regular file.
     """
     members = package_members(package, hash_constants=compress)
@@ -48,6 +50,7 @@ def write_neff(path: str | os.PathLike[str], package: Package, compress: bool = 
         header = _header(package, payload)
         file.seek(0)
         file.write(header.pack())
+        confirm()
     return header
 
 

@@ -10,12 +10,15 @@ def has_side_effect(instruction: Instruction) -> bool:
     if not instruction.called:
         return instruction.operator.side_effect or _calls_out(instruction)
     stack = [instruction]
+    seen: set[Computation] = set()
     while stack:
         current = stack.pop()
         if current.operator.side_effect or _calls_out(current):
             return True
         for computation in current.called:
-            stack.extend(computation.instructions)
+            if computation not in seen:
+                seen.add(computation)
+                stack.extend(computation.instructions)
     return False
 
 

@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.dead_code import remove_uncalled
 from nxcc.passes.effects import is_ordered
 from nxcc.passes.rewriting import remove_unread, settle
 
+MAX_INSTRUCTIONS = 1 << 18
+"""Of a computation after inlining: calls of calls of calls double it at every level."""
 _OURS = "nxcc."
 """Prefix of the frontend attributes that mark regions formed by passes."""
 
@@ -72,8 +75,17 @@ def _is_bound(instruction: Instruction) -> bool:
 def _inline(instruction: Instruction, builder: Builder) -> bool:
     if any(key.startswith(_OURS) for key in instruction.frontend_attributes):
         return False
-    inline_call(instruction, builder)
+    _inline_call(instruction, builder)
     return True
+
+
+def _inline_call(call: Instruction, builder: Builder) -> None:
+    """Raises CompileError(LIMIT_EXCEEDED) rather than let nested calls grow without bound."""
+    count = len(builder.computation.instructions) + len(call.called[0].instructions)
+    if count > MAX_INSTRUCTIONS:
+        raise CompileError(LIMIT_EXCEEDED, f"inlining makes {builder.computation.name} longer than {MAX_INSTRUCTIONS} instructions",
+                           call.name, str(call.location), remedy="call the computation from a loop")
+    inline_call(call, builder)
 
 
 def _pass_through(instruction: Instruction, builder: Builder) -> bool:
@@ -103,7 +115,7 @@ def _async_done(instruction: Instruction, builder: Builder) -> bool:
     call = builder.make("call", *start.operands, called=start.called, shape=instruction.shape)
     builder.computation.replace(instruction, call)
     remove_unread(builder.computation, [instruction])
-    inline_call(call, builder)
+    _inline_call(call, builder)
     return True
 
 

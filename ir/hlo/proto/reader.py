@@ -11,9 +11,9 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
-from nxcc.ir.diagnostics import EMPTY_INPUT, FILE_UNREADABLE, INVALID_MODULE, CompileError
+from nxcc.ir.diagnostics import EMPTY_INPUT, FILE_UNREADABLE, INVALID_MODULE, LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.attributes import IoAlias, Kind
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -39,6 +39,9 @@ _CUT_FROM_INSTRUCTION = frozenset((SHAPE, METADATA, LITERAL))
 _MAIN_THREAD = "main"
 ALIAS_KINDS = ("may-alias", "may-alias", "must-alias")
 """IoAlias.kind by the number of the protobuf's Kind; 0 is undefined."""
+
+MAX_STREAM_BYTES = 256 << 20
+"""Of a pipe, which is read, not mapped."""
 
 
 def read_module(source: str | os.PathLike[str] | Buffer, *, name: str = "<bytes>") -> Module:
@@ -67,10 +70,19 @@ def map_file(path: str) -> memoryview:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                return memoryview(file.read())
+                return read_stream(file, path)
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if status.st_size else b"")
     except OSError as error:
         raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why=error.strerror or str(error)) from None
+
+
+def read_stream(file: BinaryIO, name: str) -> memoryview:
+    """All bytes of a pipe or device; CompileError(LIMIT_EXCEEDED) if they do not end."""
+    data = file.read(MAX_STREAM_BYTES + 1)
+    if len(data) > MAX_STREAM_BYTES:
+        raise CompileError(LIMIT_EXCEEDED, f"{name} gives more than {MAX_STREAM_BYTES} bytes",
+                           remedy="give a regular file, which is mapped, not read")
+    return memoryview(data)
 
 
 def _module_ranges(data: Buffer) -> list[Range]:
