@@ -119,7 +119,7 @@ def difference(module: Module, inputs: Sequence[Value], got: Sequence[Array], wa
 
 
 def _limit(dtype: DType) -> float:
-    return tolerance(dtype, "none")
+    return tolerance(dtype)
 
 
 def _first(got: Array, wanted: Array) -> str:
