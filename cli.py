@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ _FILE = click.Path(dir_okay=True)
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit status."""
+    # A simulated machine multiplies many small tiles: threads of the BLAS cost more than they bring (set it to override).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if words is None else words)
     return guard(lambda: _run(given), given)
 

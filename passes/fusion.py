@@ -131,8 +131,7 @@ def _best_region(root: Instruction, position: dict[Instruction, int], able: set[
     best = max(regions, key=lambda region: (region.weight, region.rows), default=None)
     if best is None or not best.members:
         return None
-    lone = len(best.members) == 1
-    return None if lone and root.opcode not in ("dot", "reduce") else best
+    return best if len(best.members) > 1 else None
 
 
 def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
