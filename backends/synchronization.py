@@ -328,10 +328,10 @@ def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
         if key not in latest or other.order > latest[key][0].order:
             latest[key] = (other, common)
     events = []
-    for (semaphore, carried), (other, common) in latest.items():
+    for (semaphore, depth_carried), (other, common) in latest.items():
         at = [Expr(0, ((loop.symbol, 1),)) if depth < len(common) else Expr(loop.count - 1)
               for depth, loop in enumerate(other.loops)]
-        if carried:
+        if depth_carried:
             at[len(common) - 1] = at[len(common) - 1] + -1
         events.append((semaphore, other.done(at)))
     return events

@@ -105,7 +105,7 @@ class _Unroller:
         waits = _waits(one, registers, times)
         operands = _operands(one, registers, times)
         fields = _fields(one, registers, times)
-        if waits is operands is fields is None:
+        if waits is None and operands is None and fields is None:
             return [one] * times
         return [Instruction(one.spec, operands(i) if operands else one.operands, fields(i) if fields else one.fields,
                             waits[i] if waits else one.waits, one.signals, one.debug) for i in range(times)]

@@ -91,7 +91,8 @@ class DType:
 
 
 def _numpy_dtype(scalar_type: Any) -> np.dtype[Any]:
-    return np.dtype(scalar_type)
+    found: np.dtype[Any] = np.dtype(scalar_type)
+    return found
 
 
 PRED = DType("pred", 1, 8, Kind.BOOL, "preds", np.bool_)

@@ -293,7 +293,7 @@ def _outline(module: Module, computation: Computation, region: _Region, name: st
 def _free_inside(instruction: Instruction, region: _Region) -> bool:
     """Free instructions are copied in where their rows are known, and constants that rules read as they are."""
     if instruction.opcode == "constant":
-        return instruction.attributes["literal"].is_splat
+        return bool(instruction.attributes["literal"].is_splat)
     return instruction in region.free
 
 

@@ -6,6 +6,7 @@ Accuracy aims at 1e-6 relative to the result where the scalar engine's functions
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from nxcc.backends.lowering.pointwise import formula
 from nxcc.backends.lowering.pointwise_float import ROUNDER, SIGN, from_word, magnitude, quotient, with_sign_of, word
@@ -68,7 +69,7 @@ def power(instruction: Instruction, x: Term, y: Term) -> Term:
     return simple(x) if simple else alu("power", x, y)
 
 
-_WHOLE_POWERS = {1: lambda x: x, 2: lambda x: x * x, 3: lambda x: x * x * x, -1: reciprocal}
+_WHOLE_POWERS: dict[int | float, Callable[[Term], Term]] = {1: lambda x: x, 2: lambda x: x * x, 3: lambda x: x * x * x, -1: reciprocal}
 
 
 def _log_inside(x: Term) -> Term:

@@ -37,9 +37,11 @@ def on_vector(roots: Sequence[Term]) -> list[Term]:
 
 def _replaced(one: Term, inputs: tuple[Term, ...]) -> Term:
     if one.kind is Kind.NATIVE:
-        return part(_NATIVE[one.op](*inputs, one.dtype), one.dtype)
+        left, right = inputs
+        return part(_NATIVE[one.op](left, right, one.dtype), one.dtype)
     if one.kind is Kind.ALU and one.op == "power":
-        return _power(*inputs)
+        base, exponent = inputs
+        return _power(base, exponent)
     if all(new is old for new, old in zip(inputs, one.inputs, strict=True)):
         return one
     return Term(one.kind, one.op, inputs, one.dtype, one.span, one.number)
