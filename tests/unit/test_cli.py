@@ -194,20 +194,27 @@ def test_an_unwritable_folder_keeps_nothing(model: Path, capsys: pytest.CaptureF
 
 
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
-    pipe = tmp_path / "model.hlo"
-    os.mkfifo(pipe)
-    script = f"import sys; from nxcc.cli import main; sys.exit(main(['compile', '-', '-o', {str(tmp_path / 'x.neff')!r}]))"
+    output, log = tmp_path / "x.neff", tmp_path / "log"
+    words = ["compile", "-", "-o", str(output), "--logfile", str(log)]
+    script = f"import sys; from nxcc.cli import main; sys.exit(main({words!r}))"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stderr is not None
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and not Path(f"/proc/{process.pid}/wchan").exists():
+        assert process.stderr is not None
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (log.exists() and "read begins" in log.read_text()):
             time.sleep(0.01)
-        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         error = process.stderr.read().decode()
         process.wait(30)
     assert process.returncode == 130, error
-    assert "interrupted" in error and not (tmp_path / "x.neff").exists()
+    assert "interrupted" in error and not output.exists()
+
+
+def test_an_interrupt_while_modules_load_ends_with_130() -> None:
+    script = ("import os, signal, sys\nclass Finder:\n  def find_spec(self, name, path, target=None):\n"
+              "    if name == 'nxcc.compiler.arguments': os.kill(os.getpid(), signal.SIGINT)\n"
+              "sys.meta_path.insert(0, Finder())\nimport nxcc.cli")
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr.count("\n")) == (130, 1) and "interrupted" in found.stderr
 
 
 def test_a_fault_of_ours_keeps_a_reproducer(model: Path, capsys: pytest.CaptureFixture[str],
