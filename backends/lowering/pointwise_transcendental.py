@@ -69,7 +69,8 @@ def power(instruction: Instruction, x: Term, y: Term) -> Term:
     return simple(x) if simple else alu("power", x, y)
 
 
-_WHOLE_POWERS: dict[int | float, Callable[[Term], Term]] = {1: lambda x: x, 2: lambda x: x * x, 3: lambda x: x * x * x, -1: reciprocal}
+_WHOLE_POWERS: dict[int | float, Callable[[Term], Term]] = {
+    1: lambda x: x, 2: lambda x: x * x, 3: lambda x: x * x * x, -1: reciprocal}
 
 
 def _log_inside(x: Term) -> Term:
