@@ -83,14 +83,8 @@ def _inline_call(call: Instruction, builder: Builder) -> None:
     """Raises CompileError(LIMIT_EXCEEDED) rather than let nested calls grow without bound."""
     count = len(builder.computation.instructions) + len(call.called[0].instructions)
     if count > MAX_INSTRUCTIONS:
-<<<<<<< Updated upstream
         raise CompileError(LIMIT_EXCEEDED, f"inlining makes {builder.computation.name} longer than {MAX_INSTRUCTIONS} "
                            "instructions", call.name, str(call.location), remedy="call the computation from a loop")
-=======
-        raise CompileError(LIMIT_EXCEEDED, f"inlining makes {builder.computation.name} longer than "
-                           f"{MAX_INSTRUCTIONS} instructions", call.name, str(call.location),
-                           remedy="call the computation from a loop")
->>>>>>> Stashed changes
     inline_call(call, builder)
 
 

@@ -118,12 +118,8 @@ def test_calls_that_double_at_every_level_are_refused(capsys: pytest.CaptureFixt
     for level in range(1, 60):
         text += (f"double{level} {{\n  p = f32[] parameter(0)\n  a = f32[] call(p), to_apply=double{level - 1}\n"
                  f"  ROOT r = f32[] call(a), to_apply=double{level - 1}\n}}\n")
-<<<<<<< Updated upstream
     text += "ENTRY main {\n  p = f32[] parameter(0)\n  ROOT r = f32[] call(p), to_apply=double59\n}\n"
     Path("bomb.hlo").write_text(text)
-=======
-    Path("bomb.hlo").write_text(text.replace("double59", "ENTRY main"))
->>>>>>> Stashed changes
     refused(capsys, "NXC0107", "compile", "bomb.hlo", says="500 instructions")
 
 
