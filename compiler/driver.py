@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target, load_target
@@ -190,7 +191,9 @@ def pass_settings(options: CompileOptions, target: Target) -> Settings:
     capacity = TargetRowCapacity(target)
     if options.keep_on_host:
         capacity = _WithoutKept(target, pattern=host_pattern(options))
-    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, capacity)
+    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, capacity,
+                    is_straight=not target.features.control_flow,
+                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
 
 
 def host_pattern(options: CompileOptions) -> re.Pattern[str]:

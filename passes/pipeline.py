@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
+from nxcc.passes.cast_products import CastProducts
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import DeadCode
@@ -30,6 +32,7 @@ from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
+from nxcc.passes.unroll_loops import KnownPlaces, UnrollLoops
 
 
 class Pass(Protocol):
@@ -46,7 +49,8 @@ class Pass(Protocol):
 class Settings:
     """What decides which passes run: options, the target's answers to their questions, and who hears their notes.
 
-    weights: numbers of the entry parameters that are declared weights.
+    weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
+    addresses from data. product_dtypes: what its tensor engine multiplies; empty: anything.
     """
 
     optlevel: int
@@ -55,6 +59,8 @@ class Settings:
     row_capacity: RowCapacity
     report: Report = unheard
     weights: frozenset[int] = frozenset()
+    is_straight: bool = False
+    product_dtypes: frozenset[DType] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,10 @@ STEPS: tuple[Step, ...] = (
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
     Step("expand-collectives", lambda settings: ExpandCollectives(), 0),
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
+    Step("unroll-loops", lambda settings: UnrollLoops(settings.is_straight, settings.report), 0),
     Step("simplify", lambda settings: Simplify(), 1),
     Step("fold-constants", lambda settings: FoldConstants(), 0),
+    Step("known-places", lambda settings: KnownPlaces(settings.is_straight), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(settings.report), 0),
@@ -92,6 +100,7 @@ STEPS: tuple[Step, ...] = (
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
     Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
     Step("autocast", _autocast, 0),
+    Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("store-transposed", lambda settings: StoreTransposed(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
@@ -100,6 +109,11 @@ STEPS: tuple[Step, ...] = (
 )
 
 ORDER: tuple[tuple[str, str, str], ...] = (
+    ("inline-calls", "unroll-loops", "a body counts plainly once its calls are gone"),
+    ("normalize-layouts", "unroll-loops", "a body's layouts are looked at once"),
+    ("unroll-loops", "simplify", "what a turn does not change is found again in the next one"),
+    ("fold-constants", "known-places", "places are computed from the counter"),
+    ("autocast", "cast-products", "what the user asked for comes first"),
     ("inline-calls", "normalize-layouts", "an inlined body has layouts of its own"),
     ("normalize-layouts", "simplify", "rules forget layouts, which a bitcast would still read"),
     ("inline-calls", "expand-collectives", "pairs around a wrapped collective dissolve into the plain one"),
