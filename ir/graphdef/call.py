@@ -11,6 +11,7 @@ from nxcc.ir.dtypes import DType
 from nxcc.ir.graphdef.datatypes import DataType, by_number
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.reader import Node
+from nxcc.ir.graphdef.registry import ranks_of
 from nxcc.ir.graphdef.signatures import Argument, Attribute, Signature, attribute_value
 from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.graphdef.values import Partial, Value
@@ -28,6 +29,8 @@ MAX_COUNTED_ELEMENTS = 64
 
 
 MAX_TABLE_ELEMENTS = 1 << 26
+MAX_TENSORS = 1 << 16
+"""Of one argument of a node."""
 
 
 class Attributes:
@@ -65,7 +68,10 @@ class Attributes:
         else:
             from nxcc.ir.graphdef.datatypes import BY_NAME
             kind = BY_NAME[argument.type]
-        return [kind] * (self.get(argument.count) if argument.count else 1)
+        count = self.get(argument.count) if argument.count else 1
+        if not 0 <= count <= MAX_TENSORS:
+            raise CompileError(GRAPH_INVALID, f"the attribute {argument.count!r} is {count}", self.node.name)
+        return [kind] * count
 
     def _row(self, number: int) -> DataType:
         found = by_number(number)
@@ -107,6 +113,11 @@ class Call:
             given = value.shape.dtype if isinstance(value, Instruction) else None
             if given is not None and kind.dtype is not given and (kind.dtype is not None or kind.name == "string"):
                 raise self.invalid(f"input {number} is {given}, {self.node.op} declares {kind}")
+
+        for number, (rank, value) in enumerate(zip(ranks_of(self.node.op), self.inputs, strict=False)):
+            if isinstance(value, Instruction) and not _has_rank(value, rank):
+                wanted = str(rank).replace("+", " or more")
+                raise self.invalid(f"input {number} of {self.node.op} must have {wanted} dimensions, it is {value.shape}")
 
     def is_partial(self) -> bool:
         """True if an input is a Partial, or its value follows from the count of one."""
@@ -211,6 +222,12 @@ class Call:
     def impossible(self, why: str, remedy: str = "") -> CompileError:
         return CompileError(GRAPH_OPERATOR, f"{self.node.op} cannot be compiled", self.name, why=why,
                             remedy=remedy or "end the graph before it, or begin after it, with --io-config")
+
+
+def _has_rank(value: Instruction, rank: int | str | None) -> bool:
+    if isinstance(rank, str):
+        return value.shape.rank >= int(rank.removesuffix("+"))
+    return rank is None or value.shape.rank == rank
 
 
 def _description(value: Value) -> str:

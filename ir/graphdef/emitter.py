@@ -5,6 +5,7 @@ An Emitter appends to one computation. All emitters of a module share its names 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,6 +65,8 @@ class Emitter:
         return self.builder.constant(values)
 
     def full(self, dtype: DType, dims: Sequence[int], value: Number) -> Instruction:
+        if min(dims, default=0) < 0:
+            raise ShapeError(f"a tensor cannot have the shape {list(dims)}")
         return self.builder.splat(dtype, dims, value)
 
     def scalar(self, dtype: DType, value: Number) -> Instruction:
@@ -74,6 +77,8 @@ class Emitter:
         return self.builder.splat(x.shape.dtype, x.shape.dims, value)
 
     def iota(self, dtype: DType, dims: Sequence[int], dimension: int) -> Instruction:
+        if not 0 <= dimension < len(dims):
+            raise ShapeError(f"there is no dimension {dimension} in {list(dims)}")
         return self.builder.make("iota", shape=Shape(dtype, tuple(dims)), iota_dimension=dimension)
 
     # Elementwise
@@ -150,9 +155,15 @@ class Emitter:
 
     def spread(self, x: Instruction, dims: Sequence[int], dimensions: Sequence[int]) -> Instruction:
         """Operand dimension i becomes result dimension dimensions[i]."""
+        own = x.shape.dims
+        places = list(dimensions)
+        if len(own) != len(places) or any(not 0 <= d < len(dims) or dims[d] != n for d, n in zip(places, own, strict=False)):
+            raise ShapeError(f"{list(own)} cannot become the dimensions {places} of {list(dims)}")
         return self.builder.broadcast(x, dims, dimensions)
 
     def reshape(self, x: Instruction, dims: Sequence[int]) -> Instruction:
+        if x.shape.element_count != math.prod(dims):
+            raise ShapeError(f"{x.shape} cannot be reshaped to {list(dims)}")
         return x if x.shape.dims == tuple(dims) else self.builder.reshape(x, dims)
 
     def transpose(self, x: Instruction, permutation: Sequence[int]) -> Instruction:
@@ -166,6 +177,8 @@ class Emitter:
 
     def part(self, x: Instruction, axis: int, start: int, limit: int) -> Instruction:
         """Elements start to limit of one dimension."""
+        if not 0 <= axis < x.shape.rank:
+            raise ShapeError(f"{x.shape} has no dimension {axis}")
         starts, limits = [0] * x.shape.rank, list(x.shape.dims)
         starts[axis], limits[axis] = start, limit
         return self.slice(x, starts, limits)

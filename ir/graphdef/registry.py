@@ -19,22 +19,26 @@ FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "grap
             "normalization", "pooling", "quantization", "random", "reduction", "segments", "special")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
 
+Ranks = tuple[int | str | None, ...]
 Rule = Callable[["Call"], Value | Sequence[Value]]
 _R = TypeVar("_R", bound=Callable[..., object])
 _RULES: dict[str, Rule] = {}
 _NEEDS: dict[str, tuple[str, ...]] = {}
+_RANKS: dict[str, Ranks] = {}
 
 
-def rule(*operators: str, needs: tuple[str, ...] = ()) -> Callable[[_R], _R]:
+def rule(*operators: str, needs: tuple[str, ...] = (), ranks: Ranks = ()) -> Callable[[_R], _R]:
     """Declare the lowering of these operators.
 
     needs: HLO opcodes beyond arithmetic and movement that it cannot do without, by which a target's support is told.
+    ranks: of the first inputs: a number of dimensions, a string "2+" for at least so many, None for any.
     """
     def declare(function: _R) -> _R:
         for name in operators:
             assert name not in _RULES, f"{name} has two rules"
             _RULES[name] = function  # type: ignore[assignment]  # the decorated rule, checked where it is called
             _NEEDS[name] = needs
+            _RANKS[name] = ranks
         return function
     return declare
 
@@ -77,6 +81,11 @@ def find_rule(operator: str) -> Rule | None:
 def find_partial_rule(operator: str) -> Rule | None:
     _load_families()
     return _PARTIAL_RULES.get(operator)
+
+
+def ranks_of(operator: str) -> Ranks:
+    """The declared ranks of the first inputs of an operator that has a rule."""
+    return _RANKS[operator]
 
 
 def needed_opcodes(operator: str) -> tuple[str, ...]:

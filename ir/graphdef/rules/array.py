@@ -42,7 +42,7 @@ def rank(call: Call) -> Value:
     return call.emit.scalar(S32, call.x(0).shape.rank)
 
 
-@rule("BroadcastArgs")
+@rule("BroadcastArgs", ranks=(1, 1))
 def broadcast_args(call: Call) -> Value:
     dims = broadcast_dims(call.ints(0), call.ints(1))
     return call.emit.constant(np.asarray(dims, call.dtype("T").numpy))
@@ -66,6 +66,7 @@ def concat_offset(call: Call) -> Sequence[Value]:
     total, found = 0, []
     for number in range(1, len(call.inputs)):
         dims = call.ints(number)
+        call.axis(axis, len(dims))
         offset = np.zeros(len(dims), np.int32)
         offset[axis] = total
         total += dims[axis]
@@ -73,7 +74,7 @@ def concat_offset(call: Call) -> Sequence[Value]:
     return found
 
 
-@rule("UnravelIndex")
+@rule("UnravelIndex", ranks=(None, 1))
 def unravel_index(call: Call) -> Value:
     e, indices, dims = call.emit, call.x(0), call.ints(1)
     rows = []
@@ -84,18 +85,24 @@ def unravel_index(call: Call) -> Value:
     return e.concatenate(rows, 0)
 
 
+def _formats(call: Call) -> tuple[str, str]:
+    source, target = str(call.attr("src_format")), str(call.attr("dst_format"))
+    call.need(bool(source) and sorted(source) == sorted(target), f"{source!r} and {target!r} are not the same dimensions")
+    return source, target
+
+
 @rule("DataFormatDimMap")
 def data_format_dim_map(call: Call) -> Value:
-    source, target = call.attr("src_format"), call.attr("dst_format")
+    source, target = _formats(call)
     table = np.array([target.index(c) for c in source], call.x(0).shape.dtype.numpy)
     e, x = call.emit, call.x(0)
     positive = e.select(e.compare(x, e.like(x, 0), "LT"), e.offset(x, len(source)), x)
     return e.take(e.constant(table), positive, 0)
 
 
-@rule("DataFormatVecPermute")
+@rule("DataFormatVecPermute", ranks=("1+",))
 def data_format_vec_permute(call: Call) -> Value:
-    source, target, x = call.attr("src_format"), call.attr("dst_format"), call.x(0)
+    (source, target), x = _formats(call), call.x(0)
     if x.shape.dims[0] == len(source) - 2:
         source, target = (text.translate({ord("N"): None, ord("C"): None}) for text in (source, target))
     order = np.array([source.index(c) for c in target], np.int32)
@@ -189,7 +196,7 @@ def range_(call: Call) -> Value:
 @rule("LinSpace")
 def linspace(call: Call) -> Value:
     start, stop, count = float(call.constant(0)), float(call.constant(1)), call.number(2)
-    call.need(count > 0, "num must be positive")
+    call.need(count > 0 and math.isfinite(start) and math.isfinite(stop), "num must be positive, start and stop finite")
     call.table(count)
     return call.emit.constant(np.linspace(start, stop, count).astype(call.dtype("T").numpy))
 
@@ -254,6 +261,8 @@ class _Spec:
 def strided_slice(call: Call) -> Value:
     x, strides = call.x(0), call.ints(3)
     begin, end = call.known(1), call.known(2)
+    fits = call.x(1).shape.dims == call.x(2).shape.dims == call.x(3).shape.dims == (len(strides),)
+    call.need(fits, "begin, end and strides must be vectors of one length")
     spec = _Spec(call, x.shape.rank, len(strides))
     if begin is None or end is None:
         return _dynamic_strided(call, spec, x)
@@ -442,7 +451,9 @@ def reverse(call: Call) -> Value:
 @rule("Roll")
 def roll(call: Call) -> Value:
     e, x = call.emit, call.x(0)
-    for shift, axis in zip(call.ints(1), [call.axis(a, x.shape.rank) for a in call.ints(2)], strict=True):
+    shifts, axes = call.ints(1), [call.axis(a, x.shape.rank) for a in call.ints(2)]
+    call.need(len(shifts) == len(axes), f"{len(shifts)} shifts along {len(axes)} axes")
+    for shift, axis in zip(shifts, axes, strict=True):
         n = x.shape.dims[axis]
         at = -shift % n if n else 0
         if at:
@@ -455,11 +466,13 @@ def roll(call: Call) -> Value:
 
 def _blocks(call: Call) -> tuple[list[int], list[tuple[int, int]]]:
     block = call.ints(1)
-    edges = call.constant(2).reshape(len(block), 2)
+    edges = call.constant(2)
+    call.need(edges.shape == (len(block), 2) and len(block) < call.x(0).shape.rank and min(block, default=1) > 0,
+              f"blocks {block} and edges {edges.tolist()} do not fit {call.x(0).shape}")
     return block, [(int(a), int(b)) for a, b in edges]
 
 
-@rule("SpaceToBatchND")
+@rule("SpaceToBatchND", ranks=("1+",))
 def space_to_batch(call: Call) -> Value:
     """[n, s1, s2, rest] to [b1 * b2 * n, s1 / b1, s2 / b2, rest]."""
     e, x = call.emit, call.x(0)
@@ -476,7 +489,7 @@ def space_to_batch(call: Call) -> Value:
     return e.reshape(e.transpose(parted, order), [n * math.prod(block), *small, *tail])
 
 
-@rule("BatchToSpaceND")
+@rule("BatchToSpaceND", ranks=("1+",))
 def batch_to_space(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     block, crops = _blocks(call)
@@ -494,7 +507,7 @@ def batch_to_space(call: Call) -> Value:
     return e.slice(found, starts, limits)
 
 
-@rule("DepthToSpace", "SpaceToDepth")
+@rule("DepthToSpace", "SpaceToDepth", ranks=(4,))
 def depth_space(call: Call) -> Value:
     e, x, b = call.emit, call.x(0), call.attr("block_size")
     channels_first = call.text("data_format", "NHWC", "NCHW") == "NCHW"

@@ -187,7 +187,7 @@ def _convolve(call: Call, layout: Format, x: Instruction, kernel: Instruction, g
                           feature_group_count=groups)
 
 
-@rule("Conv2D", "Conv3D", needs=("convolution",))
+@rule("Conv2D", "Conv3D", needs=("convolution",), ranks=("4+", "4+"))
 def conv(call: Call) -> Value:
     space = 2 if call.node.op == "Conv2D" else 3
     x, kernel, layout = call.x(0), call.x(1), data_format(call, space)
@@ -198,7 +198,7 @@ def conv(call: Call) -> Value:
     return _convolve(call, layout, x, kernel, channels // inner)
 
 
-@rule("DepthwiseConv2dNative", needs=("convolution",))
+@rule("DepthwiseConv2dNative", needs=("convolution",), ranks=(4, 4))
 def depthwise(call: Call) -> Value:
     x, kernel, layout = call.x(0), call.x(1), data_format(call)
     channels = x.shape.dims[layout.feature]
@@ -232,18 +232,19 @@ def _transposed(call: Call, sizes: Sequence[int], kernel: Instruction, groups: i
                   feature_group_count=groups)
 
 
-@rule("Conv2DBackpropInput", "Conv3DBackpropInputV2", needs=("convolution",))
+@rule("Conv2DBackpropInput", "Conv3DBackpropInputV2", needs=("convolution",), ranks=(1, "4+", "4+"))
 def conv_transposed(call: Call) -> Value:
     space = 2 if call.node.op == "Conv2DBackpropInput" else 3
     e, sizes, kernel, gradient, layout = call.emit, call.ints(0), call.x(1), call.x(2), data_format(call, space)
     *taps, inner, outer = kernel.shape.dims
-    if len(sizes) == space:
-        channels = inner
-        sizes = _with_batch(sizes, gradient.shape.dims[0], channels, layout)
-    channels = sizes[layout.feature]
-    call.need(len(sizes) == space + 2 and inner > 0 and channels % inner == 0 and gradient.shape.dims[layout.feature] == outer,
+    call.need(kernel.shape.rank == gradient.shape.rank == space + 2 and len(sizes) in (space, space + 2),
               f"input_sizes {sizes}, filter {kernel.shape} and gradient {gradient.shape} do not fit together")
-    groups = channels // inner
+    if len(sizes) == space:
+        sizes = _with_batch(sizes, gradient.shape.dims[0], inner, layout)
+    channels = sizes[layout.feature]
+    groups = channels // max(inner, 1)
+    call.need(groups > 0 and channels == groups * inner and outer % groups == 0 and gradient.shape.dims[layout.feature] == outer,
+              f"input_sizes {sizes}, filter {kernel.shape} and gradient {gradient.shape} do not fit together")
     parted = e.reshape(kernel, (*taps, inner, groups, outer // groups))
     swapped = e.transpose(parted, (*range(space), space + 2, space + 1, space))
     return _transposed(call, sizes, e.reshape(swapped, (*taps, outer // groups, channels)), groups, gradient, layout)
@@ -257,7 +258,8 @@ def _with_batch(sizes: list[int], batch: int, channels: int, layout: Format) -> 
     return full
 
 
-@rule("DepthwiseConv2dNativeBackpropInput", needs=("convolution",))
+@rule("DepthwiseConv2dNativeBackpropInput", needs=("convolution",), ranks=(1, 4, 4))
 def depthwise_transposed(call: Call) -> Value:
-    kernel, gradient, layout = call.x(1), call.x(2), data_format(call)
-    return _transposed(call, call.ints(0), call.emit.transpose(kernel, (0, 1, 3, 2)), kernel.shape.dims[2], gradient, layout)
+    sizes, kernel, gradient, layout = call.ints(0), call.x(1), call.x(2), data_format(call)
+    call.need(len(sizes) == 4, f"input_sizes {sizes} must be four numbers")
+    return _transposed(call, sizes, call.emit.transpose(kernel, (0, 1, 3, 2)), kernel.shape.dims[2], gradient, layout)

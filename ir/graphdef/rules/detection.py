@@ -127,13 +127,13 @@ def _least(call: Call, number: int) -> Instruction:
 _NEEDS = ("while", "gather", "reduce")
 
 
-@rule("NonMaxSuppressionV2", needs=_NEEDS)
+@rule("NonMaxSuppressionV2", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v2(call: Call) -> Value:
     kept = _single(call, call.emit.scalar(F32, -math.inf))
     return _partial(call, kept.places, kept.count)
 
 
-@rule("NonMaxSuppressionV3", needs=_NEEDS)
+@rule("NonMaxSuppressionV3", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v3(call: Call) -> Value:
     kept = _single(call, _least(call, 4))
     return _partial(call, kept.places, kept.count)
@@ -147,13 +147,13 @@ def _padded(call: Call, kept: _Kept, *rows: Instruction) -> list[Value]:
     return [e.pad(x, e.scalar(x.shape.dtype, 0), [0], [kept.wanted - x.shape.dims[0]]) for x in rows]
 
 
-@rule("NonMaxSuppressionV4", needs=_NEEDS)
+@rule("NonMaxSuppressionV4", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v4(call: Call) -> Sequence[Value]:
     kept = _single(call, _least(call, 4))
     return [*_padded(call, kept, kept.places), kept.count]
 
 
-@rule("NonMaxSuppressionV5", needs=_NEEDS)
+@rule("NonMaxSuppressionV5", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v5(call: Call) -> Sequence[Value]:
     """With soft_nms_sigma above 0, overlap lowers scores instead of only dropping boxes."""
     kept = _single(call, _least(call, 4), float(call.constant(5)))
@@ -161,7 +161,7 @@ def non_max_suppression_v5(call: Call) -> Sequence[Value]:
     return [*_padded(call, kept, kept.places, scores), kept.count]
 
 
-@rule("CombinedNonMaxSuppression", needs=("while", "gather", "reduce", "topk"))
+@rule("CombinedNonMaxSuppression", needs=("while", "gather", "reduce", "topk"), ranks=(4, 3, 0, 0, 0, 0))
 def combined_non_max_suppression(call: Call) -> Sequence[Value]:
     """Each class of each image by itself, then the best of all classes; what is missing is zero."""
     e, boxes, scores = call.emit, call.x(0), call.x(1)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from nxcc.ir.diagnostics import GRAPH_INVALID, IO_CONFIG, CompileError
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.registry import rule
-from nxcc.ir.graphdef.signatures import Unranked
 from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.graphdef.values import Value, Variable
 from nxcc.ir.literals import Literal
@@ -49,7 +48,7 @@ def nothing(call: Call) -> Sequence[Value]:
 @rule("EnsureShape")
 def ensure_shape(call: Call) -> Value:
     x, wanted = call.x(0), call.attr("shape")
-    if wanted is not Unranked:
+    if isinstance(wanted, tuple):
         dims = x.shape.dims
         fits = len(wanted) == len(dims) and all(a in (-1, b) for a, b in zip(wanted, dims, strict=True))
         call.need(fits, f"the shape must be {list(wanted)}, it is {list(dims)}")

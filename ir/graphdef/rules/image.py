@@ -180,10 +180,12 @@ def _pixels(e: Emitter, image: Instruction, box: Instruction, y: Instruction, x:
     return gather_tuples(e, image, e.concatenate(parts, 3))
 
 
-@rule("CropAndResize", needs=("gather",))
+@rule("CropAndResize", needs=("gather",), ranks=(4, 2, 1, 1))
 def crop_and_resize(call: Call) -> Value:
     e, image, boxes, box = call.emit, call.x(0), call.x(1), call.x(2)
-    height, width = call.ints(3)
+    sizes = call.ints(3)
+    call.need(len(sizes) == 2 and min(sizes) > 0, f"a crop cannot have the size {sizes}")
+    height, width = sizes
     _, rows, columns, channels = image.shape.dims
     y, x = _crop_coordinates(e, boxes, 0, height, rows), _crop_coordinates(e, boxes, 1, width, columns)
     dims = (boxes.shape.dims[0], height, width, channels)
@@ -246,18 +248,18 @@ def _to_rgb(e: Emitter, hue: Instruction, saturation: Instruction, value: Instru
     return e.concatenate(colours, hue.shape.rank - 1)
 
 
-@rule("RGBToHSV")
+@rule("RGBToHSV", ranks=("1+",))
 def rgb_to_hsv(call: Call) -> Value:
     x = call.x(0)
     return call.emit.concatenate(_to_hsv(call.emit, x), x.shape.rank - 1)
 
 
-@rule("HSVToRGB")
+@rule("HSVToRGB", ranks=("1+",))
 def hsv_to_rgb(call: Call) -> Value:
     return _to_rgb(call.emit, *_channels(call.emit, call.x(0)))
 
 
-@rule("AdjustSaturation")
+@rule("AdjustSaturation", ranks=("3+", 0))
 def adjust_saturation(call: Call) -> Value:
     e = call.emit
     hue, saturation, value = _to_hsv(e, e.wide(call.x(0)))
@@ -265,7 +267,7 @@ def adjust_saturation(call: Call) -> Value:
     return e.convert(found, call.x(0).shape.dtype)
 
 
-@rule("AdjustHue")
+@rule("AdjustHue", ranks=("3+", 0))
 def adjust_hue(call: Call) -> Value:
     e = call.emit
     hue, saturation, value = _to_hsv(e, e.wide(call.x(0)))
@@ -274,7 +276,7 @@ def adjust_hue(call: Call) -> Value:
     return e.convert(found, call.x(0).shape.dtype)
 
 
-@rule("AdjustContrastv2")
+@rule("AdjustContrastv2", ranks=("3+", 0))
 def adjust_contrast(call: Call) -> Value:
     """(x - mean) * factor + mean, the mean of each channel of each image."""
     e, x = call.emit, call.emit.wide(call.x(0))

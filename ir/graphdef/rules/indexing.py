@@ -41,7 +41,7 @@ def gather_v2(call: Call) -> Value:
     return gather_axis(call.emit, x, indices, axis, batch)
 
 
-@rule("Gather", needs=("gather",))
+@rule("Gather", needs=("gather",), ranks=("1+",))
 def gather(call: Call) -> Value:
     return call.emit.take(call.x(0), call.x(1), 0)
 
@@ -52,7 +52,7 @@ def resource_gather(call: Call) -> Value:
     return call.emit.take(call.emit.builder.literal(variable_value(call)), call.x(1), 0)
 
 
-@rule("GatherNd", needs=("gather",))
+@rule("GatherNd", needs=("gather",), ranks=(None, "1+"))
 def gather_nd(call: Call) -> Value:
     return gather_tuples(call.emit, call.x(0), call.x(1))
 
@@ -66,7 +66,7 @@ def gather_tuples(e: Emitter, x: Instruction, indices: Instruction) -> Instructi
                   start_index_map=tuple(range(depth)), index_vector_dim=batch, slice_sizes=sizes)
 
 
-@rule("ReverseSequence", needs=("gather",))
+@rule("ReverseSequence", needs=("gather",), ranks=("2+", 1))
 def reverse_sequence(call: Call) -> Value:
     """The first seq_lengths[b] places along seq_dim in reverse order, the rest as they are."""
     e, x, lengths = call.emit, call.x(0), call.x(1)
@@ -81,7 +81,7 @@ def reverse_sequence(call: Call) -> Value:
     return e.transpose(found, [order.index(d) for d in range(x.shape.rank)])
 
 
-@rule("InvertPermutation", needs=("scatter",))
+@rule("InvertPermutation", needs=("scatter",), ranks=(1,))
 def invert_permutation(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     places = e.iota(x.shape.dtype, x.shape.dims, 0)
@@ -123,7 +123,7 @@ def _second(e: Emitter, x: Instruction) -> Computation:
     return e.combiners[key]
 
 
-@rule("ScatterNd", needs=("scatter",))
+@rule("ScatterNd", needs=("scatter",), ranks=("1+", None, 1))
 def scatter_nd(call: Call) -> Value:
     e, updates = call.emit, call.x(1)
     return scatter(e, e.full(updates.shape.dtype, call.ints(2), 0), call.x(0), updates, "add")
@@ -133,19 +133,19 @@ _SCATTERS = {"TensorScatterUpdate": "second", "TensorScatterAdd": "add", "Tensor
              "TensorScatterMin": "minimum", "ScatterNdNonAliasingAdd": "add"}
 
 
-@rule(*_SCATTERS, needs=("scatter",))
+@rule(*_SCATTERS, needs=("scatter",), ranks=(None, "1+"))
 def tensor_scatter(call: Call) -> Value:
     target, indices, updates = call.operands
     return scatter(call.emit, target, indices, updates, _SCATTERS[call.node.op])
 
 
-@rule("TensorScatterSub", needs=("scatter",))
+@rule("TensorScatterSub", needs=("scatter",), ranks=(None, "1+"))
 def tensor_scatter_sub(call: Call) -> Value:
     e = call.emit
     return scatter(e, call.x(0), call.x(1), e.make("negate", call.x(2)), "add")
 
 
-@rule("SparseToDense", needs=("scatter",))
+@rule("SparseToDense", needs=("scatter",), ranks=(None, 1))
 def sparse_to_dense(call: Call) -> Value:
     e, indices, dims, values = call.emit, call.x(0), call.ints(1), call.x(2)
     if indices.shape.rank < 2:
@@ -172,7 +172,7 @@ def top_k(call: Call) -> Sequence[Value]:
     return [values, e.convert(places, call.dtype("index_type"))] if call.node.op == "TopKV2" else [values, places]
 
 
-@rule("InTopKV2", "InTopK", needs=("gather",))
+@rule("InTopKV2", "InTopK", needs=("gather",), ranks=(2, 1))
 def in_top_k(call: Call) -> Value:
     """Whether fewer than k predictions exceed the target's; false where the target's is not finite."""
     e, x, targets = call.emit, call.x(0), call.x(1)
@@ -196,7 +196,7 @@ def bucketize(call: Call) -> Value:
     return e.reduce("add", e.convert(reached, S32), [x.shape.rank])
 
 
-@rule("ListDiff")
+@rule("ListDiff", ranks=(1, 1))
 def list_diff(call: Call) -> Sequence[Value]:
     """Its size depends on the values, so both lists must be known at compile time."""
     x, y = call.constant(0), call.constant(1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nxcc.ir.dtypes import S32
 from nxcc.ir.graphdef.call import Call
-from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.emitter import Emitter, broadcast_dims
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
@@ -20,7 +20,7 @@ def _places(e: Emitter, dims: tuple[int, ...]) -> tuple[Instruction, Instruction
     return e.iota(S32, dims, len(dims) - 2), e.iota(S32, dims, len(dims) - 1)
 
 
-@rule("MatrixBandPart", "BatchMatrixBandPart")
+@rule("MatrixBandPart", "BatchMatrixBandPart", ranks=("2+",))
 def band(call: Call) -> Value:
     """Keeps (lower < 0 or i - j <= lower) and (upper < 0 or j - i <= upper)."""
     e, x = call.emit, call.x(0)
@@ -40,7 +40,7 @@ def _on_diagonal(e: Emitter, dims: tuple[int, ...]) -> Instruction:
     return e.compare(i, j, "EQ")
 
 
-@rule("MatrixDiag", "BatchMatrixDiag")
+@rule("MatrixDiag", "BatchMatrixDiag", ranks=("1+",))
 def matrix_diag(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     dims = (*x.shape.dims, x.shape.dims[-1])
@@ -48,7 +48,7 @@ def matrix_diag(call: Call) -> Value:
     return e.select(_on_diagonal(e, dims), wide, e.like(wide, 0))
 
 
-@rule("MatrixSetDiag")
+@rule("MatrixSetDiag", ranks=("2+", "1+"))
 def matrix_set_diag(call: Call) -> Value:
     e, x, diagonal = call.emit, call.x(0), call.x(1)
     rank, (m, n) = x.shape.rank, x.shape.dims[-2:]
@@ -58,7 +58,7 @@ def matrix_set_diag(call: Call) -> Value:
     return e.select(_on_diagonal(e, x.shape.dims), wide, x)
 
 
-@rule("MatrixDiagPart")
+@rule("MatrixDiagPart", ranks=("2+",))
 def matrix_diag_part(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     size = min(x.shape.dims[-2:])
@@ -105,6 +105,7 @@ def _diagonal_table(call: Call, low: int, high: int, rows: int, columns: int) ->
     """[high - low + 1, longest]: flat places in a matrix, -1 where a row of diagonals is padding; highest diagonal first."""
     has_align = "align" in call.signature.attributes
     align = call.text("align", "RIGHT_LEFT", "LEFT_RIGHT", "LEFT_LEFT", "RIGHT_RIGHT") if has_align else "LEFT_LEFT"
+    call.need(-rows < low <= high < columns, f"diagonals {low} to {high} do not lie in a {rows} x {columns} matrix")
     call.table(float(high - low + 1) * (rows + columns) + float(rows) * columns)
     lengths = [min(rows + min(k, 0), columns - max(k, 0)) for k in range(low, high + 1)]
     longest = max(lengths)
@@ -127,7 +128,7 @@ def _take_flat(e: Emitter, x: Instruction, kept: int, table: Array, padding: Ins
     return e.select(valid, found, e.reshape(padding, ()))
 
 
-@rule("MatrixDiagPartV3", needs=("gather",))
+@rule("MatrixDiagPartV3", needs=("gather",), ranks=("2+",))
 def matrix_diag_part_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
@@ -143,10 +144,12 @@ def _inverse(table: Array, rows: int, columns: int) -> Array:
     return found.reshape(rows, columns)
 
 
-@rule("MatrixDiagV3", needs=("gather",))
+@rule("MatrixDiagV3", needs=("gather",), ranks=("1+",))
 def matrix_diag_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
+    held = 1 if low == high else x.shape.dims[-2] if x.shape.rank >= 2 else 0
+    call.need(held == high - low + 1, f"{x.shape} does not hold {high - low + 1} diagonals")
     longest = x.shape.dims[-1]
     rows, columns = call.number(2), call.number(3)
     smallest_rows, smallest_columns = longest - min(high, 0), longest + max(low, 0)
@@ -157,7 +160,7 @@ def matrix_diag_v3(call: Call) -> Value:
     return _take_flat(call.emit, x, x.shape.rank - (1 if low == high else 2), table, call.x(4))
 
 
-@rule("MatrixSetDiagV3", "MatrixSetDiagV2", needs=("gather",))
+@rule("MatrixSetDiagV3", "MatrixSetDiagV2", needs=("gather",), ranks=("2+", "1+"))
 def matrix_set_diag_v3(call: Call) -> Value:
     e, x, diagonals = call.emit, call.x(0), call.x(1)
     low, high = _range_of(call, 2)
@@ -171,7 +174,7 @@ def matrix_set_diag_v3(call: Call) -> Value:
 # Factorisations
 
 
-@rule("Cholesky", needs=("cholesky",))
+@rule("Cholesky", needs=("cholesky",), ranks=("2+",))
 def cholesky(call: Call) -> Value:
     """The lower factor; HLO leaves the upper triangle open, TensorFlow says zero."""
     e = call.emit
@@ -180,10 +183,10 @@ def cholesky(call: Call) -> Value:
     return e.select(e.compare(i, j, "GE"), found, e.like(found, 0))
 
 
-@rule("MatrixTriangularSolve", needs=("triangular-solve",))
+@rule("MatrixTriangularSolve", needs=("triangular-solve",), ranks=("2+", "2+"))
 def triangular_solve(call: Call) -> Value:
     e, a, b = call.emit, call.x(0), call.x(1)
-    lead = np.broadcast_shapes(a.shape.dims[:-2], b.shape.dims[:-2])
+    lead = broadcast_dims(a.shape.dims[:-2], b.shape.dims[:-2])
     a = e.broadcast_to(a, (*lead, *a.shape.dims[-2:]))
     b = e.broadcast_to(b, (*lead, *b.shape.dims[-2:]))
     return e.make("triangular-solve", a, b, left_side=True, lower=call.attr("lower"),

@@ -10,7 +10,6 @@ from nxcc.ir.diagnostics import GRAPH_DYNAMIC, CompileError
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.rules.indexing import scatter
-from nxcc.ir.graphdef.signatures import Unranked
 from nxcc.ir.graphdef.values import ArrayHandle, Stack, Value
 from nxcc.ir.hlo.module import Instruction
 
@@ -133,7 +132,7 @@ def pop_back(call: Call) -> Sequence[Value]:
 @rule("TensorArrayV3")
 def tensor_array(call: Call) -> Sequence[Value]:
     declared = call.attr("element_shape")
-    known = declared is not Unranked and min(declared, default=0) >= 0
+    known = isinstance(declared, tuple) and min(declared, default=0) >= 0
     return [ArrayHandle(call.name), Stack(call.dtype("dtype"), call.number(0), tuple(declared) if known else None)]
 
 

@@ -50,7 +50,7 @@ def _blend(e: Emitter, old: Instruction, new: Instruction, factor: float) -> Ins
     return e.add(e.scaled(old, 1.0 - factor), e.scaled(new, factor))
 
 
-@rule("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+@rule("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", ranks=("4+", 1, 1, 1, 1))
 def fused_batch_norm(call: Call) -> Sequence[Value]:
     """Results: y, mean, variance (unbiased when training), and what a gradient would need."""
     e, x, scale, offset = call.emit, *call.operands[:3]
@@ -77,7 +77,7 @@ def fused_batch_norm(call: Call) -> Sequence[Value]:
     return [*found, e.full(F32, (0,), 0)] if call.node.op == "FusedBatchNormV3" else found
 
 
-@rule("LRN", needs=("reduce-window",))
+@rule("LRN", needs=("reduce-window",), ranks=(4,))
 def lrn(call: Call) -> Value:
     """x / (bias + alpha * sum of squares of the channels within depth_radius) ** beta."""
     e, x = call.emit, call.x(0)
@@ -102,12 +102,12 @@ def softmax_over(e: Emitter, x: Instruction, log: bool = False) -> Instruction:
     return e.convert(found, x.shape.dtype)
 
 
-@rule("Softmax")
+@rule("Softmax", ranks=("1+",))
 def softmax(call: Call) -> Value:
     return softmax_over(call.emit, call.x(0))
 
 
-@rule("LogSoftmax")
+@rule("LogSoftmax", ranks=("1+",))
 def log_softmax(call: Call) -> Value:
     return softmax_over(call.emit, call.x(0), log=True)
 
@@ -120,12 +120,12 @@ def _cross_entropy(e: Emitter, logits: Instruction, labels: Instruction) -> list
     return [e.convert(loss, logits.shape.dtype), e.convert(gradient, logits.shape.dtype)]
 
 
-@rule("SoftmaxCrossEntropyWithLogits")
+@rule("SoftmaxCrossEntropyWithLogits", ranks=(2, 2))
 def cross_entropy(call: Call) -> Sequence[Value]:
     return _cross_entropy(call.emit, call.x(0), call.x(1))
 
 
-@rule("SparseSoftmaxCrossEntropyWithLogits")
+@rule("SparseSoftmaxCrossEntropyWithLogits", ranks=(2, 1))
 def sparse_cross_entropy(call: Call) -> Sequence[Value]:
     """A label outside the classes gives NaN."""
     e, logits, labels = call.emit, call.x(0), call.x(1)

@@ -29,6 +29,12 @@ def _window(layout: Format, rows: Rows, rank: int) -> Window:
     return Window(tuple(dims))
 
 
+def _layout(call: Call, x: Instruction) -> Format:
+    space = 3 if call.node.op.endswith("3D") else 2
+    call.need(x.shape.rank == space + 2, f"the input must have {space + 2} dimensions, it is {x.shape}")
+    return data_format(call, space)
+
+
 def _rows(call: Call, layout: Format, x: Instruction) -> Rows:
     ksize, strides = spatial_attr(call, "ksize", layout), spatial_attr(call, "strides", layout)
     call.need(call.attr("ksize")[layout.feature] == 1 == call.attr("strides")[layout.feature],
@@ -42,17 +48,17 @@ def pool(e: Emitter, x: Instruction, opcode: str, window: Window) -> Instruction
     return e.make("reduce-window", x, e.identity(opcode, kind), window=window, called=[e.combiner(opcode, kind)])
 
 
-@rule("MaxPool", "MaxPool3D", needs=("reduce-window",))
+@rule("MaxPool", "MaxPool3D", needs=("reduce-window",), ranks=("4+",))
 def max_pool(call: Call) -> Value:
     x = call.x(0)
     sizes, strides = call.attr("ksize"), call.attr("strides")
     if call.node.op == "MaxPool" and len(sizes) == 4 and sizes[3] > 1 and sizes[:3] == (1, 1, 1):
         return pool(call.emit, x, "maximum", Window((*[WindowDimension(1)] * 3, WindowDimension(sizes[3], strides[3]))))
-    layout = data_format(call, 2 if call.node.op == "MaxPool" else 3)
+    layout = _layout(call, x)
     return pool(call.emit, x, "maximum", _window(layout, _rows(call, layout, x), x.shape.rank))
 
 
-@rule("MaxPoolV2", needs=("reduce-window",))
+@rule("MaxPoolV2", needs=("reduce-window",), ranks=(4, 1, 1))
 def max_pool_v2(call: Call) -> Value:
     x, layout = call.x(0), data_format(call)
     sizes, strides = ([call.ints(k)[d] for d in layout.spatial] for k in (1, 2))
@@ -66,11 +72,11 @@ def _in_range(n: int, size: int, stride: int, edge: tuple[int, int]) -> Array:
     return np.minimum(starts + size, n) - np.maximum(starts, 0)
 
 
-@rule("AvgPool", "AvgPool3D", needs=("reduce-window",))
+@rule("AvgPool", "AvgPool3D", needs=("reduce-window",), ranks=("4+",))
 def avg_pool(call: Call) -> Value:
     """The sum over the number of elements in range; that number is known for each place of the window."""
     e, x = call.emit, call.x(0)
-    layout = data_format(call, 2 if call.node.op == "AvgPool" else 3)
+    layout = _layout(call, x)
     rows = _rows(call, layout, x)
     total = pool(e, e.wide(x), "add", _window(layout, rows, x.shape.rank))
     for d, (size, _, edge) in zip(layout.spatial, rows, strict=True):
@@ -107,7 +113,7 @@ def patches(e: Emitter, x: Instruction, rows: Sequence[tuple[int, int, int, tupl
     return e.concatenate(parts, 3)
 
 
-@rule("ExtractImagePatches")
+@rule("ExtractImagePatches", ranks=(4,))
 def extract_image_patches(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     layout = Format(0, 3, (1, 2))
@@ -117,7 +123,7 @@ def extract_image_patches(call: Call) -> Value:
     return e.reshape(found, (*found.shape.dims[:3], found.shape.dims[3] * found.shape.dims[4]))
 
 
-@rule("Dilation2D")
+@rule("Dilation2D", ranks=(4, 3))
 def dilation(call: Call) -> Value:
     """max over the window of input + filter."""
     e, x, kernel = call.emit, call.x(0), call.x(1)
@@ -129,7 +135,7 @@ def dilation(call: Call) -> Value:
     return e.reduce("maximum", e.add(found, e.reshape(kernel, (kh * kw, c))), [3])
 
 
-@rule("MaxPoolWithArgmax")
+@rule("MaxPoolWithArgmax", ranks=(4,))
 def max_pool_with_argmax(call: Call) -> list[Value]:
     """Also the flat position of each maximum in its image (and batch, if include_batch_in_index)."""
     e, x = call.emit, call.x(0)

@@ -11,11 +11,18 @@ from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.operator import ShapeError
+
+
+MAX_BITS = 16
+"""Of FakeQuant operators."""
 
 
 def _fake_quant(e: Emitter, x: Instruction, low: Instruction, high: Instruction, bits: int, narrow: bool,
                 dimensions: Sequence[int]) -> Instruction:
     """Source: GraphDef format reference, section 12. The range is nudged so that zero is a level."""
+    if not 2 <= bits <= MAX_BITS:
+        raise ShapeError(f"num_bits is {bits}, it may be 2 to {MAX_BITS}")
     qmin, qmax = (1 if narrow else 0), 2 ** bits - 1
     scale = e.divide(e.subtract(high, low), e.like(low, qmax - qmin))
     zero = e.subtract(e.like(low, qmin), e.divide(low, scale))
@@ -35,13 +42,13 @@ def fake_quant_args(call: Call) -> Value:
     return _fake_quant(e, call.x(0), low, high, call.attr("num_bits"), call.attr("narrow_range"), ())
 
 
-@rule("FakeQuantWithMinMaxVars")
+@rule("FakeQuantWithMinMaxVars", ranks=(None, 0, 0))
 def fake_quant_vars(call: Call) -> Value:
     x, low, high = call.operands
     return _fake_quant(call.emit, x, low, high, call.attr("num_bits"), call.attr("narrow_range"), ())
 
 
-@rule("FakeQuantWithMinMaxVarsPerChannel")
+@rule("FakeQuantWithMinMaxVarsPerChannel", ranks=("1+", 1, 1))
 def fake_quant_channels(call: Call) -> Value:
     x, low, high = call.operands
     return _fake_quant(call.emit, x, low, high, call.attr("num_bits"), call.attr("narrow_range"), (x.shape.rank - 1,))
@@ -57,6 +64,7 @@ def quantize_and_dequantize(call: Call) -> Value:
     call.need(call.attr("axis") == -1, "only one range for the whole tensor can be had (axis=-1)")
     v3 = call.node.op == "QuantizeAndDequantizeV3"
     bits = call.number(3) if v3 else call.attr("num_bits")
+    call.need(2 <= bits <= 31, f"num_bits is {bits}, it may be 2 to 31")
     mode = "HALF_TO_EVEN" if v3 else call.text("round_mode", *_ROUNDINGS)
     signed, given = call.attr("signed_input"), call.attr("range_given")
     qmin = -(2 ** (bits - 1)) + bool(call.attr("narrow_range")) if signed else 0
