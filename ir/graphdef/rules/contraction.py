@@ -243,7 +243,8 @@ def conv_transposed(call: Call) -> Value:
         sizes = _with_batch(sizes, gradient.shape.dims[0], inner, layout)
     channels = sizes[layout.feature]
     groups = channels // max(inner, 1)
-    call.need(groups > 0 and channels == groups * inner and outer % groups == 0 and gradient.shape.dims[layout.feature] == outer,
+    whole = groups > 0 and channels == groups * inner and outer % groups == 0
+    call.need(whole and gradient.shape.dims[layout.feature] == outer,
               f"input_sizes {sizes}, filter {kernel.shape} and gradient {gradient.shape} do not fit together")
     parted = e.reshape(kernel, (*taps, inner, groups, outer // groups))
     swapped = e.transpose(parted, (*range(space), space + 2, space + 1, space))

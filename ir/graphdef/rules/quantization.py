@@ -13,7 +13,6 @@ from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError
 
-
 MAX_BITS = 16
 """Of FakeQuant operators."""
 
