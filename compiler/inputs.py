@@ -207,6 +207,7 @@ def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest)
         if foreign.is_it(head):
             raise _unknown(name, foreign.name, foreign.remedy)
     if not _CONTROL.search(head):
+        _refuse_graph_options(name, request)
         return _read_text(data, head, name)
     kind = _foreign_protobuf(data)
     if kind == _GRAPH:
@@ -215,7 +216,18 @@ def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest)
         raise _unknown(name, kind, _FOREIGN_PROTOBUF[kind])
     if head[0] != 0x0A and not is_message(data, 0, len(data)):
         raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", _TO_HLO)
+    _refuse_graph_options(name, request)
     return read_module(data, name=name)
+
+
+def _refuse_graph_options(name: str, request: GraphRequest) -> None:
+    """CompileError(USAGE) if what was said about a TensorFlow graph would be passed over."""
+    given = {"--io-config": request.io_config, "--signature": request.signature,
+             "--framework TENSORFLOW": request.framework == TENSORFLOW}
+    said = [flag for flag, value in given.items() if value]
+    if said:
+        raise CompileError(USAGE, f"{name} is HLO, not a TensorFlow graph", why=f"{' and '.join(said)} would have no meaning",
+                           remedy="leave it out, or give the graph")
 
 
 def _read_text(data: memoryview, head: bytes, name: str) -> Module:

@@ -143,6 +143,14 @@ def test_saved_model_folder_is_read(tmp_path: Path) -> None:
         read_model(str(tmp_path), GraphRequest(signature="other"))
 
 
+@pytest.mark.parametrize("request_", [GraphRequest(io_config=CONFIG), GraphRequest(signature="a")], ids=["config", "signature"])
+@pytest.mark.parametrize("content", [TEXT.encode(), BINARY], ids=["text", "binary"])
+def test_graph_options_with_hlo_are_wrong_usage(content: bytes, request_: GraphRequest, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(content)
+    with pytest.raises(CompileError, match="is HLO, not a TensorFlow graph"):
+        read_model(str(tmp_path / "model"), request_)
+
+
 def test_saved_models_own_file_asks_for_its_folder(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="give the folder") as caught:
         read(tmp_path, b"\x08\x01" + delimited(2, delimited(2, delimited(1, NODE))))
