@@ -207,7 +207,8 @@ def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest)
         if foreign.is_it(head):
             raise _unknown(name, foreign.name, foreign.remedy)
     if not _CONTROL.search(head):
-        _refuse_graph_options(name, request)
+        if _PROTO_TEXT.match(head) or _HLO_TEXT.match(head):
+            _refuse_graph_options(name, request)
         return _read_text(data, head, name)
     kind = _foreign_protobuf(data)
     if kind == _GRAPH:
