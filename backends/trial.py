@@ -59,7 +59,7 @@ def _refusal(rule: Rule, instruction: Instruction, target: Target) -> str | None
     except CompileError as error:
         if error.code not in (UNSUPPORTED, OUT_OF_MEMORY, LIMIT_EXCEEDED):
             raise
-        return f"{error.what}: {error.why}" if error.why else error.what
+        return f"{error.what}; {error.why}" if error.why else error.what
     for engine, stream in function.streams.items():
         for one in stream:
             if one.spec.name not in UNROLLED:

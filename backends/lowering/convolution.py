@@ -225,7 +225,7 @@ def _convolve(kernel: Kernel, problem: _Problem) -> None:
 
 def _output_tiles(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
     """As many output channels at a time as are stationary together."""
-    for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.tensor.stationary_max, outer=True):
+    for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.partitions, outer=True):
         yield replace(problem, weights=problem.weights.cut(1, o, size), result=problem.result.cut(1, o, size))
 
 

@@ -161,7 +161,7 @@ class Kernel:
         chosen = engine or spec.engines[0]
         assert chosen in spec.engines, f"{spec.name} does not run on {chosen}"
         if chosen not in self.target.engines:
-            raise CompileError(UNSUPPORTED, f"{self.program.name} needs the engine {chosen.name.lower()} for {spec.name}",
+            raise CompileError(UNSUPPORTED, f"{self.program.name} would run on the {chosen.name.lower()} engine",
                                why=f"{self.target.name} has none")
         present = {name: operand for name, operand in operands.items() if operand is not None}
         self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
