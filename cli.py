@@ -20,6 +20,7 @@ except KeyboardInterrupt:
 
 Command = Callable[..., Any]
 _FILE = click.Path(dir_okay=True)
+_COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -123,7 +124,7 @@ def check(notices: list[str], /, model: str, **values: Any) -> int:
 @click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
 @click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
 @click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 @click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
 @_json_flag
 def run(file: str, as_json: bool, **values: Any) -> int:
@@ -137,9 +138,9 @@ def run(file: str, as_json: bool, **values: Any) -> int:
 @click.argument("file", type=_FILE, metavar="MODEL|FILE.neff")
 @click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
 @click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
-@click.option("--tolerance", type=float, metavar="T", help="Largest error relative to an output's own scale.")
+@click.option("--tolerance", type=click.FloatRange(min=0), metavar="T", help="Largest error relative to an output's own scale.")
 @click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 @_declared(Role.CODE)
 @_json_flag
 def verify(file: str, inputs: str | None, expected: str | None, tolerance: float | None, strict: bool, seed: int,
@@ -154,7 +155,7 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
-@click.option("--trips", default=1, show_default=True, help="Iterations of loops whose end depends on data.")
+@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True, help="Iterations of loops whose end depends on data.")
 @_json_flag
 def estimate(file: str, trips: int, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
@@ -167,7 +168,7 @@ def estimate(file: str, trips: int, as_json: bool) -> int:
 @click.argument("file", type=_FILE, metavar="FILE.neff")
 @click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
-@click.option("--trips", default=1, show_default=True, help="Iterations of loops whose end depends on data.")
+@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True, help="Iterations of loops whose end depends on data.")
 @_json_flag
 def profile(file: str, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
     """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline."""
@@ -228,8 +229,8 @@ def opt(model: str, output: str | None, passes: str | None, all_passes: bool, em
 @click.argument("model", type=_FILE)
 @click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
 @click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
-@click.option("--trials", default=500, show_default=True, help="Instructions to try alone at most.")
+@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--trials", type=_AT_LEAST_ONE, default=500, show_default=True, help="Instructions to try alone at most.")
 @_declared(Role.CODE)
 @_json_flag
 def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int, as_json: bool, **values: Any) -> int:
@@ -248,8 +249,8 @@ def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int,
 @click.option("--test", "command", default="", metavar="COMMAND",
               help="A module fails if COMMAND FILE exits as it does for MODEL; default: if it ends in the same verdict.")
 @click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", default=0, show_default=True, help="Seed of random inputs and of the strict order.")
-@click.option("--trials", default=500, show_default=True, help="Modules to try at most.")
+@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@click.option("--trials", type=_AT_LEAST_ONE, default=500, show_default=True, help="Modules to try at most.")
 @_declared(Role.CODE)
 @_json_flag
 def reduce(model: str, output: str, inputs: str | None, command: str, strict: bool, seed: int, trials: int, as_json: bool,

@@ -96,7 +96,8 @@ def unpack_header(data: bytes | memoryview, where: str) -> Header:
     Rules that hold only for files of ours are in `check_own_header`.
     """
     if len(data) < HEADER_BYTES:
-        raise CompileError(NEFF_INVALID, f"file of {len(data)} bytes ends inside the {HEADER_BYTES}-byte header", where)
+        raise CompileError(NEFF_INVALID, f"file of {len(data)} bytes ends inside the {HEADER_BYTES}-byte header", where,
+                           why="this is no NEFF, or it is truncated")
     (pkg_version, header_size, data_size, major, minor, build_version, num_tpb, digest, uuid, name,
      requested, tpb_per_node, feature_bits, lnc_size, pad) = _LAYOUT.unpack(data[:HEADER_BYTES])
     if header_size != HEADER_BYTES:

@@ -240,3 +240,10 @@ def test_the_python_api_has_the_same_verbs(model: Path) -> None:
     given, expected = np.load("in.npz"), np.load("expected.npz")
     got = nxcc.load("api.neff").run([given["input0"], given["input1"]])
     np.testing.assert_allclose(got[0], expected["output0"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", ["run x.neff --seed -1", "verify x.neff --tolerance -1", "estimate x.neff --trips 0",
+                                   "bisect x.hlo --trials 0"])
+def test_numbers_out_of_range_are_wrong_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert "NXC0001" in capsys.readouterr().err
