@@ -45,6 +45,14 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
 }
 """Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
 
+LACKING: dict[str, frozenset[str]] = {
+    "v1": frozenset(("cbrt", "conditional", "gather", "rng-bit-generator", "scatter", "sort", "topk")),
+}
+"""What a target does not run of that: it lacks GpSimd, registers and branches. Loops of a known count are written out."""
+
+ON_DEVICE |= {target: tuple(opcode for opcode in ON_DEVICE["v2"] if opcode not in lacking)
+              for target, lacking in LACKING.items()}
+
 
 def builder_names(opcode: str) -> tuple[str, ...]:
     """The XlaBuilder spellings of an opcode."""

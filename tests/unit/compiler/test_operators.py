@@ -1,13 +1,31 @@
+import pytest
+
 from nxcc.backends.codegen import structural_opcodes
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import view_opcodes
-from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, ON_DEVICE, builder_names
+from nxcc.backends.support import unsupported
+from nxcc.backends.target import load_target
+from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names
 from nxcc.ir.hlo.operator import operators
+from nxcc.ir.hlo.text.reader import read_text
 
 
 def test_the_light_table_says_what_the_lowering_rules_declare() -> None:
     assert set(ON_DEVICE["v2"]) == set(rules()) | set(view_opcodes()) | set(structural_opcodes())
     assert list(ON_DEVICE["v2"]) == sorted(ON_DEVICE["v2"])
+
+
+@pytest.mark.parametrize("text", [
+    "x = f32[6] parameter(0)\n ROOT r = f32[6] cbrt(x)",
+    "x = f32[3,8] parameter(0)\n ROOT r = (f32[3,2], s32[3,2]) topk(x), k=2, largest=true",
+    "x = u64[2] parameter(0)\n ROOT r = (u64[2], u32[8]) rng-bit-generator(x), algorithm=rng_three_fry",
+    "x = f32[9,4] parameter(0)\n i = s32[5,1] parameter(1)\n ROOT r = f32[5,4] gather(x, i), offset_dims={1}, "
+    "collapsed_slice_dims={0}, start_index_map={0}, index_vector_dim=1, slice_sizes={1,4}",
+])
+def test_what_v1_lacks_is_refused_there_and_runs_on_v2(text: str) -> None:
+    root = read_text(f"HloModule m\nENTRY e {{\n {text}\n}}").entry.root
+    assert root.opcode in LACKING["v1"] and root.opcode not in ON_DEVICE["v1"]
+    assert unsupported(root, load_target("v1")) and unsupported(root, load_target("v2")) is None
 
 
 def test_only_opcodes_have_spellings() -> None:
