@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +42,10 @@ from nxcc.ir.shapes import Shape
 Value = Any
 
 DEFAULT_TRIALS = 500
+LEAST_TRIAL_SECONDS = 10.0
+TRIAL_FACTOR = 5.0
+"""A trial may take so much longer than the last one that failed, since a smaller module should take less."""
+FIRST_TRIAL_SECONDS = 3600.0
 _KEPT = frozenset(("parameter", "constant"))
 
 
@@ -75,11 +82,8 @@ class Budget:
 def reduce_candidate(start: Candidate, fails: Fails, budget: Budget | None = None) -> Candidate:
     """The smallest failing candidate found within the budget; `start` itself if nothing smaller fails."""
     search = _Search(fails, budget or Budget())
-    found = start
-    plain = extract(start, [start.module.entry.root], frozenset())
-    if search.accepts(plain):
-        found = plain
-    else:
+    found = extract(start, [start.module.entry.root], frozenset())
+    if not search.accepts(found):
         return start
     while not search.budget.is_spent:
         before = found
@@ -90,19 +94,49 @@ def reduce_candidate(start: Candidate, fails: Fails, budget: Budget | None = Non
     return found
 
 
+class _Overdue(BaseException):
+    """A trial takes too long; no Exception, so that nothing on the way takes it for a fault of the compiler."""
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise _Overdue
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise _Overdue inside after so many seconds; where there are no alarms (other threads, Windows) there is no limit."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class _Search:
     def __init__(self, fails: Fails, budget: Budget) -> None:
         self.fails = fails
         self.budget = budget
 
+        self.limit_seconds = FIRST_TRIAL_SECONDS
+
     def accepts(self, candidate: Candidate) -> bool:
-        """Whether a candidate is a valid module that fails."""
+        """Whether a candidate is a valid module that fails, and not by running for ever: a step may take a loop's end away."""
         self.budget.used += 1
+        start = time.monotonic()
         try:
             verify(candidate.module)
-        except CompileError:
+            with _at_most(self.limit_seconds):
+                found = self.fails(candidate.module, candidate.values)
+        except (CompileError, _Overdue):
             return False
-        return self.fails(candidate.module, candidate.values)
+        if found:
+            self.limit_seconds = max(LEAST_TRIAL_SECONDS, TRIAL_FACTOR * (time.monotonic() - start))
+        return found
 
     def exhaust(self, step: Step, found: Candidate) -> Candidate:
         """Apply a step as long as one of its proposals fails too."""

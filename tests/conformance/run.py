@@ -19,7 +19,7 @@ from conformance.pool import run_all
 from conformance.report import as_json, family_lines, group_lines, host_lines, judged, table_lines
 from conformance.steps import CLASSES, INTERNAL_ERROR, WRONG, Outcome, Settings
 
-TARGETS = ("v2",)
+TARGETS = ("v1", "v2")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unscored", action="store_true",
                         help="hold modules without a stored result against the oracle on random inputs")
     parser.add_argument("--strict", action="store_true", help="simulate in strict mode")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds a module")
+    parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds a module")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", help="where to write everything")
     parser.add_argument("--causes", type=int, default=40, help="how many causes to print")

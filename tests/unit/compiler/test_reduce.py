@@ -126,6 +126,20 @@ def test_start_that_fails_only_as_it_is_stays() -> None:
     assert reduce_candidate(start, lambda module, values: module is start.module) is start
 
 
+def test_candidate_that_never_ends_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nxcc.compiler.reduce.LEAST_TRIAL_SECONDS", 0.05)
+    monkeypatch.setattr("nxcc.compiler.reduce.TRIAL_FACTOR", 0.0)
+
+    def fails(module: Module, values: Any) -> bool:
+        while not holds("tanh")(module, values):
+            pass
+        return True
+
+    found = reduce_candidate(candidate(CHAIN), fails, Budget(trials=30))
+    assert holds("tanh")(found.module, found.values)
+    assert found.size < candidate(CHAIN).size
+
+
 # Trials
 
 
