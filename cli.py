@@ -155,7 +155,8 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
-@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True, help="Iterations of loops whose end depends on data.")
+@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
+              help="Iterations of loops whose end depends on data.")
 @_json_flag
 def estimate(file: str, trips: int, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
@@ -168,7 +169,8 @@ def estimate(file: str, trips: int, as_json: bool) -> int:
 @click.argument("file", type=_FILE, metavar="FILE.neff")
 @click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
-@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True, help="Iterations of loops whose end depends on data.")
+@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
+              help="Iterations of loops whose end depends on data.")
 @_json_flag
 def profile(file: str, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
     """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline."""
