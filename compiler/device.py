@@ -64,6 +64,7 @@ class Device:
                 if variable.type == "file":
                     data = subgraph.file(variable.file_name)
                     self.machine.write(places[name].address, np.frombuffer(data, np.uint8))
+        self.machine.prepare()
 
     def write(self, place: Place, array: Array) -> None:
         """Put a value where its variable lies."""

@@ -202,6 +202,16 @@ class Machine:
         values = np.frombuffer(self.hbm.data, storage(dtype), count, address).reshape(tuple(dims)).copy()
         return values.view(dtype.numpy)
 
+    def prepare(self) -> None:
+        """Make all streams ready, as loading does; what is not ready yet when it is entered is made ready then.
+
+        CompileError(PROGRAM_INVALID) if an instruction is not one that its engine has.
+        """
+        for sequencer in self.sequencers:
+            for is_entry, functions in ((False, self.program.functions), (True, self.program.entries)):
+                for number in range(len(functions)):
+                    sequencer.entered(number, is_entry)
+
     def run(self, entry: int = 0) -> None:
         """Run an entry of the program until all engines are done."""
         self.semaphores[:] = [0] * len(self.semaphores)

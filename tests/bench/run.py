@@ -249,6 +249,7 @@ def main() -> int:
         say(f"XLA is left out: {options.xla_python} has no jax (pip install 'nxcc[bench]', or --xla-python)")
     for name in options.sections or SECTIONS:
         SECTIONS[name](bench)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"schema": 1, "optlevel": options.optlevel, **bench.results}, indent=1, sort_keys=True))
     say(f"\nwritten to {options.json}")
     return 0
