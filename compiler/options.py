@@ -118,9 +118,6 @@ class CompileOptions:
     keep_on_host: str = _option(
         "", "--keep-on-host", metavar="REGEX", changes_output=True,
         help="Instructions whose HLO name or framework name matches stay on the host.")
-    placement: str = _option(
-        "support", "--placement", help="Place by support alone, or by cost where the module is split anyway.",
-        choices=("support", "cost"), changes_output=True)
     model_type: str = _option(
         "generic", "--model-type", help="A hint; it never changes results.",
         choices=("generic", "transformer", "unet-inference"), synonyms={"transformer-inference": "transformer"},
@@ -227,6 +224,8 @@ ACCEPTED: dict[str, Accepted] = {
     "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
     "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),
     "--enable-internal-neff-wrapper": Accepted("no wrapper module is written", Takes.NOTHING),
+    "--placement": Accepted("it is by support alone", silent=("support",),
+                            refused={"cost": "this version places by what the device supports, not by cost"}),
     "--neuroncore-pipeline-cores": Accepted("one core", silent=("1",), refused=_SINGLE),
     "--num-neuroncores": Accepted("one core", silent=("1",), refused=_SINGLE),
     "--cache_dir": Accepted("there is no compile cache in this version"),
