@@ -20,7 +20,11 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     name = instruction.attribute("custom_call_target")
     row = TARGETS.get(name)
     if row is not None and row.identity and len(instruction.operands) == 1:
-        return None
+        given = instruction.operands[0].shape
+        if not (given.is_array and instruction.shape.is_array):
+            return f"{name} of a tuple has no device lowering"
+        return None if given.dims == instruction.shape.dims else \
+            f"{name} turns {given} into {instruction.shape}: that takes more than one device"
     if name not in ACTIVATIONS:
         return f"custom call {name} has no device lowering"
     return None if instruction.shape.dtype.is_float else f"{name} of {instruction.shape.dtype} elements has no lowering"
