@@ -36,6 +36,9 @@ IMAGE_BYTES = 49152
 WEIGHT_BYTES = 73728
 """Bytes a partition up to which the weights of one tile of output channels stay in SBUF for a whole image."""
 
+SPATIAL_DIMS_MAX = 3
+"""Planes, rows and columns: what the strips are made of."""
+
 INTERLEAVED_CHANNELS = 32
 """Channels that lie side by side, up to which the rows of an image are taken apart on the chip."""
 
@@ -58,6 +61,8 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     data, weights = (operand.shape for operand in instruction.operands)
     if instruction.shape.dtype is PRED:
         return "a convolution into pred has no lowering"
+    if len(instruction.attribute("window").dims) > SPATIAL_DIMS_MAX:
+        return f"a convolution of more than {SPATIAL_DIMS_MAX} spatial dimensions has no lowering"
     reason = product_reason(data.dtype, weights.dtype, instruction.shape.dtype, target)
     if reason is not None:
         return reason

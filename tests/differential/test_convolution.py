@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nxcc.compiler.driver import compile_module
+from nxcc.compiler.options import options_from
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.ops.reduction import windowed_size
+from nxcc.ir.hlo.text.reader import read_text
 
 from harness.device import check_text
 
@@ -104,3 +107,17 @@ def test_integers_wrap(name: str) -> None:
     check((name, (2, 150, 9, 9)), (name, (14, 150, 3, 3)), SAME, FIRST, "s32")
     check((name, (2, 10, 9, 9)), (name, (20, 1, 3, 3)), (W(3, 2, 1, 1, 1, 2),) * 2, FIRST, name, features=10)
     check((name, (2, 5, 12, 12)), (name, (6, 5, 10, 10)), (W(10, 1, 1, 1),) * 2, FIRST, name)
+
+
+@pytest.mark.parametrize("optlevel", [0, 1])
+def test_four_spatial_dimensions_are_left_to_the_host(optlevel: int) -> None:
+    text = """HloModule m
+ENTRY e {
+  x = f32[1,3,5,5,5,5] parameter(0)
+  k = f32[4,3,2,2,2,2] parameter(1)
+  ROOT c = f32[1,4,4,4,4,4] convolution(x, k), window={size=2x2x2x2}, dim_labels=bf0123_oi0123->bf0123
+}
+"""
+    plan = compile_module(read_text(text), options_from(optlevel=optlevel)).plan
+    assert plan is not None
+    assert [row.reason for row in plan.host] == ["a convolution of more than 3 spatial dimensions has no lowering"]
