@@ -37,7 +37,8 @@ class TargetRowCapacity:
     def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
         """Peak of the live tiles when the members run in order, each with its operands and temporaries.
 
-        Where columns stream, a tile may be as narrow as MIN_STREAM_COLUMNS; left sides of products still lie whole.
+        Where columns stream, a tile may be as narrow as MIN_STREAM_COLUMNS; left sides of products still lie whole. Where they
+        do not, a row is one dimension of an access pattern.
         """
         members = dict(widths)
         narrow = {i: min(width, MIN_STREAM_COLUMNS) if streams else width for i, width in members.items()}
@@ -57,6 +58,16 @@ class TargetRowCapacity:
             for operand in dict.fromkeys(instruction.operands):
                 if last[operand] is instruction and operand in members:
                     live -= narrow[operand] * 4
-        inputs = {o for m in members for o in m.operands if o not in members and o.shape.rank}
-        loaded = sum(4 * min(max(o.shape.dims[-1], 1), MIN_STREAM_COLUMNS if streams else o.shape.dims[-1]) for o in inputs)
+        inputs = {o: _input_columns(o, m, width) for m, width in members.items() for o in m.operands
+                  if o not in members and o.shape.rank}
+        if not streams and max(*members.values(), *inputs.values(), 0, 0) > self.target.pattern.size_max:
+            return False
+        loaded = sum(4 * min(max(columns, 1), MIN_STREAM_COLUMNS if streams else columns) for columns in inputs.values())
         return peak + loaded + depths <= SHARE * self.target.sbuf.usable_bytes
+
+
+def _input_columns(value: Instruction, reader: Instruction, width: int) -> int:
+    """Columns of a value from outside that a member with so many columns reads: a reduction's are those that it reduces."""
+    if reader.opcode == "reduce" and value is reader.operands[0]:
+        return width * value.shape.element_count // max(1, reader.shape.element_count)
+    return value.shape.dims[-1]

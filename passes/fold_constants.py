@@ -63,7 +63,7 @@ def _fold(computation: Computation, max_bytes: int) -> bool:
             continue
         builder.location = instruction.location
         computation.replace(instruction, builder.constant(values[instruction]))
-        remove_unread(computation, [instruction])
+        remove_unread(computation, [instruction], kept)
     if folded:
         settle(computation)
     return bool(folded)

@@ -6,8 +6,9 @@ Before:
 After:
   the instructions of f over x, those of g over them, and what read r reads the last of them
 
-Control dependencies go where nothing in the module has a side effect. An asynchronous start whose result is read by anything
-but its own chain stays, and so does what one of our own passes outlined.
+Control dependencies go where nothing in the module has a side effect; else only what has one keeps them. A choice between
+tuples is one between their elements. An asynchronous start whose result is read by anything but its own chain stays, and so
+does what one of our own passes outlined.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.dead_code import remove_uncalled
-from nxcc.passes.effects import is_ordered
+from nxcc.passes.effects import has_side_effect, is_ordered
 from nxcc.passes.rewriting import remove_unread, settle
 
 MAX_INSTRUCTIONS = 1 << 18
@@ -42,9 +43,7 @@ class InlineCalls:
 
 
 def _dissolve(computation: Computation, ordered: bool) -> bool:
-    changed = False
-    if not ordered:
-        changed = _drop_order(computation)
+    changed = _order_effects(computation) if ordered else _drop_order(computation)
     builder: Builder | None = None
     for instruction in list(computation.instructions):
         rule = _RULES.get(instruction.opcode)
@@ -63,6 +62,38 @@ def _drop_order(computation: Computation) -> bool:
     for instruction in found:
         instruction.control_predecessors = ()
     return bool(found)
+
+
+def _order_effects(computation: Computation) -> bool:
+    """Only what has side effects stays ordered, by what came before it directly or through others."""
+    bound = [i for i in computation.instructions if i.control_predecessors]
+    if all(has_side_effect(i) and all(map(has_side_effect, i.control_predecessors)) for i in bound):
+        return False
+    before: dict[Instruction, dict[Instruction, None]] = {}
+    for instruction in _in_order(computation):
+        found: dict[Instruction, None] = {}
+        for earlier in instruction.control_predecessors:
+            found |= {earlier: None} if has_side_effect(earlier) else before[earlier]
+        for operand in instruction.operands:
+            found |= {} if has_side_effect(operand) else before[operand]
+        before[instruction] = found
+    for instruction in computation.instructions:
+        instruction.control_predecessors = tuple(before[instruction]) if has_side_effect(instruction) else ()
+    return True
+
+
+def _in_order(computation: Computation) -> list[Instruction]:
+    """Operands and control predecessors before their users."""
+    order: dict[Instruction, None] = {}
+    for start in computation.instructions:
+        stack = [start]
+        while stack:
+            waiting = [i for i in (*stack[-1].operands, *stack[-1].control_predecessors) if i not in order]
+            if waiting:
+                stack += waiting
+            else:
+                order[stack.pop()] = None
+    return list(order)
 
 
 def _is_bound(instruction: Instruction) -> bool:
@@ -119,6 +150,22 @@ def _async_done(instruction: Instruction, builder: Builder) -> bool:
     return True
 
 
+def _choose_elements(instruction: Instruction, builder: Builder) -> bool:
+    """A choice between tuples is one between their elements; other choices stay."""
+    if not instruction.shape.is_tuple:
+        return False
+    builder.computation.replace(instruction, _chosen(builder, *instruction.operands))
+    remove_unread(builder.computation, [instruction])
+    return True
+
+
+def _chosen(builder: Builder, predicate: Instruction, first: Instruction, second: Instruction) -> Instruction:
+    if not first.shape.is_tuple:
+        return builder.make("select", predicate, first, second)
+    pairs = [[builder.get_tuple_element(side, index) for side in (first, second)] for index in range(len(first.shape.elements))]
+    return builder.tuple(*(_chosen(builder, predicate, *pair) for pair in pairs))
+
+
 _RULES: dict[str, Callable[[Instruction, Builder], bool]] = {
     "call": _inline,
     "fusion": _inline,
@@ -127,4 +174,5 @@ _RULES: dict[str, Callable[[Instruction, Builder], bool]] = {
     "add-dependency": _pass_through,
     "copy-done": _copy_done,
     "async-done": _async_done,
+    "select": _choose_elements,
 }

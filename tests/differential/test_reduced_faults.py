@@ -1,0 +1,52 @@
+"""Modules that once broke the compiler, reduced; each is small, and no stage must stumble over its like."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.whole import check_whole
+
+MODULES = {
+    # a constant that ordered others was folded away, and a node's copy of the body looked for it
+    "order_over_folded_constants": """
+body { s = (s32[], f32[3]) parameter(0)
+  i = s32[] get-tuple-element(s), index=0
+  x = f32[3] get-tuple-element(s), index=1
+  t = token[] after-all()
+  one = s32[] constant(1)
+  two = s32[] constant(2)
+  three = s32[] add(one, two)
+  j = s32[] add(i, three), control-predecessors={one}
+  o = token[] outfeed(x, t), outfeed_shape=f32[3], control-predecessors={two}
+  ROOT r = (s32[], f32[3]) tuple(j, x) }
+cond { s = (s32[], f32[3]) parameter(0)
+  i = s32[] get-tuple-element(s), index=0
+  n = s32[] constant(6)
+  ROOT c = pred[] compare(i, n), direction=LT }
+ENTRY e { x = f32[3] parameter(0)
+  z = s32[] constant(0)
+  s = (s32[], f32[3]) tuple(z, x)
+  ROOT w = (s32[], f32[3]) while(s), condition=cond, body=body }""",
+    "choice_between_tuples": """
+ENTRY e { a = f32[3] parameter(0)
+  b = f32[3] parameter(1)
+  p = pred[] parameter(2)
+  i = s32[] constant(7)
+  x = (f32[3], (f32[3], s32[])) tuple(a, (f32[3], s32[]) tuple(b, i))
+  y = (f32[3], (f32[3], s32[])) tuple(b, (f32[3], s32[]) tuple(a, i))
+  ROOT s = (f32[3], (f32[3], s32[])) select(p, x, y) }""",
+    # one row of more elements than a dimension of an access pattern holds
+    "row_of_65536_columns": """
+least { a = f16[] parameter(0)
+  b = f16[] parameter(1)
+  ROOT m = f16[] minimum(a, b) }
+ENTRY e { x = f16[256,256] parameter(0)
+  z = f16[] constant(0)
+  m = f16[] reduce(x, z), dimensions={0,1}, to_apply=least
+  ROOT c = f32[] convert(m) }""",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_agrees_at_every_level(name: str) -> None:
+    check_whole("HloModule m\n" + MODULES[name])

@@ -1,0 +1,22 @@
+"""A module through the whole compiler and the simulator, held against the oracle, at every optimisation level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.trial import AGREES, Trial
+from nxcc.ir.hlo.text.reader import read_text
+
+from harness.device import random_inputs
+
+
+def check_whole(text: str, inputs: Sequence[Any] | None = None, levels: Sequence[str] = ("0", "1", "2"), *,
+                strict: bool = False, target: str = "v2") -> None:
+    """Assert that the simulated NEFF and the oracle agree; inputs: by default small random values of array parameters."""
+    module = read_text(text)
+    values = random_inputs(module) if inputs is None else inputs
+    for level in levels:
+        verdict = Trial(CompileOptions(optlevel=level, target=target), strict).judge(module, values)
+        assert verdict.kind == AGREES, f"-O{level}: {verdict.text}"
