@@ -10,7 +10,7 @@ from typing import Any
 try:
     import click
 
-    from nxcc.compiler.arguments import choice_value, environment_flags, prepare
+    from nxcc.compiler.arguments import check_value, choice_value, environment_flags, prepare
     from nxcc.compiler.failures import JSON_SCHEMA, guard
     from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
     from nxcc.ir.diagnostics import USAGE, CompileError
@@ -19,8 +19,11 @@ except KeyboardInterrupt:
     sys.exit(130)
 
 Command = Callable[..., Any]
+
+
 _FILE = click.Path(dir_okay=True)
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
+_FORMATS = ("text", "short", "binary")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -211,7 +214,8 @@ def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
 @click.option("--output", "-o", type=_FILE, help="Where to write; default: text to stdout.")
 @click.option("--passes", metavar="P1,P2", help="Passes to run in this order; default: none, so that formats are converted.")
 @click.option("--all-passes", is_flag=True, help="Run the whole pipeline.")
-@click.option("--emit", type=click.Choice(["text", "short", "binary"]), default="text", show_default=True)
+@click.option("--emit", metavar="|".join(_FORMATS), default=_FORMATS[0], show_default=True,
+              callback=lambda context, parameter, value: check_value("--emit", value, _FORMATS))
 @click.option("--list", "list_passes", is_flag=True, help="Print the names of all passes, in order.")
 @_declared(Role.CODE)
 def opt(model: str, output: str | None, passes: str | None, all_passes: bool, emit: str, list_passes: bool,

@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 from nxcc.ir.dtypes import DType, dtype
 
 ALIASES = {"v1": "v1", "inf1": "v1", "v2": "v2", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
@@ -289,7 +289,7 @@ def load_target(name: str) -> Target:
     """The target of this name or alias; CompileError(NXC0001) if there is none."""
     generation = ALIASES.get(name.lower())
     if generation is None:
-        raise CompileError(USAGE, f"unknown target {name!r}", remedy=f"use one of {', '.join(ALIASES)}")
+        raise CompileError(USAGE, f"unknown target {name!r}", remedy=one_of(name, ALIASES))
     return _load(generation)
 
 

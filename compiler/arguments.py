@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nxcc.compiler.options import (
@@ -22,17 +22,19 @@ from nxcc.compiler.options import (
     FAST_MATH_RELAYOUTS,
     FP32_CAST,
     REPLACED,
+    VERBOSITY,
     Accepted,
     Kind,
     Option,
     Takes,
     verbosity,
 )
-from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 
 COMPILE_COMMANDS = ("compile", "check")
 PIPELINE_WORDS = ("compile", "SaveTemps", "tensorize", "codegen", "schedule")
 MAX_FILE_DEPTH = 8
+_NONE: Mapping[str, str] = {}
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -183,7 +185,7 @@ class _Rewriter:
             attached = self._next()
         if verbosity(attached) is None:
             raise CompileError(USAGE, f"--verbose takes no level {attached!r}",
-                               remedy="debug, info, warning, error, critical or a number")
+                               remedy=f"{one_of(attached, VERBOSITY)}, or a number")
         return attached
 
     def _accepted(self, name: str, attached: str | None) -> None:
@@ -194,8 +196,7 @@ class _Rewriter:
             raise unknown_option(name)
         values = self._accepted_values(row, name, attached)
         for value in values:
-            if value in row.refused:
-                raise CompileError(USAGE, f"option {name} cannot be {value}", why=row.refused[value])
+            check_value(name, value, row.known, row.refused, row.many)
         if not values or any(value not in row.silent for value in values):
             self.found.notices.append(f"{' '.join([name, *values])} is accepted and has no effect: {row.why}")
 
@@ -219,15 +220,16 @@ class _Rewriter:
     def fp32_cast(self, attached: str | None) -> None:
         word = self._value("--fp32-cast", attached)
         if word not in FP32_CAST:
-            raise CompileError(USAGE, f"--fp32-cast cannot be {word!r}", remedy=f"one of {', '.join(FP32_CAST)}")
+            raise CompileError(USAGE, f"--fp32-cast cannot be {word!r}", remedy=one_of(word, tuple(FP32_CAST)))
         self.fp32_cast_given = True
         self._set_cast(FP32_CAST[word])
 
     def fast_math(self, attached: str | None) -> None:
         words = [] if attached is None else attached.split()
         words += self._words(tuple(FAST_MATH))
-        if not words or any(word not in FAST_MATH for word in words):
-            raise CompileError(USAGE, f"--fast-math cannot be {' '.join(words)!r}", remedy=f"words of {', '.join(FAST_MATH)}")
+        for word in words or self.words[self.position:self.position + 1] or [""]:
+            if word not in FAST_MATH:
+                raise CompileError(USAGE, f"--fast-math cannot be {word!r}", remedy=one_of(word, FAST_MATH))
         presets = [word for word in words if word in FAST_MATH_PRESETS]
         casts = [word for word in words if word in FAST_MATH_CASTS]
         relayouts = [word for word in words if word in FAST_MATH_RELAYOUTS]
@@ -255,13 +257,19 @@ def _optlevel_spelling(name: str, attached: str | None) -> tuple[str, str | None
 def choice_value(row: Option, value: str) -> str:
     """The value after synonyms; CompileError(USAGE) for one that is refused or no choice."""
     value = row.synonyms.get(value, value)
-    if value in row.refused:
-        raise CompileError(USAGE, f"option {row.name} cannot be {value}", why=row.refused[value])
-    if row.choices and value not in row.choices:
-        import difflib
-        near = difflib.get_close_matches(value, row.choices, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise CompileError(USAGE, f"option {row.name} cannot be {value!r}", remedy=f"{hint}one of {', '.join(row.choices)}")
+    return check_value(row.name, value, row.choices, row.refused)
+
+
+def check_value(name: str, value: str, known: Sequence[str], refused: Mapping[str, str] = _NONE, many: bool = False) -> str:
+    """The value; CompileError(USAGE) for a value that is refused, or none of the known ones where there are such.
+
+    many: the value is a list of them, with commas between.
+    """
+    for part in value.split(",") if many else (value,):
+        if part in refused:
+            raise CompileError(USAGE, f"option {name} cannot be {part}", why=refused[part])
+        if known and part not in known:
+            raise CompileError(USAGE, f"option {name} cannot be {part!r}", remedy=one_of(part, known))
     return value
 
 

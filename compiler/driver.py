@@ -28,7 +28,7 @@ from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_we
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
-from nxcc.ir.diagnostics import FILE_UNREADABLE, UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError
+from nxcc.ir.diagnostics import FILE_UNREADABLE, UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
@@ -230,10 +230,7 @@ def _check_stage_names(options: CompileOptions) -> None:
 
 
 def _unknown_name(flag: str, name: str, known: tuple[str, ...]) -> CompileError:
-    import difflib
-    near = difflib.get_close_matches(name, known, 1)
-    return CompileError(USAGE, f"{flag}: there is no {name!r}", why=f"known: {', '.join(known)}",
-                        remedy=f"did you mean {near[0]}?" if near else "")
+    return CompileError(USAGE, f"{flag}: there is no {name!r}", remedy=one_of(name, known))
 
 
 # Files

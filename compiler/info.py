@@ -10,7 +10,7 @@ from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
 from nxcc.compiler.device import load_program
 from nxcc.compiler.session import size_text
-from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 from nxcc.neff.members import InputTensor, OutputTensor
 from nxcc.neff.reader import Neff, open_neff
 
@@ -118,7 +118,7 @@ def disassemble(path: str, engines: Sequence[str], hlo: str | None) -> Iterator[
 def _wanted_engines(words: Sequence[str], known: dict[str, Engine]) -> list[Engine]:
     for word in words:
         if word not in known:
-            raise CompileError(USAGE, f"no engine is named {word!r}", remedy=f"one of {', '.join(known)}")
+            raise CompileError(USAGE, f"no engine is named {word!r}", remedy=one_of(word, known))
     return [known[word] for word in words] or list(known.values())
 
 

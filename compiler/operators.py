@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 
 BUILDER_NAMES: dict[str, tuple[str, ...]] = {
     "and": ("And", "LogicalAnd"), "bitcast-convert": ("BitcastConvertType",), "broadcast": ("Broadcast", "BroadcastInDim"),
@@ -66,12 +66,13 @@ def operator_report(framework: str, target: str) -> dict[str, Any]:
     from nxcc.compiler.options import TARGET_NAMES
     found = TARGET_NAMES.get(target, target)
     if found not in ON_DEVICE:
-        raise CompileError(USAGE, f"no operators are known for target {target!r}", remedy=f"one of {', '.join(ON_DEVICE)}")
+        raise CompileError(USAGE, f"no operators are known for target {target!r}", remedy=one_of(target, ON_DEVICE))
     spelling = framework.upper()
     if spelling == "TENSORFLOW":
         return _tensorflow_report(found)
     if spelling not in ("XLA", "HLO"):
-        raise CompileError(USAGE, f"no operators are known for framework {framework!r}", remedy="XLA, TENSORFLOW or HLO")
+        raise CompileError(USAGE, f"no operators are known for framework {framework!r}",
+                           remedy=one_of(spelling, ("XLA", "TENSORFLOW", "HLO")))
     opcodes = ON_DEVICE[found]
     names = {name for opcode in opcodes for name in builder_names(opcode)} if spelling == "XLA" else set(opcodes)
     rows = [{"opcode": opcode, "names": list(builder_names(opcode))} for opcode in opcodes]

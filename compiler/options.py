@@ -182,29 +182,41 @@ class Takes(enum.Enum):
 class Accepted:
     """An option of the vendor's that is accepted and does nothing here: why, and values that deserve no notice.
 
-    refused: values that ask for what cannot be had, with the reason.
+    refused: values that ask for what cannot be had, with the reason. choices: the other values there are, if the vendor
+    says so; none: any. many: several of them, with commas between.
     """
 
     why: str
     takes: Takes = Takes.VALUE
     silent: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    many: bool = False
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All values, if the set is closed; else nothing."""
+        return tuple(dict.fromkeys((*self.silent, *self.choices, *self.refused))) if self.choices else ()
 
 
 _ONE_CORE = "v1 and v2 have one physical core a logical core"
 _EXACT = "integer arithmetic is exact here"
 _HEURISTICS = "it tunes the vendor's own passes"
 _TUTORIAL = "it belongs to the vendor's early tutorials"
+_LOGICAL = Accepted(_ONE_CORE, silent=("1",), choices=("1",), refused={"2": _ONE_CORE})
 _SINGLE = {str(n): "this version compiles for one core" for n in range(2, 65)}
 
 ACCEPTED: dict[str, Accepted] = {
     "--native-int64": Accepted("neither v1 nor v2 has 64-bit integers; what does not fit runs on the host",
-                               silent=("default", "disabled")),
-    "--implicit-integer-downcast": Accepted(_EXACT, silent=("default",)),
-    "--distribution-strategy": Accepted("the module is compiled as it was partitioned"),
-    "--logical-nc-config": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
-    "--lnc": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
-    "-lnc": Accepted(_ONE_CORE, silent=("1",), refused={"2": _ONE_CORE}),
+                               silent=("default", "disabled"), choices=("enabled",)),
+    "--implicit-integer-downcast": Accepted(
+        _EXACT, silent=("default",), many=True,
+        choices=("all", "none", "dot", "scatter", "all_reduce", "reduce_scatter", "pow")),
+    "--distribution-strategy": Accepted("the module is compiled as it was partitioned",
+                                        choices=("generic", "llm-training", "NEMO", "nemo", "FSDP")),
+    "--logical-nc-config": _LOGICAL,
+    "--lnc": _LOGICAL,
+    "-lnc": _LOGICAL,
     "--enable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
     "--disable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
     "--enable-saturate-infinity": Accepted("transposes keep infinities here", Takes.NOTHING),
@@ -224,7 +236,7 @@ ACCEPTED: dict[str, Accepted] = {
     "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
     "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),
     "--enable-internal-neff-wrapper": Accepted("no wrapper module is written", Takes.NOTHING),
-    "--placement": Accepted("it is by support alone", silent=("support",),
+    "--placement": Accepted("it is by support alone", silent=("support",), choices=("support",),
                             refused={"cost": "this version places by what the device supports, not by cost"}),
     "--neuroncore-pipeline-cores": Accepted("one core", silent=("1",), refused=_SINGLE),
     "--num-neuroncores": Accepted("one core", silent=("1",), refused=_SINGLE),
@@ -239,7 +251,7 @@ ACCEPTED: dict[str, Accepted] = {
     "--rematerialization_en": Accepted(_TUTORIAL, Takes.NOTHING),
     "--spill_dis": Accepted(_TUTORIAL, Takes.NOTHING),
     "--sb_size": Accepted(_TUTORIAL),
-    "--enable-replication": Accepted(_TUTORIAL),
+    "--enable-replication": Accepted(_TUTORIAL, choices=("True", "False", "true", "false")),
     "--static-weights": Accepted(_TUTORIAL, Takes.NOTHING),
     "--topdown": Accepted(_TUTORIAL, Takes.NOTHING),
     "--spill_depth_limit": Accepted(_TUTORIAL),

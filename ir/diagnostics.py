@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -119,3 +120,11 @@ class CompileError(Exception):
         if self.remedy:
             text += f"; {self.remedy}"
         return text
+
+
+def one_of(given: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown word: the nearest known one, and all of them."""
+    import difflib
+    words = list(known)
+    near = difflib.get_close_matches(given, words, 1)
+    return (f"did you mean {near[0]}? " if near else "") + f"one of {', '.join(words)}"

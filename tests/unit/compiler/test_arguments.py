@@ -43,6 +43,14 @@ def test_old_cast_words_become_autocast() -> None:
     ("compile --target trn3 m", "cannot be trn3"),
     ("compile --auto-cast al m", "did you mean all?"),
     ("compile --lnc 2 m", "cannot be 2"),
+    ("compile --lnc 3 m", "one of 1, 2"),
+    ("compile --placement supprt m", "did you mean support?"),
+    ("compile --native-int64 enable m", "did you mean enabled?"),
+    ("compile --implicit-integer-downcast dot,pwo m", "did you mean pow?"),
+    ("compile --distribution-strategy=llm-train m", "did you mean llm-training?"),
+    ("compile m --fast-math fp32-cast-mtmult", "did you mean fp32-cast-matmult?"),
+    ("compile m --fp32-cast matmul", "did you mean matmult?"),
+    ("compile m --verbose=inf", "did you mean info?"),
     ("compile m --output", "needs a value"),
     ("compile m --fast-math all none", "exclude each other"),
     ("compile m --strip=no", "takes no value"),
@@ -52,6 +60,12 @@ def test_wrong_usage_is_named(line: str, text: str) -> None:
         words_of(line)
     assert caught.value.code is USAGE
     assert text in str(caught.value)
+
+
+def test_a_list_of_known_values_is_accepted() -> None:
+    found = prepare("compile m --implicit-integer-downcast dot,pow".split(), COMMANDS)
+    assert found.words == ["compile", "--", "m"]
+    assert [notice.split(" is ")[0] for notice in found.notices] == ["--implicit-integer-downcast dot,pow"]
 
 
 def test_words_of_a_file_replace_its_name(tmp_path) -> None:
