@@ -35,7 +35,7 @@ class Uncertain:
 
 UNCERTAIN = (
     Uncertain("cost of a PE pass", {"tensor.pass_factor": 1.0}, {"tensor.pass_factor": 1.0, "tensor.pass_overhead_cycles": 84},
-              (Cause.PE,), "documented 1.0 * N; seen 1.164 * N at N = 512, where N + 84 fits as well"),
+              (Cause.PE,), "documented N; throttled to 8 / 7 N under load, seen at N = 512, where N + 84 fits as well"),
     Uncertain("dma.bytes_per_second_per_engine", {"dma.bytes_per_second_per_engine": 18_400_000_000},
               {"dma.bytes_per_second_per_engine": 10_900_000_000}, (Cause.DMA_DATA,),
               "chips showed 175 to 294 GB/s for a core"),
