@@ -98,13 +98,13 @@ def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> 
     autocast = str(loaded.graph.nxcc.options.get("auto-cast", "none"))
     if request.expected:
         judge, expected = request.expected, _given(request.expected, loaded)
-        rows = compare(got, expected, _dtypes(loaded), _autocast_tolerance(loaded), request.tolerance)
+        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance)
     elif original is None:
-        judge, expected = "the oracle on the module inside the NEFF", _oracle_inside(loaded, weights, values)
+        judge, expected = "the oracle on the module inside the NEFF", oracle_inside(loaded, weights, values)
         rows = compare(got, expected, _dtypes(loaded), 0.0, request.tolerance)
     else:
         judge, expected = "the oracle on the module as read", _oracle_original(original, request, values)
-        rows = compare(got, expected, _dtypes(loaded), _autocast_tolerance(loaded), request.tolerance)
+        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance)
     passed = all(row.passed for row in rows)
     return {
         "file": request.path, "against": judge, "auto_cast": autocast, "passed": passed, "strict": request.strict,
@@ -114,7 +114,8 @@ def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> 
     }
 
 
-def _autocast_tolerance(loaded: Loaded) -> float:
+def autocast_tolerance(loaded: Loaded) -> float:
+    """What the casts of a NEFF may cost, as a share of an output's scale."""
     options = loaded.graph.nxcc.options
     factor = AUTOCAST_TYPE_FACTOR.get(str(options.get("auto-cast-type")), 1)
     return factor * AUTOCAST_TOLERANCE.get(str(options.get("auto-cast", "none")), 0.0)
@@ -159,7 +160,7 @@ def _pack(shape: Shape, leaves: Any) -> Any:
     return next(leaves) if shape.is_array else None
 
 
-def _oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
+def oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
     """The module that the NEFF carries, evaluated by the oracle with the same casts at its border."""
     module, constants = embedded_module(loaded)
     given = {tensor.name: value for tensor, value in zip(loaded.inputs, values, strict=True)}

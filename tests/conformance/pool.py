@@ -10,10 +10,23 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from conformance.corpus import Case, Corpus, open_corpora
-from conformance.steps import INTERNAL_ERROR, SLOW, Failure, Outcome, Settings, TooSlow, expected_class, run_case
+from conformance.walk import INTERNAL_ERROR, SLOW, Failure, TooSlow, WalkOutcome
+
+C_contra = TypeVar("C_contra", contravariant=True)
+O_co = TypeVar("O_co", bound=WalkOutcome, covariant=True)
+C = TypeVar("C")
+O = TypeVar("O", bound=WalkOutcome)  # noqa: E741
+
+
+class Runner(Protocol[C_contra, O_co]):
+    """Takes one case through its steps; `lost` is the outcome of a case that did not come back, without its failure."""
+
+    def __call__(self, case: C_contra, /) -> O_co: ...
+
+    def lost(self, case: C_contra, /) -> O_co: ...
+
 
 GRACE_FACTOR = 5.0
 """The limit is CPU time, so that a busy machine makes no module slow. After this many limits of the clock the process is
@@ -22,10 +35,10 @@ MEMORY_BYTES = 48 << 30
 """Address space of a worker: three times a core's HBM, most of which is never touched."""
 
 
-def run_all(cases: Sequence[Case], settings: Settings, jobs: int, limit_seconds: float) -> Iterator[Outcome]:
+def run_all(cases: Sequence[C], runner: Runner[C, O], jobs: int, limit_seconds: float) -> Iterator[O]:
     """The outcome of every case, in the order in which they finish."""
     waiting = deque(cases)
-    workers = [_Worker(settings, limit_seconds) for _ in range(min(jobs, len(cases)))]
+    workers = [_Worker(runner, limit_seconds) for _ in range(min(jobs, len(cases)))]
     try:
         for worker in workers:
             worker.give(waiting)
@@ -40,13 +53,13 @@ def run_all(cases: Sequence[Case], settings: Settings, jobs: int, limit_seconds:
             worker.stop()
 
 
-class _Worker:
+class _Worker(Generic[C, O]):
     """A process and the case it is at."""
 
-    def __init__(self, settings: Settings, limit_seconds: float) -> None:
-        self.settings = settings
+    def __init__(self, runner: Runner[C, O], limit_seconds: float) -> None:
+        self.runner = runner
         self.limit_seconds = limit_seconds
-        self.case: Case | None = None
+        self.case: C | None = None
         self.since = 0.0
         self._start()
 
@@ -54,11 +67,11 @@ class _Worker:
         context = multiprocessing.get_context("fork")
         self.pipe: Connection[Any, Any]
         self.pipe, theirs = context.Pipe()
-        self.process: ForkProcess = context.Process(target=_work, args=(theirs, self.settings, self.limit_seconds), daemon=True)
+        self.process: ForkProcess = context.Process(target=_work, args=(theirs, self.runner, self.limit_seconds), daemon=True)
         self.process.start()
         theirs.close()
 
-    def give(self, waiting: deque[Case]) -> None:
+    def give(self, waiting: deque[C]) -> None:
         if waiting:
             self.case, self.since = waiting.popleft(), time.monotonic()
             self.pipe.send(self.case)
@@ -66,20 +79,20 @@ class _Worker:
     def is_overdue(self) -> bool:
         return time.monotonic() - self.since > GRACE_FACTOR * self.limit_seconds
 
-    def take(self) -> Outcome:
+    def take(self) -> O:
         """The outcome of the current case; a new process if this one is overdue or dead."""
         case, self.case = self.case, None
         assert case is not None
         try:
             if self.pipe.poll():
-                found: Outcome = self.pipe.recv()
+                found: O = self.pipe.recv()
                 return found
             failure = Failure("any", SLOW, "does not come back from a library call")
         except (EOFError, ConnectionResetError):
             failure = Failure("any", INTERNAL_ERROR, "the process died")
         self.stop()
         self._start()
-        return Outcome(case.source, case.name, case.family, case.scored, expected_class(case), failures=[failure])
+        return _failed(self.runner, case, failure)
 
     def stop(self) -> None:
         self.process.kill()
@@ -87,32 +100,34 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe: Connection[Any, Any], settings: Settings, limit_seconds: float) -> None:
+def _work(pipe: Connection[Any, Any], runner: Runner[C, O], limit_seconds: float) -> None:
     """What a worker does until the pipe closes."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.RLIM_INFINITY))
     signal.signal(signal.SIGPROF, _too_slow)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    opened: dict[str, Corpus] = {}
     while True:
         try:
             case = pipe.recv()
         except EOFError:
             return
-        if case.source not in opened:
-            opened[case.source] = open_corpora([case.source])[0]
-        pipe.send(timed(opened[case.source], case, settings, limit_seconds))
+        pipe.send(timed(runner, case, limit_seconds))
 
 
-def timed(corpus: Corpus, case: Case, settings: Settings, limit_seconds: float) -> Outcome:
-    """run_case with an alarm; what the alarm interrupts between two steps counts as too slow all the same."""
+def timed(runner: Runner[C, O], case: C, limit_seconds: float) -> O:
+    """The runner with an alarm; what the alarm interrupts between two steps counts as too slow all the same."""
     signal.setitimer(signal.ITIMER_PROF, limit_seconds)
     try:
-        return run_case(corpus, case, settings)
+        return runner(case)
     except TooSlow:
-        failure = Failure("any", SLOW, "too slow between steps")
-        return Outcome(case.source, case.name, case.family, case.scored, expected_class(case), failures=[failure])
+        return _failed(runner, case, Failure("any", SLOW, "too slow between steps"))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _failed(runner: Runner[C, O], case: C, failure: Failure) -> O:
+    outcome = runner.lost(case)
+    outcome.failures.append(failure)
+    return outcome
 
 
 def _too_slow(number: int, frame: Any) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from conformance.steps import CLASSES, PASSED, READ_STEPS, Outcome, device_steps
+from conformance.steps import READ_STEPS, Outcome, device_steps
+from conformance.walk import CLASSES, PASSED, WalkOutcome
 
 SCHEMA = 1
+O = TypeVar("O", bound=WalkOutcome)  # noqa: E741
 SHOWN_NAMES = 4
 MIN_FAMILY = 8
 """Families with fewer modules are one row together."""
@@ -26,7 +28,7 @@ def as_json(outcomes: Sequence[Outcome], seconds: float, settings: Any) -> dict[
     }
 
 
-def judged(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def judged(outcomes: Iterable[O]) -> list[O]:
     """All but the modules that XLA's verifier rejects, or that never end in XLA, and that end in the same way here."""
     return [o for o in outcomes if o.kind == PASSED or o.kind != o.expected]
 
@@ -62,7 +64,7 @@ def _count(label: str, step: str, rows: Sequence[Outcome]) -> tuple[str, int, in
     return label, sum(o.steps.get(step, False) for o in rows), len(rows)
 
 
-def groups(outcomes: Iterable[Outcome]) -> list[tuple[str, str, list[str]]]:
+def groups(outcomes: Iterable[WalkOutcome]) -> list[tuple[str, str, list[str]]]:
     """(class, cause, modules): each module under the failure that decides its class; worst class and largest group first."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for outcome in judged(outcomes):
@@ -123,7 +125,7 @@ def host_lines(outcomes: Iterable[Outcome]) -> list[str]:
     return [f"host regions: {', '.join(f'{opcode} {count}' for opcode, count in found.most_common())}"] if found else []
 
 
-def group_lines(outcomes: Sequence[Outcome], most: int) -> list[str]:
+def group_lines(outcomes: Sequence[WalkOutcome], most: int) -> list[str]:
     """Failures by cause."""
     lines = []
     for kind, cause, names in groups(outcomes)[:most]:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from conformance.corpus import Case, CorpusMissing, open_corpora
 from conformance.pool import run_all
 from conformance.report import as_json, family_lines, group_lines, host_lines, judged, table_lines
-from conformance.steps import CLASSES, INTERNAL_ERROR, WRONG, Outcome, Settings
+from conformance.steps import ModuleRunner, Outcome, Settings
+from conformance.walk import CLASSES, INTERNAL_ERROR, WRONG
 
 TARGETS = ("v1", "v2")
 
@@ -81,7 +82,7 @@ def _chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
 def _run(cases: Sequence[Case], settings: Settings, options: argparse.Namespace) -> list[Outcome]:
     outcomes: list[Outcome] = []
     kinds: Counter[str] = Counter()
-    for outcome in run_all(cases, settings, options.jobs, options.limit):
+    for outcome in run_all(cases, ModuleRunner(settings), options.jobs, options.limit):
         outcomes.append(outcome)
         kinds[outcome.kind] += 1
         _progress(len(outcomes), len(cases), kinds)

@@ -6,26 +6,22 @@ A module either passes, or is in exactly one class: the worst of what its steps 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from conformance.corpus import Case, Corpus
+from conformance.corpus import Case, Corpus, open_corpora
 from conformance.known import KNOWN
 from conformance.tolerances import longest_sum, output_error, tolerance, within_rule
+from conformance.walk import REJECTED, SLOW, WRONG, Differs, Stopped, Walk, WalkOutcome
 
 from nxcc.compiler.driver import Build, Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.parameters import random_inputs
 from nxcc.compiler.runtime import Loaded, load
-from nxcc.ir.diagnostics import INTERNAL, NEFF_INVALID, PROGRAM_INVALID, CompileError
 from nxcc.ir.hlo.equality import modules_equal
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
@@ -38,10 +34,6 @@ from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]
 
-PASSED, REJECTED, SLOW, INTERNAL_ERROR, WRONG = "passed", "rejected", "too slow", "internal error", "wrong result"
-CLASSES = (PASSED, REJECTED, SLOW, INTERNAL_ERROR, WRONG)
-"""From best to worst."""
-
 READ_STEPS = ("text", "binary", "same", "verify", "print", "encode", "oracle")
 """Steps that come before the machine: read the text, read the binary, both say the same, verify, print and read again (from
 text and from binary), serialize and read again, oracle against the stored result."""
@@ -53,10 +45,6 @@ HOST_OPCODES = frozenset(("fft", "cholesky", "triangular-solve"))
 def device_steps(level: str) -> tuple[str, str, str]:
     """Names of the steps of one optimisation level: compile, machine verifier, simulator against the stored result."""
     return f"compile {level}", f"machine {level}", f"device {level}"
-
-
-class TooSlow(BaseException):
-    """The module's time is over; no CompileError, and no Exception, so that nothing catches it on the way."""
 
 
 @dataclass(frozen=True)
@@ -73,51 +61,18 @@ class Settings:
 
 
 @dataclass
-class Failure:
-    """What a step found. cause: what failures are grouped by. code: of a CompileError."""
-
-    step: str
-    kind: str
-    cause: str
-    detail: str = ""
-    code: str = ""
-
-
-@dataclass
-class Outcome:
-    """What a module went through. steps: name -> passed, for the steps that ran. host: opcodes of host regions by level.
+class Outcome(WalkOutcome):
+    """What a module went through. host: opcodes of host regions by level.
 
     known: the stored result is not the module's, see `known`; it counts as not reached, but is no failure.
-    expected: the class in which the module ends in XLA too, and which then does not count.
     needs_host: a host instruction is there for other reasons than fft, cholesky, triangular-solve, complex or 64-bit.
     """
 
-    source: str
-    name: str
-    family: str
-    scored: bool
-    expected: str
-    steps: dict[str, bool] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
     host: dict[str, dict[str, int]] = field(default_factory=dict)
     needs_host: bool = False
     opcodes: tuple[str, ...] = ()
     unfit_differences: list[str] = field(default_factory=list)
     known: bool = False
-
-    @property
-    def kind(self) -> str:
-        """The one class of the module."""
-        return max((f.kind for f in self.failures), key=CLASSES.index, default=PASSED)
-
-
-class _Stopped(Exception):
-    """A step failed, and what depends on it cannot run."""
-
-
-class _Differs(Exception):
-    """A result or a round trip is not what it must be."""
 
 
 def expected_class(case: Case) -> str:
@@ -130,73 +85,47 @@ def run_case(corpus: Corpus, case: Case, settings: Settings) -> Outcome:
     return _Walk(corpus, case, settings).run()
 
 
-class _Walk:
+class ModuleRunner:
+    """Takes modules through all steps, for the pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._opened: dict[str, Corpus] = {}
+
+    def __call__(self, case: Case) -> Outcome:
+        if case.source not in self._opened:
+            self._opened[case.source] = open_corpora([case.source])[0]
+        return run_case(self._opened[case.source], case, self.settings)
+
+    def lost(self, case: Case) -> Outcome:
+        """The outcome of a module whose process was lost: nothing but what it is."""
+        return Outcome(case.source, case.name, case.family, case.scored, expected_class(case))
+
+
+class _Walk(Walk[Outcome]):
     def __init__(self, corpus: Corpus, case: Case, settings: Settings) -> None:
+        super().__init__(Outcome(case.source, case.name, case.family, case.scored, expected_class(case),
+                                 opcodes=tuple(case.facts.get("opcodes", ()))))
         self.corpus = corpus
         self.case = case
         self.settings = settings
-        self.outcome = Outcome(case.source, case.name, case.family, case.scored, expected_class(case),
-                               opcodes=tuple(case.facts.get("opcodes", ())))
         self.inputs: list[Array] = []
         self.expected: list[Array] | None = None
         self.modules: list[Module] = []
-        self.step = ""
 
-    def run(self) -> Outcome:
-        try:
-            module = self._read()
-            self._round_trips(module)
-            if self.case.has_result:
-                self.inputs, self.expected = self.corpus.arrays(self.case)
-                with self._optional():
-                    self._oracle(module)
-            elif self.settings.unscored:
-                with self._optional():
-                    self._random_result(module)
-            for level in self.settings.levels:
-                with self._optional():
-                    self._device(level)
-        except _Stopped:
-            pass
-        except TooSlow:
-            self._fail(self.step, SLOW, f"too slow in {self.step}", "")
-        return self.outcome
-
-    @contextmanager
-    def _optional(self) -> Iterator[None]:
-        try:
-            yield
-        except _Stopped:
-            pass
-
-    def _do(self, step: str, action: Callable[[], Any]) -> Any:
-        """Run a step; what it raises becomes a failure, and then _Stopped."""
-        self.step = step
-        start = time.perf_counter()
-        try:
-            found = action()
-        except CompileError as error:
-            self._refused(step, error)
-        except _Differs as error:
-            self._fail(step, WRONG, f"{step.partition(' ')[0]}: {_cause(str(error))}", str(error))
-        except Exception as error:  # noqa: BLE001  whatever else comes out is a fault of ours, and is what this looks for
-            self._fail(step, INTERNAL_ERROR, *_describe(error))
-        else:
-            self.outcome.steps[step] = True
-            return found
-        finally:
-            self.outcome.seconds[step] = time.perf_counter() - start
-        raise _Stopped
-
-    def _refused(self, step: str, error: CompileError) -> None:
-        # What the compiler wrote must load; only the file of a user may break the machine's rules.
-        ours = step.startswith("machine") or error.code in (INTERNAL, PROGRAM_INVALID, NEFF_INVALID)
-        words = f"{error.code.name}: {error.what}{': ' + error.why if error.why else ''}"
-        self._fail(step, INTERNAL_ERROR if ours else REJECTED, _cause(words), str(error), error.code.name)
-
-    def _fail(self, step: str, kind: str, cause: str, detail: str, code: str = "") -> None:
-        self.outcome.steps[step] = False
-        self.outcome.failures.append(Failure(step, kind, cause, detail[:500], code))
+    def steps(self) -> None:
+        module = self._read()
+        self._round_trips(module)
+        if self.case.has_result:
+            self.inputs, self.expected = self.corpus.arrays(self.case)
+            with self.optional():
+                self._oracle(module)
+        elif self.settings.unscored:
+            with self.optional():
+                self._random_result(module)
+        for level in self.settings.levels:
+            with self.optional():
+                self._device(level)
 
     # Reading
 
@@ -204,18 +133,18 @@ class _Walk:
         text, binary = self.corpus.text(self.case), self.corpus.binary(self.case)
         modules = self.modules
         if text is not None:
-            with self._optional():
-                modules.append(self._do("text", lambda: read_text(text, name=self.case.name)))
+            with self.optional():
+                modules.append(self.do("text", lambda: read_text(text, name=self.case.name)))
         if binary is not None:
-            with self._optional():
-                modules.append(self._do("binary", lambda: read_module(binary, name=self.case.name)))
+            with self.optional():
+                modules.append(self.do("binary", lambda: read_module(binary, name=self.case.name)))
         if not modules:
-            raise _Stopped
+            raise Stopped
         if len(modules) == 2:
-            with self._optional():
-                self._do("same", self._same)
+            with self.optional():
+                self.do("same", self._same)
         for module in modules:
-            self._do("verify", lambda module=module: verify(module))
+            self.do("verify", lambda module=module: verify(module))
         return modules[-1]
 
     def _same(self) -> None:
@@ -223,28 +152,28 @@ class _Walk:
         if self.case.name in KNOWN["same"]:
             words = None if words else "text and binary: agree, although known to differ"
         if words is not None:
-            raise _Differs(f"text and binary: {words}")
+            raise Differs(f"text and binary: {words}")
 
     def _round_trips(self, module: Module) -> None:
-        with self._optional():
+        with self.optional():
             # Text has no place for the names in the computations that asynchronous instructions wrap.
             names = all(instruction.opcode != "async-start" for instruction in module.instructions())
-            self._do("print", lambda: [_must_equal(read_text(write_text(m)), m, "printed and read again", names=names)
+            self.do("print", lambda: [_must_equal(read_text(write_text(m)), m, "printed and read again", names=names)
                                        for m in self.modules])
-        with self._optional():
-            self._do("encode", lambda: _must_equal(read_module(module_bytes(module)), module, "serialized and read again"))
+        with self.optional():
+            self.do("encode", lambda: _must_equal(read_module(module_bytes(module)), module, "serialized and read again"))
 
     # Results
 
     def _oracle(self, module: Module) -> None:
-        results = self._do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
+        results = self.do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
         self._judge("oracle", results, module)
 
     def _random_result(self, module: Module) -> None:
         """Random inputs and the oracle's word for them, where the corpus has none."""
         tensors = [_Leaf(shape) for parameter in module.entry.parameters for shape in parameter.shape.leaves()]
         self.inputs = random_inputs(tensors)  # type: ignore[arg-type]
-        self.expected = self._do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
+        self.expected = self.do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
 
     def _judge(self, step: str, results: Sequence[Array], module: Module) -> None:
         """Hold results against what is expected; a result that is not fit to score is counted, never a failure."""
@@ -260,17 +189,17 @@ class _Walk:
         if self.case.has_result and not self.case.scored:
             self.outcome.unfit_differences.append(f"{step}: {words}")
             return
-        self._fail(step, WRONG, f"{step.partition(' ')[0]}: {_work(self.outcome.opcodes)}", words)
-        raise _Stopped
+        self.fail(step, WRONG, f"{step.partition(' ')[0]}: {_work(self.outcome.opcodes)}", words)
+        raise Stopped
 
     def _device(self, level: str) -> None:
         compiling, checking, running = device_steps(level)
         with tempfile.TemporaryDirectory(prefix="nxcc-conformance-") as folder:
-            build = self._do(compiling, lambda: self._compile(folder, level))
+            build = self.do(compiling, lambda: self._compile(folder, level))
             self._count_host(build, level)
-            loaded: Loaded = self._do(checking, lambda: load(build.output, strict=self.settings.strict))
+            loaded: Loaded = self.do(checking, lambda: load(build.output, strict=self.settings.strict))
             if self.expected is not None:
-                results = self._do(running, lambda: loaded.run(self.inputs))
+                results = self.do(running, lambda: loaded.run(self.inputs))
                 self._judge(running, results, self.modules[-1])
 
     def _compile(self, folder: str, level: str) -> Build:
@@ -360,23 +289,6 @@ def _sample(got: Array, wanted: Array) -> str:
 def _must_equal(got: Module, wanted: Module, what: str, *, names: bool = True) -> None:
     words = modules_equal(got, wanted, names=names, counts=False)
     if words is not None:
-        raise _Differs(f"{what}: {words}")
+        raise Differs(f"{what}: {words}")
 
-
-def _describe(error: Exception) -> tuple[str, str]:
-    """Cause and detail of a fault: its type and the innermost line of nxcc."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/tests/" not in f.filename]
-    ours = [f for f in frames if any(part in f.filename for part in ("/ir/", "/passes/", "/backends/", "/compiler/", "/neff/"))]
-    places = [f"{'/'.join(f.filename.split('/')[-2:])}:{f.lineno}" for f in (ours or frames)[-3:]]
-    message = str(error).split("\n")[0]
-    cause = f"{type(error).__name__} at {places[-1] if places else '?'}: {_cause(message)}"
-    return cause, f"{message} via {' > '.join(places)}"
-
-
-def _cause(words: str) -> str:
-    """A message without names and numbers, so that equal causes have equal words."""
-    words = re.sub(r"'[^']*'|\"[^\"]*\"|%[\w.\-]+", "_", words)
-    words = re.sub(r"\b\w+\[[\d,<=]*\](\{[^}]*\})?", "SHAPE", words)
-    words = re.sub(r"[\w\-]+\.\d+\b", "_", words)
-    return re.sub(r"-?\d[\d.e+\-]*", "N", words)[:160]
 

@@ -11,8 +11,9 @@ import pytest
 from conformance.corpus import Case, Corpus, CorpusMissing, open_corpora
 from conformance.report import as_json, group_lines, step_counts, table_lines
 from conformance.run import main
-from conformance.steps import INTERNAL_ERROR, PASSED, REJECTED, SLOW, WRONG, Failure, Outcome, Settings, TooSlow, run_case
+from conformance.steps import Outcome, Settings, run_case
 from conformance.tolerances import output_error, tolerance, within_rule
+from conformance.walk import INTERNAL_ERROR, PASSED, REJECTED, SLOW, WRONG, Failure, TooSlow
 
 from nxcc.ir.dtypes import BF16, C64, F32, S32
 
