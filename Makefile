@@ -10,7 +10,7 @@ JOBS ?= 2
 # Many small matrices on few cores: threads of BLAS would wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench conformance clean
+.PHONY: demo test lint bench conformance conformance-graphs clean
 
 demo: $(READY)
 	$(RUN) -m nxcc.compiler.demo examples/digits_encoder
@@ -30,6 +30,9 @@ bench: $(READY)
 
 conformance: $(READY)
 	PYTHONPATH=tests $(RUN) -m conformance.run --jobs $(JOBS) $(CORPUS)
+
+conformance-graphs: $(READY)
+	PYTHONPATH=tests $(RUN) -m conformance.models --jobs $(JOBS) $(CORPUS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

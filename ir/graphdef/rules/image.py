@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nxcc.ir.dtypes import F32, S32
+from nxcc.ir.dtypes import F32, S32, U32
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import rule
@@ -167,10 +167,26 @@ def _crop_coordinates(e: Emitter, boxes: Instruction, side: int, size: int, exte
     low, high = (e.reshape(e.part(boxes, 1, k, k + 1), (n,)) for k in (side, side + 2))
     if size == 1:
         return e.reshape(e.scaled(e.scaled(e.add(low, high), 0.5), extent - 1), (n, 1))
-    step = e.divide(e.scaled(e.subtract(high, low), extent - 1), e.full(F32, (n,), size - 1))
+    step = _settled_quotient(e, e.scaled(e.subtract(high, low), extent - 1), size - 1)
     start = e.scaled(low, extent - 1)
     places = e.spread(e.convert(e.iota(S32, (size,), 0), F32), (n, size), (1,))
     return e.add(e.spread(start, (n, size), (0,)), e.multiply(places, e.spread(step, (n, size), (0,))))
+
+
+def _settled_quotient(e: Emitter, x: Instruction, divisor: int) -> Instruction:
+    """x / divisor to the last bit, f32, also where division is only good to one unit in the last place.
+
+    A crop's last place is where the image ends, or one step outside of it: the unit decides. The quotient is split into halves
+    of 12 bits, whose products with a small divisor are exact, and corrected by what is left of x.
+    """
+    quotient = e.divide(x, e.like(x, divisor))
+    if divisor >= 1 << 12:
+        return quotient
+    bits = e.make("bitcast-convert", quotient, shape=x.shape.with_dtype(U32))
+    high = e.make("bitcast-convert", e.make("and", bits, e.like(bits, 0xFFFFF000)), shape=x.shape)
+    low = e.subtract(quotient, high)
+    rest = e.subtract(e.subtract(x, e.scaled(high, divisor)), e.scaled(low, divisor))
+    return e.add(quotient, e.scaled(rest, 1 / divisor))
 
 
 def _pixels(e: Emitter, image: Instruction, box: Instruction, y: Instruction, x: Instruction) -> Instruction:
