@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nxcc.backends.berths import ALONE, EPOCH, FIRST_OF_REGIONS, Berth, Entrance, Room, room
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.layout import TERMS_MAX, WAITS_MAX
 from nxcc.backends.isa.program import (
@@ -20,11 +21,12 @@ from nxcc.backends.isa.program import (
     Engine,
     Function,
     Instruction,
+    Memory,
     Signal,
     Stream,
     Wait,
 )
-from nxcc.backends.synchronization import BASE, EPOCH, Event, Plan, Site, derived, ordered, site_key
+from nxcc.backends.synchronization import BASE, Event, Plan, Site, derived, ordered, site_key
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View
@@ -84,26 +86,45 @@ class Registers:
         return Affine(value.constant, tuple(sorted((r, c) for r, c in terms.items() if c)))
 
 
-def assemble(program: TileProgram, target: Target, overlapped: bool = False) -> AssembledFunction:
-    """The streams of a region, everything in program order or, if overlapped, ordered by conflicts alone."""
+def plan_of(program: TileProgram, target: Target, overlapped: bool) -> Plan:
+    """What waits for what in a region: everything in program order or, if overlapped, by conflicts alone."""
+    users = scalar_users(program.body)
+    most = room(target, Berth.WHOLE).semaphores
+    plan = derived(program, users, target.psum.bank_bytes, most) if overlapped else None
+    return plan or ordered(program, users)
+
+
+def assemble(program: TileProgram, target: Target, plan: Plan, entrance: Entrance = ALONE) -> AssembledFunction:
+    """The streams of a region in the berth of its entrance; its tiles are allocated from 0 on."""
     registers = Registers(FIRST_ARGUMENT_REGISTER)
     arguments = tuple(registers.take(symbol) for symbol in program.arguments)
-    users = scalar_users(program.body)
-    plan = derived(program, users, target.psum.bank_bytes, target.sequencer.semaphores) if overlapped else None
-    if plan is None:
-        plan = ordered(program, users)
-    assembler = _Assembler(registers, users, plan, target.dma.queues)
+    assembler = _Assembler(registers, program, plan, target, entrance)
     assembler.block(program.body)
     assembler.finish()
-    return AssembledFunction(Function(program.name, assembler.streams), arguments, plan.total, plan.semaphores)
+    place = room(target, entrance.berth)
+    used = place.first_semaphore + plan.semaphores
+    return AssembledFunction(Function(_name(program, entrance), assembler.streams), arguments, plan.total, used)
+
+
+def _name(program: TileProgram, entrance: Entrance) -> str:
+    """Tells a region's entrances apart."""
+    if entrance == ALONE:
+        return program.name
+    after = "".join(f".{number}" for number in sorted(entrance.after))
+    return f"{program.name}.{entrance.berth.value}{entrance.lag or ''}{after}"
 
 
 class _Assembler:
-    def __init__(self, registers: Registers, users: dict[Symbol, frozenset[Engine]], plan: Plan, queues: int) -> None:
+    def __init__(self, registers: Registers, program: TileProgram, plan: Plan, target: Target, entrance: Entrance) -> None:
         self.registers = registers
-        self.users = users
+        self.users = scalar_users(program.body)
         self.plan = plan
-        self.queues = queues
+        self.queues = target.dma.queues
+        self.drainer = target.storing_engine
+        self.entrance = entrance
+        self.late = frozenset(program.arguments[number] for number in entrance.after)
+        self.behind: set[Engine] = set()
+        self.place: Room = room(target, entrance.berth)
         self.first_loop_register = registers.mark()
         self.streams: dict[Engine, Stream] = {}
         registers.bind(BASE, BASE_REGISTER)
@@ -122,14 +143,14 @@ class _Assembler:
         self.registers.release(mark)
 
     def finish(self) -> None:
-        """The Sync engine drains and restores the region's semaphores; every engine counts the epoch."""
+        """The engine that stores drains and restores the region's semaphores: the next region's loads are another's."""
         if self.plan.drain:
-            stream = self._stream(Engine.SYNC)
+            stream = self._stream(self.drainer)
             for waits in batched(self.plan.drain, WAITS_MAX):
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits, Engine.SYNC)))
+                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits, self.drainer)))
             amounts = [*self.plan.restore, (EPOCH, 1)]
             for signals in batched(amounts, WAITS_MAX):
-                stream.append(Instruction(isa.control.NOP, signals=tuple(Signal(Affine(s), a) for s, a in signals)))
+                stream.append(Instruction(isa.control.NOP, signals=tuple(self._signal(s, a) for s, a in signals)))
         advance = Affine(self.plan.total, ((BASE_REGISTER, 1),))
         for stream in self.streams.values():
             stream.append(Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": advance}))
@@ -138,17 +159,24 @@ class _Assembler:
         stream = self.streams.get(engine)
         if stream is None:
             stream = self.streams[engine] = []
-            if self.plan.begin:
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(self.plan.begin, engine)))
+            if self.plan.overlaps:
+                stream.append(Instruction(isa.control.NOP, waits=self._waits([_done(self.entrance.lag)], engine)))
         return stream
 
     def _waits(self, events: Sequence[Event], engine: Engine) -> tuple[Wait, ...]:
-        return tuple(Wait(Affine(semaphore), self._short(self.registers.affine(value), engine)) for semaphore, value in events)
+        return tuple(Wait(self._semaphore(semaphore), self._short(self.registers.affine(value), engine))
+                     for semaphore, value in events)
+
+    def _semaphore(self, number: int) -> Affine:
+        return Affine(number if number < FIRST_OF_REGIONS else number - FIRST_OF_REGIONS + self.place.first_semaphore)
+
+    def _signal(self, semaphore: int, amount: int) -> Signal:
+        return Signal(self._semaphore(semaphore), amount)
 
     def _append(self, site: Site, instruction: Instruction) -> None:
         """Attach waits and signals; waits beyond what one instruction carries go before it."""
         stream = self._stream(site.engine)
-        events = self.plan.waits.get(site_key(site), [])
+        events = [*self._late(site), *self.plan.waits.get(site_key(site), [])]
         spare = len(events) - WAITS_MAX
         if spare > 0:
             for early in batched(events[:spare], WAITS_MAX):
@@ -156,8 +184,16 @@ class _Assembler:
             events = events[spare:]
         semaphore, amount = self.plan.signals[site_key(site)]
         instruction.waits = self._waits(events, site.engine)
-        instruction.signals = (Signal(Affine(semaphore), amount),)
+        instruction.signals = (self._signal(semaphore, amount),)
         stream.append(instruction)
+
+    def _late(self, site: Site) -> list[Event]:
+        """The end of the region before, if the site touches memory of its; an engine awaits it once, since loops run at
+        least once and what comes first in the program comes first in the stream."""
+        if site.engine in self.behind or self.late.isdisjoint(self.plan.addressed.get(site_key(site), ())):
+            return []
+        self.behind.add(site.engine)
+        return [_done(0)]
 
     def _op(self, op: Op) -> None:
         mark = self.registers.mark()
@@ -172,10 +208,12 @@ class _Assembler:
 
     def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
-            return DmaPattern(operand.memory, operand.dtype, self._short(self.registers.affine(operand.address), engine),
-                              tuple(stride for stride, _ in operand.dims))
+            start = self.place.sbuf_start if operand.memory is Memory.SBUF else 0
+            address = self._short(self.registers.affine(operand.address + start), engine)
+            return DmaPattern(operand.memory, operand.dtype, address, tuple(stride for stride, _ in operand.dims))
+        start = self.place.sbuf_start if operand.memory is Memory.SBUF else self.place.psum_start
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
-                             self._short(self.registers.affine(operand.offset), engine), operand.dims)
+                             self._short(self.registers.affine(operand.offset + start), engine), operand.dims)
 
     def _short(self, value: Affine, engine: Engine) -> Affine:
         """The value with as many terms as an instruction holds; the terms of loops are added up in a register first.
@@ -220,6 +258,11 @@ class _Assembler:
         for engine in sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value):
             self._stream(engine).append(Instruction(
                 isa.control.REGISTER_ALU, fields={"register": register, "op": statement.op, "a": a, "b": b}))
+
+
+def _done(lag: int) -> Event:
+    """All regions before this one are done, but for the last `lag` of them."""
+    return EPOCH, Expr(-lag, ((BASE, 1),))
 
 
 def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

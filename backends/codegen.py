@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nxcc.backends.arena import Arena, Buffer
-from nxcc.backends.assembly import AssembledFunction, assemble
+from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
+from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.region import is_row_program
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
-from nxcc.backends.synchronization import FIRST_TRANSFER_SEMAPHORE
+from nxcc.backends.synchronization import Plan
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Copies, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol
-from nxcc.backends.tile.program import ARGUMENT_UNIT, View, contiguous
+from nxcc.backends.tile.program import ARGUMENT_UNIT, TileProgram, View, contiguous
 from nxcc.backends.unroll import unrolled
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import DType
@@ -34,8 +35,9 @@ MAX_ARGUMENTS = 24
 """Regions with more operands and results than this get fixed addresses and are not shared; registers hold the rest."""
 
 
-ROTATIONS = (Copies(2, 2), Copies(2, 1), Copies(1, 1))
-"""Rotating tiles to try, best first; the last is what level 0 uses."""
+ATTEMPTS = ((Berth.LOWER, Copies(2, 2)), (Berth.WHOLE, Copies(2, 2)), (Berth.LOWER, Copies(2, 1)), (Berth.WHOLE, Copies(2, 1)),
+            (Berth.WHOLE, Copies(1, 1)))
+"""Parts of the machine and rotating tiles to try, best first; the last is what level 0 uses."""
 
 SMALL_CONSTANT_BYTES = 4096
 """Constants up to this size are compared by content, so that equal ones share memory and code; larger ones by identity."""
@@ -92,6 +94,15 @@ class DeviceCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """A region's tile program and what waits for what in it. halves: whether half of the machine is enough for it."""
+
+    program: TileProgram
+    plan: Plan
+    halves: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Located:
     """An array value: a view and the buffer it lies in."""
 
@@ -140,7 +151,8 @@ class _Generator:
         self.debug: list[DebugEntry] = []
         self.regions: list[RegionReport] = []
         self.sbuf_bytes = 0
-        self.semaphores = FIRST_TRANSFER_SEMAPHORE
+        self.semaphores = FIRST_OF_REGIONS
+        self._lowered: dict[Any, Lowered] = {}
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
         self._placed: dict[Instruction, Located] = {}
@@ -341,44 +353,53 @@ class _Generator:
         location = instruction.location
         source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
         self.debug.append(DebugEntry(instruction.name, location.op_name, source))
-        found = self._regions.get(key)
+        lowered = self._lowered.get(key)
+        if lowered is None:
+            lowered = self._lowered[key] = self._lower(instruction, operands, results, shared)
+        entrance = self.main.entrance(operands, results) if lowered.halves and shared else ALONE
+        found = self._regions.get((key, entrance))
         if found is None:
-            found = self._lower(instruction, operands, results, shared)
-            self._regions[key] = found
+            found = self._regions[key, entrance] = self._assemble(lowered, entrance)
         index, assembled = found
         arguments = {register: address // ARGUMENT_UNIT
                      for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
-        self.main.call(index, assembled, arguments, len(self.debug) - 1)
+        self.main.call(index, assembled, arguments, len(self.debug) - 1, entrance, touched(operands, results))
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name))
 
-    def _lower(self, instruction: Instruction, operands: list[View], results: list[View],
-               shared: bool) -> tuple[int, AssembledFunction]:
-        """Write the region's tile program and its streams; its code carries the number of the first call's debug entry."""
-        kernel = self._write(instruction, operands, results, shared)
-        assembled = assemble(kernel.program, self.target, self.optlevel > 0)
+    def _assemble(self, lowered: Lowered, entrance: Entrance) -> tuple[int, AssembledFunction]:
+        """The region's streams for a way to begin."""
+        assembled = assemble(lowered.program, self.target, lowered.plan, entrance)
         self.semaphores = max(self.semaphores, assembled.semaphores)
         self.functions.append(assembled.function)
-        self.sbuf_bytes = max(self.sbuf_bytes, kernel.program.sbuf_bytes)
+        self.sbuf_bytes = max(self.sbuf_bytes, room(self.target, entrance.berth).sbuf_start + lowered.program.sbuf_bytes)
         return len(self.functions) - 1, assembled
 
-    def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Kernel:
-        """The tile program, with as many rotating tiles as fit."""
-        attempts = ROTATIONS if self.optlevel > 0 else ROTATIONS[-1:]
-        for copies in attempts:
-            kernel = Kernel(f"{instruction.opcode}.{len(self.functions)}", self.target, copies)
-            kernel.debug = len(self.debug) - 1
-            kernel.tf32 = _multiplies_tf32(instruction)
-            views = operands + results
-            if shared:
-                views = _relocatable(kernel, views)
+    def _lower(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Lowered:
+        """Write the region's tile program; its code carries the number of the first call's debug entry."""
+        attempts = ATTEMPTS if self.optlevel > 0 else ATTEMPTS[-1:]
+        for berth, copies in attempts:
             try:
-                rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
+                kernel = self._write(instruction, operands, results, shared, berth, copies)
             except CompileError as error:
-                if error.code is not OUT_OF_MEMORY or copies is attempts[-1]:
+                if error.code is not OUT_OF_MEMORY or (berth, copies) == attempts[-1]:
                     raise
-            else:
-                return kernel
+                continue
+            plan = plan_of(kernel.program, self.target, self.optlevel > 0)
+            halves = berth is not Berth.WHOLE and plan.overlaps and plan.semaphores <= room(self.target, berth).semaphores
+            return Lowered(kernel.program, plan, halves)
         raise AssertionError("the last attempt returns or raises")
+
+    def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,
+               copies: Copies) -> Kernel:
+        """The tile program for part of the machine; CompileError(NXC0302) if it does not fit."""
+        kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies, room(self.target, berth))
+        kernel.debug = len(self.debug) - 1
+        kernel.tf32 = _multiplies_tf32(instruction)
+        views = operands + results
+        if shared:
+            views = _relocatable(kernel, views)
+        rules()[instruction.opcode].lower(kernel, instruction, views[:len(operands)], views[len(operands):])
+        return kernel
 
     def copy(self, destination: Located, source: Located) -> None:
         """destination = source, as a region of its own."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
+from nxcc.backends.berths import ALONE, READS, Berth, Entrance, Touched
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
-from nxcc.backends.synchronization import READS
 from nxcc.backends.tile.program import View
 
 CONTROL_REGISTERS = 8
@@ -25,12 +25,32 @@ class MainStreams:
         self._behind = dict.fromkeys(self.engines, 0)
         self._used: dict[int, dict[Engine, frozenset[int]]] = {}
         self._selectors = 0
+        self._last: tuple[Berth, Touched] | None = None
 
-    def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int], debug: int = -1) -> None:
+    def entrance(self, operands: Sequence[View], results: Sequence[View]) -> Entrance:
+        """How a region that fits into half of the machine begins if it is called next.
+
+        It runs beside the region called last, if that has half of the machine too and no branch lies between.
+        """
+        if self._last is None or self._last[0] is Berth.WHOLE:
+            return Entrance(Berth.LOWER)
+        berth, before = self._last
+        numbers: dict[int, int] = {}
+        after = set()
+        for position, view in enumerate((*operands, *results)):
+            number = numbers.setdefault(view.address.constant, len(numbers))
+            if before.conflicts(view, position >= len(operands)):
+                after.add(number)
+        return Entrance(berth.other, 1, frozenset(after))
+
+    def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int], debug: int = -1,
+             entrance: Entrance = ALONE, memory: Touched | None = None) -> None:
         """Call function `index` on every engine that has code in it; arguments: register -> value.
 
-        debug: entry of the HLO instruction that is called for, since equal ones share a function.
+        debug: entry of the HLO instruction that is called for, since equal ones share a function. memory: HBM that it reads
+        and writes, for the region after it.
         """
+        self._last = (entrance.berth, memory) if memory is not None else None
         used = self._used.get(index)
         if used is None:
             used = {engine: registers_read(stream) for engine, stream in assembled.function.streams.items()}
@@ -87,6 +107,7 @@ class MainStreams:
 
     def _load(self, source: View, register: int) -> None:
         """Every engine reads the element; the Sync engine, last, opens the next epoch: then it may be overwritten."""
+        self._last = None
         operand = DmaPattern(source.memory, source.dtype, Affine(source.address.constant), ())
         epoch = Wait(TICKET, Affine(0, ((BASE_REGISTER, 1),)))
         others = len(self.engines) - 1
@@ -100,6 +121,7 @@ class MainStreams:
             self._behind[engine] += 1
 
     def _on_all(self, spec: object, **fields: object) -> None:
+        self._last = None
         for engine in self.engines:
             self._catch_up(engine)
             self._append(engine, spec, **fields)

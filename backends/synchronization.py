@@ -7,8 +7,9 @@ The derived plan. Each engine counts its completions in a semaphore of its own, 
 far", an affine function of the loop variables. A DMA has a semaphore of its own and at most one transfer outstanding on it:
 its sixteen shares finish in any order, so a count over several transfers would not say which is done. A conflict with
 an instruction that comes earlier in the body waits for this iteration's; with one that comes later, for the previous
-iteration's; that covers all farther iterations, since counters only grow. At the end the Sync engine waits for everything,
-takes the region's semaphores back to 0 and counts one epoch; each engine begins by waiting for the epoch before.
+iteration's; that covers all farther iterations, since counters only grow. At the end one engine waits for everything,
+takes the region's semaphores back to 0 and counts one epoch (see nxcc.backends.assembly; nxcc.backends.berths says what
+regions share). Semaphores of a plan are numbered as those of the lower berth.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nxcc.backends.berths import EPOCH, FIRST_OF_REGIONS
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, TileProgram, View
@@ -23,12 +25,8 @@ from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, 
 BASE = Symbol("base", "argument", 0, 0)
 """The count of the epoch semaphore when a region begins; every engine keeps it in a register."""
 
-EPOCH = 0
-ENGINE_SEMAPHORE = {engine: index + 1 for index, engine in enumerate(Engine)}
-READS = len(ENGINE_SEMAPHORE) + 1
-"""Counts the engines that have read a condition, see nxcc.backends.mainstream."""
-
-FIRST_TRANSFER_SEMAPHORE = READS + 1
+ENGINE_SEMAPHORE = {engine: FIRST_OF_REGIONS + index for index, engine in enumerate(Engine)}
+FIRST_TRANSFER_SEMAPHORE = FIRST_OF_REGIONS + len(ENGINE_SEMAPHORE)
 
 DMA_SHARES = 16
 """A DMA signals once for each of the 16 engines that carry a share of it (hardware model 1.8, completion)."""
@@ -53,17 +51,22 @@ class Site:
 class Plan:
     """waits and signals of each site; total: by how much a call advances the epoch semaphore.
 
-    begin: what an engine's first instruction waits for. drain, restore: what the Sync engine awaits at the end, and by how
-    much it then changes semaphores.
+    drain, restore: what is awaited at the end, and by how much semaphores then change; empty in the plan of level 0.
+    addressed: the address arguments through which a site reaches HBM. semaphores: how many of those of regions are used.
     """
 
     total: int
     waits: dict[tuple[int, Engine], list[Event]] = field(default_factory=dict)
     signals: dict[tuple[int, Engine], tuple[int, int]] = field(default_factory=dict)
-    begin: list[Event] = field(default_factory=list)
     drain: list[Event] = field(default_factory=list)
     restore: list[tuple[int, int]] = field(default_factory=list)
-    semaphores: int = FIRST_TRANSFER_SEMAPHORE
+    addressed: dict[tuple[int, Engine], frozenset[Symbol]] = field(default_factory=dict)
+    semaphores: int = 0
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the region's semaphores are its own, so that another may run beside it."""
+        return bool(self.restore)
 
 
 def site_key(site: Site) -> tuple[int, Engine]:
@@ -165,22 +168,22 @@ class _Placed:
 
 
 def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores: int) -> Plan | None:
-    """Waits from conflicts only; None if the region has more transfers than there are semaphores."""
+    """Waits from conflicts only; None if the region has more transfers than there are semaphores for regions."""
     placed: list[_Placed] = []
     totals = _place(program.body, (), users, placed, psum_bank_bytes)
     transfers = [p for p in placed if p.site.is_dma]
-    if FIRST_TRANSFER_SEMAPHORE + len(transfers) > semaphores:
+    if len(ENGINE_SEMAPHORE) + len(transfers) > semaphores:
         return None
     for number, p in enumerate(transfers):
         p.semaphore = FIRST_TRANSFER_SEMAPHORE + number
     _count(program.body, users, {site_key(p.site): p for p in placed})
-    plan = Plan(1, semaphores=FIRST_TRANSFER_SEMAPHORE + len(transfers))
-    plan.begin = [(EPOCH, Expr(0, ((BASE, 1),)))]
+    plan = Plan(1, semaphores=len(ENGINE_SEMAPHORE) + len(transfers))
     known = _Known()
     for p in placed:
         events = known.reduce(p, _conflicts(p, placed))
         plan.waits[site_key(p.site)] = events
         plan.signals[site_key(p.site)] = (p.semaphore, p.unit)
+        plan.addressed[site_key(p.site)] = _addressed(p.site)
     for engine, count in totals.items():
         if count:
             plan.restore.append((ENGINE_SEMAPHORE[engine], -count))
@@ -264,6 +267,14 @@ def _extents(site: Site, psum_bank_bytes: int) -> list[_Extent]:
             else:
                 found.append(_access_extent(operand, writes, psum_bank_bytes))
     return found
+
+
+def _addressed(site: Site) -> frozenset[Symbol]:
+    """Arguments in the addresses of the HBM views that a site reads or writes."""
+    statement = site.statement
+    operands = [statement.source] if isinstance(statement, ScalarLoad) else statement.operands.values()
+    return frozenset(symbol for operand in operands if isinstance(operand, View) and operand.memory is Memory.HBM
+                     for symbol, _ in operand.address.terms if symbol.kind == "argument")
 
 
 def _is_indirect(op: Op, name: str) -> bool:

@@ -263,6 +263,11 @@ class Target:
             return ()
         return next((rule.starts for rule in self.start_rules if partitions <= rule.partitions_max), ())
 
+    @property
+    def storing_engine(self) -> Engine:
+        """Whose queue takes the stores: GpSimd has little else to do; without it, the engine that wrote most of them."""
+        return Engine.GPSIMD if Engine.GPSIMD in self.engines else Engine.VECTOR
+
     def ticks_per_cycle(self, engine: Engine) -> int:
         """Ticks of one cycle of the engine; exact by the choice of ticks_per_second."""
         return self.ticks_per_second // self.engines[engine].clock_hz

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nxcc.backends.assembly import assemble
+from nxcc.backends.assembly import assemble, plan_of
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.isa.rules import CONTROL_FLOW, REGISTER_INSTRUCTIONS, breaches
 from nxcc.backends.lowering.registry import Rule
@@ -55,7 +55,7 @@ def _refusal(rule: Rule, instruction: Instruction, target: Target) -> str | None
         rule.lower(kernel, instruction, operands, results)
         if not target.features.registers and _reads_scalars(kernel.program.body):
             return f"it computes addresses from data, and {target.name} has no registers"
-        function = assemble(kernel.program, target).function
+        function = assemble(kernel.program, target, plan_of(kernel.program, target, overlapped=False)).function
     except CompileError as error:
         if error.code not in (UNSUPPORTED, OUT_OF_MEMORY, LIMIT_EXCEEDED):
             raise

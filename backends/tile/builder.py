@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nxcc.backends import berths
+from nxcc.backends.berths import Berth, Room
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory
 from nxcc.backends.target import Target
@@ -44,8 +46,10 @@ class Kernel:
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     """
 
-    def __init__(self, name: str, target: Target, copies: Copies = SINGLE) -> None:
+    def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None) -> None:
+        """room: what of SBUF and PSUM the program may use; all of it unless given."""
         self.target = target
+        self.room = room or berths.room(target, Berth.WHOLE)
         self.copies = copies
         self.tf32 = False
         self.program = TileProgram(name)
@@ -60,9 +64,9 @@ class Kernel:
     def sbuf(self, sizes: Sequence[int], dtype: DType) -> Access:
         """A tile of SBUF: sizes[0] partitions, row-major free dimensions."""
         bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, self.target.sbuf.align_bytes)
-        if self._sbuf + bytes_ > self.target.sbuf.usable_bytes:
+        if self._sbuf + bytes_ > self.room.sbuf_bytes:
             raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than "
-                               f"{self.target.sbuf.usable_bytes} bytes of SBUF a partition",
+                               f"{self.room.sbuf_bytes} bytes of SBUF a partition",
                                why=f"{self._sbuf} in use, {bytes_} more asked for")
         offset = expr(self._sbuf)
         self._sbuf += bytes_
@@ -73,8 +77,8 @@ class Kernel:
         """A tile of PSUM, rounded up to whole banks."""
         bank = self.target.psum.bank_bytes
         bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, bank)
-        if self._psum + bytes_ > bank * self.target.psum.banks:
-            raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than {self.target.psum.banks} PSUM banks")
+        if self._psum + bytes_ > bank * self.room.psum_banks:
+            raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than {self.room.psum_banks} PSUM banks")
         offset = self._psum
         self._psum += bytes_
         return Access(Memory.PSUM, dtype, 0, sizes[0], expr(offset), contiguous(sizes[1:]))
@@ -82,7 +86,7 @@ class Kernel:
     @property
     def sbuf_free_bytes(self) -> int:
         """Bytes a partition that are still free here."""
-        return self.target.sbuf.usable_bytes - self._sbuf
+        return self.room.sbuf_bytes - self._sbuf
 
     @staticmethod
     def _align(value: int, unit: int) -> int:
@@ -175,7 +179,7 @@ class Kernel:
         """
         if engine is None:
             stores = destination.memory is Memory.HBM and source.memory is Memory.SBUF
-            engine = self._store_engine if stores and self.copies.rotates else Engine.SYNC
+            engine = self.target.storing_engine if stores and self.copies.rotates else Engine.SYNC
         to = destination.linear() if isinstance(destination, Access) else destination
         of = source.linear() if isinstance(source, Access) else source
         assert to.sizes == of.sizes, f"DMA of {of.sizes} into {to.sizes}"
@@ -196,11 +200,6 @@ class Kernel:
         to = View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True)))
         of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
         self.emit(isa.dma.DMA_COPY, engine, {"sizes": sizes, "accumulate": accumulate}, source=of, destination=to)
-
-    @property
-    def _store_engine(self) -> Engine:
-        """Whose queue takes the stores: GpSimd has little else to do; without it, the engine that wrote most of them."""
-        return Engine.GPSIMD if Engine.GPSIMD in self.target.engines else Engine.VECTOR
 
     def _cast_on_chip(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
         """destination = source with another dtype, where a transfer only copies: by a tile and Vector's conversion."""

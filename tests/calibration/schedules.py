@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from nxcc.backends.assembly import BASE_REGISTER, assemble
+from nxcc.backends.assembly import BASE_REGISTER, assemble, plan_of
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.instructions import control
 from nxcc.backends.isa.layout import is_trigger
@@ -47,7 +47,7 @@ def pairs(kernel: Kernel, count: int) -> Iterator[list[Expr]]:
 
 def program(kernel: Kernel) -> Program:
     """The kernel called once; its loads in one queue, its stores in another."""
-    function = assemble(kernel.program, V2, overlapped=True).function
+    function = assemble(kernel.program, V2, plan_of(kernel.program, V2, overlapped=True)).function
     for stream in function.streams.values():
         for instruction in stream:
             if is_trigger(instruction.spec):

@@ -1,0 +1,104 @@
+"""Two regions at a time: what a call waits for, and that too little waiting is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nxcc.backends import mainstream
+from nxcc.backends.berths import Berth, Entrance, Touched, extent, room
+from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.isa.program import Memory
+from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.target import load_target
+from nxcc.backends.tile.expressions import Expr
+from nxcc.backends.tile.program import View, contiguous
+from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.dtypes import F32
+from nxcc.ir.hlo.oracle import evaluate
+from nxcc.ir.hlo.text.reader import read_text
+
+from harness.device import differing
+
+CHAIN = """HloModule chain
+
+ENTRY %main (a: f32[40,64], w: f32[64,64], v: f32[64,64]) -> (f32[40,64], f32[40,64]) {
+  %a = f32[40,64]{1,0} parameter(0)
+  %w = f32[64,64]{1,0} parameter(1)
+  %v = f32[64,64]{1,0} parameter(2)
+  %x = f32[40,64]{1,0} dot(%a, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %y = f32[40,64]{1,0} dot(%x, %v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %z = f32[40,64]{1,0} dot(%y, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %t = (f32[40,64]{1,0}, f32[40,64]{1,0}) tuple(%z, %y)
+}
+"""
+
+V2 = load_target("v2")
+
+
+def at(address: int, *sizes: int) -> View:
+    return View(Memory.HBM, F32, Expr(address), contiguous(sizes, 4))
+
+
+def compiled() -> tuple[DeviceCode, list[np.ndarray], list[np.ndarray]]:
+    module = read_text(CHAIN)
+    random = np.random.default_rng(3)
+    inputs = [random.normal(size=p.shape.dims).astype(np.float32) for p in module.entry.parameters]
+    names = ("in0", "in1", "in2"), ("out0", "out1")
+    leaves = list(module.entry.root.shape.leaves())
+    shapes = {name: p.shape for name, p in zip(names[0], module.entry.parameters, strict=True)}
+    shapes |= dict(zip(names[1], leaves, strict=True))
+    code = generate([DeviceNode("test", module, *names)], shapes, V2, optlevel=1)
+    return code, inputs, list(evaluate(module, inputs))
+
+
+def run_strictly(code: DeviceCode, inputs: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    machine = StrictMachine(code.program, code.program.hbm_bytes, seed=seed)
+    for number, value in enumerate(inputs):
+        machine.write(code.bindings[f"in{number}"].address, value)
+    machine.run(0)
+    bindings = [code.bindings[name] for name in ("out0", "out1")]
+    return [machine.read(binding.address, binding.dtype, binding.dims) for binding in bindings]
+
+
+def test_the_halves_are_disjoint_and_within_the_machine() -> None:
+    lower, upper, whole = (room(V2, berth) for berth in (Berth.LOWER, Berth.UPPER, Berth.WHOLE))
+    assert lower.sbuf_start + lower.sbuf_bytes <= upper.sbuf_start
+    assert upper.sbuf_start + upper.sbuf_bytes <= whole.sbuf_bytes
+    assert lower.psum_banks * V2.psum.bank_bytes <= upper.psum_start
+    assert lower.first_semaphore + lower.semaphores <= upper.first_semaphore
+    assert upper.first_semaphore + upper.semaphores <= V2.sequencer.semaphores
+
+
+def test_reads_wait_for_writes_and_writes_for_both() -> None:
+    before = Touched((extent(at(0, 16)),), (extent(at(1024, 16)),))
+    assert before.conflicts(at(1024 + 60, 4), written=False)
+    assert before.conflicts(at(0, 4), written=True)
+    assert not before.conflicts(at(0, 4), written=False)
+    assert not before.conflicts(at(1024 + 64, 4), written=True)
+    assert not before.conflicts(at(1024, 0), written=True)
+
+
+def test_regions_alternate_and_wait_for_what_they_share() -> None:
+    code, _, _ = compiled()
+    entrances = [region.function.split(".")[2:] for region in code.regions[:3]]
+    assert entrances[0][0] == "lower"
+    assert [e[0] for e in entrances[1:]] == ["upper1", "lower1"]
+    assert all(len(e) > 1 for e in entrances[1:]), "each product waits for the one before"
+
+
+def test_any_order_of_the_engines_gives_the_oracles_result() -> None:
+    code, inputs, wanted = compiled()
+    for seed in range(6):
+        for got, want in zip(run_strictly(code, inputs, seed), wanted, strict=True):
+            assert not differing(got, np.asarray(want), 1e-4).any()
+
+
+def test_a_call_that_does_not_wait_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    entrance = mainstream.MainStreams.entrance
+    monkeypatch.setattr(mainstream.MainStreams, "entrance", lambda self, operands, results: Entrance(
+        entrance(self, operands, results).berth, entrance(self, operands, results).lag, frozenset()))
+    code, inputs, _ = compiled()
+    with pytest.raises(CompileError, match="NXC04"):
+        for seed in range(6):
+            run_strictly(code, inputs, seed)
