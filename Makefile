@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.ready-lint
 JOBS ?= 2
+PACKAGES := ir passes backends neff compiler
 
 # Many small matrices on few cores: threads of BLAS would wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
@@ -34,10 +35,12 @@ conformance: $(READY)
 conformance-graphs: $(READY)
 	PYTHONPATH=tests $(RUN) -m conformance.models --jobs $(JOBS) $(CORPUS)
 
+# An installer writes byte code; an editable install does not, and PYTHONDONTWRITEBYTECODE would keep every run from it.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	rm -rf build/lib
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(RUN) -m compileall -q $(PACKAGES) *.py
 	touch $@
 
 $(LINT_READY): $(READY)

@@ -1,26 +1,29 @@
 """`make bench`: what nxcc costs and what it predicts, beside XLA for this CPU in the same run and beside published chip times.
 
-Sections: compile (CPU seconds, peak memory), size (code of equal layers and of large products), simulate (`nxcc run`),
-estimate (published, estimated and roofline times). The machine may be busy: read CPU seconds and ratios, not wall time.
-XLA's part needs jax (extra `bench`, or --xla-python with an interpreter that has it); what is missing is said and left out.
+Sections: start (what every command pays), compile (CPU seconds, peak memory), size (code of equal layers, of large products
+and of a decoder of 7 billion parameters), simulate (`nxcc run`), estimate (published, estimated and roofline times). The
+machine may be busy: read CPU seconds and ratios, not wall time. XLA's part needs jax, IREE's also iree-compile (extra `bench`,
+or --xla-python and --iree-compile); what is missing is said and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import chip
+from decoder import SEVEN_BILLION, Decoder, decoder_text
 from modules import Corpus, CorpusMissing, layers_text, matmul_text, mlp_text, open_corpus, parameter_shapes, write_as_proto
+from peers import HERE, Peers, find_peers
 from processes import Cost, run
 
 NXCC = [sys.executable, "-m", "nxcc.cli"]
-HERE = Path(__file__).resolve().parent
 MODELS = ("bert_base_b1_s128", "resnet50_jax_b1", "gpt2_decode_b1_kv63")
 SIMULATED = ("bert_base_b1_s128", "resnet50_jax_b1")
 CALLS = 5
@@ -30,11 +33,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 @dataclass
 class Bench:
-    """One run: options, folders, and what was found. xla: an interpreter with jax, empty if there is none."""
+    """One run: options, folders, whom to measure beside, and what was found."""
 
     options: argparse.Namespace
     cache: Path
-    xla: str = ""
+    peers: Peers
     results: dict[str, Any] = field(default_factory=dict)
 
     def corpus(self) -> Corpus:
@@ -59,13 +62,29 @@ def ratio(ours: float, theirs: float | None) -> str:
     return f"{ours / theirs:6.2f}" if theirs else "     -"
 
 
+# ---- start -------------------------------------------------------------------------------------------------------------
+
+STARTED: tuple[tuple[str, ...], ...] = (("--help",), ("list-operators",), ("compile", "--help"))
+
+
+def bench_start(bench: Bench) -> None:
+    """CPU seconds of commands that do next to nothing, the least of several runs."""
+    say("\nstart: CPU seconds of a whole process, the least of 5")
+    rows = {}
+    for words in STARTED:
+        rows[" ".join(words)] = min(bench.nxcc(*words).cpu_s for _ in range(5))
+        say(f"nxcc {' '.join(words):18} {rows[' '.join(words)]:8.3f}")
+    bench.results["start"] = rows
+
+
 # ---- compile ----------------------------------------------------------------------------------------------------------
 
 
 def bench_compile(bench: Bench) -> None:
     """CPU seconds and peak memory of whole processes."""
     say("\ncompile: whole process, start-up included")
-    say(f"{'model':22} {'weights':10} {'CPU s':>8} {'MiB':>7} {'own MiB':>7} {'XLA s':>8} {'MiB':>7} {'ratio s':>8} ratio MiB")
+    say(f"{'model':22} {'weights':10} {'CPU s':>8} {'MiB':>7} {'own MiB':>7} {'XLA s':>8} {'MiB':>7} {'ratio s':>8} ratio MiB"
+        f" {'IREE s':>8} {'MiB':>7} {'ratio s':>8}")
     rows = []
     cases: list[tuple[str, str, Path, list[str]]] = [
         ("mlp", "parameters", write_as_proto(mlp_text(), bench.cache / "mlp.hlo.pb"), ["--weight-params", "1-8"]),
@@ -79,51 +98,77 @@ def bench_compile(bench: Bench) -> None:
         say(f"left out: {missing}")
     for name, weights, path, words in cases:
         _, ours = bench.compile(path, f"{name}.{weights}", *words)
-        theirs = run([bench.xla, str(HERE / "xla_cpu.py"), str(path)], bench.options.timeout) if bench.xla else None
-        rows.append(_compile_row(name, weights, ours, theirs))
+        others = {"xla": bench.peers.xla_compile(path), "iree": bench.peers.iree_compile(path)}
+        rows.append(_compile_row(name, weights, ours, others))
     bench.results["compile"] = rows
 
 
-def _compile_row(name: str, weights: str, ours: Cost, theirs: Cost | None) -> dict[str, Any]:
+def _compile_row(name: str, weights: str, ours: Cost, others: dict[str, Cost | None]) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "weights": weights, "cpu_s": ours.cpu_s, "peak_mib": ours.peak_mib,
-                           "anonymous_mib": ours.anonymous_mib,
-                           "failure": ours.failure}
-    xla_s = xla_mib = None
-    if theirs is not None:
-        row |= {"xla_cpu_s": theirs.cpu_s, "xla_peak_mib": theirs.peak_mib, "xla_failure": theirs.failure}
-        if not theirs.failure:
-            xla_s, xla_mib = theirs.cpu_s, theirs.peak_mib
-    other = f"{xla_s:8.2f} {xla_mib:7.0f}" if xla_s is not None else f"{'-':>8} {'-':>7}"
-    say(f"{name:22} {weights:10} {ours.cpu_s:8.2f} {ours.peak_mib:7.0f} {ours.anonymous_mib:7.0f} {other} "
-        f"{ratio(ours.cpu_s, xla_s):>8} {ratio(ours.peak_mib, xla_mib):>9}")
-    if ours.failure:
-        say(f"  {ours.failure}")
+                           "anonymous_mib": ours.anonymous_mib, "failure": ours.failure}
+    shown = [f"{name:22} {weights:10} {ours.cpu_s:8.2f} {ours.peak_mib:7.0f} {ours.anonymous_mib:7.0f}"]
+    for peer, cost in others.items():
+        if cost is None or cost.failure:
+            shown.append(f"{'-':>8} {'-':>7} {'-':>8}" + f" {'-':>9}" * (peer == "xla"))
+        else:
+            shown.append(f"{cost.cpu_s:8.2f} {cost.peak_mib:7.0f} {ratio(ours.cpu_s, cost.cpu_s):>8}"
+                         + f" {ratio(ours.peak_mib, cost.peak_mib):>9}" * (peer == "xla"))
+        if cost is not None:
+            row |= {f"{peer}_cpu_s": cost.cpu_s, f"{peer}_peak_mib": cost.peak_mib, f"{peer}_failure": cost.failure}
+    say(" ".join(shown))
+    for what, failure in (("nxcc", ours.failure), *((peer, cost.failure) for peer, cost in others.items() if cost)):
+        if failure:
+            say(f"  {what}: {failure}")
     return row
 
 
 # ---- size -------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Sized:
+    """A module whose cost is shown by itself or as a ratio to that of the next one. weights: as --weight-params takes them."""
+
+    name: str
+    text: str
+    weights: str = ""
+
+
+def _decoder(name: str, shape: Decoder) -> Sized:
+    return Sized(name, decoder_text(shape), f"0-{shape.weights - 1}")
+
+
 def bench_size(bench: Bench) -> None:
-    """Machine instructions and CPU seconds of products of two sizes, and of two numbers of equal layers."""
-    say("\nsize: machine instructions in the file")
+    """Machine instructions and CPU seconds of products of two sizes, of two numbers of equal layers, and of a large decoder."""
+    say("\nsize: machine instructions in the file; each pair's ratio below it")
+    layers = [Sized(f"{n} layers", layers_text(n), f"1-{4 * n}") for n in (6, 24)]
+    decoders = [_decoder(f"decoder {n} layers", replace(SEVEN_BILLION, layers=n)) for n in (6, 24)]
+    large = [_decoder("7B decoder, decode", SEVEN_BILLION), _decoder("7B decoder, prefill", replace(SEVEN_BILLION, tokens=128))]
+    products = [Sized(f"matmul {n}^3", matmul_text(n)) for n in (1024, 8192)]
     rows = []
-    for small, large, text, sizes in (("matmul 1024^3", "matmul 8192^3", matmul_text, (1024, 8192)),
-                                      ("6 layers", "24 layers", layers_text, (6, 24))):
-        pair = []
-        for name, size in zip((small, large), sizes, strict=True):
-            path = bench.cache / f"{name.replace(' ', '_')}.hlo"
-            path.write_text(text(size))
-            words = ["--weight-params", f"1-{4 * size}"] if text is layers_text else []
-            neff, cost = bench.compile(path, path.stem, *words)
-            pair.append({"name": name, "cpu_s": cost.cpu_s, "instructions": 0 if cost.failure else _instructions(bench, neff),
-                         "failure": cost.failure})
-            say(f"{name:16} {pair[-1]['instructions']:8} instructions {cost.cpu_s:8.2f} CPU s  {cost.failure}")
-        if not any(row["failure"] for row in pair):
-            say(f"{'ratio':16} {ratio(pair[1]['instructions'], pair[0]['instructions'])}       "
-                f"       {ratio(pair[1]['cpu_s'], pair[0]['cpu_s'])}")
-        rows += pair
+    for pair in (products, layers, decoders):
+        small, great = (_size_row(bench, module) for module in pair)
+        if not small["failure"] and not great["failure"]:
+            say(f"{'ratio':20} {ratio(great['instructions'], small['instructions'])}               "
+                f"{ratio(great['cpu_s'], small['cpu_s'])}")
+        rows += [small, great]
+    rows += [_size_row(bench, module, profiled=True) for module in large]
     bench.results["size"] = rows
+
+
+def _size_row(bench: Bench, module: Sized, profiled: bool = False) -> dict[str, Any]:
+    """Compile a module, and profile what came out if asked to."""
+    stem = "".join(c if c.isalnum() else "_" for c in module.name)
+    path = write_as_proto(module.text, bench.cache / f"{stem}.hlo.pb")
+    neff, cost = bench.compile(path, stem, *(["--weight-params", module.weights] if module.weights else []))
+    row: dict[str, Any] = {"name": module.name, "cpu_s": cost.cpu_s, "peak_mib": cost.peak_mib, "failure": cost.failure,
+                           "instructions": 0 if cost.failure else _instructions(bench, neff)}
+    line = f"{module.name:20} {row['instructions']:8} instructions {cost.cpu_s:8.2f} CPU s {cost.peak_mib:6.0f} MiB"
+    if profiled and not cost.failure:
+        row |= {f"{command}_cpu_s": bench.nxcc(command, str(neff)).cpu_s for command in ("profile", "estimate")}
+        line += f"; profile {row['profile_cpu_s']:.2f}, estimate {row['estimate_cpu_s']:.2f} CPU s"
+    say(f"{line}  {cost.failure}")
+    return row
 
 
 def _instructions(bench: Bench, neff: Path) -> int:
@@ -153,9 +198,9 @@ def bench_simulate(bench: Bench) -> None:
             row["failure"] = ran.failure
             if not ran.failure:
                 row["run_cpu_s"] = json.loads(ran.out)["run_cpu_s"]
-        if bench.xla:
+        if bench.peers.xla:
             shapes = parameter_shapes(corpus.model(name), bench.cache / f"{name}.shapes.json")
-            theirs = run([bench.xla, str(HERE / "xla_cpu.py"), str(corpus.model(name)), str(CALLS), str(shapes)],
+            theirs = run([bench.peers.xla, str(HERE / "xla_cpu.py"), str(corpus.model(name)), str(CALLS), str(shapes)],
                          bench.options.timeout)
             row["xla_cpu_s"] = None if theirs.failure else float(theirs.out) / 1e3
         rows.append(row)
@@ -224,7 +269,16 @@ def _estimate_line(line: dict[str, Any]) -> str:
 # ---- all --------------------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
-    "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "estimate": bench_estimate}
+    "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "estimate": bench_estimate}
+
+
+def _compile_bytecode() -> None:
+    """Byte code for the package, as an installer makes it: where writing it is forbidden, each process would compile again."""
+    import nxcc
+    root = Path(nxcc.__file__).resolve().parent
+    compileall.compile_dir(str(root), maxlevels=0, quiet=2)
+    for package in root.glob("*/__init__.py"):
+        compileall.compile_dir(str(package.parent), quiet=2)
 
 
 def main() -> int:
@@ -233,6 +287,7 @@ def main() -> int:
     parser.add_argument("--corpus", default="", help="folder with models/ and timing/; default: $NXCC_CORPUS")
     parser.add_argument("--module", action="append", help="estimate only this module (repeatable)")
     parser.add_argument("--xla-python", default=sys.executable, help="interpreter that has jax")
+    parser.add_argument("--iree-compile", default="iree-compile", help="IREE's compiler; looked for on the path")
     parser.add_argument("--optlevel", default="2", choices=list("012"))
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one process")
     parser.add_argument("--cache", type=Path, default=Path("build/bench"), help="folder for unpacked modules and files made")
@@ -242,11 +297,11 @@ def main() -> int:
     if unknown:
         parser.error(f"no section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
     options.cache.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options, options.cache)
-    if run([options.xla_python, "-c", "import jax"]).status == 0:
-        bench.xla = options.xla_python
-    else:
-        say(f"XLA is left out: {options.xla_python} has no jax (pip install 'nxcc[bench]', or --xla-python)")
+    peers, missing = find_peers(options.xla_python, options.iree_compile, options.cache, options.timeout)
+    bench = Bench(options, options.cache, peers)
+    for line in missing:
+        say(line)
+    _compile_bytecode()
     for name in options.sections or SECTIONS:
         SECTIONS[name](bench)
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,14 @@
 
 import sys
 
+import numpy as np
 import pytest
 from bench import chip, processes
+from bench.decoder import SEVEN_BILLION, Decoder, decoder_text
+
+from nxcc.ir.hlo.oracle import evaluate
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.verifier import verify
 
 MODULES = """module,priority,family
 a,core,encoder
@@ -55,3 +61,24 @@ def test_failure_is_the_line_that_says_why():
 
 def test_a_process_that_does_not_end_is_stopped():
     assert processes.run([sys.executable, "-c", "while True: pass"], timeout_s=0.3).failure == "stopped after 0 s"
+
+
+def test_decoder_sees_its_cache_up_to_the_position():
+    shape = Decoder(layers=2, hidden=16, heads=2, key_heads=1, inner=24, vocabulary=20, shards=1, tokens=3, places=8)
+    module = read_text(decoder_text(shape))
+    verify(module)
+    random = np.random.default_rng(0)
+    values = [(random.standard_normal(p.shape.dims) * 0.5).astype(p.shape.dtype.numpy) for p in module.entry.parameters]
+    tokens, position, cache = shape.weights, shape.weights + 1, shape.weights + 2
+    values[tokens], values[position] = np.array([[1, 5, 7]], np.int32), np.array(2, np.int32)
+    found = evaluate(module, values)
+    values[cache] = values[cache].copy()
+    values[cache][:, 5:] = 9
+    again = evaluate(module, values)
+    assert np.array_equal(found[0], again[0])
+    values[cache][:, :2] = 9
+    assert not np.array_equal(found[0], evaluate(module, values)[0])
+
+
+def test_the_large_decoder_has_seven_billion_parameters():
+    assert 6.7e9 < SEVEN_BILLION.weight_elements < 7e9
