@@ -133,7 +133,7 @@ class _Packager:
             host_modules=tuple(self.host_modules), aliases=aliases, hlo_sha256=self.labels.hlo_sha256,
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
             debug_map=None if self.labels.strip else debug_map(self.code, self.target),
-            nxcc={"values": self._inner_dtypes(), "module": stripped},
+            nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped},
         )
 
     def _interface(self) -> dict[str, DType]:
@@ -148,6 +148,10 @@ class _Packager:
     def _inner_dtypes(self) -> dict[str, str]:
         return {name: shape.dtype.name for name, shape in self.plan.values.items() if self.interface[name] is not shape.dtype}
 
+    def _orders(self) -> dict[str, list[int]]:
+        """How the loader turns weights that are stored in another order of dimensions."""
+        return {name: list(tensor.order) for name, tensor in self.tensors.items() if tensor.order}
+
     def _size(self, name: str) -> int:
         return self.plan.values[name].with_dtype(self.interface[name]).byte_size
 
@@ -156,11 +160,10 @@ class _Packager:
 
     def _input(self, name: str) -> InputTensor:
         tensor = self.tensors.get(name)
-        shape = self.plan.values[name].dims
         if tensor is None:
-            return InputTensor(name, self.interface[name], shape, self._size(name), self._var(name))
-        return InputTensor(name, self.interface[name], shape, self._size(name), self._var(name), tensor.number, tensor.hlo,
-                           tensor.role)
+            return InputTensor(name, self.interface[name], self.plan.values[name].dims, self._size(name), self._var(name))
+        return InputTensor(name, self.interface[name], tensor.dims, self._size(name), self._var(name), tensor.number,
+                           tensor.hlo, tensor.role)
 
     def _output(self, name: str) -> OutputTensor:
         return OutputTensor(name, self.interface[name], self.plan.values[name].dims, self._size(name), self._var(name))

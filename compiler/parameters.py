@@ -31,6 +31,9 @@ from nxcc.ir.shapes import Shape
 INTERFACE_ATTRIBUTE = "nxcc.interface"
 """Frontend attribute of a parameter whose type passes changed: the dtype that the user hands in."""
 
+ORDER_ATTRIBUTE = "nxcc.order"
+"""Frontend attribute of a weight that is stored turned: for each stored dimension, its number as the user hands it in."""
+
 OUTPUT_ATTRIBUTE = "nxcc.output."
 """Frontend attributes of a module whose results passes changed: `nxcc.output.<leaf>` is the dtype that the user gets."""
 
@@ -42,7 +45,8 @@ class Tensor:
     """One array leaf of the entry parameters.
 
     name: of the value (`input<k>`, `weight<number>`); number: of the parameter in the module as read; hlo: name of its
-    instruction; role: input, state or weight; dtype: as the user hands it in; shape: as the compiled module takes it.
+    instruction; role: input, state or weight; dtype, dims: as the user hands it in; shape: as the compiled module takes it.
+    order: for each dimension of the shape its number in dims; empty if none has moved.
     """
 
     name: str
@@ -51,6 +55,13 @@ class Tensor:
     role: str
     dtype: DType
     shape: Shape
+    order: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        if not self.order:
+            return self.shape.dims
+        return tuple(self.shape.dims[self.order.index(d)] for d in range(len(self.order)))
 
 
 @dataclass
@@ -72,12 +83,13 @@ class Signature:
         for index, parameter in enumerate(module.entry.parameters):
             number = self.numbers[index]
             interface = parameter.frontend_attributes.get(INTERFACE_ATTRIBUTE)
+            order = tuple(int(d) for d in parameter.frontend_attributes.get(ORDER_ATTRIBUTE, "").split(",") if d)
             for path, shape in leaf_shapes(parameter.shape):
                 role = WEIGHT if number in self.weights else STATE if (index, path) in state else INPUT
                 name = f"weight{number}" if role is WEIGHT else f"input{inputs}"
                 inputs += role is not WEIGHT
                 given = dtype(interface) if interface and not path else shape.dtype
-                found.append(Tensor(name, number, parameter.name, role, given, shape))
+                found.append(Tensor(name, number, parameter.name, role, given, shape, order))
         return tuple(found)
 
 

@@ -57,6 +57,7 @@ class Loaded:
         self.graph: Graph = neff.require_runnable(target)
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
+        self.orders = _orders(self.graph, neff.path)
         self.places = places_of(neff)
         self._check_places()
         self._device = Device(neff, strict, seed) if any(node.executor != CPU for node in self.graph.nodes) else None
@@ -80,7 +81,8 @@ class Loaded:
             rows: list[InputTensor | OutputTensor] = [*node.inputs, *node.outputs]
             for row in rows:
                 place = self.places.get(row.name)
-                if place is None or (place.dims, place.dtype) != (row.shape, self.inner.get(row.name, row.dtype)):
+                dims = tuple(row.shape[d] for d in self.orders.get(row.name, range(len(row.shape))))
+                if place is None or (place.dims, place.dtype) != (dims, self.inner.get(row.name, row.dtype)):
                     raise _invalid(f"value {row.name!r} of node {node.name!r} has no place of its shape", self.neff.path)
 
     @property
@@ -124,8 +126,10 @@ class Loaded:
             self.resident[name] = value
 
     def inside(self, name: str, array: Array) -> Array:
-        """A module input in the dtype that the program takes."""
+        """A module input in the dtype and order of dimensions that the program takes."""
         inner = self.inner.get(name)
+        if name in self.orders:
+            array = array.transpose(self.orders[name])
         return array if inner is None else cast(array, inner, name)
 
     # Running
@@ -216,6 +220,16 @@ def _inner_dtypes(graph: Graph, path: str) -> dict[str, DType]:
     if not isinstance(rows, dict) or any(not isinstance(word, str) or word not in BY_NAME for word in rows.values()):
         raise _invalid("`values` of neff.json does not hold dtypes", path)
     return {name: BY_NAME[word] for name, word in rows.items()}
+
+
+def _orders(graph: Graph, path: str) -> dict[str, list[int]]:
+    """How weights are turned when they are loaded: dimensions of what the user hands in, in the order stored."""
+    rows = graph.nxcc.extra.get("orders", {})
+    ranks = {row.name: len(row.shape) for row in graph.inputs}
+    if not isinstance(rows, dict) or any(not isinstance(order, list) or any(type(d) is not int for d in order)
+                                         or sorted(order) != list(range(ranks.get(name, -1))) for name, order in rows.items()):
+        raise _invalid("`orders` of neff.json does not hold orders of dimensions", path)
+    return rows
 
 
 def _open_host(neff: Neff, node: Node) -> HostNode:

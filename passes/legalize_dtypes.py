@@ -356,9 +356,11 @@ def _demanded(instruction: Instruction) -> Iterable[Instruction]:
 
 
 def _like(shape: Shape, layout: Shape) -> Shape:
-    """A shape with the layouts of another."""
+    """A shape with the layouts of another; one whose dimensions have moved has none."""
     if shape.is_tuple:
         return tuple_of(*map(_like, shape.elements, layout.elements))
+    if shape.dims != layout.dims:
+        return shape
     return Shape(shape.dtype, shape.dims, shape.elements, shape.dynamic, layout.layout)
 
 

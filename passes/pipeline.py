@@ -102,7 +102,7 @@ STEPS: tuple[Step, ...] = (
     Step("autocast", _autocast, 0),
     Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
-    Step("store-transposed", lambda settings: StoreTransposed(), 1),
+    Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),

@@ -1,4 +1,4 @@
-"""Store a large constant in the order in which it is read.
+"""Store a large constant, or a declared weight, in the order in which it is read.
 
 Before:
   w = bf16[3072,768] constant(..)    t = bf16[768,3072] transpose(w), dimensions={1,0}    d = f32[8,3072] dot(x, t), ..
@@ -6,8 +6,11 @@ After:
   t = bf16[768,3072] constant(..)    d = f32[8,3072] dot(x, t), ..
 
 Front ends keep dense weights as [outputs, inputs] and transpose them in each request; element by element from memory that is
-slow. The new constant is computed when it is written. One that is read in several orders stays as it is, so that no weight is
-stored twice.
+slow. The new constant is computed when it is written; a declared weight is turned by the loader, and its parameter says so:
+
+  t = bf16[768,3072] parameter(1), frontend_attributes={nxcc.order="1,0"}
+
+What is read in several orders stays as it is, so that no weight is stored twice.
 """
 
 from __future__ import annotations
@@ -18,15 +21,40 @@ from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.literals import DerivedLiteral, Literal
 from nxcc.ir.shapes import Shape
+from nxcc.passes.legalize_dtypes import update_entry_layout
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
+
+ORDER = "nxcc.order"
+"""Frontend attribute of a parameter: which dimensions of what the user hands in the stored ones are, by number."""
 
 
 @dataclass(frozen=True)
 class StoreTransposed:
+    """weights: numbers of the entry parameters that the loader may turn."""
+
+    weights: frozenset[int] = frozenset()
     name: str = "store-transposed"
 
     def run(self, module: Module) -> bool:
-        return rewrite_module(module, _TABLE)
+        changed = rewrite_module(module, _TABLE)
+        turned = [_turn_weight(module, p) for n, p in enumerate(module.entry.parameters) if n in self.weights]
+        if any(turned):
+            update_entry_layout(module)
+        return any(turned) or changed
+
+
+def _turn_weight(module: Module, parameter: Instruction) -> bool:
+    """Let a weight that is only read through one transpose lie in that order."""
+    orders = {user.attribute("dimensions") for user in parameter.users if user.opcode == "transpose"}
+    if len(orders) != 1 or any(user.opcode != "transpose" for user in parameter.users) or parameter is module.entry.root:
+        return False
+    order = tuple(orders.pop())
+    parameter.frontend_attributes[ORDER] = ",".join(map(str, order))
+    parameter.shape = Shape(parameter.shape.dtype, tuple(parameter.shape.dims[d] for d in order))
+    for user in list(parameter.users):
+        module.entry.replace(user, parameter)
+        module.entry.remove(user)
+    return True
 
 
 def _stored(instruction: Instruction, builder: Builder) -> Instruction | None:

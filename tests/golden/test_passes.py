@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nxcc.compiler.casts import cast
-from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
@@ -32,7 +32,7 @@ from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
 from nxcc.passes.simplify import Simplify
-from nxcc.passes.store_transposed import StoreTransposed
+from nxcc.passes.store_transposed import ORDER, StoreTransposed
 
 from harness.golden import Case, cases, check, name_of
 
@@ -49,7 +49,7 @@ MAKE: dict[str, Make] = {
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
-    "store-transposed": lambda options, report: StoreTransposed(),
+    "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
     "simplify": lambda options, report: Simplify(),
 }
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
@@ -92,9 +92,14 @@ def _random(shape: Shape, seed: int) -> Any:
     return generator.integers(0, 2, shape.dims).astype(shape.dtype.numpy)
 
 
+def _stored(value: Any, parameter: Instruction) -> Any:
+    """A parameter's value as the loader stores it."""
+    order = [int(d) for d in parameter.frontend_attributes.get(ORDER, "").split(",") if d]
+    return cast(value.transpose(order) if order else value, parameter.shape.dtype, parameter.name)
+
+
 def _compare(module: Module, inputs: list[Any], wanted: list[Any], tolerance: float) -> None:
-    given = [cast(value, p.shape.dtype, p.name) if p.shape.is_array else value
-             for p, value in zip(module.entry.parameters, inputs, strict=True)]
+    given = [_stored(value, p) if p.shape.is_array else value for p, value in zip(module.entry.parameters, inputs, strict=True)]
     for value, want in zip(flatten(evaluate(module, given)), wanted, strict=True):
         if want.dtype.kind in "fV":
             found, expected = value.astype(np.float64), want.astype(np.float64)
