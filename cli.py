@@ -106,7 +106,7 @@ def nxcc() -> None:
 @click.pass_obj
 def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
     """Compile MODEL into a NEFF. The options of `neuronx-cc compile` and `neuron-cc compile` are understood."""
-    from nxcc.compiler.session import compile_session
+    from nxcc.compiler.cached import compile_session
     return compile_session(model, CompileOptions(**values), notices, _print_json)
 
 
@@ -116,7 +116,7 @@ def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
 @click.pass_obj
 def check(notices: list[str], /, model: str, **values: Any) -> int:
     """Say what compiling MODEL would give: regions, what falls back to the host and why, memory. Writes nothing."""
-    from nxcc.compiler.session import compile_session
+    from nxcc.compiler.cached import compile_session
     return compile_session(model, CompileOptions(**values | {"query_compute": True}), notices, _print_json)
 
 
@@ -266,6 +266,64 @@ def reduce(model: str, output: str, inputs: str | None, command: str, strict: bo
     start = Start(model, CompileOptions(**values), inputs, strict, seed)
     _show("reduce", reduce_file(start, output, command, trials), reduce_lines, as_json)
     return 0
+
+
+@nxcc.group()
+def cache() -> None:
+    """Show and clean the compile cache.
+
+    `nxcc compile` uses it with --cache, --cache-dir DIR, or where NXCC_CACHE_DIR names a folder. A hit has the bytes that
+    compiling again would give.
+    """
+
+
+def _cache_command(name: str) -> Callable[[Command], Command]:
+    """A command of the group, with the folder it works on and --json."""
+    def decorate(command: Command) -> Command:
+        folder = click.option("--cache-dir", "folder", type=_FILE, metavar="DIR", envvar="NXCC_CACHE_DIR",
+                              help="Folder of the cache; default: NXCC_CACHE_DIR, else the user's cache folder.")
+        return cache.command(name)(folder(_json_flag(command)))
+    return decorate
+
+
+def _cached(command: str, folder: str | None, as_json: bool, **values: Any) -> int:
+    from nxcc.compiler.cache_report import cache_lines, cache_report
+    _show(f"cache {command}", cache_report(command, folder, **values), cache_lines, as_json)
+    return 0
+
+
+@_cache_command("list")
+def cache_list(**values: Any) -> int:
+    """The entries, the least recently used first, and what they take."""
+    return _cached("list", **values)
+
+
+@_cache_command("clear")
+def cache_clear(**values: Any) -> int:
+    """Remove all entries."""
+    return _cached("clear", **values)
+
+
+@_cache_command("prune")
+@click.option("--max-size", metavar="SIZE", default="", help="Keep at most this much, as in 500M or 2G.")
+@click.option("--older", metavar="AGE", default="", help="Remove what was not used for this long, as in 12h or 30d.")
+def cache_prune(**values: Any) -> int:
+    """Remove entries that are too old, and the least recently used ones above a size; default: 4G."""
+    return _cached("prune", **values)
+
+
+@_cache_command("verify")
+def cache_verify(**values: Any) -> int:
+    """Compare every entry with its digest, and remove damaged ones."""
+    return _cached("verify", **values)
+
+
+@_cache_command("why")
+@click.argument("a")
+@click.argument("b")
+def cache_why(**values: Any) -> int:
+    """The first difference between the keys of two entries, A and B: starts of their digests."""
+    return _cached("why", **values)
 
 
 @nxcc.command("list-operators")

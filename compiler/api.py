@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.cached import compile_through_cache
 from nxcc.compiler.options import options_from
 from nxcc.compiler.progress import Journal
 from nxcc.compiler.runtime import Loaded
 from nxcc.compiler.runtime import load as load_neff
-from nxcc.compiler.session import build_report
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.literals import Array
 
@@ -64,8 +63,8 @@ def compile(model: str | os.PathLike[str], output: str | os.PathLike[str] = "", 
     except ValueError as error:
         raise CompileError(USAGE, str(error)) from None
     journal = Journal(quiet=True)
-    build = compile_file(Request(os.fspath(model), chosen, journal))
-    return Compiled(build.output, build_report(build, journal))
+    report = compile_through_cache(os.fspath(model), chosen, journal)
+    return Compiled(report["output"], report)
 
 
 def load(path: str | os.PathLike[str], weights: str | Mapping[str, Array] | None = None, *, strict: bool = False) -> Model:

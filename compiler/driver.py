@@ -20,15 +20,16 @@ from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
 from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
+from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, depfile_text, stamps_of
 from nxcc.compiler.inputs import GraphRequest, read_model
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import check_writable, write_whole
+from nxcc.compiler.outputs import write_whole
 from nxcc.compiler.packaging import Labels, package
 from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
-from nxcc.ir.diagnostics import FILE_UNREADABLE, UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
+from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
@@ -250,44 +251,19 @@ def compile_file(request: Request) -> Build:
     options, journal = request.options, request.journal
     output = options.output or default_output(request.path)
     if not options.stop_after:
-        _check_outputs([path for path in (output, options.depfile) if path], dependencies(request))
-    stamps = _stamps(dependencies(request))
+        check_outputs([path for path in (output, options.depfile) if path], dependencies(request.path, options))
+    stamps = stamps_of(dependencies(request.path, options))
     build = check_file(request)
     if build.package is None:
         return build
     if options.timing:
         build.package = _with_metrics(build.package, journal)
     with journal.stage("write"):
-        write_neff(output, build.package, options.compress, confirm=lambda: _check_unchanged(stamps))
+        write_neff(output, build.package, options.compress, confirm=lambda: check_unchanged(stamps))
         if options.depfile:
-            write_whole(options.depfile, depfile_text(output, dependencies(request)))
+            write_whole(options.depfile, depfile_text(output, dependencies(request.path, options)))
     build.output, build.neff_bytes = output, os.stat(output).st_size
     return build
-
-
-def _check_outputs(outputs: list[str], inputs: list[str]) -> None:
-    """Fail before the work is done if a result cannot be written, or would replace what it is made from."""
-    for path in outputs:
-        check_writable(path)
-        if os.path.realpath(path) in map(os.path.realpath, inputs):
-            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another output with -o")
-
-
-_Stamp = tuple[int, int, int]
-
-
-def _stamps(paths: list[str]) -> dict[str, _Stamp]:
-    """Identity, size and time of change of the files that exist."""
-    found = {path: os.stat(path) for path in paths if os.path.isfile(path)}
-    return {path: (status.st_ino, status.st_size, status.st_mtime_ns) for path, status in found.items()}
-
-
-def _check_unchanged(stamps: dict[str, _Stamp]) -> None:
-    """CompileError(FILE_UNREADABLE) if a mapped input is no longer what was read."""
-    for path in stamps:
-        if _stamps([path]).get(path) != stamps[path]:
-            raise CompileError(FILE_UNREADABLE, f"{path} changed while it was compiled", why="another process wrote to it",
-                               remedy="compile again when it is complete")
 
 
 def check_file(request: Request) -> Build:
@@ -317,28 +293,8 @@ def _with_metrics(made: Package, journal: Journal) -> Package:
     return replace(made, metrics={"cpu_us": times})
 
 
-def default_output(path: str) -> str:
-    """The input's stem with `.neff`, in the current folder."""
-    name = os.path.basename(os.path.normpath(path))
-    for suffix in (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule"):
-        name = name.removesuffix(suffix)
-    return f"{name.strip('-') or 'file'}.neff"
-
-
 def file_sha256(path: str) -> str:
     """Digest of a file; empty above MAX_HASHED_BYTES and for what is no regular file."""
     if not os.path.isfile(path) or os.stat(path).st_size > MAX_HASHED_BYTES:
         return ""
     return hashlib.sha256(map_file(path)).hexdigest()
-
-
-def dependencies(request: Request) -> list[str]:
-    """Files that the output is made from."""
-    return [path for path in (request.path, request.options.weights) if path and path != "-"]
-
-
-def depfile_text(output: str, paths: list[str]) -> str:
-    """A Makefile rule without a recipe."""
-    def escape(path: str) -> str:
-        return path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ")
-    return f"{escape(output)}: {' '.join(map(escape, paths))}\n"

@@ -9,7 +9,7 @@ from nxcc.backends.isa.program import Engine, Function, Program, Stream
 from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
 from nxcc.compiler.device import load_program
-from nxcc.compiler.session import size_text
+from nxcc.compiler.report_text import size_text
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 from nxcc.neff.members import InputTensor, OutputTensor
 from nxcc.neff.reader import Neff, open_neff

@@ -141,11 +141,11 @@ def _read_folder(path: str, request: GraphRequest) -> Module:
 
 def _read_graph(data: memoryview, name: str, request: GraphRequest) -> Module:
     from nxcc.ir.graphdef.lowering import lower_graph
+    from nxcc.ir.graphdef.naming import graph_name
     from nxcc.ir.graphdef.reader import read_graph
     if request.signature:
         raise CompileError(USAGE, f"{name} has no signatures", why="only SavedModel folders have", remedy="give --io-config")
-    stem = os.path.basename(name).removesuffix(".gz").rpartition(".")[0] or os.path.basename(name)
-    return lower_graph(read_graph(data, stem), _io_config(request))
+    return lower_graph(read_graph(data, graph_name(name)), _io_config(request))
 
 
 def _io_config(request: GraphRequest) -> IoConfig | None:

@@ -141,6 +141,11 @@ class CompileOptions:
                               help="Stop after this stage or pass; no NEFF is written.")
     depfile: str = _option("", "--depfile", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
                            help="Write a Makefile rule that names every file the output depends on.")
+    cache: bool = _flag("--cache", role=Role.REPORT,
+                        help="Take the output from the compile cache in the user's cache folder, or keep it there.")
+    cache_dir: str = _option("", "--cache-dir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
+                             help="As --cache, with the cache in this folder; default: NXCC_CACHE_DIR, if that is set.")
+    no_cache: bool = _flag("--no-cache", role=Role.REPORT, help="Use no compile cache, whatever else says so.")
     json: bool = _flag("--json", role=Role.REPORT, help="Report as one JSON object on stdout.")
     timing: bool = _flag("--timing", role=Role.REPORT, help="Show the CPU seconds of each stage and record them in the NEFF.")
     quiet: bool = _flag("--quiet", "-q", role=Role.REPORT, help="Print nothing but errors.")
@@ -158,10 +163,6 @@ class CompileOptions:
         return {row.name.removeprefix("--"): getattr(self, name)
                 for name, row in DECLARED.items()
                 if row.changes_output and (getattr(self, name) or not row.recorded_if_given)}
-
-    def cache_key(self) -> str:
-        """A canonical text of what decides the output."""
-        return "\n".join(f"{name}={value!r}" for name, value in sorted(self.effective().items()))
 
 
 DECLARED: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(CompileOptions)}
@@ -240,10 +241,6 @@ ACCEPTED: dict[str, Accepted] = {
                             refused={"cost": "this version places by what the device supports, not by cost"}),
     "--neuroncore-pipeline-cores": Accepted("one core", silent=("1",), refused=_SINGLE),
     "--num-neuroncores": Accepted("one core", silent=("1",), refused=_SINGLE),
-    "--cache_dir": Accepted("there is no compile cache in this version"),
-    "--cache-dir": Accepted("there is no compile cache in this version"),
-    "--no_cache": Accepted("there is no compile cache in this version", Takes.NOTHING),
-    "--no-cache": Accepted("there is no compile cache in this version", Takes.NOTHING),
     "--retry_failed_compilation": Accepted("failures are not remembered", Takes.NOTHING),
     "--log_level": Accepted("use --verbose"),
     "--dump": Accepted("use --workdir"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.driver import Build, Request, check_file, compile_file
-from nxcc.compiler.options import CompileOptions, verbosity
+from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.progress import Journal
@@ -25,49 +24,14 @@ from nxcc.passes.partition import FREE
 if TYPE_CHECKING:
     from nxcc.compiler.runtime import Loaded
 
-MAX_HOST_LINES = 12
-
-PrintJson = Callable[[str, dict[str, Any]], None]
-
-
-def compile_session(model: str, options: CompileOptions, notices: list[str], print_json: PrintJson) -> int:
-    """`nxcc compile` and, with query_compute, `nxcc check`; returns the exit status."""
-    journal = Journal(verbosity(options.verbose) or 0, quiet=options.quiet, logfile=options.logfile,
-                      stdout_is_data=options.json)
-    status = "FAIL"
-    # A compile makes few cycles and ends soon: looking for them costs a tenth of its time.
-    gc.disable()
-    try:
-        for notice in notices:
-            journal.note(notice)
-        request = Request(model, options, journal)
-        build = check_file(request) if options.query_compute else compile_file(request)
-        status = "PASS"
-        journal.close()
-        _report(build, journal, print_json)
-    finally:
-        gc.enable()
-        journal.close()
-        if options.compat_log:
-            print_line(f"Compiler status {status}")
-    return 0
-
-
-def print_line(text: str) -> None:
-    import sys
-    sys.stdout.write(text + "\n")
-
-
-def _report(build: Build, journal: Journal, print_json: PrintJson) -> None:
-    options = build.options
+def compile_report(model: str, options: CompileOptions, journal: Journal) -> dict[str, Any]:
+    """Compile, or with query_compute only say what compiling would give; the report as plain JSON."""
+    request = Request(model, options, journal)
+    build = check_file(request) if options.query_compute else compile_file(request)
     body = build_report(build, journal)
     if options.query_compute and build.package is not None:
         body["estimate"] = _estimate(build)
-    if options.json:
-        print_json("check" if options.query_compute else "compile", body)
-    elif not options.quiet:
-        for line in build_lines(body):
-            print_line(line)
+    return body
 
 
 def _estimate(build: Build) -> dict[str, Any]:
@@ -147,55 +111,6 @@ def _code(build: Build) -> dict[str, Any]:
                    "sbuf_limit_bytes_per_partition": build.target.sbuf.usable_bytes,
                    "constant_bytes": sum(binding.size for binding, _ in code.constants), "declared_weight_bytes": weights},
     }
-
-
-def build_lines(body: dict[str, Any]) -> list[str]:
-    """The same for people."""
-    lines = []
-    if body["output"]:
-        lines.append(f"{body['output']}: {size_text(body['neff_bytes'])}, target {body['target']}")
-    if "nodes" in body:
-        device = sum(node["executor"] == "device" for node in body["nodes"])
-        lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "
-                     f"{body['percent_supported']:.2f} % of {body['total_count']} operations on the device")
-        lines += host_lines(body["host"])
-    if "memory" in body:
-        memory = body["memory"]
-        lines.append(f"code: {body['regions']} regions in {body['functions']} functions, "
-                     f"{sum(body['machine_instructions'].values())} machine instructions")
-        lines.append(f"memory: {size_text(memory['hbm_bytes'])} of {size_text(memory['hbm_limit_bytes'])} HBM, "
-                     f"{size_text(memory['sbuf_bytes_per_partition'])} of "
-                     f"{size_text(memory['sbuf_limit_bytes_per_partition'])} a partition of SBUF")
-    if "estimate" in body:
-        from nxcc.compiler.estimate import estimate_lines
-        lines += estimate_lines(body["estimate"])
-    lines += [f"time: {row['stage']:10} {row['cpu_s']:8.3f} CPU s" for row in body.get("stages", ())]
-    return lines
-
-
-def host_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Host instructions with reasons, equal ones counted."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["opcode"], row["reason"]), []).append(row)
-    lines = []
-    for (opcode, reason), members in list(groups.items())[:MAX_HOST_LINES]:
-        first = members[0]
-        where = first["instruction"] + (f" from {first['source']}" if first["source"] else "")
-        lines.append(f"host: {len(members)} x {opcode}: {reason} (first: {where})")
-    if len(groups) > MAX_HOST_LINES:
-        lines.append(f"host: {len(groups) - MAX_HOST_LINES} more kinds; --json lists all")
-    return lines
-
-
-def size_text(count: int) -> str:
-    """Bytes in the largest binary unit that keeps the number at 1 or more."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 # run

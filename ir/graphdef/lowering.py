@@ -11,6 +11,7 @@ import re
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.io_config import IoConfig, complete
+from nxcc.ir.graphdef.naming import module_name
 from nxcc.ir.graphdef.reader import Graph, Node
 from nxcc.ir.graphdef.scope import Scope, World
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
@@ -30,7 +31,7 @@ def lower_graph(graph: Graph, config: IoConfig | None = None, variables: dict[st
     Raises CompileError naming the node: GRAPH_INVALID, GRAPH_OPERATOR, GRAPH_DYNAMIC, IO_CONFIG, LIMIT_EXCEEDED.
     """
     inputs, outputs = complete(graph, config)
-    module = Module(_NOT_IN_NAMES.sub("_", graph.name) or "graph")
+    module = Module(module_name(graph.name))
     entry = module.add(Computation("main"), entry=True)
     builder = Builder(entry)
     scope = Scope(World(graph, variables or {}), Emitter(builder, {}))

@@ -15,6 +15,7 @@ from nxcc.ir.diagnostics import FILE_UNREADABLE, GRAPH_INVALID, IO_CONFIG, Compi
 from nxcc.ir.graphdef.checkpoint import Bundle, damaged
 from nxcc.ir.graphdef.datatypes import by_number
 from nxcc.ir.graphdef.io_config import Input, IoConfig, tensor_name
+from nxcc.ir.graphdef.naming import graph_name
 from nxcc.ir.graphdef.reader import Graph, Node, read_graph
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
 from nxcc.ir.graphdef.tensors import Strings, parse
@@ -68,7 +69,7 @@ def read_saved_model(folder: str) -> SavedModel:
         path += "txt"
         from nxcc.ir.graphdef.text import binary_of
         data = memoryview(binary_of(bytes(map_file(path)), "SavedModel", path))
-    name = os.path.basename(os.path.normpath(os.path.abspath(folder)))
+    name = graph_name(folder)
     try:
         return _read(data, folder, name)
     except WireError as error:

@@ -1,0 +1,60 @@
+"""Files around a compile: what an output is made from, where it goes, and that neither changes meanwhile.
+
+Light to import: a hit in the compile cache needs no more than this.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.outputs import check_writable
+from nxcc.ir.diagnostics import FILE_UNREADABLE, USAGE, CompileError
+
+STDIN = "-"
+
+
+def default_output(path: str) -> str:
+    """The input's stem with `.neff`, in the current folder."""
+    name = os.path.basename(os.path.normpath(path))
+    for suffix in (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule"):
+        name = name.removesuffix(suffix)
+    return f"{name.strip('-') or 'file'}.neff"
+
+
+def dependencies(path: str, options: CompileOptions) -> list[str]:
+    """Files and folders that the output is made from."""
+    config = "" if options.io_config.lstrip().startswith("{") else options.io_config
+    return [found for found in (path, options.weights, config) if found and found != STDIN]
+
+
+def depfile_text(output: str, paths: list[str]) -> str:
+    """A Makefile rule without a recipe."""
+    def escape(path: str) -> str:
+        return path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ")
+    return f"{escape(output)}: {' '.join(map(escape, paths))}\n"
+
+
+def check_outputs(outputs: list[str], inputs: list[str]) -> None:
+    """Fail before the work is done if a result cannot be written, or would replace what it is made from."""
+    for path in outputs:
+        check_writable(path)
+        if os.path.realpath(path) in map(os.path.realpath, inputs):
+            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another output with -o")
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamps_of(paths: list[str]) -> dict[str, Stamp]:
+    """Identity, size and time of change of the files that exist."""
+    found = {path: os.stat(path) for path in paths if os.path.isfile(path)}
+    return {path: (status.st_ino, status.st_size, status.st_mtime_ns) for path, status in found.items()}
+
+
+def check_unchanged(stamps: dict[str, Stamp]) -> None:
+    """CompileError(FILE_UNREADABLE) if a mapped input is no longer what was read."""
+    for path in stamps:
+        if stamps_of([path]).get(path) != stamps[path]:
+            raise CompileError(FILE_UNREADABLE, f"{path} changed while it was compiled", why="another process wrote to it",
+                               remedy="compile again when it is complete")
