@@ -160,11 +160,13 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 @click.argument("file", type=_FILE, metavar="FILE.neff")
 @click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
               help="Iterations of loops whose end depends on data.")
+@click.option("--busy-cores", type=_AT_LEAST_ONE, default=None,
+              help="Cores of the chip that are at work and share its memory; default: all.")
 @_json_flag
-def estimate(file: str, trips: int, as_json: bool) -> int:
+def estimate(file: str, trips: int, busy_cores: int | None, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
     from nxcc.compiler.estimate import estimate_file, estimate_lines
-    _show("estimate", estimate_file(file, trips), estimate_lines, as_json)
+    _show("estimate", estimate_file(file, trips, busy_cores=busy_cores or 0), estimate_lines, as_json)
     return 0
 
 

@@ -231,11 +231,28 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Uncertain:
+    """A fact, or several that are one question, with values for a faster and a slower machine.
+
+    fast, slow: by dotted path; multiples of the present values if scaled. causes: names of what on a critical path it decides
+    (`simulator.timing.Cause`). why: what the sources leave open.
+    """
+
+    name: str
+    fast: Mapping[str, float]
+    slow: Mapping[str, float]
+    causes: tuple[str, ...]
+    why: str
+    scaled: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """A NeuronCore generation.
 
     ticks_per_second: a common multiple of the engines' clocks; the timing simulator counts in these ticks.
-    start_rules: ascending by partitions_max. facts: dotted path -> value with status and source.
+    start_rules: ascending by partitions_max. facts: dotted path -> value with status and source. uncertain: what is not known
+    well, for ranges of estimates.
     """
 
     name: str
@@ -256,6 +273,13 @@ class Target:
     host: HostFacts
     features: Features
     facts: Mapping[str, Fact] = field(repr=False, compare=False, default_factory=dict)
+    uncertain: tuple[Uncertain, ...] = field(repr=False, compare=False, default=())
+
+    def with_busy_cores(self, cores: int) -> Target:
+        """The target as one core finds it when so many of its chip are at work: they share the memory's bandwidth."""
+        assert 1 <= cores <= self.features.cores_per_chip, cores
+        share = self.hbm.chip_bytes_per_second // cores
+        return dataclasses.replace(self, hbm=dataclasses.replace(self.hbm, share_bytes_per_second=share))
 
     def start_partitions(self, partitions: int) -> tuple[int, ...]:
         """Partitions at which an operand of this many may start; none if it is too large or empty."""
@@ -307,15 +331,30 @@ def _load(generation: str) -> Target:
 def read_target(document: dict[str, Any]) -> Target:
     """A target from its parsed TOML. The files are part of the package: a missing or unknown key is an assertion error."""
     facts: dict[str, Fact] = {}
-    target: Target = _build(Target, document, "", facts)
+    uncertain = tuple(_uncertain(row) for row in document["uncertain"])
+    target: Target = _build(Target, {key: value for key, value in document.items() if key != "uncertain"}, "", facts)
     for engine, engine_facts in target.engines.items():
         assert target.ticks_per_second % engine_facts.clock_hz == 0, f"{engine}: the tick is no divisor of the cycle"
-    return dataclasses.replace(target, facts=facts)
+    unknown = {path for row in uncertain for path in (*row.fast, *row.slow)} - set(facts)
+    assert not unknown, f"uncertain: no facts {sorted(unknown)}"
+    return dataclasses.replace(target, facts=facts, uncertain=uncertain)
+
+
+def _uncertain(row: dict[str, Any]) -> Uncertain:
+    return Uncertain(**{**row, "fast": _paths(row["fast"]), "slow": _paths(row["slow"]), "causes": tuple(row["causes"])})
+
+
+def _paths(table: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Values by dotted path; TOML may write them as nested tables."""
+    found: dict[str, float] = {}
+    for key, value in table.items():
+        found |= _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _build(cls: Any, table: dict[str, Any], path: str, facts: dict[str, Fact]) -> Any:
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls) if f.name != "facts"]
+    names = [f.name for f in dataclasses.fields(cls) if f.name not in ("facts", "uncertain")]
     assert set(table) == set(names), f"{path or 'target'}: keys differ by {sorted(set(table) ^ set(names))}"
     return cls(**{name: _field(hints[name], table[name], f"{path}.{name}" if path else name, facts) for name in names})
 

@@ -21,6 +21,7 @@ from nxcc.compiler.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.runtime import read_module
 from nxcc.compiler.sensitivity import MOST_FACTS, Effect, effects, span
 from nxcc.compiler.trips import loops, trip_count
+from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.hlo.module import Module
 from nxcc.neff.members import CPU, Graph, Node, SourceEntry
 from nxcc.neff.reader import Neff, open_neff
@@ -119,14 +120,15 @@ def cause_shares(timings: list[Timing]) -> dict[Cause, float]:
     return {cause: ticks / total for cause, ticks in causes.items()}
 
 
-def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = True) -> Estimate:
+def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = True, busy_cores: int = 0) -> Estimate:
     """Time an opened NEFF.
 
     trips: iterations of loops whose end depends on data. spans: keep the timeline. ranges: vary the uncertain facts.
-    Raises CompileError for a file that cannot be run, or whose program never ends.
+    busy_cores: cores of the chip at work, which share its memory; 0: all. Raises CompileError for a file that cannot be run,
+    or whose program never ends, and USAGE for more cores than a chip has.
     """
     graph = neff.require_runnable()
-    target = load_target(graph.nxcc.target)
+    target = _shared(load_target(graph.nxcc.target), busy_cores)
     on_device = [node for node in graph.nodes if node.executor != CPU]
     program = load_program(neff, target) if on_device else None
     numbers = {entry.name: number for number, entry in enumerate(program.entries)} if program is not None else {}
@@ -155,6 +157,13 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
     return found
 
 
+def _shared(target: Target, busy_cores: int) -> Target:
+    cores = target.features.cores_per_chip
+    if busy_cores > cores:
+        raise CompileError(USAGE, f"a chip of {target.name} has {cores} cores", why=f"{busy_cores} cannot be at work")
+    return target.with_busy_cores(busy_cores or cores)
+
+
 def _node_time(neff: Neff, node: Node, target: Target, clock: Clock | None,
                run: Callable[[Clock, Node], Timing]) -> NodeTime:
     if node.executor == CPU:
@@ -178,13 +187,17 @@ def _host(neff: Neff, target: Target, nodes: list[NodeTime]) -> Host:
 
 
 def crossing_bytes(graph: Graph) -> int:
-    """Bytes that one call moves between host and device: inputs, values made on one side and read on the other, results."""
-    on_host = {row.name: row.role != "weight" for row in graph.inputs}
+    """Bytes that one call moves between host and device: inputs, values made on one side and read on the other, results.
+
+    Weights are where they are read before the first call.
+    """
+    weights = {row.name for row in graph.inputs if row.role == "weight"}
+    on_host = {row.name: True for row in graph.inputs}
     moved: dict[tuple[str, bool], int] = {}
     for node in graph.nodes:
         here = node.executor == CPU
         for row in node.inputs:
-            if on_host[row.name] != here:
+            if row.name not in weights and on_host[row.name] != here:
                 moved[row.name, here] = row.size
         on_host |= {row.name: here for row in node.outputs}
     for result in graph.outputs:
@@ -237,7 +250,7 @@ def _advise_cast(found: Estimate) -> list[tuple[float, str]]:
 
 def _advise_memory(found: Estimate) -> list[tuple[float, str]]:
     dma = found.target.dma
-    rate = dma.engines * dma.bytes_per_second_per_engine
+    rate = min(dma.engines * dma.bytes_per_second_per_engine, found.target.hbm.share_bytes_per_second)
     moved = sum(timing.dma_bytes for timing in found.timings)
     busy_us = sum(found.target.nanoseconds(timing.dma_busy) for timing in found.timings) / dma.engines / 1e3
     wasted = max(0.0, busy_us - moved / rate * 1e6)
@@ -255,9 +268,9 @@ def _advise_host(found: Estimate) -> list[tuple[float, str]]:
 # Reports
 
 
-def estimate_file(path: str, trips: int = 1, ranges: bool = True) -> dict[str, Any]:
+def estimate_file(path: str, trips: int = 1, ranges: bool = True, busy_cores: int = 0) -> dict[str, Any]:
     """The estimate of a file as plain JSON; see `estimate`."""
-    return estimate_report(estimate(open_neff(path), trips=trips, ranges=ranges), path)
+    return estimate_report(estimate(open_neff(path), trips=trips, ranges=ranges, busy_cores=busy_cores), path)
 
 
 def estimate_report(found: Estimate, path: str) -> dict[str, Any]:

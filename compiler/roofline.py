@@ -129,7 +129,7 @@ def roofline(work: Work, target: Target) -> Roofline:
     seconds = sum(flops * tensor.passes.get(dtype, 1) for dtype, flops in work.flops.items()) / peak
     return Roofline(
         seconds * 1e6, _lanes_us(work.vector, Engine.VECTOR, target), _lanes_us(work.scalar, Engine.SCALAR, target),
-        work.bytes / (dma.engines * dma.bytes_per_second_per_engine) * 1e6)
+        work.bytes / min(dma.engines * dma.bytes_per_second_per_engine, target.hbm.share_bytes_per_second) * 1e6)
 
 
 def _lanes_us(elements: int, engine: Engine, target: Target) -> float:

@@ -37,19 +37,25 @@ class Row:
 
 def rows(folder: Path, target: str = "v2", priorities: tuple[str, ...] = ("core",)) -> list[Row]:
     """Comparable rows: of modules with these priorities, on this target, with a derived time of one call on one core."""
+    return [row for _, row in fields_and_rows(folder, target, priorities, HOST_CALL_MS, ALONE)]
+
+
+def fields_and_rows(folder: Path, target: str, priorities: tuple[str, ...], host_ms: float,
+                    alone: float) -> list[tuple[dict[str, str], Row]]:
+    """The same with all that the file says of a row. host_ms: to take off with up to `alone` requests a core."""
     with open(folder / "modules.csv", encoding="utf-8", newline="") as file:
         families = {row["module"]: row["family"] for row in csv.DictReader(file) if row["priority"] in priorities}
     with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
         found = [row for row in csv.DictReader(file) if row["module"] in families and row["target"] == target
                  and row["per_core_ms"] and row["metric"] != "pe_utilization"]
-    return [_row(row, families[row["module"]]) for row in found]
+    return [(row, _row(row, families[row["module"]], host_ms, alone)) for row in found]
 
 
-def _row(row: dict[str, str], family: str) -> Row:
+def _row(row: dict[str, str], family: str, host_ms: float, alone: float) -> Row:
     published = float(row["per_core_ms"])
-    with_host = bool(row["requests_per_core"]) and float(row["requests_per_core"]) < ALONE
+    with_host = bool(row["requests_per_core"]) and float(row["requests_per_core"]) < alone
     return Row(row["row_id"], row["module"], family, CASTS.get(row["dtype_cast"], "none"), row["grade"], published,
-               published - HOST_CALL_MS if with_host else published)
+               published - host_ms if with_host else published)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import chip
+import inferentia
 from decoder import SEVEN_BILLION, Decoder, decoder_text
 from modules import Corpus, CorpusMissing, layers_text, matmul_text, mlp_text, open_corpus, parameter_shapes, write_as_proto
 from peers import HERE, Peers, find_peers
@@ -239,16 +240,18 @@ def bench_estimate(bench: Bench) -> None:
                                  "modules": [{"module": m, "cast": c} | e for (m, c), e in estimates.items()]}
 
 
-def _estimated(bench: Bench, corpus: Corpus, module: str, cast: str) -> dict[str, Any]:
+def _estimated(bench: Bench, corpus: Corpus, module: str, cast: str, *options: str,
+               timing: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The report of `nxcc estimate` on a module of the timing corpus. options: of the compile; timing: of the estimate."""
     path = corpus.timing(module)
     if path is None:
         return {"failure": "the corpus has no graph"}
     weights = corpus.weight_params("timing", module)
     words = ["--weight-params", weights] if weights else []
-    neff, compiled = bench.compile(path, f"{module}.{cast}", "--auto-cast", cast, *words)
+    neff, compiled = bench.compile(path, f"{module}.{cast}", "--auto-cast", cast, *options, *words)
     if compiled.failure:
         return {"failure": compiled.failure, "compile_cpu_s": compiled.cpu_s}
-    timed = bench.nxcc("estimate", str(neff), "--json")
+    timed = bench.nxcc("estimate", str(neff), "--json", *timing)
     if timed.failure:
         return {"failure": timed.failure, "compile_cpu_s": compiled.cpu_s}
     body: dict[str, Any] = json.loads(timed.out)
@@ -266,10 +269,45 @@ def _estimate_line(line: dict[str, Any]) -> str:
             + (" (loops on data taken once)" if line["assumed_branches"] else ""))
 
 
+# ---- v1 ---------------------------------------------------------------------------------------------------------------
+
+
+def bench_inferentia(bench: Bench) -> None:
+    """Estimated v1 times beside published ones of Inf1."""
+    say("\ninferentia: one call on one core of v1; published less the host call where that is inside")
+    try:
+        corpus = bench.corpus()
+    except CorpusMissing as missing:
+        say(f"left out: {missing}")
+        return
+    found = {setting: rows for setting, rows in inferentia.settings(corpus.path / "timing").items()
+             if not bench.options.module or setting.module in bench.options.module}
+    estimates = {setting: _estimated(
+        bench, corpus, setting.module, setting.cast, "--target", "v1", "--auto-cast-type", setting.cast_type,
+        timing=("--busy-cores", str(setting.busy_cores))) for setting in found}
+    lines = inferentia.table(found, estimates)
+    say(f"{'module':28} {'cores':>5} {'est ms':>9} {'publ ms':>9} {'est/publ':>8} {'grade':5} bound by; most moved by")
+    for line in lines:
+        head = f"{line['module']:28} {line['busy_cores']:5}"
+        if "failure" in line:
+            say(f"{head} {'-':>9} {line['published_ms']:9.3f} {'-':>8} {line['grade']:5} {line['failure']}")
+            continue
+        moved = line["moved_ms"] and f"{line['moved_most_by']}: {line['moved_ms'][0]:.2f} to {line['moved_ms'][1]:.2f} ms"
+        say(f"{head} {line['estimated_ms']:9.3f} {line['published_ms']:9.3f} {line['ratio']:8.2f} {line['grade']:5} "
+            f"{line['bound_by']}; {moved}")
+    total = inferentia.summary(lines, list(estimates.values()))
+    if total["lines"]:
+        say(f"grade A: {total['lines']} lines, est/publ {total['least']:.2f} to {total['most']:.2f}, geometric mean "
+            f"{total['mean']:.2f}, rank correlation {total['rank_correlation']:.2f}; {total['missing']} without an estimate; "
+            f"most moved by: {total['moved_most_by']}")
+    bench.results["inferentia"] = {"lines": lines, "summary": total}
+
+
 # ---- all --------------------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
-    "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "estimate": bench_estimate}
+    "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "estimate": bench_estimate,
+    "inferentia": bench_inferentia}
 
 
 def _compile_bytecode() -> None:
