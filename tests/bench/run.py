@@ -24,6 +24,9 @@ from modules import Corpus, CorpusMissing, layers_text, matmul_text, mlp_text, o
 from peers import HERE, Peers, find_peers
 from processes import Cost, run
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+from calibration.published import KERNELS  # noqa: E402
+
 NXCC = [sys.executable, "-m", "nxcc.cli"]
 MODELS = ("bert_base_b1_s128", "resnet50_jax_b1", "gpt2_decode_b1_kv63")
 SIMULATED = ("bert_base_b1_s128", "resnet50_jax_b1")
@@ -303,11 +306,28 @@ def bench_inferentia(bench: Bench) -> None:
     bench.results["inferentia"] = {"lines": lines, "summary": total}
 
 
+# ---- clock ------------------------------------------------------------------------------------------------------------
+
+
+def bench_clock(bench: Bench) -> None:
+    """The simulator's time of published schedules, without our compiler in between (tests/calibration)."""
+    say("\nclock: hand-written schedules of published kernels")
+    say(f"{'kernel':26} {'clock us':>10} {'publ us':>10} {'ratio':>6} grade")
+    rows = []
+    for row in KERNELS:
+        us = row.clocked_us()
+        rows.append({"kernel": row.name, "module": row.module, "clock_us": us, "published_us": row.us, "grade": row.grade})
+        say(f"{row.name:26} {us:10.1f} {row.us:10.1f} {us / row.us:6.2f} {row.grade:5}  {row.why}")
+    ratios = [row["clock_us"] / row["published_us"] for row in rows if row["grade"] == "A"]
+    say(f"grade A: geometric mean {chip.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    bench.results["clock"] = rows
+
+
 # ---- all --------------------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
-    "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "estimate": bench_estimate,
-    "inferentia": bench_inferentia}
+    "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "clock": bench_clock,
+    "estimate": bench_estimate, "inferentia": bench_inferentia}
 
 
 def _compile_bytecode() -> None:

@@ -1,44 +1,63 @@
 """The clock against kernels whose schedule and time on a chip are published (hardware model 5.3 and its sources).
 
-Rows of grade A are held to 15 %. What does not fit, and why, as far as can be told:
-- matmul_tiled and matmul_blocked are deliberately slow schedules (grade B) whose time hangs on how transfers are issued: with
-  all loads in one queue, 1.17 us apart, the first comes out 48 % too long, the third 19 % too short. Were queues to take
-  transfers independently of each other, the first would take 38 ms and come out faster than the second, which the chip denies.
+Rows of grade A, and the further points of a published trace, are held to 15 %. What does not fit says why where it is declared.
 - silu cannot pass 864 us at the documented 272 GB/s; the chip once showed 797.7 us, that is 294 GB/s.
-- scan_4096 (grade B) shows that dependent operations of 1024 cycles follow each other without a gap: 2340 us are exactly ten
-  cycles an element, five operations of two tensors.
-- rope is bound by the half of the DMA engines that serve its 64 partitions; the chip kept Vector busy for 84 % of the time.
+- rope is bound by Vector; the chip kept it busy for 84 % of the time.
+- Scans of many channels come out 9 to 12 % too fast: Vector on the chip takes about 45 cycles more for each operation of 512
+  columns there, and does not in scan_4096, which is exactly ten cycles an element.
+
+How a PE pass costs away from 512 columns (hardware model, question 1): the kernels with squares turned in f32 do not decide it.
+8/7 of the columns, and the columns plus 84 cycles, are both within 10 % of all of them. The first is taken, because published
+profiles of BERT training on trn1 name the cause (PE throttled to 87.5 %), and because passes of 1 and of 128 columns are
+documented at 64 and 128 cycles, where the second law would say 148 and 212.
 """
 
 import pytest
-from calibration import schedules
-from calibration.schedules import microseconds, timed
+from calibration import matmuls, nkibench, scans
+from calibration.published import KERNELS
+from calibration.writing import V2, microseconds, timed
 
 from nxcc.backends.isa.program import Engine
+from nxcc.compiler.sensitivity import with_facts
 
-GRADE_A = {schedules.matmul_full: 6970.0, schedules.transpose_matmul: 9355.9, schedules.silu: 797.7, schedules.rope: 3333.0,
-           schedules.bmm: 4333.0, schedules.scan_256: 172.93}
+HELD = [row for row in KERNELS if row.grade in ("A", "T")]
 
 
-@pytest.mark.parametrize("kernel", GRADE_A, ids=lambda kernel: kernel.__name__)
-def test_published_time_within_fifteen_percent(kernel):
-    assert microseconds(timed(kernel)) == pytest.approx(GRADE_A[kernel], rel=0.15)
+@pytest.mark.parametrize("row", HELD, ids=lambda row: row.name)
+def test_published_time_within_fifteen_percent(row):
+    assert row.clocked_us() == pytest.approx(row.us, rel=0.15)
+
+
+@pytest.mark.parametrize("row", [row for row in KERNELS if row.grade == "U"], ids=lambda row: row.name)
+def test_a_threshold_of_the_vendor_is_hardly_passed(row):
+    assert row.us * 0.5 < row.clocked_us() < row.us * 1.05
 
 
 def test_variants_of_the_matrix_product_keep_their_order():
-    times = [microseconds(timed(kernel)) for kernel in (
-        schedules.matmul_tiled, schedules.matmul_hoisted, schedules.matmul_blocked, schedules.matmul_full)]
-    assert times == sorted(times, reverse=True)
-    # Published: 51.80, 42.96, 22.07 and 6.97 ms.
-    assert times[1] == pytest.approx(42960, rel=0.15)
+    tutorial = [microseconds(timed(kernel)) for kernel in (
+        matmuls.tiled, matmuls.hoisted, matmuls.blocked, matmuls.blocked_in_all)]
+    assert tutorial == sorted(tutorial, reverse=True)
+    search = [microseconds(timed(kernel, 8)) for kernel in (
+        matmuls.tiled, matmuls.search_two_by_two, matmuls.search_four_by_two, matmuls.search_wide_both)]
+    assert search == sorted(search, reverse=True)
 
 
-def test_scan_of_many_channels_runs_at_the_speed_of_vector():
-    assert microseconds(timed(schedules.scan_4096)) == pytest.approx(2340, rel=0.05)
+def test_variants_of_the_scan_keep_their_order():
+    # Published: 2340 and 1610 us for 4096 channels; 3300 us for twice the steps.
+    first, reordered, twice = (microseconds(timed(kernel, 2)) for kernel in (
+        scans.scan_4096, scans.scan_4096_reordered, scans.scan_of_1024))
+    assert reordered < first < twice
+
+
+def test_both_laws_of_a_pass_fit_the_kernels_that_turn_squares():
+    other = with_facts(V2, {"tensor.pass_factor": 1.0, "tensor.pass_overhead_cycles": 84})
+    for kernel, us in ((nkibench.rmsnorm_matmul, 999.7), (nkibench.matmul_add_rmsnorm, 2666.6), (nkibench.swiglu, 4221.8)):
+        for target in (V2, other):
+            assert microseconds(timed(kernel, 4, target)) == pytest.approx(us, rel=0.10)
 
 
 def test_work_is_what_the_kernel_computes():
-    timing = timed(schedules.rope)
+    timing = timed(nkibench.rope)
     # Six operations of two tensors on all columns, 1.12 GHz: 2809 us; active on the chip for 2796 us.
-    assert schedules.V2.nanoseconds(timing.busy[Engine.VECTOR]) / 1e3 == pytest.approx(2809, rel=0.01)
+    assert V2.nanoseconds(timing.busy[Engine.VECTOR]) / 1e3 == pytest.approx(2809, rel=0.01)
     assert timing.hbm_bytes == 4 * (128 + 64 + 64 + 128) * 262144

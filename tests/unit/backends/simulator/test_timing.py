@@ -17,7 +17,7 @@ ACCESS = {Engine.PE: 120, Engine.SCALAR: 240, Engine.VECTOR: 300, Engine.GPSIMD:
 """60 cycles."""
 TRIGGER = 124
 """22 ns, rounded up to a cycle of 4 ticks."""
-START, DONE, INTERVAL, GAP = 7280, 560, 6552, 336
+START, DONE, INTERVAL, GAP = 7280, 560, 6552, 0
 """1300, 100, 1170 and 60 ns."""
 
 
