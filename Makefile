@@ -11,7 +11,7 @@ PACKAGES := ir passes backends neff compiler
 # Many small matrices on few cores: threads of BLAS would wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench conformance conformance-graphs clean
+.PHONY: demo test lint bench conformance conformance-graphs browser clean
 
 demo: $(READY)
 	$(RUN) -m nxcc.compiler.demo examples/digits_encoder
@@ -28,6 +28,10 @@ lint: $(LINT_READY)
 
 bench: $(READY)
 	$(RUN) tests/bench/run.py $(BENCH)
+
+# The browser that tests/browser drives; without it those tests are skipped.
+browser:
+	command -v chromedriver >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver)
 
 conformance: $(READY)
 	PYTHONPATH=tests $(RUN) -m conformance.run --jobs $(JOBS) $(CORPUS)

@@ -172,17 +172,19 @@ def estimate(file: str, trips: int, busy_cores: int | None, as_json: bool) -> in
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.option("--output", "-o", "page", type=_FILE, metavar="PAGE.html",
+              help="Write a self-contained page: timeline, roofline, tables.")
 @click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
 @click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
               help="Iterations of loops whose end depends on data.")
 @_json_flag
-def profile(file: str, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
+def profile(file: str, page: str | None, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
     """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline."""
-    from nxcc.compiler.profile import profile_file, profile_lines
+    from nxcc.compiler.profile import ProfileRequest, profile_file, profile_lines
     if text and as_json:
         raise CompileError(USAGE, "--text and --json exclude each other")
-    _show("profile", profile_file(file, trace, trips), profile_lines, as_json)
+    _show("profile", profile_file(ProfileRequest(file, trace or "", page or "", trips)), profile_lines, as_json)
     return 0
 
 

@@ -82,7 +82,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A static instruction: where it stands. flops: of one run on the PE."""
+    """A static instruction: where it stands. flops: of one run on the PE. transfer: what it triggers."""
 
     function: str
     engine: Engine
@@ -91,6 +91,8 @@ class Slot:
     debug: int
     busy: int
     flops: int
+    instruction: Instruction
+    transfer: Trigger | None
 
 
 @dataclass
@@ -180,7 +182,7 @@ class _Preparer:
         transfer = self._trigger(instruction) if is_trigger(instruction.spec) else None
         slot = len(self.code.slots)
         self.code.slots.append(Slot(self.function.name, self.engine, index, instruction.spec.name, instruction.debug, busy,
-                                    _flops(instruction)))
+                                    _flops(instruction), instruction, transfer))
         reads, writes = self._extents(instruction)
         function = instruction.fields.get("function") if instruction.spec.name == "activation" else None
         fixed = tuple([(signal.index.constant, signal.amount) for signal in instruction.signals])

@@ -33,6 +33,7 @@ from nxcc.backends.isa.program import REGISTERS, Engine, Program
 from nxcc.backends.simulator import timed
 from nxcc.backends.simulator.engines.control import wrap
 from nxcc.backends.simulator.timed import Code, Slot, Step, Terms, Trigger
+from nxcc.backends.simulator.timeline import NOTHING, PathPiece, Timeline, new_timeline
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
 
@@ -64,20 +65,13 @@ _SEQUENCER, _SEMAPHORE, _LATENCY, _PORT, _TABLE = (int(c) for c in (
     Cause.SEQUENCER, Cause.SEMAPHORE, Cause.LATENCY, Cause.PORT, Cause.TABLE))
 _ISSUE, _DMA_LATENCY, _DATA = int(Cause.DMA_ISSUE), int(Cause.DMA_LATENCY), int(Cause.DMA_DATA)
 
+_Seen = tuple[int, int, Any]
+"""What a timeline keeps of a trigger: its slot, the number of its span, and what the transfer touches on chip."""
+_Triggered = tuple[Trigger, Any, int, _Seen | None]
+"""A transfer under way: signals, region, and what the timeline keeps."""
+
 MAIN = -1
 """Region of what belongs to no HLO instruction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of the timeline, ticks. row: engine's stem, or queue."""
-
-    row: str
-    name: str
-    start: int
-    end: int
-    region: int
-    slot: int
 
 
 @dataclass
@@ -88,7 +82,7 @@ class Timing:
     them; table_loads: Scalar's, part of its busy. executed: instructions with work, by slot number; idle: ticks that the
     datapath stood before an instruction, by slot. path: ticks of the critical path by (region, cause). regions: busy ticks by
     region and cause. hbm_bytes: read and written by transfers, dma_bytes: moved. pe_flops: products and sums of data.
-    assumed: data-dependent branches and loops whose outcome was assumed. spans: the timeline, if asked for.
+    assumed: data-dependent branches and loops whose outcome was assumed. timeline: if asked for.
     """
 
     ticks: int = 0
@@ -104,7 +98,7 @@ class Timing:
     path: Counter[tuple[int, Cause]] = field(default_factory=Counter)
     regions: dict[int, list[int]] = field(default_factory=dict)
     assumed: int = 0
-    spans: list[Span] = field(default_factory=list)
+    timeline: Timeline | None = None
 
     @property
     def instructions(self) -> int:
@@ -147,7 +141,7 @@ class Clock:
 
         trips: of loops whose count or condition depends on data that `loads` does not give. counts: how often each of the
         entry's whiles runs, in their order; None or missing: `trips`. loads: per engine what its register_load instructions
-        read, in order. spans: keep the timeline.
+        read, in order. spans: keep a timeline.
         """
         return _Run(self.code, self.target, _Guesses(trips, counts), loads or {}, spans).run(entry)
 
@@ -182,7 +176,7 @@ class _Run:
         self.semaphores = [0] * target.sequencer.semaphores
         self.waiting: list[list[tuple[int, _Sequencer]]] = [[] for _ in self.semaphores]
         self.timing = Timing(executed=[0] * len(code.slots), idle=[0] * len(code.slots))
-        self.spans = self.timing.spans if spans else None
+        self.timeline: Timeline | None = None
         self.last: Node = (None, 0, _SEQUENCER, MAIN)
         self.port_until = [0] * len(code.ports)
         self.port_owner: list[_Sequencer | None] = [None] * len(code.ports)
@@ -195,7 +189,9 @@ class _Run:
         self.hbm_free = 0
         self.queue_next = [0] * len(code.queues)
         self.queue_last: list[Node] = [self.last] * len(code.queues)
-        self.queue_names = [f"q{engine.value}{queue}" for engine, queue in code.queues]
+        if spans:
+            rows = (*(engine.value for engine in ENGINES), *(f"q{engine.value}{queue}" for engine, queue in code.queues))
+            self.timeline = self.timing.timeline = new_timeline(code, rows, target)
         self.loads = {engine: deque(loads.get(engine, ())) for engine in ENGINES}
 
     def run(self, entry: int) -> Timing:
@@ -224,7 +220,11 @@ class _Run:
         while node[0] is not None:
             before, at, cause, region = node
             parts[region, cause] = parts.get((region, cause), 0) + at - before[1]
+            if self.timeline is not None and at > before[1]:
+                self.timeline.path.append(PathPiece(before[1], at, cause, region))
             node = before
+        if self.timeline is not None:
+            self.timeline.path.reverse()
         self.timing.path.update({(region, Cause(cause)): ticks for (region, cause), ticks in parts.items() if ticks})
 
     def reach(self, node: Node) -> None:
@@ -252,7 +252,7 @@ class _Run:
                     if target <= value:
                         sequencer.woken(self.now, node)
 
-    def _trigger(self, what: tuple[Trigger, Any, int], node: Node) -> None:
+    def _trigger(self, what: _Triggered, node: Node) -> None:
         """A queue gets a transfer."""
         transfer, region, queue, at = what[0], what[2], what[0].queue, self.now
         if self.queue_next[queue] > at:
@@ -263,9 +263,9 @@ class _Run:
         at += self.dma_start
         self.push(at, _BEGIN, what, (node, at, _DMA_LATENCY, region))
 
-    def _begin(self, what: tuple[Trigger, Any, int], node: Node) -> None:
+    def _begin(self, what: _Triggered, node: Node) -> None:
         """A transfer's data may flow."""
-        transfer, signals, region = what
+        transfer, signals, region, seen = what
         now, first, last = self.now, transfer.first, transfer.first + transfer.engines
         free = self.dma_free[first:last]
         begin = max(free)
@@ -279,9 +279,11 @@ class _Run:
         self.dma_free[first:last] = [(at if at > now else now) + busy for at in free]
         after = (node, end, _DATA, region)
         self.dma_last[first:last] = [after] * transfer.engines
-        self._account(transfer, region, begin, end)
+        self._account(transfer, region)
         done = end + self.dma_done
         finished = (after, done, _DMA_LATENCY, region)
+        if seen is not None:
+            self._show(transfer, region, begin, end, seen, finished)
         self.reach(finished)
         if signals:
             self.push(done, _SIGNAL, signals, finished)
@@ -290,7 +292,16 @@ class _Run:
         """When the core's share of HBM has carried this much more."""
         return (self.hbm_free if self.hbm_free > now else now) + ticks
 
-    def _account(self, transfer: Trigger, region: int, begin: int, end: int) -> None:
+    def _show(self, transfer: Trigger, region: int, begin: int, end: int, seen: _Seen, finished: Node) -> None:
+        """Put a transfer on the timeline."""
+        timeline = self.timeline
+        assert timeline is not None
+        slot, trigger, places = seen
+        number = timeline.add(len(ENGINES) + transfer.queue, slot, region, begin, end, trigger)
+        timeline.made[id(finished)] = number
+        timeline.occupy(places, begin, end)
+
+    def _account(self, transfer: Trigger, region: int) -> None:
         timing = self.timing
         timing.transfers += 1
         timing.dma_bytes += transfer.bytes
@@ -298,8 +309,6 @@ class _Run:
         work = transfer.data * transfer.engines
         timing.dma_busy += work
         self.account(region)[_DATA] += work
-        if self.spans is not None:
-            self.spans.append(Span(self.queue_names[transfer.queue], f"{transfer.bytes} bytes", begin, end, region, -1))
 
     def account(self, region: int) -> list[int]:
         """Busy ticks of a region by cause."""
@@ -324,7 +333,7 @@ class _Sequencer:
 
     __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node",
                  "free", "free_node", "recent", "busy", "region", "table", "access", "interval", "done", "account", "loads",
-                 "wait")
+                 "wait", "after")
 
     def __init__(self, run: _Run, engine: Engine, steps: list[Step]) -> None:
         self.run_, self.engine, self.number = run, engine, ENGINES.index(engine)
@@ -344,6 +353,7 @@ class _Sequencer:
         self.account = run.account(MAIN)
         self.loads = run.loads[engine]
         self.wait = (0, 0)
+        self.after = NOTHING
 
     def run(self) -> None:
         """Go on until something has to be waited for."""
@@ -363,6 +373,9 @@ class _Sequencer:
     def woken(self, now: int, node: Node) -> None:
         """The semaphore has risen: the access starts."""
         at = now + self.access
+        timeline = self.run_.timeline
+        if timeline is not None:
+            self.after = timeline.made.get(id(node), NOTHING)
         if at > self.ready:
             self.ready, self.ready_node = at, (node, at, _SEMAPHORE, self.region)
         self.run()
@@ -407,13 +420,23 @@ class _Sequencer:
         self.free_node = node = (node, end, self.number, region)
         if latency and writes:
             self._keep(start + self.interval + latency, end + latency, writes)
-        if run.spans is not None:
-            run.spans.append(Span(self.engine.value, run.code.slots[slot].name, start, end, region, slot))
+        seen = self._show(slot, start, end, transfer) if run.timeline is not None else None
         if signals:
-            self._announce(end, node, self._amounts(computed) if computed else signals, transfer)
+            self._announce(end, node, self._amounts(computed) if computed else signals, transfer, seen)
         elif transfer is not None:
-            self._announce(end, node, (), transfer)
+            self._announce(end, node, (), transfer, seen)
         return False
+
+    def _show(self, slot: int, start: int, end: int, transfer: Trigger | None) -> _Seen:
+        """Put work on the timeline."""
+        timeline = self.run_.timeline
+        assert timeline is not None
+        number = timeline.add(self.number, slot, self.region, start, end, self.after)
+        self.after = NOTHING
+        places = timeline.places(slot, self.registers)
+        if transfer is None:
+            timeline.occupy(places, start, end)
+        return slot, number, places
 
     def _ready_for(self, reads: Any, busy: int) -> tuple[int, Node]:
         """When the next work can start as far as this engine goes, and why not earlier."""
@@ -429,13 +452,17 @@ class _Sequencer:
                 return arrival, (node, arrival, _LATENCY, self.region)
         return start, node
 
-    def _announce(self, end: int, node: Node, signals: tuple[tuple[int, int], ...], transfer: Trigger | None) -> None:
+    def _announce(self, end: int, node: Node, signals: tuple[tuple[int, int], ...], transfer: Trigger | None,
+                  seen: _Seen | None) -> None:
         run = self.run_
         if transfer is not None:
-            run.push(end, _TRIGGER, (transfer, signals, self.region), node)
-        else:
-            at = end + run.hop
-            run.push(at, _SIGNAL, signals, (node, at, _SEMAPHORE, self.region))
+            run.push(end, _TRIGGER, (transfer, signals, self.region, seen), node)
+            return
+        at = end + run.hop
+        shown = (node, at, _SEMAPHORE, self.region)
+        if seen is not None and run.timeline is not None:
+            run.timeline.made[id(shown)] = seen[1]
+        run.push(at, _SIGNAL, signals, shown)
 
     def _table_load(self, table: str) -> int:
         load = cost.table_load(self.table, table, self.run_.target)

@@ -11,7 +11,7 @@ from nxcc.backends.target import load_target
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.estimate import crossing_bytes, estimate, estimate_file, estimate_lines
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.profile import profile_file, profile_lines
+from nxcc.compiler.profile import ProfileRequest, profile_file, profile_lines
 from nxcc.compiler.roofline import module_work, roofline
 from nxcc.compiler.sensitivity import Effect, effects, span, with_facts
 from nxcc.ir.hlo.text.reader import read_text
@@ -68,11 +68,15 @@ def test_host_regions_cost_work_transfers_and_another_submission(neff):
 
 def test_profile_adds_up_and_writes_a_trace(neff, tmp_path):
     trace = tmp_path / "t.json"
-    body = profile_file(neff, str(trace))
+    body = profile_file(ProfileRequest(neff, trace=str(trace)))
     assert {row["name"] for row in body["layers"]} >= {"net/dense", "net"}
-    for table in ("layers", "hlo"):
+    for table in ("layers", "hlo", "functions"):
         assert sum(row["us"] for row in body[table]) == pytest.approx(body["estimate"]["simulated_us"])
     assert sum(row["count"] for row in body["machine"]) == body["estimate"]["instructions"]
+    assert sum(row["instructions"] for row in body["hlo"]) == body["estimate"]["instructions"]
+    assert sum(row["hbm_bytes"] for row in body["hlo"]) == body["estimate"]["hbm_bytes"]
+    assert sum(row["pe_flops"] for row in body["hlo"]) == body["estimate"]["pe_flops"]
+    assert sum(row["transfers"] for row in body["queues"]) == body["estimate"]["transfers"]
     events = json.loads(trace.read_text())["traceEvents"]
     assert {e["args"]["name"] for e in events if e["name"] == "thread_name"} >= {"PE", "Activation", "qSP0"}
     assert max(e["ts"] + e["dur"] for e in events if e["ph"] == "X") <= body["estimate"]["simulated_us"] + 0.001

@@ -211,11 +211,59 @@ def test_engines_that_wait_for_each_other_are_named():
         ticks(vector=[op("tensor_copy", data=sbuf(8), out=sbuf(8, 64), wait=[(3, 1)])])
 
 
-def test_spans_show_work_and_transfers():
+def shown(timing):
+    """The timeline's spans as (row, instruction, after)."""
+    line = timing.timeline
+    return [(line.rows[row], line.slots[slot].name, after) for row, slot, _, _, _, after in line.columns.tolist()]
+
+
+def test_timeline_shows_work_transfers_and_what_they_waited_for():
     timing = clock(sync=[load(signal=[(3, 16)])], scalar=[exp(wait=[(3, 16)])]).time(spans=True)
-    assert [(span.row, span.name) for span in timing.spans] == [("SP", "dma_copy"), ("qSP0", f"{128 * 2048} bytes"),
-                                                                ("Activation", "activation")]
-    assert all(span.start < span.end <= timing.ticks for span in timing.spans)
+    assert shown(timing) == [("SP", "dma_copy", -1), ("qSP0", "dma_copy", 0), ("Activation", "activation", 1)]
+    columns = timing.timeline.columns
+    assert (columns[:, 3] < columns[:, 4]).all() and columns[:, 4].max() == timing.ticks
+
+
+def test_work_that_need_not_wait_has_no_cause_to_show():
+    timing = clock(vector=[op("tensor_copy", data=sbuf(64, 0), out=sbuf(64, 4096), signal=[(3, 1)])],
+                   scalar=[exp(free=4096), exp(wait=[(3, 1)])]).time(spans=True)
+    assert ("Activation", "activation", -1) in shown(timing)[1:]
+
+
+def test_path_of_the_timeline_covers_the_run():
+    timing = clock(sync=[load(signal=[(3, 16)])], scalar=[exp(wait=[(3, 16)])]).time(spans=True)
+    path = timing.timeline.path
+    assert path[0].start == 0 and path[-1].end == timing.ticks
+    assert all(a.end == b.start for a, b in zip(path, path[1:], strict=False))
+    assert sum(piece.end - piece.start for piece in path) == sum(timing.path.values())
+
+
+def test_a_timeline_changes_no_time():
+    streams = {"sync": [load(signal=[(3, 16)])], "scalar": [exp(wait=[(3, 16)])]}
+    with_line, without = clock(**streams).time(spans=True), clock(**streams).time()
+    assert (with_line.ticks, with_line.path, with_line.busy) == (without.ticks, without.path, without.busy)
+    assert without.timeline is None
+
+
+def test_occupancy_lasts_from_the_first_write_to_the_last_read():
+    # 2048 bytes a partition are loaded, read by Scalar, whose result (2048 bytes) nobody reads.
+    timing = clock(sync=[load(signal=[(3, 16)])],
+                   scalar=[op("activation", data=sbuf(512, 0), out=sbuf(512, 4096), function="exp", scale=1.0,
+                              wait=[(3, 16)])]).time(spans=True)
+    transfer, work = timing.timeline.columns[1:].tolist()
+    at, filled = (column.tolist() for column in timing.timeline.sbuf.curve())
+    assert at == [transfer[3], work[3], work[4]]
+    assert filled == [2048, 4096, 0]
+
+
+def test_sums_in_psum_are_kept_until_they_are_read():
+    products = [op("matmul", stationary=sbuf(128, 0, dtype=BF16), moving=sbuf(512, 1024, dtype=BF16), out=psum(512),
+                   accumulate=more, tf32=False, signal=[(3, 1)]) for more in (False, True)]
+    timing = clock(pe=products, scalar=[op("activation", data=psum(512), out=sbuf(512, 8192), function="copy", scale=1.0,
+                                           wait=[(3, 2)])]).time(spans=True)
+    first, _, reader = timing.timeline.columns.tolist()
+    at, filled = (column.tolist() for column in timing.timeline.psum.curve())
+    assert (at, filled) == ([first[3], reader[4]], [2048, 0])
 
 
 def test_dtype_of_products_decides_passes():

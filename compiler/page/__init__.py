@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: a profile with its timeline, a comparison of two. Markup, style and scripts lie here."""

@@ -1,0 +1,70 @@
+"""Trace files: events that viewers take, nested properly, with flows that begin and end inside of work."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.profile import ProfileRequest, profile_file
+from nxcc.compiler.trace import lanes
+
+TEXT = """HloModule m
+ENTRY main {
+  x = f32[256,256] parameter(0)
+  w = f32[256,512] parameter(1)
+  y = f32[256,512] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT t = f32[256,512] tanh(y)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    folder: Path = tmp_path_factory.mktemp("trace")
+    (folder / "m.hlo").write_text(TEXT)
+    compile_file(Request(str(folder / "m.hlo"), CompileOptions(output=str(folder / "m.neff"))))
+    profile_file(ProfileRequest(str(folder / "m.neff"), trace=str(folder / "t.json")))
+    return json.loads((folder / "t.json").read_text())["traceEvents"]
+
+
+def slices(events):
+    threads: dict[int, list[tuple[float, float]]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            threads.setdefault(event["tid"], []).append((round(event["ts"] * 1e4), round((event["ts"] + event["dur"]) * 1e4)))
+    return threads
+
+
+def test_slices_of_a_thread_do_not_overlap(events):
+    for rows in slices(events).values():
+        rows.sort()
+        assert all(before[1] <= after[0] for before, after in zip(rows, rows[1:], strict=False))
+
+
+def test_every_thread_with_slices_has_a_name(events):
+    named = {event["tid"] for event in events if event["name"] == "thread_name"}
+    assert set(slices(events)) == named
+
+
+def test_flows_pair_up_inside_of_slices(events):
+    threads = slices(events)
+    starts = {event["id"]: event for event in events if event["ph"] == "s"}
+    ends = {event["id"]: event for event in events if event["ph"] == "f"}
+    assert starts.keys() == ends.keys() and starts
+    for event in (*starts.values(), *ends.values()):
+        assert any(low <= round(event["ts"] * 1e4) < high for low, high in threads[event["tid"]])
+    assert all(starts[key]["ts"] <= ends[key]["ts"] for key in starts)
+
+
+def test_occupancy_is_a_counter_that_ends_empty(events):
+    counters = [event for event in events if event["ph"] == "C" and event["name"].startswith("SBUF")]
+    assert max(event["args"]["bytes"] for event in counters) > 0
+    assert counters[-1]["args"]["bytes"] == 0
+
+
+def test_overlapping_spans_of_a_row_get_lanes():
+    rows = [(0, 0, 0, 0, 10, -1), (0, 0, 0, 5, 15, -1), (0, 0, 0, 10, 20, -1), (1, 0, 0, 5, 15, -1)]
+    assert lanes(np.array(rows)).tolist() == [0, 1, 0, 0]
