@@ -40,7 +40,7 @@ def _reason(instruction: Instruction, target: Target) -> str | None:
     for leaf in instruction.shape.leaves():
         if leaf.dims:
             return "not a scalar"
-        if leaf.dtype.bits > 32 or leaf.dtype not in target.dma.dtypes:
+        if leaf.dtype not in target.dma.dtypes:
             return f"the engines of {target.name} do not compute {leaf.dtype}"
     opcode = instruction.opcode
     if opcode in STRUCTURE or opcode in PASSING or opcode in CALLS:
@@ -56,7 +56,13 @@ def body_tiles(computation: Computation) -> int:
     own = sum(1 for i in computation.post_order() if i.opcode not in STRUCTURE and i.opcode not in PASSING)
     inner = max((body_tiles(i.called[0]) for i in computation.post_order() if i.opcode in CALLS), default=0)
     deepest = max((TEMPORARIES.get(i.opcode, 0) for i in computation.post_order()), default=0)
-    return min(own, 8) + inner + deepest
+    widest = max((words_in(leaf.dtype) for i in computation.post_order() for leaf in i.shape.leaves()), default=1)
+    return min(own, 8) * widest + inner + deepest
+
+
+def words_in(dtype: DType) -> int:
+    """4-byte tiles that a tile of these elements takes, rounded up."""
+    return max(1, dtype.byte_size // 4)
 
 
 def run_body(kernel: Kernel, computation: Computation, inputs: Sequence[Tile], outs: Sequence[Access]) -> None:

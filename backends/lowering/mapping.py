@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
+from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, words_in
 from nxcc.backends.lowering.elementwise import tile_width
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import flat_tiles, load, store, tile_like
@@ -22,7 +22,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 def lower_map(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """One pass over the iteration space."""
     body = instruction.called[0]
-    width = tile_width(kernel, len(operands) + len(results) + body_tiles(body))
+    width = tile_width(kernel, sum(words_in(view.dtype) for view in (*operands, *results)) + body_tiles(body))
     for cut in flat_tiles(kernel, [*operands, *results], width):
         inputs, outs = cut[:len(operands)], cut[len(operands):]
         tiles = [load(kernel, view) for view in inputs]

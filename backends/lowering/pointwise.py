@@ -19,7 +19,7 @@ from nxcc.ir.dtypes import DType, Kind
 from nxcc.ir.hlo.module import Instruction
 
 __all__ = ["BOOL", "FLOAT", "INTEGER", "REASONS", "TEMPORARIES", "Emit", "Reason", "Tile", "emits", "formula", "pointwise",
-           "routine", "wide_formula"]
+           "routine", "wide_formula", "wide_routine"]
 
 Emit = Callable[[Kernel, Instruction, Sequence[Tile], Access], None]
 """emit(kernel, instruction, inputs, out): out is a tile [rows, columns] in SBUF; may make temporaries. Inputs lie in SBUF, have
@@ -45,6 +45,8 @@ WIDE: dict[str, Formula] = {}
 """Formulas for operators that take or make 64-bit integers."""
 
 ROUTINES: dict[tuple[str, Kind], Routine] = {}
+WIDE_ROUTINES: dict[str, Routine] = {}
+"""As WIDE, for what no formula can express."""
 
 FLOAT = (Kind.FLOAT,)
 INTEGER = (Kind.SIGNED, Kind.UNSIGNED)
@@ -94,6 +96,19 @@ def wide_formula(*opcodes: str, temporaries: int = 0) -> Callable[[Formula], For
     return register
 
 
+def wide_routine(*opcodes: str, temporaries: int = 0) -> Callable[[Routine], Routine]:
+    """As `wide_formula`, for a routine."""
+
+    def register(build: Routine) -> Routine:
+        for opcode in opcodes:
+            assert opcode in EMITS and opcode not in WIDE_ROUTINES
+            WIDE_ROUTINES[opcode] = build
+            TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
+        return build
+
+    return register
+
+
 def _is_wide(instruction: Instruction) -> bool:
     return any(shape.dtype.bits > 32 for shape in (instruction.shape, *(operand.shape for operand in instruction.operands)))
 
@@ -117,10 +132,12 @@ def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out:
     terms = [_input(position, tile, operand.shape.dtype, out)
              for position, (tile, operand) in enumerate(zip(inputs, instruction.operands, strict=True))]
     key = instruction.opcode, instruction.operands[0].shape.dtype.kind
-    if key in ROUTINES:
-        ROUTINES[key](kernel, instruction, terms, inputs, out)
+    is_wide = _is_wide(instruction)
+    routine = WIDE_ROUTINES.get(instruction.opcode) if is_wide else ROUTINES.get(key)
+    if routine is not None:
+        routine(kernel, instruction, terms, inputs, out)
         return
-    build = WIDE[instruction.opcode] if _is_wide(instruction) else FORMULAS[key]
+    build = WIDE[instruction.opcode] if is_wide else FORMULAS[key]
     result = build(instruction, *terms)
     if isinstance(result, Term):
         emit_term(kernel, result, inputs, out)
@@ -139,7 +156,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     key = instruction.opcode, dtype.kind
     if key not in FORMULAS and key not in ROUTINES:
         return f"{instruction.opcode} of {dtype} elements has no device code"
-    if _is_wide(instruction) and instruction.opcode not in WIDE:
+    if _is_wide(instruction) and instruction.opcode not in WIDE and instruction.opcode not in WIDE_ROUTINES:
         return f"{instruction.opcode} of 64-bit elements: the engines of {target.name} compute in at most 32 bits"
     limit = LIMITS.get(instruction.opcode)
     return limit(instruction, target) if limit else None
@@ -147,7 +164,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "custom"):
+    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "wide_loops", "custom"):
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 

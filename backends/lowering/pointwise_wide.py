@@ -1,4 +1,4 @@
-"""64-bit integers on tiles, taken apart into two 32-bit words; division, powers and high products are left to the host."""
+"""64-bit integers on tiles, taken apart into two 32-bit words."""
 
 from __future__ import annotations
 
@@ -112,23 +112,55 @@ def complement(instruction: Instruction, x: Term) -> Words:
 
 @wide_formula("add", temporaries=4)
 def add(instruction: Instruction, x: Term, y: Term) -> Words:
-    (low, high), (other_low, other_high) = words(x), words(y)
+    return sum_of(words(x), words(y))
+
+
+def sum_of(x: Words, y: Words) -> Words:
+    (low, high), (other_low, other_high) = x, y
     total = native("add", low, other_low)
     return total, native("add", native("add", high, other_high), native("less", total, low))
 
 
 @wide_formula("subtract", temporaries=4)
 def subtract(instruction: Instruction, x: Term, y: Term) -> Words:
-    (low, high), (other_low, other_high) = words(x), words(y)
+    return difference_of(words(x), words(y))
+
+
+def difference_of(x: Words, y: Words) -> Words:
+    (low, high), (other_low, other_high) = x, y
     borrow = native("less", low, other_low)
     return native("subtract", low, other_low), native("subtract", native("subtract", high, other_high), borrow)
 
 
 @wide_formula("multiply", temporaries=8)
 def multiply(instruction: Instruction, x: Term, y: Term) -> Words:
-    (low, high), (other_low, other_high) = words(x), words(y)
+    return product_of(words(x), words(y))
+
+
+def product_of(x: Words, y: Words) -> Words:
+    """The lower 64 bits of a product."""
+    (low, high), (other_low, other_high) = x, y
     crossed = native("add", native("multiply", low, other_high), native("multiply", high, other_low))
     return native("multiply", low, other_low), native("add", unsigned_high_product(low, other_low), crossed)
+
+
+@wide_formula("mulhi", temporaries=14)
+def high_product(instruction: Instruction, x: Term, y: Term) -> Words:
+    """The upper 64 bits of the product of the unsigned numbers, less the other factor for each one that is negative."""
+    (low, high), (other_low, other_high) = words(constant(x)), words(constant(y))
+    crossed = [(native("multiply", a, b), unsigned_high_product(a, b)) for a, b in ((low, other_high), (high, other_low))]
+    middle = unsigned_high_product(low, other_low)
+    result: Words = native("multiply", high, other_high), unsigned_high_product(high, other_high)
+    for cross_low, cross_high in crossed:
+        total = native("add", middle, cross_low)
+        result = sum_of(result, (cross_high, constant(term(0, U32))))
+        result = sum_of(result, (native("less", total, cross_low), constant(term(0, U32))))
+        middle = total
+    if x.dtype.is_signed:
+        for sign, other in ((high, (other_low, other_high)), (other_high, (low, high))):
+            mask = native("subtract", 0, bits("shift_right_logical", sign, 31))
+            result = difference_of(result, (bits("bitwise_and", other[0], mask), bits("bitwise_and", other[1], mask)))
+    return result
 
 
 @wide_formula("negate", temporaries=3)

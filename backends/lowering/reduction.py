@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
+from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, words_in
 from nxcc.backends.lowering.elementwise import tile_width
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import join, load, row_tiles, store
@@ -66,7 +66,7 @@ def engine_for(dtype: DType) -> Engine:
 
 def _is_native(target: Target, op: str, dtype: DType) -> bool:
     """Whether one instruction of the target's engines folds elements of this dtype by an operator, exactly as HLO does."""
-    return engine_for(accumulator(dtype, op)) in target.engines
+    return dtype.bits <= 32 and engine_for(accumulator(dtype, op)) in target.engines
 
 
 def accumulator(dtype: DType, op: str) -> DType:
@@ -149,7 +149,7 @@ class _General:
         self.computation = computation
         self.loads = tuple(dtypes)
         self.accumulators = tuple(dtypes)
-        self.width = tile_width(kernel, 3 * len(dtypes) + body_tiles(computation))
+        self.width = tile_width(kernel, 3 * sum(map(words_in, dtypes)) + body_tiles(computation))
 
     def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
         """[rows, n * keep] -> [rows, keep]: groups are combined two by two until one is left; an odd one waits for a round.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from nxcc.backends.isa import instructions as isa
@@ -19,7 +19,7 @@ from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles
 from nxcc.backends.target import Target
-from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.builder import Kernel, words_of
 from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32, PRED, S8, S16, S32, U8, U16, DType
@@ -61,9 +61,6 @@ def _too_long(dtypes: Sequence[DType], size: int, target: Target) -> str | None:
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
     shapes = [operand.shape for operand in instruction.operands]
-    wide = [shape.dtype for shape in shapes if shape.dtype.bits > 32]
-    if wide:
-        return f"{wide[0]} elements: the engines of {target.name} compare at most 32 bits"
     if not shapes[0].dims:
         return None
     too_long = _too_long([shape.dtype for shape in shapes], shapes[0].dims[instruction.attribute("dimensions")[0]], target)
@@ -187,7 +184,8 @@ class Network:
         """Shuffle `bits` times without comparing: the columns as a matrix, transposed."""
         high, low = 1 << bits, 1 << self.steps - bits
         for data, out in zip(self.current, self.spare, strict=True):
-            self.kernel.copy(_plain(out).reshape(low, high), _plain(data).reshape(high, low).permute((1, 0)))
+            for to, of in zip(_plain(out), _plain(data), strict=True):
+                self.kernel.copy(_matrix(to, low, high), _matrix(of, high, low).permute((1, 0)))
         self._exchange_tiles()
 
     def _step(self, comparator: Computation, turns: bool, width: int) -> None:
@@ -213,7 +211,8 @@ class Network:
         for a, b, out in zip(first, second, self.spare, strict=True):
             for number, (x, y) in enumerate(((b, a), (a, b))):
                 to = out.cut(0, expr(start) * 2 + number, count, 2)
-                self.kernel.select(*(_plain(tile) for tile in (to, swap, x, y)))
+                for part, one, other in zip(_plain(to), _plain(x), _plain(y), strict=True):
+                    self.kernel.select(part, swap, one, other)
 
     def _swaps(self, comparator: Computation, first: list[Access], second: list[Access], numbers: Access | None) -> Access:
         """1 where a pair must be exchanged. Each part counts for more than all before it: place, comparator, filling."""
@@ -245,9 +244,16 @@ class Network:
                          data=data, b=b, out=out, scalar0=column)
 
 
-def _plain(tile: Access) -> Access:
-    """The same bits under a dtype that moves through a select and a copy unchanged."""
-    return tile.retype(CARRIERS[tile.dtype.byte_size])
+def _plain(tile: Access) -> tuple[Access, ...]:
+    """The same bits under a dtype that moves through a select and a copy unchanged; 64-bit elements word by word."""
+    parts = words_of(tile) if tile.dtype.bits > 32 else (tile,)
+    return tuple(part.retype(CARRIERS[part.dtype.byte_size]) for part in parts)
+
+
+def _matrix(tile: Access, rows: int, columns: int) -> Access:
+    """The columns of a tile, in one stride, as a matrix."""
+    ((stride, _),) = tile.dims
+    return replace(tile, dims=((stride * columns, rows), (stride, columns)))
 
 
 # ---- top-k -----------------------------------------------------------------------------------------------------------
@@ -280,8 +286,6 @@ def _power(number: int) -> int:
 
 def _topk_unsupported(instruction: Instruction, target: Target) -> str | None:
     shape, k = instruction.operands[0].shape, instruction.attribute("k")
-    if shape.dtype.bits > 32:
-        return f"{shape.dtype} elements: the engines of {target.name} compare at most 32 bits"
     if _plan(shape.dims[-1], k, math.prod(shape.dims[:-1]), shape.dtype, target) is None:
         return f"the {k} first of {shape.dims[-1]} elements do not fit into SBUF"
     return body_reason(_comparator(shape.dtype, instruction.attribute("largest"), 1), target, "comparator")

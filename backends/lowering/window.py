@@ -80,16 +80,13 @@ def fold_of(op: str, dtype: DType) -> Fold:
 
 def _is_plain(instruction: Instruction) -> bool:
     """Whether one operator of the engines combines one array."""
-    if len(instruction.operands) != 2:
+    if len(instruction.operands) != 2 or instruction.shape.dtype.bits > 32:
         return False
     op = combiner(instruction.called[0])
     return op is not None and not (op == "bitwise_xor" and instruction.shape.dtype is PRED)
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
-    for leaf in instruction.shape.leaves():
-        if leaf.dtype.bits > 32 or leaf.dtype.is_complex:
-            return f"the engines of {target.name} do not combine {leaf.dtype} elements"
     axes = _axes(instruction)
     if not _is_plain(instruction):
         return window_reason(instruction, axes, target)

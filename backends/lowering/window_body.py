@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
+from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, words_in
 from nxcc.backends.lowering.halo import Axis, Strip, all_strips, load_halo, steps_within, whole_strips
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import row_tiles, unfolded
@@ -65,7 +65,7 @@ def reduce_window_by_body(kernel: Kernel, instruction: Instruction, axes: Sequen
     data, out = _with_rows([v.permute(order) for v in operands[:count]], [v.permute(order) for v in results], axes)
     moved = [axes[d] for d in order if not is_still(axes[d])]
     starts = [_column(kernel, view) for view in operands[count:]]
-    tiles = 4 * count + 3 + body_tiles(computation)
+    tiles = 4 * sum(words_in(view.dtype) for view in results) + 3 + body_tiles(computation)
     steps = steps_within(moved, min(TILE_ELEMENTS, kernel.sbuf_free_bytes // (4 * tiles)))
     for views in row_tiles(kernel, [*data, *out], len(moved)):
         for pieces in all_strips(kernel, moved, steps):
@@ -192,13 +192,11 @@ def _scatter_bytes(instruction: Instruction) -> int:
     axes = [axis for axis in _scatter_axes(instruction) if not is_still(axis)]
     spread = math.prod(_extent(axis) for axis in axes)
     places = math.prod(axis.out for axis in axes)
-    return 9 * spread + 4 * places * (7 + max(body_tiles(c) for c in instruction.called))
+    words = words_in(instruction.shape.dtype)
+    return (8 * words + 1) * spread + 4 * places * (3 + 4 * words + max(body_tiles(c) for c in instruction.called))
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
-    dtype = instruction.shape.dtype
-    if dtype.bits > 32 or dtype.is_complex:
-        return f"the engines of {target.name} do not combine {dtype} elements"
     reason = window_reason(instruction, _scatter_axes(instruction), target)
     if reason is None and _scatter_bytes(instruction) > target.sbuf.usable_bytes * 9 // 10:
         return "the windows of one row do not fit on the chip together"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nxcc.backends import berths
@@ -16,7 +16,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
-from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.dtypes import F32, U32, DType
 
 INT32_MAX = 2**31 - 1
 
@@ -300,13 +300,21 @@ class Kernel:
         self.emit(isa.vector.TENSOR_REDUCE, engine, {"op": op, "axes": axes, "negate": negate}, data=data, out=out)
 
     def copy(self, out: Access, data: Access, engine: Engine = Engine.VECTOR) -> None:
-        """out = data with cast, on Vector, GpSimd or Scalar."""
-        if engine is Engine.SCALAR:
+        """out = data with cast, on Vector, GpSimd or Scalar; 64-bit elements are moved word by word."""
+        if out.dtype.bits > 32:
+            for to, of in zip(words_of(out), words_of(data), strict=True):
+                self.copy(to, of, engine)
+        elif engine is Engine.SCALAR:
             self.activation(out, data)
         else:
             self.emit(isa.vector.TENSOR_COPY, engine, data=data, out=out)
 
     def copy_predicated(self, out: Access, predicate: Access, data: Access) -> None:
+        """out = data where the predicate is not 0; 64-bit elements word by word."""
+        if out.dtype.bits > 32:
+            for to, of in zip(words_of(out), words_of(data), strict=True):
+                self.copy_predicated(to, predicate, of)
+            return
         self.emit(isa.vector.COPY_PREDICATED, data=data, predicate=predicate, out=out)
 
     def select(self, out: Access, predicate: Access, a: Access, b: Access | float) -> None:
@@ -315,6 +323,11 @@ class Kernel:
                   predicate=predicate, a=a, b=b if isinstance(b, Access) else None, out=out)
 
     def memset(self, out: Access, value: float, engine: Engine = Engine.VECTOR) -> None:
+        """out = value; a 64-bit integer word by word."""
+        if out.dtype.bits > 32:
+            for place, word in enumerate(words_of(out)):
+                self.memset(word, int(value) >> 32 * place & 0xFFFFFFFF, engine)
+            return
         self.emit(isa.vector.MEMSET, engine, {"value": float(value)}, out=out)
 
     def reciprocal(self, out: Access, data: Access) -> None:
@@ -324,6 +337,13 @@ class Kernel:
         """out[p, i..] = base + p * channel_multiplier + sum i_k * steps[k]."""
         self.emit(isa.gpsimd.IOTA, fields={"base": expr(base), "channel_multiplier": channel_multiplier, "steps": tuple(steps)},
                   out=out)
+
+
+def words_of(tile: Access) -> tuple[Access, Access]:
+    """The low and the high words of 64-bit elements, as u32."""
+    dims = tuple((2 * stride, size) for stride, size in tile.dims)
+    low = replace(tile, dtype=U32, dims=dims)
+    return low, replace(low, offset=tile.offset + 4)
 
 
 def tile_of(view: View) -> tuple[Access, list[int]]:
