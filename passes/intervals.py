@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nxcc.ir.dtypes import PRED, DType
-from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.combiners import plain_opcode, returned_parameter
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape
 from nxcc.passes.patterns import splat_value
@@ -132,6 +132,9 @@ class Intervals:
 
     def _call(self, instruction: Instruction, operands: Sequence[Value]) -> Value:
         return self._run(instruction.called[0], operands)
+
+    def _sort(self, instruction: Instruction, operands: Sequence[Value]) -> Value:
+        return operands[0] if instruction.shape.is_array else tuple(operands)
 
     def _reduce(self, instruction: Instruction, operands: Sequence[Value]) -> Value:
         """Several arrays at once: the state that the combiner does not leave."""
@@ -347,6 +350,16 @@ def _plain_reduce(instruction: Instruction, operands: Sequence[Value]) -> Interv
     return init[0] + min(count * low, low, 0), init[1] + max(count * high, high, 0)
 
 
+def _scatter(instruction: Instruction, operands: Sequence[Value], values: Any) -> Interval | None:
+    """Data with any of the updates in its place, or any number of them combined with it."""
+    if len(operands) != 3 or not _is_interval(operands[0]) or not _is_interval(operands[2]):
+        return None
+    combiner = instruction.called[0]
+    if returned_parameter(combiner) == 1:
+        return _union(instruction, operands[::2], values)
+    return _plain_reduce(instruction, [operands[2], operands[0]]) if plain_opcode(combiner) is not None else None
+
+
 def _elements_summed(instruction: Instruction) -> int:
     if instruction.opcode == "reduce-window":
         return math.prod(d.size for d in instruction.attribute("window").dims)
@@ -366,6 +379,7 @@ def _element(self: Intervals, instruction: Instruction, operands: Sequence[Value
 _FLOW: dict[str, Callable[..., Value]] = {
     "tuple": _tuple, "get-tuple-element": _element, "while": Intervals._while, "conditional": Intervals._conditional,
     "call": Intervals._call, "fusion": Intervals._call, "reduce": Intervals._reduce,
+    "sort": Intervals._sort,
 }
 
 _RULES: dict[str, Callable[..., Interval | None]] = {
@@ -376,8 +390,8 @@ _RULES: dict[str, Callable[..., Interval | None]] = {
     "divide": _divide, "remainder": _remainder, "shift-right-arithmetic": _shift_right,
     "shift-right-logical": _shift_right, "shift-left": _shift_left, "dot": _dot, "popcnt": lambda i, o, v: (0, 64),
     "compare": _truth, "is-finite": _truth, "concatenate": _union, "pad": _union, "dynamic-update-slice": _data(2),
-    "reduce-window": lambda i, o, v: _plain_reduce(i, o) if len(o) == 2 else None,
-    **dict.fromkeys(("reshape", "transpose", "broadcast", "slice", "reverse", "copy", "gather", "dynamic-slice", "sort"),
+    "reduce-window": lambda i, o, v: _plain_reduce(i, o) if len(o) == 2 else None, "scatter": _scatter,
+    **dict.fromkeys(("reshape", "transpose", "broadcast", "slice", "reverse", "copy", "gather", "dynamic-slice"),
                     _first),
 }
-_NEEDS_NOTHING = frozenset((_constant, _iota, _convert, _select, _truth, _first, _RULES["dynamic-update-slice"]))
+_NEEDS_NOTHING = frozenset((_constant, _iota, _convert, _select, _truth, _first, _scatter, _RULES["dynamic-update-slice"]))

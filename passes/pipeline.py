@@ -94,7 +94,7 @@ STEPS: tuple[Step, ...] = (
     Step("known-places", lambda settings: KnownPlaces(settings.is_straight), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
-    Step("legalize-dtypes", lambda settings: LegalizeDtypes(settings.report), 0),
+    Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),

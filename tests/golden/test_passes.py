@@ -45,7 +45,7 @@ MAKE: dict[str, Make] = {
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
     "fold-constants": lambda options, report: FoldConstants(),
     "inline-calls": lambda options, report: InlineCalls(),
-    "legalize-dtypes": lambda options, report: LegalizeDtypes(report),
+    "legalize-dtypes": lambda options, report: LegalizeDtypes(),
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
