@@ -34,10 +34,13 @@ def tensor_dtype(left: DType, right: DType) -> DType:
     return wide if narrow and not others and wide in (BF16, F16) else F32
 
 
-def product_reason(left: DType, right: DType, result: DType, target: Target) -> str | None:
-    """Why products of these element types, summed in this one, have no lowering; None if they have."""
+def product_reason(left: DType, right: DType, result: DType, target: Target, integer_bits: int = 32) -> str | None:
+    """Why products of these element types, summed in this one, have no lowering; None if they have.
+
+    integer_bits: of the widest integers.
+    """
     for dtype in (left, right, result):
-        if dtype.bits > 32 or dtype.is_complex or dtype.bits < 8 and dtype is not PRED:
+        if dtype.bits > (integer_bits if dtype.is_integer else 32) or dtype.is_complex or dtype.bits < 8 and dtype is not PRED:
             return f"the engines of {target.name} do not multiply {dtype}"
     if left.is_float or right.is_float:
         return None if result.is_float else f"float products into {result} have no lowering"
@@ -48,7 +51,7 @@ def product_reason(left: DType, right: DType, result: DType, target: Target) -> 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
     left, right = (operand.shape.dtype for operand in instruction.operands[:2])
-    return product_reason(left, right, instruction.shape.dtype, target)
+    return product_reason(left, right, instruction.shape.dtype, target, integer_bits=64)
 
 
 @rule("dot", unsupported=_unsupported)

@@ -1,7 +1,7 @@
 """Integer products on the tensor engine, exact modulo the result's width.
 
 Operands are cut into bytes, which bf16 holds exactly; one pass over at most 128 k sums products of two bytes below 2^24, exact
-in f32. GpSimd then adds the sums, shifted into place, in wrapping 32-bit arithmetic.
+in f32. GpSimd then adds the sums, shifted into place, in wrapping 32-bit arithmetic, for 64-bit results in pairs of words.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.emission import emit_term
+from nxcc.backends.lowering import terms
+from nxcc.backends.lowering.emission import emit_term, emit_terms
 from nxcc.backends.lowering.matmul import bring, depth_of, split_depth
-from nxcc.backends.lowering.terms import Span, input_term, native
-from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.lowering.pointwise_integer import sign_mask
+from nxcc.backends.lowering.pointwise_wide import sum_of, words
+from nxcc.backends.lowering.terms import Span, bits, constant, input_term, native, term
+from nxcc.backends.tile.builder import Kernel, words_of
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import BF16, PRED, S8, S32, U8, DType
+from nxcc.ir.dtypes import BF16, PRED, S8, S32, U8, U32, DType
 
 
 def as_bytes(view: View) -> View:
@@ -28,8 +31,8 @@ def multiply_integers(kernel: Kernel, left: View, right: View, out: View) -> Non
     """out [m, n] = sum over k of left [m, k..] * right [n, k..], wrapping in out's dtype."""
     left, right = as_bytes(left), as_bytes(right)
     for a, b, place in _blocks(kernel, left, right, out):
-        total = kernel.sbuf(place.sizes, S32)
-        kernel.memset(total, 0.0)
+        total = kernel.sbuf(place.sizes, out.dtype if out.dtype.bits > 32 else S32)
+        kernel.memset(total, 0)
         for stationary, moving in _depths(kernel, a, b):
             add_products(kernel, limbs_of(kernel, stationary), limbs_of(kernel, moving), total, out.dtype.byte_size)
         kernel.dma(place, narrowed(kernel, total, out.dtype))
@@ -101,7 +104,7 @@ def byte_of(tile: Access, place: int, dtype: DType) -> Access:
 
 
 def add_products(kernel: Kernel, left: list[Access], right: list[Access], total: Access, byte_size: int) -> None:
-    """total [m, n] s32 += products of the limbs [k, m] and [k, n] that reach the lowest `byte_size` bytes."""
+    """total [m, n], 32 or 64 bits, += products of the limbs [k, m] and [k, n] that reach the lowest `byte_size` bytes."""
     with kernel.scope():
         spare = itertools.cycle([(kernel.psum(total.sizes), kernel.sbuf(total.sizes, S32)) for _ in range(2)])
         for i, stationary in enumerate(left):
@@ -112,11 +115,28 @@ def add_products(kernel: Kernel, left: list[Access], right: list[Access], total:
 
 
 def add_shifted(kernel: Kernel, total: Access, sums: Access, places: int, part: Access) -> None:
-    """total s32 += sums << so many bytes, wrapping; sums are integers below 2^24 in f32; part: as large as total."""
+    """total += sums << so many bytes, wrapping; sums are integers below 2^24 in f32; part: s32, as large as total."""
     kernel.copy(part, sums)
+    if total.dtype.bits > 32:
+        _add_wide(kernel, total, part, places)
+        return
     if places:
         kernel.tensor_scalar(part, part, "shift_left", 8 * places)
     add_words(kernel, total, part)
+
+
+def _add_wide(kernel: Kernel, total: Access, part: Access, places: int) -> None:
+    """total, 64 bits, += part, s32, << so many bytes."""
+    value = input_term(1, S32, Span.TILE)
+    raw, sign = terms.part(value, U32), terms.part(sign_mask(value), U32)
+    shift = 8 * (places % 4)
+    low = bits("shift_left", raw, shift) if shift else raw
+    high = bits("bitwise_or", bits("shift_left", sign, shift), bits("shift_right_logical", raw, 32 - shift)) if shift else sign
+    added = (low, high) if places < 4 else (constant(term(0, U32)), low)
+    with kernel.scope():
+        fresh = kernel.sbuf(total.sizes, total.dtype)
+        emit_terms(kernel, sum_of(words(input_term(0, total.dtype, Span.TILE)), added), (total, part), words_of(fresh))
+        kernel.copy(total, fresh)
 
 
 def add_words(kernel: Kernel, total: Access, part: Access) -> None:
@@ -125,9 +145,9 @@ def add_words(kernel: Kernel, total: Access, part: Access) -> None:
         kernel.tensor_tensor(total, total, part, "add", Engine.GPSIMD)
         return
     with kernel.scope():
-        terms = [input_term(place, tile.dtype, Span.TILE) for place, tile in enumerate((total, part))]
+        operands = [input_term(place, tile.dtype, Span.TILE) for place, tile in enumerate((total, part))]
         fresh = kernel.sbuf(total.sizes, total.dtype)
-        emit_term(kernel, native("add", *terms), (total, part), fresh)
+        emit_term(kernel, native("add", *operands), (total, part), fresh)
         kernel.copy(total.flat(), fresh.flat())
 
 

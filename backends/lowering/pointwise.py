@@ -52,6 +52,9 @@ FLOAT = (Kind.FLOAT,)
 INTEGER = (Kind.SIGNED, Kind.UNSIGNED)
 BOOL = (Kind.BOOL,)
 
+FAMILIES = ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "wide_loops", "circular", "custom")
+"""Modules of this package, without `pointwise_`, that declare formulas; imported on first look-up."""
+
 T = TypeVar("T")
 
 
@@ -164,7 +167,7 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 
 @cache
 def _load() -> None:
-    for family in ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "wide_loops", "custom"):
+    for family in FAMILIES:
         importlib.import_module(f"nxcc.backends.lowering.pointwise_{family}")
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from nxcc.backends.lowering.pointwise import formula
-from nxcc.backends.lowering.pointwise_float import ROUNDER, SIGN, from_word, magnitude, quotient, with_sign_of, word
+from nxcc.backends.lowering.pointwise_float import magnitude, with_sign_of
 from nxcc.backends.lowering.terms import Span, Term, activate, alu, bits, cast, native, part, reciprocal, select
 from nxcc.ir.dtypes import F32, S32, U8
 from nxcc.ir.hlo.module import Instruction
@@ -17,25 +17,9 @@ from nxcc.ir.hlo.module import Instruction
 TINY = 2.0**-126
 """The smallest normal f32."""
 
-HALF_PI = math.pi / 2
 LN2 = math.log(2)
 ROOT_HALF_BITS = 0x3F3504F3
 EXPONENT_FIELD = 0xFF800000
-
-PI_PARTS = (3.140625, 0.0009675025939941406, 1.5099578831723193e-07)
-"""pi in parts of 11, 11 and 24 significant bits: products of the first two with 12-bit integers are exact."""
-
-HALF_BITS = 1.5 * 2.0**34
-"""Adding and subtracting it rounds an f32 to a multiple of 2^11, as ROUNDER does to one of 1."""
-
-REDUCIBLE = 2.0**23
-"""Arguments of sine and cosine up to here (tangent: half of it) are reduced exactly; larger ones give NaN, never a plausible
-number."""
-
-
-def _has_sign(x: Term) -> Term:
-    """A predicate: the sign bit of an f32."""
-    return part(bits("shift_right_logical", word(x), 31), U8)
 
 
 def root(x: Term) -> Term:
@@ -165,88 +149,3 @@ def inverse_hyperbolic_tangent(instruction: Instruction, x: Term) -> Term:
     x = cast(x, F32)
     size = magnitude(x)
     return with_sign_of(log_plus_one(size * 2.0 * reciprocal(1.0 - size)) * 0.5, x)
-
-
-# Circular functions
-
-def _reducible(x: Term, limit: float = REDUCIBLE) -> Term:
-    """An f32 x, but infinity, which makes NaN, from the limit on: the scaling overflows."""
-    scale = 2.0**128 / limit
-    return cast(x, F32) * scale * (1 / scale)
-
-
-def _turned(x: Term, turns: Term, unit: float, limit: float) -> Term:
-    """x - turns * pi * unit (Cody and Waite): turns in two halves of bits, so that all but the last product are exact.
-
-    Rounding may carry the result a little past its bounds; +-limit keeps it within the engine's range.
-    """
-    high = turns + HALF_BITS - HALF_BITS
-    low = turns - high
-    first, second, third = (-piece * unit for piece in PI_PARTS)
-    for count, piece in ((high, first), (low, first), (high, second), (low, second), (turns, third)):
-        x = count * piece + x
-    return alu("minimum", alu("maximum", x, -limit), limit)
-
-
-@formula("sine", temporaries=3)
-def sine(instruction: Instruction, x: Term) -> Term:
-    """sin(x - k pi), negated for odd k, which is the lowest bit of the rounded sum."""
-    x = _reducible(x)
-    shifted = x * (1 / math.pi) + ROUNDER
-    value = activate("sin", _turned(x, shifted - ROUNDER, 1.0, 3.0))
-    return from_word(bits("bitwise_xor", word(value), bits("shift_left", word(shifted), 31)))
-
-
-@formula("cosine", temporaries=3)
-def cosine(instruction: Instruction, x: Term) -> Term:
-    """-sin(x - (k + 1/2) pi), negated for odd k."""
-    x = _reducible(x)
-    shifted = x * (1 / math.pi) - 0.5 + ROUNDER
-    value = activate("sin", _turned(x, shifted - ROUNDER + 0.5, 1.0, 3.0))
-    flip = bits("bitwise_xor", bits("shift_left", word(shifted), 31), SIGN)
-    return from_word(bits("bitwise_xor", word(value), flip))
-
-
-@formula("tan", temporaries=4)
-def tangent(instruction: Instruction, x: Term) -> Term:
-    """sin / cos of x - k pi/2, turned around for odd k."""
-    x = _reducible(x, REDUCIBLE / 2)
-    shifted = x * (2 / math.pi) + ROUNDER
-    rest = _turned(x, shifted - ROUNDER, 0.5, 1.5)
-    sine_, cosine_ = activate("sin", rest), activate("sin", HALF_PI - magnitude(rest))
-    odd = part(bits("bitwise_and", word(shifted), 1), U8)
-    return quotient(select(odd, cosine_, sine_), select(odd, -sine_, cosine_))
-
-
-def _angle(y: Term, x: Term) -> Term:
-    """The angle of (x, y) for y, x >= 0, from 0 to pi/2; the smaller over the larger stays within arctan's range."""
-    low, high = alu("minimum", y, x), alu("maximum", y, x)
-    ratio = select(low.equals(math.inf), 1.0, low * reciprocal(alu("maximum", high, TINY)))
-    inner = activate("arctan", ratio)
-    return select(alu("greater", y, x, U8), HALF_PI - inner, inner)
-
-
-@formula("atan2", temporaries=6)
-def arctangent2(instruction: Instruction, y: Term, x: Term) -> Term:
-    """The sign bit of x, of zero too, chooses the half plane; the result has the sign of y."""
-    y, x = cast(y, F32), cast(x, F32)
-    angle = _angle(magnitude(y), magnitude(x))
-    return with_sign_of(select(_has_sign(x), math.pi - angle, angle), y)
-
-
-def _other_leg(x: Term) -> Term:
-    """sqrt(1 - x^2) without cancellation; NaN outside -1..1."""
-    return root((1.0 - x) * (x + 1.0))
-
-
-@formula("asin", temporaries=6)
-def arcsine(instruction: Instruction, x: Term) -> Term:
-    x = cast(x, F32)
-    return with_sign_of(_angle(magnitude(x), _other_leg(x)), x)
-
-
-@formula("acos", temporaries=6)
-def arccosine(instruction: Instruction, x: Term) -> Term:
-    x = cast(x, F32)
-    angle = _angle(_other_leg(x), magnitude(x))
-    return select(_has_sign(x), math.pi - angle, angle)

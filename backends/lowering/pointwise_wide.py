@@ -80,17 +80,27 @@ def _from_words(x: Words, source: DType, target: DType) -> Term | Words:
 
 
 def _words_to_float(x: Words, source: DType) -> Term:
-    """Rounded once: the magnitude is shifted until its highest bit is set, and what falls off stays as a lowest bit."""
+    if not source.is_signed:
+        return _natural_to_float(x)
+    return signed_words_to_float(x)
+
+
+def signed_words_to_float(x: Words) -> Term:
+    """A signed 64-bit integer, rounded once."""
     negative = native("less", part(x[1], S32), 0)
-    low, high = chosen_words(cast(negative, U8), negated(x), x) if source.is_signed else x
+    return (negative * -2.0 + 1.0) * _natural_to_float(chosen_words(cast(negative, U8), negated(x), x))
+
+
+def _natural_to_float(x: Words) -> Term:
+    """Rounded once: the number is shifted until its highest bit is set, and what falls off stays as a lowest bit."""
+    low, high = x
     places = leading_zeros_of(high)
     top = bits("bitwise_or", bits("shift_left", high, places),
                bits("shift_right_logical", low, native("subtract", 32, places)))
     lost = native("not_equal", bits("shift_left", low, places), 0)
     unit = part(native("multiply", native("subtract", 127 + 32, places), 1 << 23), F32)
     large = alu("multiply", bits("bitwise_or", top, lost), unit)
-    size = select(cast(native("equal", high, 0), U8), cast(low, F32), large)
-    return (negative * -2.0 + 1.0) * size if source.is_signed else size
+    return select(cast(native("equal", high, 0), U8), cast(low, F32), large)
 
 
 # Arithmetic
