@@ -7,7 +7,7 @@ costs nothing; tuples, calls and fusions dissolve; while and conditional become 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,17 +160,26 @@ class _Generator:
     # ---- borders ------------------------------------------------------------------------------------------------
 
     def bind(self, nodes: Sequence[DeviceNode], values: Mapping[str, Shape], aliases: Mapping[str, str]) -> None:
-        """Give every named value its place; an aliased output takes its input's."""
+        """Give every named value and large constant its place; an aliased output takes its input's.
+
+        From level 1 on they lie in order of use, so that the addresses of equal layers advance evenly (see backends.rolling).
+        """
         produced = {name for node in nodes for name in node.outputs}
         donated = set(aliases.values())
+        for used in order_of_use(nodes) if self.optlevel else ():
+            if isinstance(used, Literal):
+                self._literal(used)
+            elif used in values and used not in aliases and used not in self.external:
+                self._bind(used, values[used], mutable=used in produced or used in donated)
         for name, shape in values.items():
-            if name in aliases:
-                continue
-            located = self._allocate(shape.dtype, shape.dims, pinned=True, mutable=name in produced or name in donated)
-            self._name(name, located)
+            if name not in aliases and name not in self.external:
+                self._bind(name, shape, mutable=name in produced or name in donated)
         for output, source in aliases.items():
             if output in values:
                 self._name(output, self.external[source])
+
+    def _bind(self, name: str, shape: Shape, mutable: bool) -> None:
+        self._name(name, self._allocate(shape.dtype, shape.dims, pinned=True, mutable=mutable))
 
     def _name(self, name: str, located: Located) -> None:
         self.external[name] = located
@@ -188,7 +197,7 @@ class _Generator:
         return Located(View(Memory.HBM, dtype, Expr(buffer.address), dims_), buffer)
 
     def node(self, node: DeviceNode) -> None:
-        self.main = MainStreams(self.target.engines)
+        self.main = MainStreams(self.target.engines, self.optlevel > 0 and self.target.features.control_flow)
         arguments = []
         for name, parameter in zip(node.inputs, node.module.entry.parameters, strict=True):
             located = self.external[name]
@@ -527,6 +536,29 @@ _STRUCTURAL: dict[str, Any] = {
 def structural_opcodes() -> frozenset[str]:
     """Opcodes that cost nothing or become control flow; parameter among them."""
     return frozenset(_STRUCTURAL) | {"parameter"}
+
+
+def order_of_use(nodes: Sequence[DeviceNode]) -> Iterator[str | Literal]:
+    """Names and large constants that nodes read, and names that they write, in the order in which code does."""
+    for node in nodes:
+        entry = node.module.entry
+        names = dict(zip(entry.parameters, node.inputs, strict=True))
+        root = entry.root
+        results = root.operands if root.opcode == "tuple" else (root,)
+        written: dict[Instruction, list[str]] = {}
+        for result, name in zip(results, node.outputs, strict=False):
+            written.setdefault(result, []).append(name)
+        for instruction in entry.post_order():
+            for operand in instruction.operands:
+                if operand in names:
+                    yield names[operand]
+                elif operand.opcode == "constant" and _is_large(operand.attributes["literal"]):
+                    yield operand.attributes["literal"]
+            yield from written.get(instruction, ())
+
+
+def _is_large(literal: Literal) -> bool:
+    return not literal.shape.is_tuple and literal.shape.byte_size > SMALL_CONSTANT_BYTES and not literal.is_splat
 
 
 def _needed(computation: Computation, order: Sequence[Instruction]) -> set[Instruction]:

@@ -8,16 +8,26 @@ from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
 from nxcc.backends.berths import ALONE, READS, Berth, Entrance, Touched
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
+from nxcc.backends.rolling import Call, call_of, find_rolls, rolled
 from nxcc.backends.tile.program import View
 
 CONTROL_REGISTERS = 8
 """Registers at the top that hold selectors of enclosing conditionals; functions never use them."""
 
+ROLL_REGISTER = REGISTERS - CONTROL_REGISTERS
+"""Counts the turns of a loop of repeated calls: the lowest of those, where conditionals do not nest to."""
+
+Marks = dict[Engine, int]
+"""A place in all streams."""
+
 
 class MainStreams:
-    """Writes the streams. An engine that takes no part in a call catches up with its count only when it next needs it."""
+    """Writes the streams. An engine that takes no part in a call catches up with its count only when it next needs it.
 
-    def __init__(self, engines: Iterable[Engine]) -> None:
+    rolls: repeated calls become loops in the end.
+    """
+
+    def __init__(self, engines: Iterable[Engine], rolls: bool = False) -> None:
         self.engines = tuple(engine for engine in Engine if engine in set(engines))
         self.streams: dict[Engine, Stream] = {
             engine: [Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": Affine(0)})]
@@ -25,6 +35,8 @@ class MainStreams:
         self._behind = dict.fromkeys(self.engines, 0)
         self._used: dict[int, dict[Engine, frozenset[int]]] = {}
         self._selectors = 0
+        self._rolls = rolls
+        self._runs: list[list[Marks]] = []
         self._last: tuple[Berth, Touched] | None = None
 
     def entrance(self, operands: Sequence[View], results: Sequence[View]) -> Entrance:
@@ -53,8 +65,9 @@ class MainStreams:
         self._last = (entrance.berth, memory) if memory is not None else None
         used = self._used.get(index)
         if used is None:
-            used = {engine: registers_read(stream) for engine, stream in assembled.function.streams.items()}
+            used = {engine: registers_used(stream) for engine, stream in assembled.function.streams.items()}
             self._used[index] = used
+        before = self._marks()
         for engine in self.engines:
             if engine not in used:
                 self._behind[engine] += assembled.total
@@ -64,6 +77,12 @@ class MainStreams:
                 if register in used[engine]:
                     self._append(engine, isa.control.REGISTER_SET, register=register, value=Affine(value))
             self.streams[engine].append(Instruction(isa.control.CALL, fields={"function": index}, debug=debug))
+        if not self._runs or self._runs[-1][-1] != before:
+            self._runs.append([before])
+        self._runs[-1].append(self._marks())
+
+    def _marks(self) -> Marks:
+        return {engine: len(stream) for engine, stream in self.streams.items()}
 
     def begin_while(self) -> None:
         self._on_all(isa.control.WHILE)
@@ -103,7 +122,19 @@ class MainStreams:
         self.streams[Engine.SYNC].append(Instruction(isa.control.NOP, waits=(done,)))
         for engine in self.engines:
             self._append(engine, isa.control.HALT)
+        if self._rolls and not any(ROLL_REGISTER in registers for used in self._used.values() for registers in used.values()):
+            for marks in reversed(self._runs):
+                self._roll(marks)
         return Function(name, self.streams)
+
+    def _roll(self, marks: list[Marks]) -> None:
+        """Make loops of a run of calls that follow each other; marks: where each begins, and where the last ends."""
+        calls: list[Call] = [call_of({engine: stream[a[engine]:b[engine]] for engine, stream in self.streams.items()})
+                             for a, b in zip(marks, marks[1:], strict=False)]
+        for roll in reversed(find_rolls(calls)):
+            first, last = marks[roll.start], marks[roll.start + roll.period * roll.turns]
+            for engine, loop in rolled(calls, roll, ROLL_REGISTER).items():
+                self.streams[engine][first[engine]:last[engine]] = loop
 
     def _load(self, source: View, register: int) -> None:
         """Every engine reads the element; the Sync engine, last, opens the next epoch: then it may be overwritten."""
@@ -136,14 +167,16 @@ class MainStreams:
         self.streams[engine].append(Instruction(spec, fields=dict(fields)))  # type: ignore[arg-type]
 
 
-def registers_read(stream: Stream) -> frozenset[int]:
-    """Registers that a stream reads anywhere."""
+def registers_used(stream: Stream) -> frozenset[int]:
+    """Registers that a stream reads or writes anywhere."""
     found: set[int] = set()
     for instruction in stream:
         for operand in instruction.operands.values():
             affine = operand.address if isinstance(operand, DmaPattern) else operand.offset
             found.update(register for register, _ in affine.terms)
-        for field in instruction.fields.values():
+        for name, field in instruction.fields.items():
             if isinstance(field, Affine):
                 found.update(register for register, _ in field.terms)
+            elif name == "register":
+                found.add(field)
     return frozenset(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.program import Engine, Function, Program, Stream
 from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
@@ -130,8 +131,8 @@ def _debug_names(neff: Neff) -> list[str]:
 
 
 def _holds(function: Function, names: list[str], hlo: str) -> bool:
-    return any(0 <= i.debug < len(names) and names[i.debug].split(" ")[0] == hlo
-               for stream in function.streams.values() for i in stream)
+    return any(index < len(names) and names[index].split(" ")[0] == hlo
+               for stream in function.streams.values() for indices in debug_indices(stream) for index in indices)
 
 
 def _function_lines(program: Program, function: Function, engines: list[Engine], names: list[str]) -> Iterator[str]:

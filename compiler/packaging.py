@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from nxcc.backends.codegen import Binding, DeviceCode
+from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.encode import encode
 from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
@@ -294,15 +296,13 @@ def _ranges(program: Program, keys: Mapping[Engine, str]) -> list[InstructionRan
     counts = dict.fromkeys(Engine, 0)
     found: list[InstructionRange] = []
     for _, engine, stream in program.streams():
-        start = counts[engine]
-        first = start
-        for number, instruction in enumerate([*stream, None], start):
-            current = stream[first - start].debug if stream else -1
-            if instruction is None or instruction.debug != current:
-                if current >= 0:
-                    found.append(InstructionRange(keys[engine], first, number - 1, current))
-                first = number
-        counts[engine] = start + len(stream)
+        number = counts[engine]
+        for indices, group in groupby(debug_indices(stream)):
+            first, number = number, number + sum(1 for _ in group)
+            if indices:
+                step = (indices.step, len(indices)) if len(indices) > 1 else ()
+                found.append(InstructionRange(keys[engine], first, number - 1, indices.start, *step))
+        counts[engine] = number
     return found
 
 

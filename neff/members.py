@@ -436,23 +436,36 @@ class SourceEntry:
 class InstructionRange:
     """Machine instructions first to last (included) of an engine's stream come from entry hlo of the map.
 
-    In JSON an array [engine, first, last, hlo]; engine is `pe` in the first subgraph and `sg01/pe` in others.
+    In JSON an array [engine, first, last, hlo]; engine is `pe` in the first subgraph and `sg01/pe` in others. A call in a loop
+    of so many turns that comes from another entry each turn, `step` further: [engine, first, last, hlo, step, turns].
     """
 
     engine: str
     first: int
     last: int
     hlo: int
+    step: int = 0
+    turns: int = 1
+
+    @property
+    def indices(self) -> range:
+        """Where in `hlo` of the map it points to, turn by turn."""
+        return range(self.hlo, self.hlo + self.step * self.turns, self.step) if self.step else range(self.hlo, self.hlo + 1)
 
 
 def _read_range(value: Any, strict: bool) -> InstructionRange:
-    is_text_and_counts = type(value) is list and [type(item) for item in value] == [str, int, int, int]
-    if not is_text_and_counts or not 0 <= value[1] <= value[2] or value[3] < 0:
-        raise Violation("[engine, first, last, hlo]", value)
+    is_text_and_counts = type(value) is list and [type(item) for item in value] in ([str, *[int] * n] for n in (3, 5))
+    if not is_text_and_counts or not 0 <= value[1] <= value[2] or value[3] < 0 or any(item < 1 for item in value[4:]):
+        raise Violation("[engine, first, last, hlo] or [engine, first, last, hlo, step, turns]", value)
     return InstructionRange(*value)
 
 
-_RANGE = Kind(_read_range, lambda value: [value.engine, value.first, value.last, value.hlo])
+def _write_range(value: InstructionRange) -> list[Any]:
+    row = [value.engine, value.first, value.last, value.hlo]
+    return [*row, value.step, value.turns] if value.step else row
+
+
+_RANGE = Kind(_read_range, _write_range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,5 +476,5 @@ class DebugMap:
     ranges: tuple[InstructionRange, ...] = key(array(_RANGE))
 
     def fault(self) -> str:
-        beyond = [row for row in self.ranges if row.hlo >= len(self.hlo)]
+        beyond = [row for row in self.ranges if row.indices[-1] >= len(self.hlo)]
         return f"an hlo index below {len(self.hlo)}" if beyond else ""

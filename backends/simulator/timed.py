@@ -53,7 +53,7 @@ IF = 9
 JUMP = 10
 """ticks, step"""
 CALL = 11
-"""ticks, function, debug index"""
+"""ticks, function, debug index, register of the loop around it, how far the index moves in each of its turns"""
 RETURN = 12
 """ticks"""
 HALT = 13
@@ -152,6 +152,7 @@ class _Preparer:
         self.rows: list[Step] = []
         self.open: list[tuple[str, int]] = []
         self.leaves: list[list[int]] = []
+        self.turns: list[int] = []
         self.whiles = 0
         sequencer, per_cycle = target.sequencer, target.ticks_per_cycle(engine)
         self.register_ticks = sequencer.register_cycles * per_cycle
@@ -244,6 +245,7 @@ class _Preparer:
 
     def _loop(self, instruction: Instruction, index: int) -> None:
         self.open.append(("loop", len(self.rows)))
+        self.turns.append(int(instruction.fields["register"]))
         self.rows.append((LOOP, self.register_ticks, int(instruction.fields["register"]),
                           *_pair(instruction.fields["count"])))
 
@@ -272,6 +274,7 @@ class _Preparer:
     def _end(self, instruction: Instruction, index: int) -> None:
         kind, start = self._close("loop", "while", "if", "else")
         if kind == "loop":
+            self.turns.pop()
             self.rows.append((AGAIN, self.taken, self.not_taken))
         elif kind == "while":
             self.rows.append((REPEAT, self.taken))
@@ -293,7 +296,8 @@ class _Preparer:
         number = int(instruction.fields["function"])
         if not 0 <= number < len(self.code.functions) or self.engine not in self.code.functions[number]:
             raise self._invalid(f"function {number} has no code for this engine")
-        self.rows.append((CALL, self.taken, number, instruction.debug))
+        self.rows.append((CALL, self.taken, number, instruction.debug, self.turns[-1] if self.turns else 0,
+                          int(instruction.fields.get("debug_step", 0)) if self.turns else 0))
 
     def _halt(self, instruction: Instruction, index: int) -> None:
         self.rows.append((HALT,))

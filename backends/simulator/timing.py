@@ -628,10 +628,12 @@ class _Sequencer:
         return False
 
     def _call(self, step: Step) -> bool:
-        _, ticks, function, debug = step
+        _, ticks, function, debug, register, advance = step
         self.ready += ticks
         self.back = self.steps, self.at, self.region
         code = self.run_.code
+        if advance:
+            debug += advance * self.registers[register]
         self.region = debug if debug >= 0 else code.debug[function]
         self.account = self.run_.account(self.region)
         self.steps, self.at = code.functions[function][self.engine], 0

@@ -19,8 +19,10 @@ BREAK_UNLESS = instruction("break_unless", 0x82, ALL, (), (FieldSpec("register",
 IF = instruction("if", 0x83, ALL, (), (FieldSpec("register", FieldKind.REGISTER),), meaning="run up to `else` or end if not 0.")
 ELSE = instruction("else", 0x84, ALL, meaning="the other arm of the innermost `if`.")
 END = instruction("end", 0x85, ALL, meaning="ends the innermost loop, while or if.")
-CALL = instruction("call", 0x86, ALL, (), (FieldSpec("function", FieldKind.FUNCTION),),
-                   meaning="run this engine's stream of a function, then go on; registers are shared; functions do not call.")
+CALL = instruction("call", 0x86, ALL, (),
+                   (FieldSpec("function", FieldKind.FUNCTION), FieldSpec("debug_step", FieldKind.INT, default=0)),
+                   meaning="run this engine's stream of a function, then go on; registers are shared; functions do not call. "
+                           "debug_step: how far the debug index moves in each turn of the loop around the call.")
 HALT = instruction("halt", 0x87, ALL, meaning="this engine is done.")
 NOP = instruction("nop", 0x88, ALL, meaning="nothing but its waits and signals.")
 REGISTER_SET = instruction(
