@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.program import Engine
+from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
 from nxcc.backends.lowering.words import on_vector
 from nxcc.backends.tile.builder import Kernel
@@ -46,6 +46,29 @@ def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], out
     for start, size in kernel.tiles(columns, plan.width(kernel, columns)):
         cut = [tile if repeats(tile, places[0]) else _columns(tile, start, size) for tile in tiles]
         _Emission(kernel, plan, cut, [_columns(place, start, size) for place in places]).run()
+
+
+def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, total: Access | None = None) -> None:
+    """out = root, all tiles being [rows, groups, columns], or [rows, groups, 1] where columns repeat.
+
+    total: [rows, groups, 1] gets the sum of the results, which a function of the scalar engine makes.
+    """
+    groups, columns = out.sizes[1:]
+    if Engine.GPSIMD not in kernel.target.engines:
+        (root,) = on_vector([root])
+    if groups == 1:
+        tiles = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles]
+        out, total = out.at(0, 0), total.at(0, 0) if total is not None else None
+    term, place = _stored(root, out.flat() if groups == 1 else out)
+    plan = _Plan((term,))
+    if total is not None or plan.width(kernel, columns, groups) == columns:
+        _Emission(kernel, plan, tiles, [place], groups, total).run()
+        return
+    last = len(place.dims) - 1
+    for start, size in kernel.tiles(columns, plan.width(kernel, columns, groups)):
+        cut = [tile if not isinstance(tile, Access) or tile.sizes[-1] == 1 != columns else tile.cut(last, start, size)
+               for tile in tiles]
+        _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups).run()
 
 
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
@@ -141,12 +164,12 @@ class _Plan:
                     free.setdefault((slot.byte_size, slot.span), []).append(slot)
         return count
 
-    def width(self, kernel: Kernel, columns: int) -> int:
+    def width(self, kernel: Kernel, columns: int, groups: int = 1) -> int:
         """Columns that the temporaries have room for at a time."""
         slots = set(self.slots.values())
         align = kernel.target.sbuf.align_bytes
-        fixed = align * len(slots)
-        each = sum(slot.byte_size for slot in slots if slot.span is Span.TILE)
+        fixed = align * len(slots) * groups
+        each = sum(slot.byte_size for slot in slots if slot.span is Span.TILE) * groups
         return max(1, min(columns, (kernel.sbuf_free_bytes - fixed) // each)) if each else columns
 
 
@@ -195,7 +218,9 @@ def engine_of(term: Term) -> Engine:
 
 
 def _joinable(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
-    """The operand that tensor_scalar or scalar_tensor_tensor can compute on the way, if any."""
+    """The operand that the same instruction can compute on the way, if any."""
+    if term.kind is Kind.ACTIVATION:
+        return _scaled(term, uses, absorbed, joined)
     if term.kind not in _ENGINES:
         return None
     place = _scalar_place(term)
@@ -209,44 +234,81 @@ def _joinable(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined:
     return None
 
 
+def _scaled(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
+    """A function's operand that is its scale or bias: a product with a number or a column, a sum with a column."""
+    inner = term.inputs[0]
+    if inner.kind is not Kind.ALU or inner.span is not Span.TILE or uses[inner] != 1 or inner.dtype is not F32:
+        return None
+    place = _scalar_place(inner)
+    if place is None or inner in absorbed or inner in joined:
+        return None
+    is_number = inner.inputs[place].span is Span.NUMBER
+    if inner.op == "multiply" and (is_number or term.number == 1):
+        return inner
+    return inner if inner.op == "add" and not is_number and term.number == 1 else None
+
+
 def _inside(term: Term) -> DType:
     """The dtype between the two operators of an instruction."""
     return F32 if term.kind is Kind.ALU else term.dtype
 
 
 class _Emission:
-    """Writes the instructions of a plan for one piece of the columns."""
+    """Writes the instructions of a plan for one piece of the columns.
 
-    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access]) -> None:
+    groups: above 1, tiles are [rows, groups, columns], and an instruction with an operand for each row is written for one
+    group after the other; `group` is the one at work, None for all at once.
+    """
+
+    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
+                 total: Access | None = None) -> None:
         self.kernel = kernel
         self.plan = plan
         self.tiles = tiles
         self.outs = dict(zip(plan.roots, outs, strict=True))
         self.out = outs[0]
         self.memory: dict[_Slot, Access] = {}
+        self.groups = groups
+        self.group: int | None = None
+        self.total = total
 
     def run(self) -> None:
         write = {Kind.ALU: self._operation, Kind.BITS: self._operation, Kind.NATIVE: self._operation,
                  Kind.ACTIVATION: self._activation, Kind.RECIPROCAL: self._reciprocal, Kind.SELECT: self._select,
                  Kind.COPY: self._copy, Kind.CONSTANT: self._constant}
         for term in self.plan.order:
-            write[term.kind](term, self._place(term))
+            each = self.groups > 1 and self._differs_by_row(term)
+            for group in range(self.groups) if each else (None,):
+                self.group = group
+                write[term.kind](term, self._place(term))
+
+    def _differs_by_row(self, term: Term) -> bool:
+        """Whether an instruction has an operand with one element for each row, or writes one."""
+        if term.span is not Span.TILE:
+            return False
+        inner = self.plan.joined.get(term)
+        columns = [x for x in (*term.inputs, *(inner.inputs if inner else ())) if x.span is Span.COLUMN]
+        return bool(columns) or self.total is not None and term in self.outs
 
     def _place(self, term: Term) -> Access:
         if term in self.outs:
-            return self.outs[term]
+            return self._of_group(self.outs[term])
         slot = self.plan.slots[term]
         if slot not in self.memory:
-            columns = self.out.free if slot.span is Span.TILE else 1
-            self.memory[slot] = self.kernel.sbuf((self.out.partitions, columns), term.dtype)
-        return self.memory[slot].retype(term.dtype)
+            columns = self.out.sizes[-1] if slot.span is Span.TILE else 1
+            sizes = (self.groups, columns) if self.groups > 1 else (columns,)
+            self.memory[slot] = self.kernel.sbuf((self.out.partitions, *sizes), term.dtype)
+        return self._of_group(self.memory[slot].retype(term.dtype))
+
+    def _of_group(self, tile: Access) -> Access:
+        return tile if self.group is None else tile.at(0, self.group)
 
     def _value(self, term: Term) -> Access:
         """Where a term that is no number lies."""
         if term.kind is Kind.INPUT:
             tile = self.tiles[int(term.number)]
             assert isinstance(tile, Access)
-            return tile.flat()
+            return tile.flat() if self.groups == 1 else self._of_group(tile)
         if term.kind is Kind.PART:
             return bytes_of(self._value(term.inputs[0]), term.dtype, int(term.number))
         return self._place(term)
@@ -254,7 +316,9 @@ class _Emission:
     def _data(self, term: Term, to: Access) -> Access:
         """A term as an operand of to's sizes: a column repeats by a stride of 0."""
         value = self._value(term)
-        return replace(value, dims=((0, to.free),)) if value.free == 1 != to.free else value
+        if value.sizes[-1] == 1 != to.sizes[-1]:
+            return replace(value, dims=(*value.dims[:-1], (0, to.sizes[-1])))
+        return value
 
     def _scalar(self, term: Term) -> Access | float:
         return term.number if term.span is Span.NUMBER else self._value(term)
@@ -265,16 +329,31 @@ class _Emission:
         if inner is not None:
             self._joined(term, inner, place, to)
         elif place is None:
-            a, b = term.inputs
-            self.kernel.tensor_tensor(to, self._data(a, to), self._data(b, to), term.op, engine_of(term))
+            a, b = self._apart(*(self._reachable(self._data(x, to), engine_of(term)) for x in term.inputs))
+            self.kernel.tensor_tensor(to, a, b, term.op, engine_of(term))
         else:
-            self.kernel.tensor_scalar(to, self._data(term.inputs[1 - place], to), term.op, self._scalar(term.inputs[place]),
-                                      reverse0=place == 0, engine=engine_of(term))
+            data = self._reachable(self._data(term.inputs[1 - place], to), engine_of(term))
+            self.kernel.tensor_scalar(to, data, term.op, self._scalar(term.inputs[place]), reverse0=place == 0,
+                                      engine=engine_of(term))
+
+    def _reachable(self, data: Access, engine: Engine) -> Access:
+        """GpSimd has no access to PSUM."""
+        return self._aside(data) if engine is Engine.GPSIMD and data.memory is Memory.PSUM else data
+
+    def _apart(self, a: Access, b: Access) -> tuple[Access, Access]:
+        """No instruction reads two operands from PSUM."""
+        return a, self._aside(b) if a.memory is b.memory is Memory.PSUM else b
+
+    def _aside(self, data: Access) -> Access:
+        tile = self.kernel.sbuf(data.sizes, data.dtype)
+        self.kernel.copy(tile, data)
+        return tile
 
     def _joined(self, term: Term, inner: Term, place: int | None, to: Access) -> None:
         first = _scalar_place(inner)
         assert first is not None
-        data, scalar = self._data(inner.inputs[1 - first], to), self._scalar(inner.inputs[first])
+        data, scalar = self._reachable(self._data(inner.inputs[1 - first], to), engine_of(inner)), \
+            self._scalar(inner.inputs[first])
         position = term.inputs.index(inner)
         other = term.inputs[1 - position]
         if place is not None:
@@ -284,11 +363,25 @@ class _Emission:
             return
         fields: dict[str, Any] = {"op0": inner.op, "op1": term.op, "reverse0": first == 0, "reverse1": position == 1,
                                   "immediate0": 0.0 if isinstance(scalar, Access) else float(scalar)}
+        data, b = self._apart(data, self._data(other, to))
         self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields,
-                         data=data, b=self._data(other, to), out=to, scalar0=scalar if isinstance(scalar, Access) else None)
+                         data=data, b=b, out=to, scalar0=scalar if isinstance(scalar, Access) else None)
 
     def _activation(self, term: Term, to: Access) -> None:
-        self.kernel.activation(to, self._data(term.inputs[0], to), term.op, scale=float(term.number))
+        inner = self.plan.joined.get(term)
+        total = self._of_group(self.total) if self.total is not None and term in self.outs else None
+        if inner is None:
+            self.kernel.activation(to, self._data(term.inputs[0], to), term.op, scale=float(term.number), sum=total)
+            return
+        place = _scalar_place(inner)
+        assert place is not None
+        data, scalar = self._data(inner.inputs[1 - place], to), self._scalar(inner.inputs[place])
+        if inner.op == "multiply":
+            scale = scalar if isinstance(scalar, Access) else float(term.number) * float(scalar)
+            self.kernel.activation(to, data, term.op, scale=scale, sum=total)
+        else:
+            assert isinstance(scalar, Access)
+            self.kernel.activation(to, data, term.op, bias=scalar, sum=total)
 
     def _reciprocal(self, term: Term, to: Access) -> None:
         self.kernel.reciprocal(to, self._data(term.inputs[0], to))

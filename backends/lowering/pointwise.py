@@ -38,6 +38,9 @@ EMITS: dict[str, Emit] = {}
 REASONS: dict[str, Reason] = {}
 TEMPORARIES: dict[str, int] = {}
 FORMULAS: dict[tuple[str, Kind], Formula] = {}
+CALLS: dict[str, Formula] = {}
+"""Formulas of custom calls by their target."""
+
 LIMITS: dict[str, Reason] = {}
 """What else the formulas of an opcode cannot do."""
 
@@ -129,6 +132,27 @@ def _declaration(table: dict[tuple[str, Kind], T], opcodes: Sequence[str], kinds
         return build
 
     return register
+
+
+def has_formula(instruction: Instruction) -> bool:
+    """Whether `compose` has a term for an instruction, whose result is a float."""
+    return instruction.shape.is_array and instruction.shape.dtype.is_float and _formula_of(instruction) is not None
+
+
+def compose(instruction: Instruction, terms: Sequence[Term]) -> Term | None:
+    """The result's term, given the operands'; None if the instruction has a rule of its own."""
+    build = _formula_of(instruction)
+    result = build(instruction, *terms) if build is not None else None
+    return result if isinstance(result, Term) else None
+
+
+def _formula_of(instruction: Instruction) -> Formula | None:
+    _load()
+    if not instruction.operands or _is_wide(instruction):
+        return None
+    if instruction.opcode == "custom-call":
+        return CALLS.get(instruction.attribute("custom_call_target"))
+    return FORMULAS.get((instruction.opcode, instruction.operands[0].shape.dtype.kind))
 
 
 def _emit(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out: Access) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nxcc.backends.lowering.pointwise import Tile, pointwise
+from nxcc.backends.lowering.pointwise import CALLS, Tile, pointwise
+from nxcc.backends.lowering.terms import Term, activate
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access
@@ -34,3 +35,10 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
 def emit_custom_call(kernel: Kernel, instruction: Instruction, inputs: Sequence[Tile], out: Access) -> None:
     assert isinstance(inputs[0], Access)
     kernel.activation(out, inputs[0], ACTIVATIONS[instruction.attribute("custom_call_target")])
+
+
+def _term(instruction: Instruction, x: Term) -> Term:
+    return activate(ACTIVATIONS[instruction.attribute("custom_call_target")], x)
+
+
+CALLS.update(dict.fromkeys(ACTIVATIONS, _term))

@@ -132,8 +132,15 @@ def bits(op: str, a: Term | Number, b: Term | Number = 0) -> Term:
 
 
 def activate(function: str, x: Term, scale: float = 1.0) -> Term:
-    """function(x * scale) on the scalar engine, whose documented ranges hold for the product."""
+    """function(x * scale) on the scalar engine, whose documented ranges hold for the product.
+
+    A column that is subtracted is added with its sign changed: so it is the engine's bias.
+    """
     data = constant(x)
+    if data.kind is Kind.ALU and data.op == "subtract" and data.dtype is F32 and scale == 1:
+        minuend, subtrahend = data.inputs
+        if minuend.span is Span.TILE and subtrahend.span is Span.COLUMN:
+            data = alu("add", minuend, alu("multiply", subtrahend, -1.0))
     return Term(Kind.ACTIVATION, function, (data,), F32, data.span, scale)
 
 

@@ -1,0 +1,172 @@
+"""What a row program computes at once: its instructions joined into steps, before any tile is chosen.
+
+A step is one value that gets a tile, with the elementwise work that only it reads computed on the way. Broadcasts, reshapes
+and transposes are other names of values. A conversion that alone reads a value is the dtype in which that value is stored.
+A sum that the scalar engine's accumulator takes on the way belongs to the step that computes its terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nxcc.backends.lowering.pointwise import has_formula
+from nxcc.backends.lowering.reduction import combiner
+from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.rowspace import COLUMN, FREE, RowMap
+
+ACCUMULATING = frozenset(("exponential", "tanh", "logistic"))
+"""Functions of the scalar engine whose results it can sum on the way."""
+
+MEMBERS_MAX = 12
+"""Instructions of one step at most: beyond it temporaries take more room than values would."""
+
+
+@dataclass
+class Step:
+    """value: what gets a tile. members: it and what is computed with it, operands first. reads: values that come from other
+    steps. dtype: what it is stored in. total: a sum over its columns that is taken on the way. squares: only the total of its
+    squares is wanted."""
+
+    value: Instruction
+    members: tuple[Instruction, ...]
+    reads: tuple[Instruction, ...]
+    dtype: DType
+    total: Instruction | None = None
+    squares: bool = False
+
+
+@dataclass
+class Plan:
+    """Steps in order; `shown` gives the value that an instruction is a name of, `last` the last step that reads a value."""
+
+    steps: list[Step] = field(default_factory=list)
+    shown: dict[Instruction, Instruction] = field(default_factory=dict)
+    last: dict[Instruction, Step] = field(default_factory=dict)
+    readers: dict[Instruction, list[Step]] = field(default_factory=dict)
+    results: frozenset[Instruction] = frozenset()
+
+
+def plan_rows(order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction]) -> Plan:
+    """The steps of a row program. order: operands before users; maps: of all values that take part."""
+    return _Planner(order, maps, roots).plan()
+
+
+def has_columns(instruction: Instruction, maps: Mapping[Instruction, RowMap]) -> bool:
+    return COLUMN in maps[instruction]
+
+
+class _Planner:
+    def __init__(self, order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction]) -> None:
+        self.maps = maps
+        self.shown: dict[Instruction, Instruction] = {}
+        self.work: list[Instruction] = []
+        for instruction in order:
+            if instruction not in maps or instruction.opcode == "tuple":
+                continue
+            if instruction.opcode in FREE and instruction.operands:
+                self.shown[instruction] = self.shown.get(instruction.operands[0], instruction.operands[0])
+            elif instruction.opcode not in ("parameter", "constant"):
+                self.work.append(instruction)
+        self.results = {self._show(root) for root in roots}
+        self.dtypes: dict[Instruction, DType] = {}
+        self.totals: dict[Instruction, Instruction] = {}
+        self.squares: set[Instruction] = set()
+        self.joined: dict[Instruction, Instruction] = {}
+
+    def _show(self, value: Instruction) -> Instruction:
+        return self.shown.get(value, value)
+
+    def _operands(self, instruction: Instruction) -> list[Instruction]:
+        """Values that an instruction reads tiles of."""
+        count = 1 if instruction.opcode in ("dot", "reduce") else len(instruction.operands)
+        return [self._show(o) for o in instruction.operands[:count] if o in self.maps or self._show(o) in self.maps]
+
+    def _readers(self) -> dict[Instruction, list[Instruction]]:
+        found: dict[Instruction, list[Instruction]] = {}
+        for instruction in self.work:
+            for operand in dict.fromkeys(self._operands(instruction)):
+                found.setdefault(operand, []).append(instruction)
+        return found
+
+    def plan(self) -> Plan:
+        self._take_totals()
+        self._narrow()
+        self._join()
+        plan = Plan(shown=self.shown, results=frozenset(self.results))
+        members: dict[Instruction, list[Instruction]] = {}
+        for instruction in self.work:
+            owner = instruction
+            while owner in self.joined:
+                owner = self.joined[owner]
+            members.setdefault(owner, []).append(instruction)
+        for instruction in self.work:
+            if instruction not in self.joined:
+                plan.steps.append(self._step(instruction, members[instruction]))
+        for step in plan.steps:
+            for value in step.reads:
+                plan.last[value] = step
+                plan.readers.setdefault(value, []).append(step)
+        return plan
+
+    def _step(self, value: Instruction, members: list[Instruction]) -> Step:
+        inside = set(members)
+        reads = dict.fromkeys(o for m in members for o in self._operands(m) if o not in inside and o.opcode != "constant")
+        return Step(value, tuple(members), tuple(reads), self.dtypes.get(value, value.shape.dtype), self.totals.get(value),
+                    value in self.squares)
+
+    def _take_totals(self) -> None:
+        """Sums that come with their terms."""
+        readers = self._readers()
+        for reduce in [i for i in self.work if i.opcode == "reduce"]:
+            value = self._show(reduce.operands[0])
+            if not _is_plain_sum(reduce) or value in self.totals or value not in readers or value.shape.dtype is not F32:
+                continue
+            square = value.opcode == "multiply" and value.operands[0] is value.operands[1] and readers[value] == [reduce] \
+                and value not in self.results
+            if value.opcode in ACCUMULATING or square:
+                self.totals[value] = reduce
+                self.work.remove(reduce)
+                if square:
+                    self.squares.add(value)
+
+    def _narrow(self) -> None:
+        """Conversions that alone read what was computed."""
+        readers = self._readers()
+        for convert in [i for i in self.work if i.opcode == "convert"]:
+            value = self._show(convert.operands[0])
+            source, target = value.shape.dtype, convert.shape.dtype
+            if value not in self.work or value in self.results or readers[value] != [convert] or not has_formula(value):
+                continue
+            if source is F32 and target.is_float and target.bits < 32 and value not in self.squares:
+                self.dtypes[value] = target
+                self.work.remove(convert)
+                self.results = {value if r is convert else r for r in self.results}
+                self.shown[convert] = value
+                for name, shown in self.shown.items():
+                    if shown is convert:
+                        self.shown[name] = value
+
+    def _join(self) -> None:
+        """Elementwise work whose value one other elementwise instruction reads."""
+        readers = self._readers()
+        sizes: dict[Instruction, int] = {}
+        for value in self.work:
+            users = readers.get(value, [])
+            if len(users) != 1 or value in self.results or value in self.totals or value in self.dtypes:
+                continue
+            user = users[0]
+            if value.shape.dtype is not F32 or not has_formula(value) or not has_formula(user) or user in self.squares:
+                continue
+            size = sizes.get(value, 1) + sizes.get(user, 1)
+            if has_columns(value, self.maps) == has_columns(user, self.maps) and size <= MEMBERS_MAX:
+                self.joined[value] = user
+                sizes[user] = size
+
+
+def _is_plain_sum(reduce: Instruction) -> bool:
+    initial = reduce.operands[1]
+    if initial.opcode != "constant" or combiner(reduce.called[0]) != "add" or reduce.shape.dtype is not F32:
+        return False
+    return bool(initial.attributes["literal"].splat_value == 0)

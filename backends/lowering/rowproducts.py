@@ -1,0 +1,226 @@
+"""Products of row programs: what is multiplied lies on the chip with the summed dimension k on partitions.
+
+A left side is loaded as it lies, rows on partitions, and turned by the tensor engine; so is a matrix whose neighbours lie along
+k. Any other matrix is loaded as it lies. Either stays for all rows that use it, so that weights are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.tiling import unfolded
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr, Index, expr
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import DType
+
+TRANSFER_BYTES = 1 << 19
+"""Bytes of one transfer of a matrix: products begin with the first, and none is too short for the bandwidth."""
+
+TRANSFERS_MAX = 6
+"""Transfers of one matrix at most: each takes a semaphore."""
+
+SPREAD_BYTES = 1 << 16
+"""Bytes from which a row is repeated on all partitions by the tensor engine and not by the transfer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Matrices [k, columns], one for each of `groups`, with k on partitions.
+
+    tile: [partitions, blocks, columns]. `packed` groups lie in one block, below each other, if their k divides the
+    partitions; else each has blocks of its own. parts: numbers of blocks that came with one transfer each, in order.
+    """
+
+    tile: Access
+    depth: int
+    lanes: int
+    packed: int = 1
+    parts: tuple[int, ...] = ()
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a group, the last of them perhaps not full."""
+        return -(-self.depth // self.lanes)
+
+    @property
+    def columns(self) -> int:
+        return self.tile.sizes[-1]
+
+    def block(self, group: int, number: Index) -> Access:
+        """[k, columns] of a full block of a group."""
+        return self._rows(group, number, min(self.depth, self.lanes))
+
+    def rest(self, group: int) -> Access | None:
+        """The last block, if it is not full."""
+        size = self.depth % self.lanes
+        return self._rows(group, self.blocks - 1, size) if size and self.blocks > 1 else None
+
+    @property
+    def full(self) -> int:
+        """Full blocks of a group; the only one counts."""
+        return max(1, self.depth // self.lanes)
+
+    def of(self, start: Index) -> Sides:
+        """The groups from `start` on, a multiple of those that share a block."""
+        first = expr(start)
+        blocks = Expr(first.constant // self.packed, tuple((s, c // self.packed) for s, c in first.terms)) \
+            if self.packed > 1 else first * self.blocks
+        return replace(self, tile=self.tile.cut(0, blocks, self.tile.sizes[1]))
+
+    def _rows(self, group: int, number: Index, size: int) -> Access:
+        if self.packed > 1:
+            place = group % self.packed * self.depth
+            return self.tile.at(0, group // self.packed).rows(place, size)
+        return self.tile.at(0, expr(number) + group * self.blocks).rows(0, size)
+
+
+def sides(kernel: Kernel, depth: int, groups: int, columns: int, dtype: DType, packs: bool) -> Sides:
+    """Room for matrices [depth, columns]. packs: whether groups of small depth may share the partitions."""
+    lanes = kernel.target.partitions
+    packed = lanes // depth if packs and groups > 1 and lanes % depth == 0 and depth % 32 == 0 else 1
+    blocks = -(-groups // packed) if packed > 1 else groups * -(-depth // lanes)
+    partitions = min(lanes, depth * min(packed, groups))
+    return Sides(kernel.sbuf((partitions, blocks, columns), dtype), depth, lanes, packed)
+
+
+def sides_bytes(depth: int, columns: int, dtype: DType, lanes: int) -> int:
+    """Bytes a partition that one matrix takes."""
+    return -(-depth // lanes) * columns * dtype.byte_size
+
+
+def turn(kernel: Kernel, raw: Access, to: Sides, column: Index = 0, scale: float = 1.0) -> None:
+    """Columns from `column` of `to` = raw [rows, groups, k] turned, times a power of two.
+
+    Where groups share blocks, or k fills its blocks, rows are cut into blocks as if they had one long k.
+    """
+    rows, groups, depth = raw.sizes
+    if to.packed > 1 or depth % to.lanes == 0:
+        _turn_run(kernel, raw.flat(), to.tile, column, rows, scale)
+        return
+    for group in range(groups):
+        tile = to.tile.cut(0, group * to.blocks, to.blocks)
+        _turn_run(kernel, raw.at(0, group), tile, column, rows, scale)
+
+
+def _turn_run(kernel: Kernel, raw: Access, tile: Access, column: Index, rows: int, scale: float) -> None:
+    """Blocks of `tile` = raw [rows, k] in pieces of as many k as there are partitions; a bank of PSUM takes several."""
+    lanes = kernel.target.partitions
+    per = max(1, kernel.target.psum.bank_bytes // (rows * raw.dtype.byte_size))
+    full, rest = divmod(raw.free, lanes)
+    place = tile.cut(1, column, rows)
+    for start, count in kernel.tiles(full, per):
+        bank = kernel.psum((lanes, count, rows), raw.dtype)
+        for number in range(count):
+            kernel.pe_transpose(bank.at(0, number), raw.cut(0, (start + number) * lanes, lanes))
+        kernel.activation(place.cut(0, start, count), bank, scale=scale)
+    if rest:
+        with kernel.scope():
+            bank = kernel.psum((rest, rows), raw.dtype)
+            kernel.pe_transpose(bank, raw.cut(0, full * lanes, rest))
+            kernel.activation(place.at(0, full).rows(0, rest), bank, scale=scale)
+
+
+def is_turned(view: View) -> bool:
+    """Whether neighbours along k, not along the columns, lie together in memory. view: [groups.., k, columns]."""
+    (k_stride, depth), (stride, columns) = view.dims[-2:]
+    unit = view.dtype.byte_size
+    return abs(stride) != unit and k_stride == unit and depth > 1 and columns > 1
+
+
+def bring(kernel: Kernel, view: View, packs: bool) -> Sides:
+    """Matrices [groups, k, columns] from HBM. packs: see `sides`; only turned ones are."""
+    groups, depth, columns = view.sizes
+    if is_turned(view):
+        return _bring_turned(kernel, view, packs)
+    to = sides(kernel, depth, groups, columns, view.dtype, False)
+    parts = _bring_blocks(kernel, view, to)
+    return Sides(to.tile, to.depth, to.lanes, 1, parts if groups == 1 else ())
+
+
+def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
+    groups, depth, columns = view.sizes
+    to = sides(kernel, depth, groups, columns, view.dtype, packs)
+    rows = view.permute((2, 0, 1))
+    for start, count in kernel.tiles(columns, kernel.target.partitions):
+        raw = kernel.sbuf((count, groups, depth), view.dtype)
+        kernel.dma(raw, rows.cut(0, start, count))
+        turn(kernel, raw, to, start)
+    return to
+
+
+def _bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
+    """Matrices as they lie, in a few transfers of whole blocks each; returns the blocks of each transfer of full ones."""
+    groups, depth, columns = view.sizes
+    lanes, full = to.lanes, max(1, depth // to.lanes)
+    height = min(depth, lanes)
+    size = height * columns * view.dtype.byte_size * groups
+    per = max(-(-full // TRANSFERS_MAX), min(full, TRANSFER_BYTES // max(1, size)), 1)
+    parts = tuple(min(per, full - start) for start in range(0, full, per))
+    split = to.tile.reshape(groups, to.blocks, columns)
+    for number, count in enumerate(parts):
+        source = view.cut(1, number * per * lanes, count * height)
+        shaped = source.reshape((groups, count, height, columns))
+        assert shaped is not None
+        kernel.dma(split.cut(1, number * per, count).rows(0, height), shaped.permute((2, 0, 1, 3)))
+    rest = depth - full * height
+    if rest:
+        kernel.dma(split.at(1, full).rows(0, rest), view.cut(1, full * lanes, rest).permute((1, 0, 2)))
+    return parts
+
+
+def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int, rows: tuple[Index, int],
+             columns: tuple[Index, int]) -> None:
+    """out [rows, columns] = sum over k of left[k, rows] * right[k, columns], each from a start on; sums stay in PSUM.
+
+    Blocks of k that came with different transfers are walked over one after the other, so that the first products need not
+    wait for the last transfer.
+    """
+    width = kernel.target.tensor.moving_max
+    pieces = [(start, min(width, columns[1] - start)) for start in range(0, columns[1], width)]
+
+    def step(a: Access, b: Access, first: bool) -> None:
+        stationary = a.cut(0, *rows)
+        for start, size in pieces:
+            kernel.matmul(out.cut(0, start, size), stationary, b.cut(0, expr(columns[0]) + start, size), accumulate=not first)
+
+    start = 0
+    for count in right.parts or left.parts or (left.full,):
+        for number, first in _walk(kernel, count, start == 0):
+            block = expr(number) + start
+            step(left.block(group, block), right.block(group, block), first)
+        start += count
+    a, b = left.rest(group), right.rest(group)
+    if a is not None and b is not None:
+        step(a, b, False)
+
+
+def _walk(kernel: Kernel, count: int, opening: bool) -> Iterator[tuple[Expr, bool]]:
+    """Numbers 0..count, and whether it is the one that opens the sums, which stands apart from the loop over the others."""
+    if opening:
+        yield expr(0), True
+    for number, _ in kernel.tiles(count - opening, 1):
+        yield number + int(opening), False
+
+
+def spread(kernel: Kernel, row: View, lanes: int) -> Access:
+    """A row of HBM [columns..] on so many partitions, [lanes, columns]."""
+    columns = row.elements
+    tile = kernel.sbuf((lanes, columns), row.dtype)
+    if lanes * columns * row.dtype.byte_size < SPREAD_BYTES or row.dtype not in isa.pe.PE_INPUTS:
+        repeated = View(row.memory, row.dtype, row.address, ((0, lanes), *row.dims))
+        kernel.dma(unfolded(tile, repeated), repeated)
+        return tile
+    line = kernel.sbuf((1, columns), row.dtype)
+    kernel.dma(unfolded(line, row.insert(0)), row.insert(0))
+    ones = kernel.sbuf((1, lanes), row.dtype)
+    kernel.memset(ones, 1.0)
+    for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
+        bank = kernel.psum((lanes, size))
+        kernel.emit(isa.pe.MATMUL, fields={"accumulate": False, "tf32": False}, stationary=ones,
+                    moving=line.cut(0, start, size), out=bank)
+        kernel.copy(tile.cut(0, start, size), bank, Engine.SCALAR)
+    return tile

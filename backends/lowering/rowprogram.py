@@ -1,0 +1,151 @@
+"""What the schedules of row programs share: how operands and results run over rows and columns, and what is loaded how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nxcc.backends.lowering.rowplan import plan_rows
+from nxcc.backends.lowering.rowproducts import spread
+from nxcc.backends.lowering.tiling import unfolded
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, peak_tiles, row_map, shown
+
+FIXED_SHARE = 4
+"""What is the same for all rows may take one part in so many of SBUF and stay; more is loaded with each tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An operand as the program reads it. view: [row dimensions.., column dimensions..]; fixed: the same in all rows."""
+
+    instruction: Instruction
+    view: View
+    fixed: bool
+
+
+class RowProgram:
+    """Facts of one region: rows of its operands and results, and the steps.
+
+    dots: products in order. lefts: their left sides that come from outside, by product. batch: row dimensions that select a
+    matrix. is_parallel: columns do not depend on each other either, so that tiles may be cut along them too.
+    """
+
+    def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View]) -> None:
+        self.kernel = kernel
+        self.rows = rows
+        self.order = body.post_order()
+        self.roots = list(body.root.operands) if body.root.opcode == "tuple" else [body.root]
+        maps = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
+        assert maps is not None, f"{body.name} is no row program"
+        self.maps = maps
+        self.plan = plan_rows(self.order, maps, self.roots)
+        self.operands = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
+        self.sizes = self._row_sizes()
+        self.outputs = [_arrange(view, maps[root], rows) for root, view in zip(self.roots, results, strict=True)]
+        self.dots = [step.value for step in self.plan.steps if step.value.opcode == "dot"]
+        self.lefts = {dot: shown(dot.operands[0]) for dot in self.dots if shown(dot.operands[0]).opcode == "parameter"}
+        self.batch = max((len(i.attribute("lhs_batch_dims")) for i in self.dots), default=0)
+        self.is_parallel = is_column_parallel(self.order, maps, self.roots)
+        read = {value for step in self.plan.steps if step.value.opcode != "dot" for value in step.reads}
+        read |= {self.plan.shown.get(root, root) for root in self.roots}
+        self.inputs = [self._input(p) for p in self.operands if p in maps and p in read]
+
+    def _row_sizes(self) -> tuple[int, ...]:
+        sizes = [1] * self.rows
+        for value, marks in self.maps.items():
+            for size, mark in zip(value.shape.dims, marks, strict=True):
+                if mark >= 0:
+                    sizes[mark] = size
+        return tuple(sizes)
+
+    def arranged(self, parameter: Instruction) -> View:
+        """An operand as [row dimensions.., column dimensions..], repeated along the rows that it lacks."""
+        view = _arrange(self.operands[parameter], self.maps[parameter], self.rows)
+        dims = tuple((stride, size) if size == full else (0, full)
+                     for (stride, size), full in zip(view.dims, self.sizes, strict=False))
+        return replace(view, dims=(*dims, *view.dims[self.rows:]))
+
+    def _input(self, parameter: Instruction) -> Input:
+        view = self.arranged(parameter)
+        fixed = all(stride == 0 for stride, _ in view.dims[:self.rows]) and len(view.dims) > self.rows
+        return Input(parameter, view, fixed)
+
+    def columns(self, instruction: Instruction, width: int | None) -> int:
+        """Columns of a value's tile; width: where they are cut."""
+        marks = self.maps[instruction]
+        if width is not None and COLUMN in marks:
+            return width
+        return math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
+
+    def total_columns(self) -> int:
+        """Columns of the results of a program with independent columns."""
+        columns = self.outputs[0].dims[self.rows:]
+        return columns[0][1] if columns else 1
+
+    def cut_columns(self, value: Instruction, view: View, start: Index, size: int) -> View:
+        """Columns start.. of a value's view; a value without columns stays as it is."""
+        return view.cut(len(view.dims) - 1, start, size) if COLUMN in self.maps[value] else view
+
+    def alive(self) -> int:
+        """Most tiles with columns at once."""
+        return peak_tiles(self.order, self.maps)
+
+    def join_rows(self, views: Sequence[View], keep: int) -> tuple[list[View], int]:
+        """Join neighbouring row dimensions behind the first `keep` where all views allow it; and how many there are then."""
+        groups: list[list[int]] = []
+        for d in range(self.rows):
+            if groups and d > keep and groups[-1][-1] >= keep and all(
+                    v.dims[groups[-1][-1]][0] == v.dims[d][0] * v.dims[d][1] for v in views):
+                groups[-1].append(d)
+            else:
+                groups.append([d])
+        joined = []
+        for v in views:
+            dims = tuple((v.dims[g[-1]][0], math.prod(v.dims[d][1] for d in g)) for g in groups)
+            joined.append(replace(v, dims=(*dims, *v.dims[self.rows:])))
+        return joined, len(groups)
+
+    def side(self, dot: Instruction) -> View:
+        """The right operand of a dot as [batch rows.., k, n]."""
+        view = self.operands[dot.operands[1]]
+        batch, summed = dot.attribute("rhs_batch_dims"), dot.attribute("rhs_contracting_dims")
+        free = [d for d in range(len(view.dims)) if d not in batch and d not in summed]
+        view = view.permute((*batch, *summed, *free))
+        for _ in range(self.batch - len(batch)):
+            view = view.insert(0)
+        return replace(view, dims=tuple(
+            (stride, self.sizes[d]) if d < self.batch else (stride, size) for d, (stride, size) in enumerate(view.dims)))
+
+    def fixed_tiles(self, inputs: Sequence[Input], lanes: int) -> dict[Instruction, Access]:
+        """What is the same for all rows, on so many partitions: [lanes, columns]; only what may stay."""
+        room = self.kernel.room.sbuf_bytes // FIXED_SHARE
+        found = {}
+        for row in inputs:
+            view = replace(row.view, dims=row.view.dims[self.rows:])
+            room -= view.elements * view.dtype.byte_size
+            if row.fixed and room >= 0:
+                found[row.instruction] = spread(self.kernel, view, lanes)
+        return found
+
+    def load(self, view: View, rows: int) -> Access:
+        """A tile [rows, 1, columns] of a view whose leading dimensions are the rows."""
+        tile = self.kernel.sbuf((rows, 1, view.elements // rows), view.dtype)
+        self.kernel.dma(unfolded(tile, view), view)
+        return tile
+
+
+def _arrange(view: View, marks: RowMap, rows: int) -> View:
+    """[row dimensions in order.., column dimensions..]; a row dimension that the value lacks has size 1."""
+    dims: list[tuple[int, int]] = [(0, 1)] * rows
+    columns = []
+    for dim, mark in zip(view.dims, marks, strict=True):
+        if mark >= 0:
+            dims[mark] = dim
+        elif mark == COLUMN:
+            columns.append(dim)
+    return View(view.memory, view.dtype, view.address, (*dims, *columns))

@@ -1,0 +1,267 @@
+"""Runs the steps of a row program on one tile of rows, or on several `groups` of rows in step.
+
+Every value is a tile [rows, groups, columns], or [rows, groups, 1] where all columns are equal, or a number. Groups are worked
+on by one instruction where no operand differs from row to row, else one after the other, so that engines always have another
+group's work while they wait for each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from nxcc.backends.isa.program import Memory
+from nxcc.backends.lowering.emission import emit_groups
+from nxcc.backends.lowering.pointwise import Tile, compose, emits, has_formula
+from nxcc.backends.lowering.reduction import combiner, emit_row_reduce
+from nxcc.backends.lowering.rowplan import Plan, Step
+from nxcc.backends.lowering.terms import Span, Term, input_term
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.program import Access
+from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.hlo.module import Instruction
+
+Product = Callable[[Instruction, Access | None, Access], None]
+"""product(dot, left, sums): write the dot's sums [rows, groups, columns]; left: the left side, if it was computed here."""
+
+IDENTITIES = {"add": 0.0, "maximum": -math.inf, "minimum": math.inf, "multiply": 1.0}
+"""Initial values that change nothing."""
+
+
+class Pool:
+    """Tiles of SBUF and PSUM for values; those given back are used again for values of the same size."""
+
+    def __init__(self, kernel: Kernel, rows: int, groups: int) -> None:
+        self.kernel, self.rows, self.groups = kernel, rows, groups
+        self._free: dict[tuple[int, DType], list[Access]] = {}
+        self._banks: dict[int, list[Access]] = {}
+
+    def take(self, columns: int, dtype: DType) -> Access:
+        free = self._free.get((columns, dtype))
+        return free.pop(0) if free else self.kernel.sbuf((self.rows, self.groups, columns), dtype)
+
+    def take_sums(self, columns: int) -> Access:
+        """[rows, groups, columns] of f32 in PSUM; no group's columns cross a bank where they fit into one."""
+        pitch = sums_pitch(self.kernel, columns)
+        free = self._banks.get(pitch)
+        tile = free.pop(0) if free else self.kernel.psum((self.rows, self.groups, pitch), F32)
+        return tile.cut(1, 0, columns)
+
+    def give_back(self, tile: Tile) -> None:
+        if not isinstance(tile, Access) or not all(stride for stride, size in tile.dims if size > 1):
+            return
+        if tile.memory is Memory.PSUM:
+            pitch = sums_pitch(self.kernel, tile.sizes[2])
+            self._banks.setdefault(pitch, []).append(replace(tile, dims=((pitch, self.groups), (1, pitch))))
+        else:
+            self._free.setdefault((tile.sizes[2], tile.dtype), []).append(tile)
+
+
+def sums_pitch(kernel: Kernel, columns: int) -> int:
+    """f32 elements from one group's sums to the next's: a power of two up to a bank, else whole banks."""
+    bank = kernel.target.tensor.moving_max
+    if columns > bank:
+        return -(-columns // bank) * bank
+    return 1 << (columns - 1).bit_length() if bank & (bank - 1) == 0 else bank
+
+
+def sums_banks(kernel: Kernel, columns: int, groups: int) -> int:
+    """Banks of PSUM for the sums of so many groups."""
+    return -(-sums_pitch(kernel, columns) * groups // kernel.target.tensor.moving_max)
+
+
+class Values:
+    """The values of one run of a plan.
+
+    columns: how many a value has in this run. given: tiles of parameters. product: see Product; sums_max: banks of PSUM
+    that sums may take, wider ones are brought to SBUF piece by piece by the product itself. places: where results are wanted.
+    """
+
+    def __init__(self, kernel: Kernel, plan: Plan, pool: Pool, columns: Callable[[Instruction], int],
+                 given: Mapping[Instruction, Access], product: Product, sums_max: int,
+                 places: Mapping[Instruction, Access] | None = None) -> None:
+        self.kernel, self.plan, self.pool = kernel, plan, pool
+        self.columns, self.product, self.sums_max = columns, product, sums_max
+        self.tiles: dict[Instruction, Tile] = dict(given)
+        self.given = frozenset(given)
+        self.places = places or {}
+
+    def run(self) -> None:
+        for step in self.plan.steps:
+            _RUN.get(step.value.opcode, Values._compute)(self, step)
+            for value in step.reads:
+                if self.plan.last[value] is step and value not in self.plan.results and value not in self.given \
+                        and value in self.tiles:
+                    tile = self.tiles.pop(value)
+                    if tile is not self.tiles[step.value]:
+                        self.pool.give_back(tile)
+
+    def result(self, root: Instruction) -> Access:
+        """A result's tile in SBUF, with all its columns."""
+        value = self.plan.shown.get(root, root)
+        tile = self._whole(value, root)
+        if tile.memory is Memory.SBUF and tile.dtype is root.shape.dtype:
+            return tile
+        out = self.pool.take(self.columns(root), root.shape.dtype)
+        self.kernel.copy(out, tile)
+        return out
+
+    def settle(self, root: Instruction, place: Access) -> None:
+        """Bring a result to its place, if it was not computed there."""
+        tile = self._whole(self.plan.shown.get(root, root), root)
+        if (tile.memory, tile.offset, tile.dims) != (place.memory, place.offset, place.dims):
+            self.kernel.copy(place, tile)
+
+    def _take(self, step: Step, columns: int) -> Access:
+        """A tile of SBUF for a step's value: its place, if it has one of this size."""
+        place = self.places.get(step.value)
+        if place is not None and place.sizes[2] == columns and place.dtype is step.dtype:
+            return place
+        return self.pool.take(columns, step.dtype)
+
+    def _tile(self, value: Instruction) -> Tile:
+        if value.opcode == "constant" and value not in self.tiles:
+            number: float = value.attributes["literal"].splat_value.item()
+            return number
+        return self.tiles[value]
+
+    def _whole(self, value: Instruction, name: Instruction) -> Access:
+        """A value as a tile with the columns of what it is called; repetition is a stride of 0."""
+        columns = self.columns(name)
+        tile = self._tile(value)
+        if not isinstance(tile, Access):
+            number, tile = tile, self.pool.take(columns, name.shape.dtype)
+            self.kernel.memset(tile, number)
+        if tile.sizes[2] == columns:
+            return tile
+        return replace(tile, dims=(tile.dims[0], (0, columns)))
+
+    # ---- steps --------------------------------------------------------------------------------------------------
+
+    def _reduce(self, step: Step) -> None:
+        instruction = step.value
+        data = self._whole(self.plan.shown.get(instruction.operands[0], instruction.operands[0]), instruction.operands[0])
+        out = self._take(step, 1)
+        op = combiner(instruction.called[0])
+        initial = instruction.operands[1].attributes["literal"].splat_value
+        if op in IDENTITIES and float(initial) == IDENTITIES[op] and data.dtype.is_float and step.dtype is F32:
+            self.kernel.tensor_reduce(out.at(1, 0), data, op)
+        else:
+            for group in range(self.pool.groups):
+                emit_row_reduce(self.kernel, instruction, data.at(0, group), out.at(0, group))
+        self.tiles[instruction] = out
+
+    def _dot(self, step: Step) -> None:
+        dot = step.value
+        source = self.plan.shown.get(dot.operands[0], dot.operands[0])
+        left = self._whole(source, dot.operands[0]) if source in self.tiles else None
+        columns = self.columns(dot)
+        if sums_banks(self.kernel, columns, self.pool.groups) <= self.sums_max and self._may_stay(step):
+            out = self.pool.take_sums(columns)
+        else:
+            out = self._take(step, columns)
+        self.product(dot, left, out)
+        self.tiles[dot] = out
+
+    def _may_stay(self, step: Step) -> bool:
+        """Whether sums may be read in PSUM: by formulas and reductions."""
+        readers = self.plan.readers.get(step.value, [])
+        return step.value not in self.plan.results and step.dtype is F32 and all(
+            reader.value.opcode == "reduce" or _has_formula(reader) for reader in readers)
+
+    def _compute(self, step: Step) -> None:
+        """Elementwise work, by formulas joined into one term, or by a rule of its own."""
+        columns = self.columns(step.value)
+        total = self.pool.take(1, F32) if step.total is not None else None
+        found = self._term(step)
+        out = self._place(step, columns) if found is not None else self._take(step, columns)
+        if step.squares:
+            self._square(step, out, total)
+        elif found is not None:
+            emit_groups(self.kernel, found[0], found[1], out, total)
+        else:
+            inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
+            self._emit(step.value, inputs, out)
+        self.tiles[step.value] = out
+        if step.total is not None:
+            assert total is not None
+            self.tiles[step.total] = total
+
+    def _place(self, step: Step, columns: int) -> Access:
+        """Sums that this step alone still reads are overwritten, since operands in PSUM cost less; else a tile of SBUF."""
+        if step.dtype is F32 and columns > 1 and self._may_stay(step):
+            for value in step.reads:
+                tile = self.tiles[value]
+                if isinstance(tile, Access) and tile.memory is Memory.PSUM and self.plan.last[value] is step \
+                        and tile.sizes[2] == columns:
+                    return tile
+        return self._take(step, columns)
+
+    def _square(self, step: Step, out: Access, total: Access | None) -> None:
+        assert total is not None
+        data = self._whole(self.plan.shown.get(step.value.operands[0], step.value.operands[0]), step.value)
+        for group in range(self.pool.groups):
+            self.kernel.activation(out.at(0, group), data.at(0, group), "square", sum=total.at(0, group))
+
+    def _emit(self, instruction: Instruction, inputs: list[Tile], out: Access) -> None:
+        if all(not isinstance(t, Access) or t.sizes[2] < out.sizes[2] for t in inputs):
+            first = instruction.operands[0]
+            inputs[0] = self._whole(self.plan.shown.get(first, first), first)
+        for group in range(self.pool.groups):
+            parts = [t.at(0, group) if isinstance(t, Access) else t for t in inputs]
+            emits()[instruction.opcode](self.kernel, instruction, parts, out.at(0, group))
+
+    # ---- terms --------------------------------------------------------------------------------------------------
+
+    def _term(self, step: Step) -> tuple[Term, list[Tile]] | None:
+        """The formula of a step and the tiles that it reads by position; None if it has a rule of its own."""
+        if not _has_formula(step):
+            return None
+        columns = self.columns(step.value)
+        whole = self._whole_operand(step)
+        tiles: list[Tile] = []
+        leaves: dict[Instruction, Term] = {}
+        inside: dict[Instruction, Term] = {}
+        for member in step.members:
+            terms = []
+            for operand in member.operands:
+                value = self.plan.shown.get(operand, operand)
+                if value in inside:
+                    terms.append(inside[value])
+                    continue
+                if value not in leaves:
+                    leaves[value] = self._leaf(value, operand, columns, tiles, operand is whole)
+                terms.append(leaves[value])
+            found = compose(member, terms)
+            assert found is not None
+            inside[member] = found
+        return inside[step.value], tiles
+
+    def _whole_operand(self, step: Step) -> Instruction | None:
+        """An operand that is to be repeated along the columns, where none has them all."""
+        columns = self.columns(step.value)
+        inside = set(step.members)
+        operands = [o for m in step.members for o in m.operands if self.plan.shown.get(o, o) not in inside]
+        if any(self._width(self.plan.shown.get(o, o)) == columns for o in operands):
+            return None
+        return next((o for o in operands if self.plan.shown.get(o, o).opcode != "constant"), operands[0])
+
+    def _leaf(self, value: Instruction, operand: Instruction, columns: int, tiles: list[Tile], whole: bool) -> Term:
+        tile = self._whole(value, operand) if whole else self._tile(value)
+        if not isinstance(tile, Access):
+            return input_term(len(tiles), operand.shape.dtype, Span.NUMBER, tile)
+        tiles.append(tile)
+        span = Span.TILE if whole or self._width(value) == columns else Span.COLUMN
+        return input_term(len(tiles) - 1, operand.shape.dtype, span)
+
+    def _width(self, value: Instruction) -> int:
+        """Columns of a value's tile; a number has none."""
+        return 0 if value.opcode == "constant" else self.columns(value)
+
+
+def _has_formula(step: Step) -> bool:
+    return all(map(has_formula, step.members))
+
+
+_RUN: dict[str, Callable[[Values, Step], None]] = {"reduce": Values._reduce, "dot": Values._dot}
