@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nxcc.backends.berths import EPOCH, FIRST_OF_REGIONS
+from nxcc.backends.dependence import Block, meet
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, TileProgram, View
@@ -132,7 +133,8 @@ def _completions(statements: Sequence[Statement], users: Users) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """Bytes an operand may touch: key separates memories (and HBM buffers), partitions and bytes are half-open ranges."""
+    """Bytes an operand may touch: key separates memories (and HBM buffers), partitions and bytes are half-open ranges over all
+    iterations; block: the bytes of one iteration, where more than the range is known."""
 
     key: object
     first_partition: int
@@ -140,8 +142,10 @@ class _Extent:
     low: int
     high: int
     writes: bool
+    block: Block | None = None
 
     def overlaps(self, other: _Extent) -> bool:
+        """In any two iterations."""
         return (self.writes or other.writes) and self.key == other.key and self.low < other.high and other.low < self.high \
             and self.first_partition < other.last_partition and other.first_partition < self.last_partition
 
@@ -283,13 +287,13 @@ def _is_indirect(op: Op, name: str) -> bool:
 
 
 def _access_extent(access: Access, writes: bool, psum_bank_bytes: int) -> _Extent:
-    low, high = access.offset.bounds()
     size = access.dtype.byte_size
-    low += sum(min(0, stride * (n - 1)) for stride, n in access.dims) * size
-    high += sum(max(0, stride * (n - 1)) for stride, n in access.dims) * size + size
+    block: Block | None = Block(access.offset, tuple((stride * size, n) for stride, n in access.dims), size)
+    assert block is not None
+    low, high = block.bounds()
     if access.memory is Memory.PSUM:
-        low, high = low // psum_bank_bytes * psum_bank_bytes, -(-high // psum_bank_bytes) * psum_bank_bytes
-    return _Extent(access.memory, access.partition, access.partition + access.partitions, low, high, writes)
+        low, high, block = low // psum_bank_bytes * psum_bank_bytes, -(-high // psum_bank_bytes) * psum_bank_bytes, None
+    return _Extent(access.memory, access.partition, access.partition + access.partitions, low, high, writes, block)
 
 
 EVERYWHERE = 1 << 62
@@ -303,49 +307,69 @@ def _view_extent(view: View, writes: bool, indirect: bool = False) -> _Extent:
     if indirect:
         return _Extent(base, 0, 1, -EVERYWHERE, EVERYWHERE, writes)
     rest = Expr(view.address.constant, tuple((s, c) for s, c in view.address.terms if s.kind != "argument"))
-    low, high = rest.bounds()
-    low += sum(min(0, stride * (n - 1)) for stride, n in view.dims)
-    high += sum(max(0, stride * (n - 1)) for stride, n in view.dims) + view.dtype.byte_size
-    return _Extent(base, 0, 1, low, high, writes)
+    block = Block(rest, view.dims, view.dtype.byte_size)
+    return _Extent(base, 0, 1, *block.bounds(), writes, block)
 
 
 def _sbuf_extent(view: View, writes: bool) -> _Extent:
     from nxcc.backends.isa.program import DMA_PARTITION_STRIDE as PITCH
     partition, offset = divmod(view.address.constant, PITCH)
-    rest = Expr(offset, tuple((s, c) for s, c in view.address.terms))
-    low, high = rest.bounds()
-    last = partition
-    for stride, size in view.dims:
-        steps, bytes_ = divmod(stride, PITCH)
-        last += steps * (size - 1)
-        low += min(0, bytes_ * (size - 1))
-        high += max(0, bytes_ * (size - 1))
-    return _Extent(Memory.SBUF, partition, last + 1, low, high + view.dtype.byte_size, writes)
+    steps = [divmod(stride, PITCH) for stride, _ in view.dims]
+    last = partition + sum(rows * (size - 1) for (rows, _), (_, size) in zip(steps, view.dims, strict=True))
+    block = Block(Expr(offset, view.address.terms),
+                  tuple((bytes_, size) for (_, bytes_), (_, size) in zip(steps, view.dims, strict=True)), view.dtype.byte_size)
+    return _Extent(Memory.SBUF, partition, last + 1, *block.bounds(), writes, block)
+
+
+SAME = 0
+"""Depth of a conflict within one iteration of all common loops; above 0, the number of the common loop that carries it."""
 
 
 def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
     """What must be done before p starts: per semaphore the latest conflicting event of this iteration, and of the previous
     iteration of each loop around p (the inner one's says nothing when the inner loop has just begun)."""
-    latest: dict[tuple[int, int], tuple[_Placed, tuple[Loop, ...]]] = {}
+    latest: dict[tuple[int, int], _Placed] = {}
     for other in placed:
-        own = other.site.engine is p.site.engine and not other.site.is_dma
-        if own or not (other is p or any(a.overlaps(b) for a in p.extents for b in other.extents)):
+        if other.site.engine is p.site.engine and not other.site.is_dma:
             continue
-        common = _common(p.loops, other.loops)
-        carried = other.order >= p.order
-        if carried and not common:
-            continue
-        key = (other.semaphore, len(common) if carried else 0)
-        if key not in latest or other.order > latest[key][0].order:
-            latest[key] = (other, common)
+        depth = _conflict(p, other)
+        if depth is not None and ((other.semaphore, depth) not in latest or other.order > latest[other.semaphore, depth].order):
+            latest[other.semaphore, depth] = other
     events = []
-    for (semaphore, depth_carried), (other, common) in latest.items():
-        at = [Expr(0, ((loop.symbol, 1),)) if depth < len(common) else Expr(loop.count - 1)
-              for depth, loop in enumerate(other.loops)]
-        if depth_carried:
-            at[len(common) - 1] = at[len(common) - 1] + -1
+    for (semaphore, depth), other in latest.items():
+        common = len(_common(p.loops, other.loops)) if depth == SAME else depth
+        at = [Expr(0, ((loop.symbol, 1),)) if place < common else Expr(loop.count - 1)
+              for place, loop in enumerate(other.loops)]
+        if depth != SAME:
+            at[depth - 1] = at[depth - 1] + -1
         events.append((semaphore, other.done(at)))
     return events
+
+
+def _conflict(p: _Placed, other: _Placed) -> int | None:
+    """The depth of the latest run of `other` that p must wait for; None if there is none.
+
+    A transfer waits for its own previous run, whatever it touches: its semaphore counts one at a time.
+    """
+    if other is p:
+        return len(p.loops) or None
+    pairs = [(a, b) for a in p.extents for b in other.extents if a.overlaps(b)]
+    if not pairs:
+        return None
+    common = _common(p.loops, other.loops)
+    if other.order < p.order and any(_meet(a, b, common, None) for a, b in pairs):
+        return SAME
+    for depth in range(len(common), 0, -1):
+        if any(_meet(a, b, common[:depth - 1], common[depth - 1]) for a, b in pairs):
+            return depth
+    return None
+
+
+def _meet(later: _Extent, earlier: _Extent, equal: Sequence[Loop], carried: Loop | None) -> bool:
+    if later.block is None or earlier.block is None:
+        return True
+    return meet(later.block, earlier.block, dict.fromkeys(loop.symbol for loop in equal),
+                None if carried is None else (carried.symbol, carried.count))
 
 
 def _common(a: Sequence[Loop], b: Sequence[Loop]) -> tuple[Loop, ...]:

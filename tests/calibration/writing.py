@@ -52,10 +52,9 @@ def rotated(kernel: Kernel, count: int, copies: int = 2) -> Iterator[list[Expr]]
 
 
 def arrived(kernel: Kernel, out: Access, tile: Access) -> None:
-    """Let PE wait once, here, for all transfers into a tile: a product of three of its elements, the first and the last too."""
-    whole = tile.flat()
-    stride = (whole.free - 1) // 2
-    kernel.matmul(replace(out, dims=((1, 3),)), replace(whole, dims=((1, P),)), replace(whole, dims=((stride, 3),)))
+    """Let PE wait once, here, for all transfers into a tile [128, pieces, columns]: a product of the pieces' first columns."""
+    moving = tile.cut(1, 0, 1).flat()
+    kernel.matmul(replace(out, dims=((1, moving.free),)), replace(tile.flat(), dims=((1, P),)), moving)
 
 
 def products(kernel: Kernel, out: Access, count: int, stationary: Operand, moving: Operand) -> None:
