@@ -90,8 +90,8 @@ def plan_of(program: TileProgram, target: Target, overlapped: bool) -> Plan:
     """What waits for what in a region: everything in program order or, if overlapped, by conflicts alone."""
     users = scalar_users(program.body)
     most = room(target, Berth.WHOLE).semaphores
-    plan = derived(program, users, target.psum.bank_bytes, most) if overlapped else None
-    return plan or ordered(program, users)
+    plan = derived(program, users, target.psum.bank_bytes, most, target.dma.engines) if overlapped else None
+    return plan or ordered(program, users, target.dma.engines)
 
 
 def assemble(program: TileProgram, target: Target, plan: Plan, entrance: Entrance = ALONE) -> AssembledFunction:

@@ -115,13 +115,14 @@ Value = Any
 
 
 def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
-             aliases: Mapping[str, str] | None = None) -> DeviceCode:
+             aliases: Mapping[str, str] | None = None, exact_transposes: bool = False) -> DeviceCode:
     """Machine code of the nodes over one arena.
 
     values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
+    exact_transposes: see `tile.builder.Kernel`.
     Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice.
     """
-    generator = _Generator(target, optlevel)
+    generator = _Generator(target, optlevel, exact_transposes)
     generator.bind(nodes, values, aliases or {})
     for node in nodes:
         generator.node(node)
@@ -138,9 +139,10 @@ def leaves(value: Value) -> list[Located]:
 
 
 class _Generator:
-    def __init__(self, target: Target, optlevel: int) -> None:
+    def __init__(self, target: Target, optlevel: int, exact_transposes: bool) -> None:
         self.target = target
         self.optlevel = optlevel
+        self.exact_transposes = exact_transposes
         self.arena = Arena(target.hbm.bytes)
         self.main = MainStreams(target.engines)
         self.functions: list[Function] = []
@@ -404,6 +406,7 @@ class _Generator:
         kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies, room(self.target, berth))
         kernel.debug = len(self.debug) - 1
         kernel.tf32 = _multiplies_tf32(instruction)
+        kernel.exact_transposes = self.exact_transposes
         views = operands + results
         if shared:
             views = _relocatable(kernel, views)

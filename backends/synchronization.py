@@ -29,9 +29,6 @@ BASE = Symbol("base", "argument", 0, 0)
 ENGINE_SEMAPHORE = {engine: FIRST_OF_REGIONS + index for index, engine in enumerate(Engine)}
 FIRST_TRANSFER_SEMAPHORE = FIRST_OF_REGIONS + len(ENGINE_SEMAPHORE)
 
-DMA_SHARES = 16
-"""A DMA signals once for each of the 16 engines that carry a share of it (hardware model 1.8, completion)."""
-
 Event = tuple[int, Expr]
 """A semaphore and the value it must have reached."""
 
@@ -88,27 +85,30 @@ def _sites(statement: Statement, users: Users) -> list[Site]:
 # ---- level 0 -------------------------------------------------------------------------------------------------------
 
 
-def ordered(program: TileProgram, users: Users) -> Plan:
-    """Everything in program order. The engine that has just finished an instruction of its own need not wait for it."""
+def ordered(program: TileProgram, users: Users, shares: int) -> Plan:
+    """Everything in program order; shares: see `derived`.
+
+    The engine that has just finished an instruction of its own need not wait for it.
+    """
     plan = Plan(0)
-    plan.total = _ordered_block(program.body, Expr(0, ((BASE, 1),)), users, plan)
+    plan.total = _ordered_block(program.body, Expr(0, ((BASE, 1),)), users, plan, shares)
     return plan
 
 
-def _ordered_block(statements: Sequence[Statement], start: Expr, users: Users, plan: Plan) -> int:
+def _ordered_block(statements: Sequence[Statement], start: Expr, users: Users, plan: Plan, shares: int) -> int:
     position = 0
     previous: Engine | None = None
     for statement in statements:
         here = start + position
         if isinstance(statement, Loop):
-            body = _completions(statement.body, users)
-            _ordered_block(statement.body, here + Expr(0, ((statement.symbol, body),)), users, plan)
+            body = _completions(statement.body, users, shares)
+            _ordered_block(statement.body, here + Expr(0, ((statement.symbol, body),)), users, plan, shares)
             position += body * statement.count
             previous = None
             continue
         sites = _sites(statement, users)
         for site in sites:
-            amount = DMA_SHARES if site.is_dma else 1
+            amount = shares if site.is_dma else 1
             plan.waits[site_key(site)] = [] if previous is site.engine and len(sites) == 1 else [(EPOCH, here)]
             plan.signals[site_key(site)] = (EPOCH, amount)
             position += amount
@@ -117,14 +117,14 @@ def _ordered_block(statements: Sequence[Statement], start: Expr, users: Users, p
     return position
 
 
-def _completions(statements: Sequence[Statement], users: Users) -> int:
+def _completions(statements: Sequence[Statement], users: Users, shares: int) -> int:
     """How often a block signals in the ordered plan."""
     total = 0
     for statement in statements:
         if isinstance(statement, Loop):
-            total += statement.count * _completions(statement.body, users)
+            total += statement.count * _completions(statement.body, users, shares)
         else:
-            total += sum(DMA_SHARES if site.is_dma else 1 for site in _sites(statement, users))
+            total += sum(shares if site.is_dma else 1 for site in _sites(statement, users))
     return total
 
 
@@ -171,10 +171,14 @@ class _Placed:
         return value
 
 
-def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores: int) -> Plan | None:
-    """Waits from conflicts only; None if the region has more transfers than there are semaphores for regions."""
+def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores: int, shares: int) -> Plan | None:
+    """Waits from conflicts only; None if the region has more transfers than there are semaphores for regions.
+
+    shares: a DMA signals once for each of the target's DMA engines, whether it carries a share or not (hardware model 1.8,
+    completion).
+    """
     placed: list[_Placed] = []
-    totals = _place(program.body, (), users, placed, psum_bank_bytes)
+    totals = _place(program.body, (), users, placed, psum_bank_bytes, shares)
     transfers = [p for p in placed if p.site.is_dma]
     if len(ENGINE_SEMAPHORE) + len(transfers) > semaphores:
         return None
@@ -205,17 +209,17 @@ def _product(loops: Sequence[Loop]) -> int:
 
 
 def _place(statements: Sequence[Statement], loops: tuple[Loop, ...], users: Users, placed: list[_Placed],
-           psum_bank_bytes: int) -> dict[Engine, int]:
+           psum_bank_bytes: int, shares: int) -> dict[Engine, int]:
     """Collect all sites in program order; returns how often each engine's semaphore is counted in one run of the block."""
     totals: dict[Engine, int] = dict.fromkeys(Engine, 0)
     for statement in statements:
         if isinstance(statement, Loop):
-            inner = _place(statement.body, (*loops, statement), users, placed, psum_bank_bytes)
+            inner = _place(statement.body, (*loops, statement), users, placed, psum_bank_bytes, shares)
             for engine, count in inner.items():
                 totals[engine] += count * statement.count
             continue
         for site in _sites(statement, users):
-            unit = DMA_SHARES if site.is_dma else 1
+            unit = shares if site.is_dma else 1
             placed.append(_Placed(site, loops, len(placed), _extents(site, psum_bank_bytes), ENGINE_SEMAPHORE[site.engine],
                                   unit))
             if not site.is_dma:

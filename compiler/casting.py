@@ -16,8 +16,12 @@ from nxcc.passes.autocast import TYPES
 
 NONE, PRODUCTS = "none", "matmult"
 
+WORDS = {"none": "no f32 operator is cast", "matmult": "f32 matrix products and convolutions compute in {type}",
+         "all": "f32 operators compute in {type} where they bear it"}
 RELAYOUT = {
-    "fast": "transposes may use the tensor engine", "exact": "transposes are bit exact",
+    "fast": "transposes may use the tensor engine, in the dtype that it multiplies: no bit is lost, except beside a NaN or an "
+            "infinity",
+    "exact": "transposes move elements one by one, which is exact and slow",
 }
 
 
@@ -45,14 +49,16 @@ def _multiplies(target: Target, word: str) -> bool:
 
 def notices(asked: CompileOptions, options: CompileOptions, target: Target) -> list[tuple[bool, str]]:
     """What to say of the casts that a compile makes; True where the user asked for something else."""
-    words = {"none": "no f32 operator is cast", "matmult": f"f32 matrix products and convolutions compute in "
-             f"{options.auto_cast_type}", "all": f"f32 operators compute in {options.auto_cast_type} where they bear it"}
     origin = "" if asked.auto_cast else f" (the default on {target.name})"
     if asked.auto_cast == NONE and options.auto_cast != NONE:
         return [(True, f"{target.name} has no f32 matrix products: their operands are cast to {options.auto_cast_type} "
                        "in spite of --auto-cast none")]
-    found = [(False, f"casts: {words[options.auto_cast]}{origin}; sums stay in f32, inputs and outputs keep their types")]
+    found = [(False, f"casts: {cast_words(options)}{origin}; sums stay in f32, inputs and outputs keep their types")]
     if options.relayout:
-        found.append((False, f"relayout: {RELAYOUT[options.relayout]}; what the tensor engine turns here is already in the "
-                             "dtype that it multiplies, so that no bit is lost, except beside a NaN or an infinity"))
+        found.append((False, f"relayout: {RELAYOUT[options.relayout]}"))
     return found
+
+
+def cast_words(options: CompileOptions) -> str:
+    """What is cast, in words; options: resolved."""
+    return WORDS[options.auto_cast].format(type=options.auto_cast_type)

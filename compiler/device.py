@@ -86,5 +86,5 @@ def _machine(program: Program, target: Target, strict: bool, seed: int) -> Machi
              "partitions": target.partitions}
     if strict:
         from nxcc.backends.simulator.strict import StrictMachine
-        return StrictMachine(program, program.hbm_bytes, seed=seed, **sizes)
+        return StrictMachine(program, program.hbm_bytes, seed=seed, dma_engines=target.dma.engines, **sizes)
     return Machine(program, program.hbm_bytes, **sizes)

@@ -171,7 +171,8 @@ class _Compilation:
         used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
         values = {name: shape for name, shape in plan.values.items() if name in used}
         aliases = {output: name for output, name in plan.aliases.items() if name in used}
-        code = generate(nodes, values, self.build.target, optlevel=int(self.options.optlevel), aliases=aliases)
+        code = generate(nodes, values, self.build.target, optlevel=int(self.options.optlevel), aliases=aliases,
+                        exact_transposes=self.options.relayout == "exact")
         self.build.code = code
         self.dumps.keep("lower", "txt", lambda: _machine_text(code))
 

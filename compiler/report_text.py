@@ -12,6 +12,8 @@ def build_lines(body: dict[str, Any]) -> list[str]:
     lines = []
     if body["output"]:
         lines.append(f"{body['output']}: {size_text(body['neff_bytes'])}, target {body['target']}")
+    if body["casts"]:
+        lines.append(f"casts: {body['casts']}")
     if "nodes" in body:
         device = sum(node["executor"] == "device" for node in body["nodes"])
         lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "

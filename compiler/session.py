@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nxcc.compiler.arrays import read_arrays, write_npz
+from nxcc.compiler.casting import NONE, cast_words
 from nxcc.compiler.driver import Build, Request, check_file, compile_file
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, whole_file
@@ -49,6 +50,7 @@ def build_report(build: Build, journal: Journal) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": build.module.name, "target": build.target.name, "options": build.options.effective(),
         "output": build.output, "neff_bytes": build.neff_bytes, "notices": journal.notices,
+        "casts": cast_words(build.options) if build.options.auto_cast not in ("", NONE) else "",
     }
     if build.options.timing:
         body["stages"] = [asdict(row) for row in journal.stages]

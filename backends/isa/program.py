@@ -128,7 +128,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """On completion, add `amount` to semaphore[index]. A DMA adds one for each of its 16 engines' shares: amount 16."""
+    """On completion, add `amount` to semaphore[index]. A DMA adds one for each DMA engine of the core."""
 
     index: Affine
     amount: int

@@ -39,7 +39,8 @@ from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.dtypes import DType
 
 DMA_ENGINES = 16
-"""A transfer is cut over all of them, and each counts the semaphore up by one (documented, hardware model 1.8)."""
+"""Of v2, where the caller does not say: a transfer is cut over all, and each counts the semaphore up by one (documented,
+hardware model 1.8)."""
 
 POISON = 0xFF
 """The byte that fills memory: a NaN in every float type, and -1 or the largest value in integers."""
@@ -89,7 +90,8 @@ class Piece:
 class Watch:
     """The state shared by all engines of a strict machine: shadows of the memories, accesses, signals, work under way."""
 
-    def __init__(self, memories: Memories, semaphores: list[int]) -> None:
+    def __init__(self, memories: Memories, semaphores: list[int], dma_engines: int = DMA_ENGINES) -> None:
+        self.dma_engines = dma_engines
         self.memories, self.semaphores = memories, semaphores
         self.shadows = {Memory.SBUF: Shadow(Memory.SBUF, memories.sbuf), Memory.PSUM: Shadow(Memory.PSUM, memories.psum),
                         Memory.HBM: Shadow(Memory.HBM, memories.hbm)}
@@ -299,7 +301,7 @@ class StrictActions(FastActions):
         return access
 
     def _trigger(self, instruction: Instruction) -> Action:
-        shares = [self._share(piece) for piece in _cut(instruction)]
+        shares = [self._share(piece) for piece in _cut(instruction, self.watch.dma_engines)]
         whole = self._transfer_accesses(instruction)
         signals = [(self._semaphore(s.index.is_constant, s.index.constant, evaluator(s.index, self.registers)), s.amount)
                    for s in instruction.signals]
@@ -309,7 +311,7 @@ class StrictActions(FastActions):
             self._check_overlap(instruction, whole())
             amounts = [(index(), amount) for index, amount in signals]
             made = [share() for share in shares]
-            made += [Piece(None, (), self.clock, None, []) for _ in range(DMA_ENGINES - len(made))]
+            made += [Piece(None, (), self.clock, None, []) for _ in range(self.watch.dma_engines - len(made))]
             for number, piece in enumerate(made):
                 self._announce(piece, number, amounts)
             self.watch.pieces += made
@@ -326,7 +328,7 @@ class StrictActions(FastActions):
             watch.transfers.append(piece.event)
             clock = clock.with_ticket(ticket)
         for semaphore, amount in amounts:
-            part = amount // DMA_ENGINES + (number < amount % DMA_ENGINES)
+            part = amount // watch.dma_engines + (number < amount % watch.dma_engines)
             if part:
                 watch.history(semaphore).announce(ticket, part, clock)
                 piece.signals.append((semaphore, part))
@@ -394,15 +396,15 @@ class StrictActions(FastActions):
         return rows
 
 
-def _cut(instruction: Instruction) -> list[Instruction]:
-    """Up to 16 transfers that together make one, cut along its longest dimension; indexed ones stay whole."""
+def _cut(instruction: Instruction, engines: int) -> list[Instruction]:
+    """Up to `engines` transfers that together make one, cut along its longest dimension; indexed ones stay whole."""
     source, target = instruction.operands["source"], instruction.operands["destination"]
     assert isinstance(source, DmaPattern) and isinstance(target, DmaPattern)
     sizes = tuple(instruction.fields["sizes"])
     if "indices" in instruction.operands or not sizes:
         return [instruction]
     axis = sizes.index(max(sizes))
-    count = min(sizes[axis], DMA_ENGINES)
+    count = min(sizes[axis], engines)
     bounds = [sizes[axis] * k // count for k in range(count + 1)]
     pieces = []
     for start, stop in zip(bounds, bounds[1:], strict=False):
@@ -421,12 +423,14 @@ class StrictMachine(Machine):
     seed: of the order; the same seed gives the same order. HBM bytes count as written when `write` put them there.
     """
 
-    def __init__(self, program: Program, hbm_bytes: int, *, seed: int = 0, **sizes: int) -> None:
+    def __init__(self, program: Program, hbm_bytes: int, *, seed: int = 0, dma_engines: int = DMA_ENGINES,
+                 **sizes: int) -> None:
         self.random = random.Random(seed)
+        self.dma_engines = dma_engines
         super().__init__(program, hbm_bytes, **sizes)
 
     def _make_sequencers(self, scratch: Scratch) -> list[Sequencer]:
-        self.watch = Watch(self.memories, self.semaphores)
+        self.watch = Watch(self.memories, self.semaphores, self.dma_engines)
         self.steppers: list[SteppingSequencer] = []
         self.engines: list[StrictActions] = []
         for engine in Engine:

@@ -190,7 +190,7 @@ class _Run:
         self.queue_next = [0] * len(code.queues)
         self.queue_last: list[Node] = [self.last] * len(code.queues)
         if spans:
-            rows = (*(engine.value for engine in ENGINES), *(f"q{engine.value}{queue}" for engine, queue in code.queues))
+            rows = (*(engine.value for engine in ENGINES), *(f"q{target.engines[engine].member}{queue}" for engine, queue in code.queues))
             self.timeline = self.timing.timeline = new_timeline(code, rows, target)
         self.loads = {engine: deque(loads.get(engine, ())) for engine in ENGINES}
 

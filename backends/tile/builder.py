@@ -44,6 +44,7 @@ class Kernel:
 
     Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
+    exact_transposes: transposes are moves of elements, never products, which a NaN or an infinity spreads in.
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None) -> None:
@@ -52,6 +53,7 @@ class Kernel:
         self.room = room or berths.room(target, Berth.WHOLE)
         self.copies = copies
         self.tf32 = False
+        self.exact_transposes = False
         self.program = TileProgram(name)
         self.debug = -1
         self._block: list[Statement] = self.program.body
@@ -257,6 +259,9 @@ class Kernel:
 
     def pe_transpose(self, out: Access, data: Access) -> None:
         """out[f, p] = data[p, f]; more f than the array has columns take a pass each."""
+        if self.exact_transposes:
+            self._move_transposed(out, data)
+            return
         most = self.target.tensor.transpose_max
         if data.free <= most:
             self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
@@ -264,6 +269,13 @@ class Kernel:
         with self.scope():
             for start, piece in self._column_pieces(data, most):
                 self.emit(isa.pe.PE_TRANSPOSE, data=piece, out=out.rows(start, piece.free))
+
+    def _move_transposed(self, out: Access, data: Access) -> None:
+        with self.scope():
+            turned, columns = (self.sbuf((tile.partitions, tile.free), data.dtype) for tile in (out, data))
+            self.copy(columns, data)
+            self.dma(turned.linear().permute((1, 0)), columns.linear())
+            self.copy(out, turned)
 
     def _column_pieces(self, data: Access, most: int) -> Iterator[tuple[int, Access]]:
         """Pieces of at most `most` columns, of a copy where the columns do not lie in one stride."""

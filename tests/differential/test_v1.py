@@ -237,3 +237,39 @@ def test_a_file_for_v1_is_refused_where_v2_is_asked_for(tmp_path: Path) -> None:
     load(str(tmp_path / "m.neff"), target="v1")
     with pytest.raises(CompileError, match="compiled for v1, not for v2"):
         load(str(tmp_path / "m.neff"), target="v2")
+
+
+NORMALISED_PRODUCT = """HloModule m
+ENTRY main {
+  x = f32[96,160] parameter(0)
+  w = f32[200,160] parameter(1)
+  t = f32[96,160] tanh(x)
+  wt = f32[160,200] transpose(w), dimensions={1,0}
+  d = f32[96,200] dot(t, wt), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT r = f32[96,200] maximum(d, d)
+}
+"""
+
+
+def test_exact_relayout_keeps_a_nan_in_its_row(tmp_path: Path) -> None:
+    x, w = random(96, 160), random(200, 160, seed=1)
+    x[5, 7] = np.nan
+    path = tmp_path / "m.neff"
+    want = flatten(evaluate(read_text(NORMALISED_PRODUCT), [x, w]))[0]
+    spread = {}
+    for relayout in ("exact", "fast"):
+        compiled(NORMALISED_PRODUCT, path, optlevel=2, auto_cast="matmult", relayout=relayout)
+        (got,) = load(str(path), strict=relayout == "exact").run([x, w])
+        spread[relayout] = int(np.isnan(got).any(1).sum())
+        good = ~np.isnan(got)
+        assert np.abs(got[good] - want[good]).max(initial=0.0) <= BF16_TOLERANCE * np.nanmax(np.abs(want))
+    assert spread["exact"] == 1 < spread["fast"]
+
+
+def test_a_transfer_signals_once_for_each_of_the_four_dma_engines(tmp_path: Path) -> None:
+    build = check("HloModule m\nENTRY main { x = f32[64,32] parameter(0) ROOT y = f32[64,32] tanh(x) }", [random(64, 32)],
+                  tmp_path / "m.neff", tolerance=1e-5, optlevel=1, strict=True)
+    assert build.code is not None
+    steps = [step for entry in build.code.program.entries for stream in entry.streams.values() for step in stream]
+    amounts = {signal.amount for step in steps if step.spec.name == "dma_copy" for signal in step.signals}
+    assert amounts == {4}
