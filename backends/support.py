@@ -48,12 +48,21 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
     rule = rules().get(opcode)
     if rule is not None:
         reason = rule.unsupported(instruction, target) if rule.unsupported else None
-        return reason or refusal(rule, instruction, structure_of(instruction), target)
+        if reason is not None or _is_view(instruction):
+            return reason
+        return refusal(rule, instruction, structure_of(instruction), target)
     if opcode in view_opcodes() and all(o.shape.is_array for o in instruction.operands):
-        views = [View(Memory.HBM, o.shape.dtype, Expr(), contiguous(o.shape.dims, o.shape.dtype.byte_size))
-                 for o in instruction.operands]
-        return None if as_view(instruction, views) is not None else f"this {opcode} moves data between layouts"
+        return None if _is_view(instruction) else f"this {opcode} moves data between layouts"
     return f"{opcode} has no lowering for {target.name}"
+
+
+def _is_view(instruction: Instruction) -> bool:
+    """Whether the result is another view of an operand, so that no code is written for it."""
+    if not all(o.shape.is_array for o in instruction.operands):
+        return False
+    views = [View(Memory.HBM, o.shape.dtype, Expr(), contiguous(o.shape.dims, o.shape.dtype.byte_size))
+             for o in instruction.operands]
+    return as_view(instruction, views) is not None
 
 
 def _shape_reason(shape: Shape, target: Target) -> str | None:

@@ -22,6 +22,7 @@ from nxcc.compiler.driver import Build, Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.parameters import random_inputs
 from nxcc.compiler.runtime import Loaded, load
+from nxcc.compiler.verify import oracle_inside
 from nxcc.ir.hlo.equality import modules_equal
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
@@ -40,6 +41,10 @@ text and from binary), serialize and read again, oracle against the stored resul
 
 HOST_OPCODES = frozenset(("fft", "cholesky", "triangular-solve"))
 """Operators that may be on the host without counting against the device."""
+
+
+CAST_TOLERANCE = 0.01
+"""Of a float, where operands are cast to 16 bits: one that lies beside the middle of two steps of 2^-8 may go either way."""
 
 
 def device_steps(level: str) -> tuple[str, str, str]:
@@ -112,6 +117,7 @@ class _Walk(Walk[Outcome]):
         self.inputs: list[Array] = []
         self.expected: list[Array] | None = None
         self.modules: list[Module] = []
+        self.least_limit = 0.0
 
     def steps(self) -> None:
         module = self._read()
@@ -179,7 +185,7 @@ class _Walk(Walk[Outcome]):
         """Hold results against what is expected; a result that is not fit to score is counted, never a failure."""
         if self.expected is None:
             return
-        words = difference(results, self.expected, module, self.case.facts.get("checks", ()))
+        words = difference(results, self.expected, module, self.case.facts.get("checks", ()), self.least_limit)
         if self.case.name in KNOWN["result"]:
             self.outcome.known = True
             self.outcome.steps[step] = False
@@ -200,14 +206,23 @@ class _Walk(Walk[Outcome]):
             loaded: Loaded = self.do(checking, lambda: load(build.output, strict=self.settings.strict))
             if self.expected is not None:
                 results = self.do(running, lambda: loaded.run(self.inputs))
+                if build.options.auto_cast != "none":
+                    self._as_cast(loaded)
                 self._judge(running, results, self.modules[-1])
+
+    def _as_cast(self, loaded: Loaded) -> None:
+        """From here on, the oracle on the module with the casts that a target without f32 products makes is the judge."""
+        named = {tensor.name: array for tensor, array in zip(loaded.inputs, self.inputs, strict=True)}
+        self.expected = oracle_inside(loaded, None, loaded.prepare(named))
+        self.least_limit = CAST_TOLERANCE
 
     def _compile(self, folder: str, level: str) -> Build:
         binary = self.corpus.binary(self.case)
         path = os.path.join(folder, "module.pb")
         with open(path, "wb") as file:
             file.write(binary if binary is not None else module_bytes(self.modules[-1]))
-        options = options_from(output=os.path.join(folder, "module.neff"), optlevel=level, target=self.settings.target)
+        options = options_from(output=os.path.join(folder, "module.neff"), optlevel=level, target=self.settings.target,
+                               auto_cast="none")
         return compile_file(Request(path, options))
 
     def _count_host(self, build: Build, level: str) -> None:
@@ -263,14 +278,19 @@ def packed(module: Module, leaves: Sequence[Array]) -> list[Any]:
 
 
 def difference(results: Sequence[Array], expected: Sequence[Array], module: Module,
-               checks: Sequence[Mapping[str, Any]] = ()) -> str | None:
-    """The first output that is neither within its tolerance nor passes the test's own check, in words."""
+               checks: Sequence[Mapping[str, Any]] = (), least_limit: float = 0.0) -> str | None:
+    """The first output that is neither within its tolerance nor passes the test's own check, in words.
+
+    least_limit: what any float may be off.
+    """
     leaves = list(module.entry.root.shape.leaves())
     if not len(results) == len(expected) == len(leaves):
         return f"{len(results)} outputs, expected {len(expected)}"
     length = longest_sum(module)
     for number, (got, wanted, leaf) in enumerate(zip(results, expected, leaves, strict=True)):
         error, limit = output_error(got, wanted, leaf.dtype), tolerance(leaf.dtype, length)
+        if leaf.dtype.is_float or leaf.dtype.is_complex:
+            limit = max(limit, least_limit)
         if error > limit and not (checks and within_rule(got, wanted, checks[number])):
             return f"output{number} {leaf}: error {error:.3g}, limit {limit:.3g}; {_sample(got, wanted)}"
     return None
