@@ -79,7 +79,7 @@ class Bundle:
     def _load(self, key: str, data: Buffer, entry: Any, dtype: DType | None, dims: tuple[int, ...]) -> Array:
         assert dtype is not None
         content: Array = np.frombuffer(data, np.uint8, entry.size, entry.offset)
-        if _masked(crc32c(content)) != entry.crc32c:
+        if not _is_intact(content, entry.crc32c):
             raise damaged(self.path, f"the value of {key!r} does not match its checksum")
         if dtype is PRED:
             content = content != 0
@@ -121,7 +121,7 @@ def _block(data: Buffer, offset: int, size: int, path: str) -> Iterator[tuple[by
     stop = offset + size
     if data[stop] != 0:
         raise damaged(path, "its blocks are compressed")
-    if _masked(crc32c(np.frombuffer(data, np.uint8, size + 1, offset))) != int.from_bytes(data[stop + 1:stop + 5], "little"):
+    if not _is_intact(np.frombuffer(data, np.uint8, size + 1, offset), int.from_bytes(data[stop + 1:stop + 5], "little")):
         raise damaged(path, "a block does not match its checksum")
     restarts = int.from_bytes(data[stop - 4:stop], "little")
     end, at, key = stop - 4 - 4 * restarts, offset, b""
@@ -183,6 +183,11 @@ def _apply(units: Array, state: int) -> int:
     """A linear map of the state, given by the images of its bits."""
     bits = (state >> np.arange(32)) & 1
     return int(np.bitwise_xor.reduce(units[bits == 1], initial=np.uint32(0)))
+
+
+def _is_intact(content: Array, stored: int) -> bool:
+    """Whether the bytes have the checksum that is stored beside them."""
+    return _masked(crc32c(content)) == stored
 
 
 def _masked(crc: int) -> int:

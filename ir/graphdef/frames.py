@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SPECIAL = frozenset(("Switch", "Merge", "Enter", "Exit", "NextIteration", "RefSwitch", "RefMerge", "RefEnter", "RefExit",
                      "RefNextIteration"))
+_INPUTS = {"Switch": 2, "Enter": 1, "Exit": 1, "NextIteration": 1, "LoopCond": 1, "Identity": 1}
+"""Operators that the analysis walks through, and how many data inputs they have."""
 _FORWARDING = frozenset(("Identity", "LoopCond", "Enter", "RefEnter"))
 
 Guard = tuple[str, int]
@@ -82,6 +84,11 @@ class Frames:
     def _find_loops(self, scope: Scope) -> None:
         readers: dict[str, list[Node]] = {}
         for node in self.nodes.values():
+            count = _INPUTS.get(node.op.removeprefix("Ref"))
+            given = len(scope.data_edges(node.name)) if count is not None else None
+            if given != count:
+                raise CompileError(GRAPH_INVALID, f"{node.op} takes {count} inputs, {given} are given",
+                                   scope.full_name(node.name))
             if node.op.removeprefix("Ref") in ("Merge", "Switch", "Exit"):
                 for source, _ in scope.data_edges(node.name):
                     readers.setdefault(source, []).append(node)

@@ -10,19 +10,11 @@ from nxcc.compiler.inputs import GraphRequest, read_model
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.verifier import verify
 
+from harness.damage import damaged
 from harness.graphs import DATA
 
 ARCHIVE = zipfile.ZipFile(DATA / "tensorflow_graphs.zip")
 GRAPHS = ("while_tf1_dyncount", "lstm_keras_while", "shape_arith_attention", "legacy_ops_producer21")
-
-
-def damaged(content: bytes, random_numbers: random.Random) -> bytes:
-    if random_numbers.random() < 0.25:
-        return content[:random_numbers.randrange(len(content))]
-    changed = bytearray(content)
-    for _ in range(random_numbers.choice((1, 1, 3))):
-        changed[random_numbers.randrange(len(content))] ^= 1 << random_numbers.randrange(8)
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("seed", range(4))

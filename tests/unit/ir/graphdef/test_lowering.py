@@ -174,3 +174,10 @@ def test_same_graph_gives_the_same_module() -> None:
     text = X + node("out", "Softmax", "x", T=T)
     assert write_text(lower(text, FED, ["out"])) == write_text(lower(text, FED, ["out"]))
     assert graph_of(text).nodes.keys() == {"x", "out"}
+
+
+def test_a_switch_without_its_predicate_is_named() -> None:
+    text = X + node("s", "Switch", "x", T=T) + node("m", "Merge", "s", "s:1", T=T, N="i: 2")
+    with pytest.raises(CompileError, match="Switch takes 2 inputs, 1 are given") as caught:
+        lower(text, FED, ["m:0"])
+    assert caught.value.code is GRAPH_INVALID
