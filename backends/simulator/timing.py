@@ -190,7 +190,8 @@ class _Run:
         self.queue_next = [0] * len(code.queues)
         self.queue_last: list[Node] = [self.last] * len(code.queues)
         if spans:
-            rows = (*(engine.value for engine in ENGINES), *(f"q{target.engines[engine].member}{queue}" for engine, queue in code.queues))
+            names = {engine: target.members.get(engine, engine.value) for engine in ENGINES}
+            rows = (*names.values(), *(f"q{names[engine]}{queue}" for engine, queue in code.queues))
             self.timeline = self.timing.timeline = new_timeline(code, rows, target)
         self.loads = {engine: deque(loads.get(engine, ())) for engine in ENGINES}
 

@@ -57,6 +57,17 @@ class Corpus:
     def weights(self, name: str) -> Path:
         return self._made(name, "--weights", self.cache / f"{name}.weights.npz")
 
+    def graph(self, name: str) -> tuple[Path, Path]:
+        """A TensorFlow graph with its weights, and its io-config."""
+        folder, target = self.path / "tensorflow" / name, self.cache / f"{name}.pb"
+        if not folder.exists():
+            raise CorpusMissing(f"the corpus has no {folder}")
+        if not target.exists():
+            done = run([sys.executable, str(self.path / "expand_tf.py"), name, str(target)])
+            if done.status:
+                raise CorpusMissing(f"expand_tf.py {name}: {done.failure}")
+        return target, folder / "io_config.json"
+
     def _made(self, name: str, flag: str, target: Path) -> Path:
         if not target.exists():
             done = run([sys.executable, str(self.path / "expand.py"), name, flag, str(target)])

@@ -31,6 +31,9 @@ NXCC = [sys.executable, "-m", "nxcc.cli"]
 MODELS = ("bert_base_b1_s128", "resnet50_jax_b1", "gpt2_decode_b1_kv63")
 SIMULATED = ("bert_base_b1_s128", "resnet50_jax_b1")
 CALLS = 5
+GRAPH = "resnet50_tf1"
+FRONTEND_CPU_S, FRONTEND_MEMORY = 3.0, 1.5
+"""What reading, lowering and compiling the graph may take: CPU seconds, and memory of its own as a multiple of the file."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For simulated runs: on a busy machine more threads of numpy's BLAS wait for each other in loops, which counts as CPU time."""
 
@@ -272,6 +275,31 @@ def _estimate_line(line: dict[str, Any]) -> str:
             + (" (loops on data taken once)" if line["assumed_branches"] else ""))
 
 
+# ---- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def bench_frontend(bench: Bench) -> None:
+    """A TensorFlow graph of 100 MB: read, lowered and compiled for both targets."""
+    say("\nfrontend: a frozen graph to a NEFF, whole process, start-up included")
+    rows = []
+    try:
+        path, config = bench.corpus().graph(GRAPH)
+    except CorpusMissing as missing:
+        say(f"left out: {missing}")
+        return
+    size = path.stat().st_size / 2**20
+    for target in ("v1", "v2"):
+        _, cost = bench.compile(path, f"{GRAPH}.{target}", "--framework", "TENSORFLOW", "--io-config", str(config),
+                                "--target", target)
+        row = {"graph": GRAPH, "target": target, "file_mib": size, "cpu_s": cost.cpu_s, "anonymous_mib": cost.anonymous_mib,
+               "failure": cost.failure}
+        rows.append(row)
+        say(f"{GRAPH:16} {target} {size:7.1f} MiB {cost.cpu_s:8.2f} CPU s (limit {FRONTEND_CPU_S}) "
+            f"{cost.anonymous_mib:7.1f} MiB of its own, "
+            f"{cost.anonymous_mib / size:.2f} times the file (limit {FRONTEND_MEMORY})  {cost.failure}")
+    bench.results["frontend"] = rows
+
+
 # ---- v1 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -327,7 +355,7 @@ def bench_clock(bench: Bench) -> None:
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "clock": bench_clock,
-    "estimate": bench_estimate, "inferentia": bench_inferentia}
+    "estimate": bench_estimate, "frontend": bench_frontend, "inferentia": bench_inferentia}
 
 
 def _compile_bytecode() -> None:
