@@ -162,11 +162,13 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
               help="Iterations of loops whose end depends on data.")
 @click.option("--busy-cores", type=_AT_LEAST_ONE, default=None,
               help="Cores of the chip that are at work and share its memory; default: all.")
+@click.option("--advice/--no-advice", default=True, show_default=True,
+              help="Try changes to flags and model, and say what the three best would gain.")
 @_json_flag
-def estimate(file: str, trips: int, busy_cores: int | None, as_json: bool) -> int:
+def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
     from nxcc.compiler.estimate import estimate_file, estimate_lines
-    _show("estimate", estimate_file(file, trips, busy_cores=busy_cores or 0), estimate_lines, as_json)
+    _show("estimate", estimate_file(file, trips, busy_cores=busy_cores or 0, advice=advice), estimate_lines, as_json)
     return 0
 
 

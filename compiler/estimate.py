@@ -76,7 +76,7 @@ class Estimate:
     work: Work | None
     roofline: Roofline | None
     effects: list[Effect] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
+    advice: list[dict[str, Any]] = field(default_factory=list)
     trips: int = 1
 
     @property
@@ -153,7 +153,6 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
             return changed.nanoseconds(sum(run(clock, node).ticks for node in on_device)) / 1e3 + found.fixed_us
 
         _vary(found, device_us)
-    found.advice = _advice(found)
     return found
 
 
@@ -228,49 +227,17 @@ def _vary(found: Estimate, device_us: Callable[[Target], float]) -> None:
     found.low_us, found.high_us = span(found.device_us, found.effects)
 
 
-# Advice
-
-
-def _advice(found: Estimate) -> list[str]:
-    """Changes that would help most, with what each might gain; at most three."""
-    rows = [row for maker in (_advise_cast, _advise_memory, _advise_host) for row in maker(found)]
-    rows.sort(key=lambda row: -row[0])
-    return [f"{text}: up to {gain:.0f} us" for gain, text in rows[:3] if gain >= 0.02 * found.device_us]
-
-
-def _advise_cast(found: Estimate) -> list[tuple[float, str]]:
-    if found.work is None or not found.work.flops.get("f32"):
-        return []
-    share = found.work.flops["f32"] / sum(found.work.flops.values())
-    pe = found.shares().get(Cause.PE, 0.0) * found.simulated_us
-    data = found.shares().get(Cause.DMA_DATA, 0.0) * found.simulated_us
-    return [(0.75 * share * pe, "--auto-cast matmult runs f32 matrix products at four times the rate"),
-            (0.5 * share * data + 0.75 * share * pe, "--auto-cast all also halves what f32 values take of the memory")]
-
-
-def _advise_memory(found: Estimate) -> list[tuple[float, str]]:
-    dma = found.target.dma
-    rate = min(dma.engines * dma.bytes_per_second_per_engine, found.target.hbm.share_bytes_per_second)
-    moved = sum(timing.dma_bytes for timing in found.timings)
-    busy_us = sum(found.target.nanoseconds(timing.dma_busy) for timing in found.timings) / dma.engines / 1e3
-    wasted = max(0.0, busy_us - moved / rate * 1e6)
-    on_path = found.shares().get(Cause.DMA_DATA, 0.0) * found.simulated_us
-    share = wasted / busy_us if busy_us else 0.0
-    return [(share * on_path, "transfers in runs of less than 512 bytes: another layout of the values they move")]
-
-
-def _advise_host(found: Estimate) -> list[tuple[float, str]]:
-    if not found.host.regions_us:
-        return []
-    return [(found.host.regions_us, "host regions (`nxcc check` lists them with reasons)")]
-
-
 # Reports
 
 
-def estimate_file(path: str, trips: int = 1, ranges: bool = True, busy_cores: int = 0) -> dict[str, Any]:
-    """The estimate of a file as plain JSON; see `estimate`."""
-    return estimate_report(estimate(open_neff(path), trips=trips, ranges=ranges, busy_cores=busy_cores), path)
+def estimate_file(path: str, trips: int = 1, ranges: bool = True, busy_cores: int = 0, advice: bool = False) -> dict[str, Any]:
+    """The estimate of a file as plain JSON; see `estimate`. advice: also try what would make a call quicker (see `advice`)."""
+    neff = open_neff(path)
+    found = estimate(neff, trips=trips, ranges=ranges, busy_cores=busy_cores)
+    if advice:
+        from nxcc.compiler.advice import advise
+        found.advice = [row.to_json() for row in advise(neff, found)]
+    return estimate_report(found, path)
 
 
 def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
@@ -325,7 +292,7 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
     if body["assumed_branches"]:
         lines.append(f"assumed: {body['assumed_branches']} branches depend on data; loops on data run {body['trips']} times "
                      "(--trips), conditionals take their first arm")
-    return lines + [f"advice: {text}" for text in body["advice"]]
+    return lines + [f"advice: {row['text']}" for row in body["advice"]]
 
 
 def us_text(value: float) -> str:

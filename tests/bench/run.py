@@ -257,7 +257,7 @@ def _estimated(bench: Bench, corpus: Corpus, module: str, cast: str, *options: s
     neff, compiled = bench.compile(path, f"{module}.{cast}", "--auto-cast", cast, *options, *words)
     if compiled.failure:
         return {"failure": compiled.failure, "compile_cpu_s": compiled.cpu_s}
-    timed = bench.nxcc("estimate", str(neff), "--json", *timing)
+    timed = bench.nxcc("estimate", str(neff), "--json", "--no-advice", *timing)
     if timed.failure:
         return {"failure": timed.failure, "compile_cpu_s": compiled.cpu_s}
     body: dict[str, Any] = json.loads(timed.out)
