@@ -173,20 +173,27 @@ def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_jso
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE, metavar="FILE.neff")
-@click.option("--output", "-o", "page", type=_FILE, metavar="PAGE.html",
-              help="Write a self-contained page: timeline, roofline, tables.")
-@click.option("--trace", type=_FILE, metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
+@click.argument("files", type=_FILE, nargs=-1, required=True, metavar="FILE.neff [OTHER.neff]")
+@click.option("--output", "-o", "page", type=_FILE, default="", metavar="PAGE.html",
+              help="Write a self-contained page: timeline, roofline, memory, tables; of two files: what changed.")
+@click.option("--trace", type=_FILE, default="", metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
 @click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
               help="Iterations of loops whose end depends on data.")
 @_json_flag
-def profile(file: str, page: str | None, trace: str | None, text: bool, trips: int, as_json: bool) -> int:
-    """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline."""
+def profile(files: tuple[str, ...], page: str, trace: str, text: bool, trips: int, as_json: bool) -> int:
+    """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline; of two files: what changed."""
+    from nxcc.compiler.comparison import compare_files, comparison_lines
     from nxcc.compiler.profile import ProfileRequest, profile_file, profile_lines
     if text and as_json:
         raise CompileError(USAGE, "--text and --json exclude each other")
-    _show("profile", profile_file(ProfileRequest(file, trace or "", page or "", trips)), profile_lines, as_json)
+    if len(files) > 2 or (len(files) == 2 and trace):
+        raise CompileError(USAGE, "a trace shows one file" if trace else f"{len(files)} files",
+                           remedy="profile one file, or compare two")
+    if len(files) == 2:
+        _show("profile", compare_files(*files, page, trips), comparison_lines, as_json)
+    else:
+        _show("profile", profile_file(ProfileRequest(files[0], trace, page, trips)), profile_lines, as_json)
     return 0
 
 
@@ -345,11 +352,16 @@ def list_operators(framework: str, target: str, as_json: bool) -> int:
 
 
 @nxcc.command()
-@click.argument("name", required=False)
-def explain(name: str | None) -> int:
-    """Explain a diagnostic code (ours or NCC_...), an HLO operator or a machine instruction; without NAME: list codes."""
+@click.argument("words", nargs=-1, metavar="[NAME | cost INSTRUCTION]")
+@click.option("--target", default="v2", show_default=True, metavar="v1|v2", help="Whose constants a cost is explained with.")
+def explain(words: tuple[str, ...], target: str) -> int:
+    """Explain a diagnostic code (ours or NCC_...), an HLO operator or a machine instruction; without NAME: list codes.
+
+    `explain cost INSTRUCTION` says what a machine instruction, or the call of the host (`host`), costs: formula, constants,
+    sources; without a name, all formulas.
+    """
     from nxcc.compiler.explain import explain_lines
-    for line in explain_lines(name):
+    for line in explain_lines(words, target):
         click.echo(line)
     return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nxcc.backends.isa.layout import is_trigger
@@ -122,23 +122,65 @@ TABLELESS = frozenset(("copy", "square", "abs", "sign", "relu"))
 
 
 def explain(name: str, target: Target) -> str:
-    """Formula, constants and their sources for one instruction; KeyError if there is none of this name."""
+    """Formula, constants and their sources for one instruction; KeyError if there is none of this name.
+
+    Said as well: what decides when the next instruction can start, and which of the constants the sources leave open.
+    """
     spec, row = INSTRUCTIONS[name], RULES[name]
-    lines = [f"{name}: {spec.meaning}", f"cost in cycles: {row.formula}"]
-    engines = [engine.name.lower() for engine in spec.engines if engine in target.engines]
-    paths = [path.format(engine=engine) for path in row.facts for engine in engines]
+    engines = [engine for engine in spec.engines if engine in target.engines]
+    names = [engine.name.lower() for engine in engines]
+    sections = [(f"cost in cycles: {row.formula}", row.facts + _CLOCK_FACTS)]
     if is_trigger(spec):
-        lines.append("transfer: start + data of the busiest engine + completion, where an engine's data is "
-                     "descriptors * max(run bytes, least descriptor) / bandwidth; next of the queue after max(interval, data)")
-        paths += [f"dma.{part}" for part in _TRANSFER_FACTS]
-    for path in dict.fromkeys(paths):
-        fact = target.facts[path]
-        lines.append(f"  {path} = {fact.value} [{fact.status.value}] {fact.source}")
-    return "\n".join(lines) + "\n"
+        sections.append((_TRANSFER, _TRANSFER_FACTS))
+    if spec.operands and Engine.PE not in engines:
+        sections.append((_DEPENDENT, _DEPENDENT_FACTS))
+    sections.append((_WAITING, _WAITING_FACTS))
+    lines, shown = [f"{name}: {spec.meaning}"], []
+    for title, paths in sections:
+        lines.append(title)
+        new = [path for path in dict.fromkeys(p.format(engine=e) for p in paths for e in names) if path not in shown]
+        lines += [f"  {path} = {_fact(path, target)}" for path in new]
+        shown += new
+    ports = _exclusions(engines, target) if spec.operands and not is_trigger(spec) else []
+    return "\n".join([*lines, *ports, *_open_questions(shown, target)]) + "\n"
 
 
-_TRANSFER_FACTS = ("start_ns", "issue_interval_ns", "completion_ns", "engines", "partitions_per_engine",
-                   "bytes_per_second_per_engine", "descriptor_bytes_min", "transpose_factor", "accumulate_factor")
+def _fact(path: str, target: Target) -> str:
+    fact = target.facts[path]
+    return f"{fact.value} [{fact.status.value}] {fact.source}"
+
+
+def _exclusions(engines: Sequence[Engine], target: Target) -> list[str]:
+    """Engines that cannot reach a memory while an instruction of these does."""
+    rows = [(engine, memory, others) for engine in engines
+            for memory, others in target.engines[engine].excludes.items()]
+    return [f"ports: while {engine.value} uses {memory.name}, {', '.join(target.engines[o].member for o in others)} cannot "
+            f"[{target.facts[f'engines.{engine.name.lower()}.excludes'].status.value}]"
+            for engine, memory, others in rows if others]
+
+
+def _open_questions(paths: Sequence[str], target: Target) -> list[str]:
+    """What is not known well among these facts, with the ends that the range of an estimate uses."""
+    lines = []
+    for question in target.uncertain:
+        if any(path in paths for path in (*question.fast, *question.slow)):
+            ends = [", ".join(f"{path} {'x ' if question.scaled else ''}{value}" for path, value in end.items()) or "as it is"
+                    for end in (question.fast, question.slow)]
+            lines.append(f"uncertain: {question.name}: fast {ends[0]}; slow {ends[1]}; {question.why}")
+    return lines
+
+
+_CLOCK_FACTS = ("engines.{engine}.clock_hz",)
+_TRANSFER = (
+    "transfer: start + data of the busiest engine + completion, where an engine's data is descriptors * max(run bytes, least "
+    "descriptor) / bandwidth; next of the queue after max(interval, data); all share the core's HBM bandwidth")
+_TRANSFER_FACTS = ("dma.start_ns", "dma.issue_interval_ns", "dma.completion_ns", "dma.engines", "dma.partitions_per_engine",
+                   "dma.bytes_per_second_per_engine", "dma.descriptor_bytes_min", "dma.transpose_factor",
+                   "dma.accumulate_factor", "dma.engine_gap_ns", "dma.queues", "hbm.share_bytes_per_second")
+_DEPENDENT = "what needs its result on the same engine starts that much after its end, or follows it element by element:"
+_DEPENDENT_FACTS = ("engines.{engine}.static_overhead_cycles", "engines.{engine}.write_to_read_cycles")
+_WAITING = "what waits for it on another engine starts a semaphore's hop and an access later:"
+_WAITING_FACTS = ("sequencer.semaphore_hop_ns", "memory_costs.access_start_cycles")
 
 
 # ---- operands -----------------------------------------------------------------------------------------------------
@@ -174,7 +216,7 @@ def _stride_factor(instruction: Instruction, target: Target) -> int:
 
 # ---- Tensor -------------------------------------------------------------------------------------------------------
 
-_PE_FACTS = ("tensor.passes", "tensor.pass_factor", "tensor.pass_overhead_cycles", "engines.{engine}.initiation_cycles")
+_PE_FACTS = ("tensor.passes", "tensor.pass_factor", "tensor.pass_overhead_cycles", *_ENGINE_FACTS[1:])
 
 
 def _pe(instruction: Instruction, columns: int, kind: str, target: Target) -> float:
@@ -284,7 +326,8 @@ def _one_operand(instruction: Instruction, engine: Engine, target: Target) -> fl
     return _elements(instruction)
 
 
-@rule("activation", formula="max(initiation, N * stride factor), and one more interval if the sum is read out",
+@rule("activation", formula="max(initiation, N * stride factor), and one more interval if the sum is read out; a function that "
+      f"needs another table than the one before loads it first ({', '.join(sorted(TABLELESS))} need none)",
       facts=(*_ENGINE_FACTS[1:], "instruction_costs.reduce_into_scalar_cycles", "instruction_costs.table_load_cycles"))
 def _activation(instruction: Instruction, engine: Engine, target: Target) -> float:
     data = _operand(instruction, "data")

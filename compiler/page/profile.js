@@ -299,7 +299,7 @@ class Page {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return;
-    if (event.target.matches("input, select, textarea")) return;
+    if (event.target.matches("[type=search], select")) return;
     const inTable = event.target.closest("table, [role=tablist], button, a");
     const actions = {
       w: () => this.view.zoom(0.7, this.pointed), s: () => this.view.zoom(1 / 0.7, this.pointed), a: () => this.view.pan(-0.15), d: () => this.view.pan(0.15),

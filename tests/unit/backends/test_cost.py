@@ -101,3 +101,57 @@ def test_every_instruction_has_a_cost_and_an_explanation():
 
 def test_explanation_names_source_and_status():
     assert "instruction_costs.reciprocal_cycles = 8 [documented] ISA26" in explain("reciprocal", V2)
+
+
+class Traced:
+    """A target that notes the dotted path of every fact that is read from it."""
+
+    def __init__(self, node, path, seen):
+        self.node, self.path, self.seen = node, path, seen
+
+    def __getattr__(self, name):
+        return self._child(getattr(self.node, name), name)
+
+    def __getitem__(self, key):
+        return self._child(self.node[key], key.name.lower() if isinstance(key, Engine) else None)
+
+    def _child(self, value, name):
+        path = f"{self.path}.{name}" if self.path and name else name or self.path
+        if isinstance(value, type(V2.ticks)):
+            return lambda *arguments: value.__func__(self, *arguments)
+        if path in V2.facts:
+            self.seen.add(path)
+            return value
+        return Traced(value, path, self.seen)
+
+
+DMA = [op("dma_copy", source=hbm(0, 2048, 4), destination=linear(0, PARTITION, 4), sizes=(128, 512), accumulate="add"),
+       op("dma_transpose", source=hbm(0, 256, 2, dtype=BF16), destination=linear(0, PARTITION, 2, dtype=BF16),
+          sizes=(128, 128))]
+
+
+READING = [*[case[:2] for case in CASES.values()], *[(instruction, Engine.SYNC) for instruction in DMA]]
+
+
+@pytest.mark.parametrize(("instruction", "engine"), READING)
+def test_every_constant_that_a_cost_reads_is_explained(instruction, engine):
+    seen: set[str] = set()
+    traced = Traced(V2, "", seen)
+    cycles(instruction, engine, traced)
+    if instruction.spec.name.startswith("dma"):
+        transfer(instruction, traced)
+    text = explain(instruction.spec.name, V2)
+    assert seen
+    for path in seen - {"ticks_per_second", "partitions"}:
+        assert f"  {path} = " in text, path
+
+
+def test_what_is_uncertain_about_a_constant_is_said():
+    assert "uncertain: cost of a PE pass" in explain("matmul", V2)
+    assert "uncertain: dma.start_ns" in explain("dma_copy", V2)
+    assert "uncertain: cost of a PE pass" not in explain("tensor_copy", V2)
+
+
+def test_ports_that_exclude_others_are_said():
+    assert "while DVE uses SBUF, Pool cannot [documented]" in explain("tensor_copy", V2)
+    assert "ports" not in explain("dma_copy", V2)
