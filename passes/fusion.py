@@ -35,12 +35,12 @@ class Fusion:
 
     def run(self, module: Module) -> bool:
         changed = False
-        for computation in _flow_computations(module):
+        for computation in flow_computations(module):
             changed |= _fuse(module, computation, self.capacity)
         return changed
 
 
-def _flow_computations(module: Module) -> list[Computation]:
+def flow_computations(module: Module) -> list[Computation]:
     """The entry, and what loops and conditionals run; never a combiner or a region."""
     found = [module.entry]
     for computation in found:

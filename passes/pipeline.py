@@ -24,11 +24,13 @@ from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.merge_regions import MergeRegions
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.recognize_functions import RecognizeFunctions
+from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
@@ -103,9 +105,11 @@ STEPS: tuple[Step, ...] = (
     Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
+    Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
+    Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
 )
 
 ORDER: tuple[tuple[str, str, str], ...] = (
@@ -140,6 +144,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("legalize-dtypes", "separate-results", "it decides which results have another dtype outside"),
+    ("autocast", "scale-later", "a conversion may stand between a product and what is scaled"),
+    ("scale-later", "dead-code", "what was scaled before is read no more"),
+    ("fusion", "merge-regions", "it looks at what regions read and make"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
 )
 """(earlier, later, reason): what the order of STEPS rests on, checked when this module is imported."""

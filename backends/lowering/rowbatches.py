@@ -65,7 +65,7 @@ class RowBatches:
         kernel, program = self.kernel, self.program
         block, rows = views[0].sizes[:2]
         given = {i.instruction: self._load(view) for i, view in zip(program.inputs, views, strict=False)}
-        lefts = {dot: self._left(program.lefts[dot], views, packs[dot]) for dot in program.lefts}
+        lefts = {dot: self._left(dot, views, packs[dot]) for dot in program.lefts}
         first = len(program.inputs)
         outputs = dict(zip(program.roots, views[first:], strict=False))
         results = {root: kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype) for root in program.roots}
@@ -103,12 +103,13 @@ class RowBatches:
         self.kernel.dma(shaped, view.permute((1, 0, *range(2, len(view.dims)))))
         return tile
 
-    def _left(self, source: Instruction, views: Sequence[View], packs: bool) -> Sides:
+    def _left(self, dot: Instruction, views: Sequence[View], packs: bool) -> Sides:
+        source = self.program.lefts[dot]
         view = views[len(views) - len(self.sources) + self.sources.index(source)]
         raw = self._load_all(view)
         rows, block, depth = raw.sizes
         to = sides(self.kernel, depth, block, rows, raw.dtype, packs)
-        turn(self.kernel, raw, to)
+        turn(self.kernel, raw, to, scale=self.program.plan.scales.get(dot, 1.0))
         return to
 
     # ---- sizes --------------------------------------------------------------------------------------------------
@@ -160,6 +161,7 @@ class _Product:
 
     def __init__(self, batches: RowBatches, lefts: Mapping[Instruction, Sides], matrices: Mapping[Instruction, Sides]) -> None:
         self.kernel, self.lefts, self.matrices = batches.kernel, lefts, matrices
+        self.scales = batches.program.plan.scales
 
     def __call__(self, dot: Instruction, left: Access | None, out: Access) -> None:
         kernel = self.kernel
@@ -168,7 +170,7 @@ class _Product:
         if side is None:
             assert left is not None
             side = sides(kernel, left.sizes[2], groups, rows, left.dtype, False)
-            turn(kernel, left, side)
+            turn(kernel, left, side, scale=self.scales.get(dot, 1.0))
         for group in range(groups):
             if out.memory is Memory.PSUM:
                 multiply(kernel, out.at(0, group), side, matrix, group, (0, rows), (0, columns))

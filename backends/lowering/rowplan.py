@@ -2,12 +2,14 @@
 
 A step is one value that gets a tile, with the elementwise work that only it reads computed on the way. Broadcasts, reshapes
 and transposes are other names of values. A conversion that alone reads a value is the dtype in which that value is stored.
+A product times a power of two is the product of a scaled left side, exactly: it is scaled when it is turned.
 A sum that the scalar engine's accumulator takes on the way belongs to the step that computes its terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nxcc.backends.lowering.pointwise import has_formula
@@ -39,11 +41,13 @@ class Step:
 
 @dataclass
 class Plan:
-    """Steps in order; `shown` gives the value that an instruction is a name of, `last` the last step that reads a value."""
+    """Steps in order; `shown` gives the value that an instruction is a name of, `last` the last step that reads a value,
+    `scales` the powers of two that left sides of products are multiplied with."""
 
     steps: list[Step] = field(default_factory=list)
     shown: dict[Instruction, Instruction] = field(default_factory=dict)
     last: dict[Instruction, Step] = field(default_factory=dict)
+    scales: dict[Instruction, float] = field(default_factory=dict)
     readers: dict[Instruction, list[Step]] = field(default_factory=dict)
     results: frozenset[Instruction] = frozenset()
 
@@ -74,6 +78,7 @@ class _Planner:
         self.totals: dict[Instruction, Instruction] = {}
         self.squares: set[Instruction] = set()
         self.joined: dict[Instruction, Instruction] = {}
+        self.scales: dict[Instruction, float] = {}
 
     def _show(self, value: Instruction) -> Instruction:
         return self.shown.get(value, value)
@@ -91,10 +96,11 @@ class _Planner:
         return found
 
     def plan(self) -> Plan:
+        self._take_scales()
         self._take_totals()
         self._narrow()
         self._join()
-        plan = Plan(shown=self.shown, results=frozenset(self.results))
+        plan = Plan(shown=self.shown, results=frozenset(self.results), scales=self.scales)
         members: dict[Instruction, list[Instruction]] = {}
         for instruction in self.work:
             owner = instruction
@@ -115,6 +121,25 @@ class _Planner:
         reads = dict.fromkeys(o for m in members for o in self._operands(m) if o not in inside and o.opcode != "constant")
         return Step(value, tuple(members), tuple(reads), self.dtypes.get(value, value.shape.dtype), self.totals.get(value),
                     value in self.squares)
+
+    def _take_scales(self) -> None:
+        """Products with a matrix for each of many that are only read times a power of two."""
+        readers = self._readers()
+        for dot in [i for i in self.work if i.opcode == "dot" and i.attribute("lhs_batch_dims")]:
+            users = readers.get(dot, [])
+            scale = _power_of_two(users[0], self._show) if len(users) == 1 and dot not in self.results else None
+            if scale is not None and users[0].shape.dtype is dot.shape.dtype is F32:
+                self.scales[dot] = scale
+                self._rename(users[0], dot)
+
+    def _rename(self, old: Instruction, value: Instruction) -> None:
+        """An instruction becomes another name of a value."""
+        self.work.remove(old)
+        self.results = {value if r is old else r for r in self.results}
+        self.shown[old] = value
+        for name, shown in self.shown.items():
+            if shown is old:
+                self.shown[name] = value
 
     def _take_totals(self) -> None:
         """Sums that come with their terms."""
@@ -141,12 +166,7 @@ class _Planner:
                 continue
             if source is F32 and target.is_float and target.bits < 32 and value not in self.squares:
                 self.dtypes[value] = target
-                self.work.remove(convert)
-                self.results = {value if r is convert else r for r in self.results}
-                self.shown[convert] = value
-                for name, shown in self.shown.items():
-                    if shown is convert:
-                        self.shown[name] = value
+                self._rename(convert, value)
 
     def _join(self) -> None:
         """Elementwise work whose value one other elementwise instruction reads."""
@@ -163,6 +183,20 @@ class _Planner:
             if has_columns(value, self.maps) == has_columns(user, self.maps) and size <= MEMBERS_MAX:
                 self.joined[value] = user
                 sizes[user] = size
+
+
+def _power_of_two(scaling: Instruction, show: Callable[[Instruction], Instruction]) -> float | None:
+    """The number, a power of two, that an instruction multiplies its first or second operand with."""
+    if scaling.opcode not in ("multiply", "divide"):
+        return None
+    numbers = [show(o) for o in (scaling.operands[1:] if scaling.opcode == "divide" else scaling.operands)]
+    found = next((n for n in numbers if n.opcode == "constant"), None)
+    if found is None:
+        return None
+    value = float(found.attributes["literal"].splat_value)
+    if math.frexp(abs(value))[0] != 0.5 or not 2.0**-32 <= abs(value) <= 2.0**32:
+        return None
+    return 1 / value if scaling.opcode == "divide" else value
 
 
 def _is_plain_sum(reduce: Instruction) -> bool:

@@ -31,6 +31,7 @@ from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
+from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import ORDER, StoreTransposed
 
@@ -50,6 +51,7 @@ MAKE: dict[str, Make] = {
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
     "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
+    "scale-later": lambda options, report: ScaleLater(),
     "simplify": lambda options, report: Simplify(),
 }
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
@@ -77,8 +79,12 @@ def _run(case: Case) -> str:
         changed = MAKE[name](options, notes.append).run(module)
         verify(module)
         assert changed == (write_text(module) != before), f"{name} does not say truly whether it changed anything"
-    _compare(module, inputs, wanted, TOLERANCE.get(options.get("type", ""), 1e-6))
+    _compare(module, inputs, wanted, TOLERANCE.get(_type(options, case.words), 1e-6))
     return "".join(f"// {note}\n" for note in notes) + write_text(module)
+
+
+def _type(options: dict[str, str], words: tuple[str, ...]) -> str:
+    return "bf16" if "scale-later" in words else options.get("type", "")
 
 
 def _random(shape: Shape, seed: int) -> Any:

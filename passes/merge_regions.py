@@ -1,0 +1,169 @@
+"""Let row programs that would load the same twice be one, with several results.
+
+Before:
+  q = bf16[128,768] fusion(x, wq, bq), calls=rows.1, ..    k = bf16[128,768] fusion(x, wk, bk), calls=rows.2, ..
+  n = f32[128,768] fusion(d), calls=rows.3, ..             c = bf16[128,768] convert(n)
+After:
+  qk = (bf16[128,768], bf16[128,768]) fusion(x, wq, bq, wk, bk), calls=rows.1, ..    q = get-tuple-element(qk), index=0    ..
+  nc = (f32[128,768], bf16[128,768]) fusion(d), calls=rows.3, ..    n = get-tuple-element(nc), index=0    ..
+
+Products that share their left side, each with epilogue of its own, run as one where columns do not depend on each other; the
+left side is loaded and turned once. A conversion of what a region makes is made there, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.operator import find
+from nxcc.ir.hlo.rowspace import is_column_parallel, maps_of, row_map
+from nxcc.ir.shapes import tuple_of
+from nxcc.passes.cost import RowCapacity
+from nxcc.passes.dead_code import remove_uncalled
+from nxcc.passes.fusion import ROWS, flow_computations
+
+PATH_MAX = 32
+"""Instructions looked at to find out whether one region depends on another; beyond it they count as dependent."""
+
+
+@dataclass(frozen=True)
+class MergeRegions:
+    """Options: what the target can take."""
+
+    capacity: RowCapacity
+    name: str = "merge-regions"
+
+    def run(self, module: Module) -> bool:
+        changed = False
+        for computation in flow_computations(module):
+            here = _merge_siblings(module, computation, self.capacity)
+            here |= _take_conversions(module, computation)
+            if here:
+                computation.sort()
+            changed |= here
+        if changed:
+            remove_uncalled(module)
+        return changed
+
+
+def _regions(computation: Computation) -> list[Instruction]:
+    return [i for i in computation.post_order() if i.opcode == "fusion" and ROWS in i.frontend_attributes and i.shape.is_array]
+
+
+# ---- siblings ------------------------------------------------------------------------------------------------------
+
+
+def _merge_siblings(module: Module, computation: Computation, capacity: RowCapacity) -> bool:
+    groups: dict[tuple[Instruction, object], list[Instruction]] = {}
+    for region in _regions(computation):
+        left = _left_side(region)
+        if left is not None:
+            kind = region.frontend_attributes[ROWS], region.shape.dims
+            groups.setdefault((left, kind), []).append(region)
+    changed = False
+    for (left, _), members in groups.items():
+        while len(members) > 1:
+            together = members[:1]
+            for region in members[1:]:
+                inputs = {o for m in (*together, region) for o in m.operands}
+                if len(inputs) <= capacity.max_inputs and _are_apart(left, [*together, region]):
+                    together.append(region)
+            members = [m for m in members if m not in together]
+            if len(together) > 1:
+                _fuse(module, computation, together)
+                changed = True
+    return changed
+
+
+def _left_side(region: Instruction) -> Instruction | None:
+    """The value that the only product of a region with independent columns multiplies from the left."""
+    body = region.called[0]
+    order = body.post_order()
+    dots = [i for i in order if i.opcode == "dot"]
+    if len(dots) != 1 or dots[0].attribute("lhs_batch_dims") or dots[0].operands[0].opcode != "parameter":
+        return None
+    maps = maps_of(order, {body.root: row_map(body.root, int(region.frontend_attributes[ROWS]))})
+    if maps is None or not is_column_parallel(order, maps, [body.root]):
+        return None
+    return region.operands[int(dots[0].operands[0].attributes["parameter_number"])]
+
+
+def _are_apart(left: Instruction, regions: list[Instruction]) -> bool:
+    """Whether none of the regions depends on another; `left` is known to depend on none."""
+    for region in regions:
+        stack, seen = list(region.operands), {left}
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in regions or len(seen) > PATH_MAX:
+                return False
+            stack.extend(current.operands)
+    return True
+
+
+def _fuse(module: Module, computation: Computation, regions: list[Instruction]) -> None:
+    """One region with the results of several, in their order."""
+    first = regions[0]
+    body = Computation(module.unique_name(first.called[0].name, {c.name for c in module.computations}))
+    body.is_fusion = True
+    inner = Builder(body)
+    parameters: dict[Instruction, Instruction] = {}
+    roots = []
+    for region in regions:
+        copies: dict[Instruction, Instruction] = {}
+        for instruction in region.called[0].post_order():
+            if instruction.opcode == "parameter":
+                operand = region.operands[int(instruction.attributes["parameter_number"])]
+                if operand not in parameters:
+                    number = len(parameters)
+                    parameters[operand] = inner.parameter(number, instruction.shape, f"p{number}")
+                copies[instruction] = parameters[operand]
+            else:
+                operands = [copies[o] for o in instruction.operands]
+                name = inner.unique_name(instruction.name)
+                copies[instruction] = body.add(clone_instruction(instruction, operands, name=name))
+        roots.append(copies[region.called[0].root])
+    body.root = inner.make("tuple", *roots)
+    module.add(body)
+    _replace(computation, regions, first, list(parameters), body)
+
+
+# ---- conversions ---------------------------------------------------------------------------------------------------
+
+
+def _take_conversions(module: Module, computation: Computation) -> bool:
+    changed = False
+    for region in _regions(computation):
+        conversions = [u for u in region.users if u.opcode == "convert" and u.shape.dtype.is_float]
+        results = {computation.root, *computation.root.operands}
+        if not conversions or not region.shape.dtype.is_float or results.intersection((region, *conversions)):
+            continue
+        if any(c.control_predecessors for c in conversions):
+            continue
+        body = region.called[0]
+        inner = Builder(body)
+        body.root = inner.make("tuple", body.root, *(body.add(clone_instruction(c, [body.root])) for c in conversions))
+        _replace(computation, [region, *conversions], region, list(region.operands), body)
+        changed = True
+    return changed
+
+
+def _replace(computation: Computation, old: list[Instruction], like: Instruction, inputs: list[Instruction],
+             body: Computation) -> None:
+    """A region with a tuple of results for instructions that were computed apart."""
+    builder = Builder(computation)
+    shape = tuple_of(*(i.shape for i in old))
+    fusion = Instruction(builder.unique_name(f"{like.name}.all"), find("fusion"), shape, inputs, {"kind": "kCustom"}, (body,),
+                         like.location)
+    fusion.frontend_attributes = dict(like.frontend_attributes)
+    computation.add(fusion)
+    for index, instruction in enumerate(old):
+        builder.location = instruction.location
+        element = builder.make("get-tuple-element", fusion, index=index)
+        computation.replace(instruction, element)
+    for instruction in reversed(old):
+        computation.remove(instruction)

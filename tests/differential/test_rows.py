@@ -1,0 +1,130 @@
+"""Row programs against the oracle, in the strict simulator: schedules at sizes that fill, overflow and leave parts of tiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.whole import check_whole
+
+ADD = """%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+%max (c: f32[], d: f32[]) -> f32[] {
+  %c = f32[] parameter(0)
+  %d = f32[] parameter(1)
+  ROOT %m = f32[] maximum(%c, %d)
+}
+"""
+
+
+def attention(batch: int, heads: int, rows: int, keys: int, depth: int, turned: bool = True) -> str:
+    """Softmax attention with a mask; turned: keys lie as [.., keys, heads, depth], as a projection leaves them."""
+    def lies(count: int) -> str:
+        return f"f32[{batch},{count},{heads},{depth}]"
+    k = f"f32[{batch},{heads},{depth},{keys}]"
+    s = f"f32[{batch},{heads},{rows},{keys}]"
+    r = f"f32[{batch},{heads},{rows}]"
+    by_head = "lhs_batch_dims={0,1}, rhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_contracting_dims={2}"
+    of_keys = f"""%k0 = {lies(keys)} parameter(1)
+  %k = {k} transpose(%k0), dimensions={{0,2,3,1}}""" if turned else f"%k = {k} parameter(1)"
+    return f"""HloModule attention
+{ADD}
+ENTRY main {{
+  %q0 = {lies(rows)} parameter(0)
+  %q = f32[{batch},{heads},{rows},{depth}] transpose(%q0), dimensions={{0,2,1,3}}
+  {of_keys}
+  %v0 = {lies(keys)} parameter(2)
+  %v = f32[{batch},{heads},{keys},{depth}] transpose(%v0), dimensions={{0,2,1,3}}
+  %mask = f32[{batch},{keys}] parameter(3)
+  %dots = {s} dot(%q, %k), {by_head}
+  %eighth = f32[] constant(0.125)
+  %eighths = {s} broadcast(%eighth), dimensions={{}}
+  %scaled = {s} multiply(%dots, %eighths)
+  %masks = {s} broadcast(%mask), dimensions={{0,3}}
+  %scores = {s} add(%scaled, %masks)
+  %low = f32[] constant(-inf)
+  %zero = f32[] constant(0)
+  %most = {r} reduce(%scores, %low), dimensions={{3}}, to_apply=%max
+  %mosts = {s} broadcast(%most), dimensions={{0,1,2}}
+  %shifted = {s} subtract(%scores, %mosts)
+  %e = {s} exponential(%shifted)
+  %total = {r} reduce(%e, %zero), dimensions={{3}}, to_apply=%add
+  %totals = {s} broadcast(%total), dimensions={{0,1,2}}
+  %p = {s} divide(%e, %totals)
+  ROOT %o = f32[{batch},{heads},{rows},{depth}] dot(%p, %v), {by_head}
+}}
+"""
+
+
+@pytest.mark.parametrize(("batch", "heads", "rows", "keys", "depth", "turned"), [
+    (2, 4, 128, 128, 64, True), (1, 3, 37, 37, 32, True), (1, 2, 150, 197, 64, True), (2, 5, 1, 40, 16, True),
+    (1, 1, 20, 600, 80, True), (2, 2, 16, 130, 64, False)])
+def test_attention(batch: int, heads: int, rows: int, keys: int, depth: int, turned: bool) -> None:
+    check_whole(attention(batch, heads, rows, keys, depth, turned), levels=("2",), strict=True)
+
+
+def dense(rows: int, depth: int, columns: int, turned: bool) -> str:
+    """A projection with bias and a function, whose columns do not depend on each other."""
+    of_weights = f"""%w0 = f32[{columns},{depth}] parameter(1)
+  %w = f32[{depth},{columns}] transpose(%w0), dimensions={{1,0}}""" if turned else f"%w = f32[{depth},{columns}] parameter(1)"
+    return f"""HloModule dense
+ENTRY main {{
+  %x = f32[{rows},{depth}] parameter(0)
+  {of_weights}
+  %b = f32[{columns}] parameter(2)
+  %d = f32[{rows},{columns}] dot(%x, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  %bs = f32[{rows},{columns}] broadcast(%b), dimensions={{1}}
+  %s = f32[{rows},{columns}] add(%d, %bs)
+  ROOT %t = f32[{rows},{columns}] tanh(%s)
+}}
+"""
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns", "turned"), [
+    (300, 256, 700, False), (130, 200, 130, True), (1, 384, 1500, False), (1030, 64, 40, True), (20, 5000, 600, False)])
+def test_dense(rows: int, depth: int, columns: int, turned: bool) -> None:
+    check_whole(dense(rows, depth, columns, turned), levels=("2",), strict=True)
+
+
+def normed(rows: int, depth: int, columns: int) -> str:
+    """A projection, a residual sum and a layer norm over whole rows."""
+    m, c = f"f32[{rows},{columns}]", f"f32[{rows}]"
+    return f"""HloModule normed
+{ADD}
+ENTRY main {{
+  %x = f32[{rows},{depth}] parameter(0)
+  %w = f32[{depth},{columns}] parameter(1)
+  %y = {m} parameter(2)
+  %g = f32[{columns}] parameter(3)
+  %b = f32[{columns}] parameter(4)
+  %d = {m} dot(%x, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  %s = {m} add(%d, %y)
+  %zero = f32[] constant(0)
+  %sum = {c} reduce(%s, %zero), dimensions={{1}}, to_apply=%add
+  %count = f32[] constant({columns})
+  %counts = {c} broadcast(%count), dimensions={{}}
+  %mean = {c} divide(%sum, %counts)
+  %means = {m} broadcast(%mean), dimensions={{0}}
+  %centred = {m} subtract(%s, %means)
+  %squares = {m} multiply(%centred, %centred)
+  %spread = {c} reduce(%squares, %zero), dimensions={{1}}, to_apply=%add
+  %variance = {c} divide(%spread, %counts)
+  %small = f32[] constant(1e-5)
+  %smalls = {c} broadcast(%small), dimensions={{}}
+  %safe = {c} add(%variance, %smalls)
+  %root = {c} rsqrt(%safe)
+  %roots = {m} broadcast(%root), dimensions={{0}}
+  %unit = {m} multiply(%centred, %roots)
+  %gs = {m} broadcast(%g), dimensions={{1}}
+  %scaled = {m} multiply(%unit, %gs)
+  %bs = {m} broadcast(%b), dimensions={{1}}
+  ROOT %r = {m} add(%scaled, %bs)
+}}
+"""
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(300, 256, 384), (64, 130, 768), (1, 128, 1100), (129, 640, 1280)])
+def test_norm_behind_a_product(rows: int, depth: int, columns: int) -> None:
+    check_whole(normed(rows, depth, columns), levels=("2",), strict=True)

@@ -1,0 +1,70 @@
+"""Which row programs become one, and which stay apart."""
+
+import numpy as np
+import pytest
+
+from nxcc.backends.rowcapacity import TargetRowCapacity
+from nxcc.backends.target import load_target
+from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.verifier import verify
+from nxcc.passes.fusion import Fusion
+from nxcc.passes.merge_regions import MergeRegions
+
+HEAD = """HloModule m
+ENTRY e {
+ x = f32[6,4] parameter(0)
+ w = f32[4,4] parameter(1)
+ u = f32[4,4] parameter(2)
+ b = f32[4] parameter(3)
+ bs = f32[6,4] broadcast(b), dimensions={1}
+ p = f32[6,4] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ q = f32[6,4] add(p, bs)
+"""
+
+
+def merged(body: str) -> Module:
+    module = read_text(HEAD + body + "\n}")
+    inputs = [np.random.default_rng(n).normal(size=p.shape.dims).astype(np.float32)
+              for n, p in enumerate(module.entry.parameters)]
+    wanted = flatten(evaluate(module, inputs))
+    capacity = TargetRowCapacity(load_target("v2"))
+    Fusion(capacity).run(module)
+    MergeRegions(capacity).run(module)
+    verify(module)
+    for got, want in zip(flatten(evaluate(module, inputs)), wanted, strict=True):
+        np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), rtol=1e-6)
+    return module
+
+
+def regions(module: Module) -> int:
+    return sum(i.opcode == "fusion" for i in module.entry.instructions)
+
+
+def test_products_of_one_left_side_are_one_region() -> None:
+    module = merged("""
+ d = f32[6,4] dot(x, u), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ t = f32[6,4] tanh(d)
+ ROOT r = (f32[6,4], f32[6,4]) tuple(q, t)""")
+    assert regions(module) == 1
+
+
+def test_a_region_that_another_reads_stays_apart() -> None:
+    module = merged("""
+ c = f32[4,6] transpose(q), dimensions={1,0}
+ v = f32[4,4] dot(c, c), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+ d = f32[6,4] dot(x, v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ t = f32[6,4] tanh(d)
+ ROOT r = (f32[6,4], f32[6,4]) tuple(q, t)""")
+    assert regions(module) == 2
+
+
+@pytest.mark.parametrize("read_elsewhere", [True, False])
+def test_a_conversion_is_made_where_its_operand_is(read_elsewhere: bool) -> None:
+    module = merged(f"""
+ h = bf16[6,4] convert(q)
+ g = bf16[4,6] transpose(h), dimensions={{1,0}}
+ k = f32[4,6] transpose({'q' if read_elsewhere else 'x'}), dimensions={{1,0}}
+ ROOT r = (bf16[4,6], f32[4,6]) tuple(g, k)""")
+    assert "convert" not in {i.opcode for i in module.entry.instructions}
