@@ -48,21 +48,24 @@ def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], out
         _Emission(kernel, plan, cut, [_columns(place, start, size) for place in places]).run()
 
 
-def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, total: Access | None = None) -> None:
+def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, total: Access | None = None,
+                scratch: Sequence[Access] = ()) -> None:
     """out = root, all tiles being [rows, groups, columns], or [rows, groups, 1] where columns repeat.
 
-    total: [rows, groups, 1] gets the sum of the results, which a function of the scalar engine makes.
+    total: [rows, groups, 1] gets the sum of the results, which a function of the scalar engine makes. scratch: those of the
+    tiles, in PSUM, whose last use this is: the first result of an instruction that reads one is written over it.
     """
     groups, columns = out.sizes[1:]
     if Engine.GPSIMD not in kernel.target.engines:
         (root,) = on_vector([root])
     if groups == 1:
         tiles = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles]
+        scratch = [tile.at(0, 0) for tile in scratch]
         out, total = out.at(0, 0), total.at(0, 0) if total is not None else None
     term, place = _stored(root, out.flat() if groups == 1 else out)
     plan = _Plan((term,))
     if total is not None or plan.width(kernel, columns, groups) == columns:
-        _Emission(kernel, plan, tiles, [place], groups, total).run()
+        _Emission(kernel, plan, tiles, [place], groups, total, scratch).run()
         return
     last = len(place.dims) - 1
     for start, size in kernel.tiles(columns, plan.width(kernel, columns, groups)):
@@ -217,6 +220,11 @@ def engine_of(term: Term) -> Engine:
     return Engine.GPSIMD if term.op == "power" else _ENGINES[term.kind]
 
 
+def engine_writes_psum(term: Term) -> bool:
+    """Whether a term's engine reaches PSUM."""
+    return term.kind is Kind.ACTIVATION or term.kind in _ENGINES and engine_of(term) is not Engine.GPSIMD
+
+
 def _joinable(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
     """The operand that the same instruction can compute on the way, if any."""
     if term.kind is Kind.ACTIVATION:
@@ -261,7 +269,7 @@ class _Emission:
     """
 
     def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
-                 total: Access | None = None) -> None:
+                 total: Access | None = None, scratch: Sequence[Access] = ()) -> None:
         self.kernel = kernel
         self.plan = plan
         self.tiles = tiles
@@ -271,6 +279,23 @@ class _Emission:
         self.groups = groups
         self.group: int | None = None
         self.total = total
+        self.over: dict[Term, Access] = {}
+        if scratch:
+            self._overwrite(scratch)
+
+    def _overwrite(self, scratch: Sequence[Access]) -> None:
+        """Temporaries that take the place of an operand which no later instruction reads."""
+        last: dict[int, Term] = {}
+        for term in self.plan.order:
+            for read in self.plan.reads(term):
+                if read.kind is Kind.INPUT:
+                    last[int(read.number)] = term
+        for position, term in last.items():
+            tile = self.tiles[position]
+            fits = term in self.plan.slots and term.span is Span.TILE and term.dtype is F32
+            if fits and tile in scratch and term not in self.over and engine_writes_psum(term):
+                assert isinstance(tile, Access)
+                self.over[term] = tile
 
     def run(self) -> None:
         write = {Kind.ALU: self._operation, Kind.BITS: self._operation, Kind.NATIVE: self._operation,
@@ -293,6 +318,8 @@ class _Emission:
     def _place(self, term: Term) -> Access:
         if term in self.outs:
             return self._of_group(self.outs[term])
+        if term in self.over:
+            return self._of_group(self.over[term]) if self.groups > 1 else self.over[term].flat()
         slot = self.plan.slots[term]
         if slot not in self.memory:
             columns = self.out.sizes[-1] if slot.span is Span.TILE else 1

@@ -136,8 +136,9 @@ class RowBatches:
         lanes = self.kernel.target.partitions
         each = sum(2 * sides_bytes(v.sizes[1], v.sizes[2], v.dtype, lanes) for v in matrices.values())
         for view in views:
-            columns = view.elements // (view.sizes[0] * view.sizes[1])
-            each += 2 * columns * view.dtype.byte_size * self.kernel.copies.inner
+            if view.dims[0][0]:
+                columns = view.elements // (view.sizes[0] * view.sizes[1])
+                each += 2 * columns * view.dtype.byte_size
         most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.kernel.copies.outer)
         return heads if heads <= most else max(1, most // groups) * groups
 

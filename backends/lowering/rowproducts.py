@@ -6,6 +6,7 @@ k. Any other matrix is loaded as it lies. Either stays for all rows that use it,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -107,16 +108,22 @@ def turn(kernel: Kernel, raw: Access, to: Sides, column: Index = 0, scale: float
 
 
 def _turn_run(kernel: Kernel, raw: Access, tile: Access, column: Index, rows: int, scale: float) -> None:
-    """Blocks of `tile` = raw [rows, k] in pieces of as many k as there are partitions; a bank of PSUM takes several."""
+    """Blocks of `tile` = raw [rows, k] in pieces of as many k as there are partitions; a bank of PSUM takes several.
+
+    Two banks take turns, so that the tensor engine fills one while the other is emptied.
+    """
     lanes = kernel.target.partitions
-    per = max(1, kernel.target.psum.bank_bytes // (rows * raw.dtype.byte_size))
     full, rest = divmod(raw.free, lanes)
+    per = max(1, min(kernel.target.psum.bank_bytes // (rows * raw.dtype.byte_size), (full + 1) // 2))
     place = tile.cut(1, column, rows)
-    for start, count in kernel.tiles(full, per):
-        bank = kernel.psum((lanes, count, rows), raw.dtype)
-        for number in range(count):
-            kernel.pe_transpose(bank.at(0, number), raw.cut(0, (start + number) * lanes, lanes))
-        kernel.activation(place.cut(0, start, count), bank, scale=scale)
+    with kernel.scope():
+        count = max(1, min(2, full, kernel.psum_free_banks))
+        banks = itertools.cycle([kernel.psum((lanes, per, rows), raw.dtype) for _ in range(count)]) if full else iter(())
+        for start, count in kernel.tiles(full, per):
+            bank = next(banks).cut(0, 0, count)
+            for number in range(count):
+                kernel.pe_transpose(bank.at(0, number), raw.cut(0, (start + number) * lanes, lanes))
+            kernel.activation(place.cut(0, start, count), bank, scale=scale)
     if rest:
         with kernel.scope():
             bank = kernel.psum((rest, rows), raw.dtype)
@@ -137,8 +144,8 @@ def bring(kernel: Kernel, view: View, packs: bool) -> Sides:
     if is_turned(view):
         return _bring_turned(kernel, view, packs)
     to = sides(kernel, depth, groups, columns, view.dtype, False)
-    parts = _bring_blocks(kernel, view, to)
-    return Sides(to.tile, to.depth, to.lanes, 1, parts if groups == 1 else ())
+    parts = bring_blocks(kernel, view, to)
+    return replace(to, parts=parts if groups == 1 else ())
 
 
 def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
@@ -152,7 +159,7 @@ def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
     return to
 
 
-def _bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
+def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
     """Matrices as they lie, in a few transfers of whole blocks each; returns the blocks of each transfer of full ones."""
     groups, depth, columns = view.sizes
     lanes, full = to.lanes, max(1, depth // to.lanes)

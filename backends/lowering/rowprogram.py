@@ -12,8 +12,9 @@ from nxcc.backends.lowering.tiling import unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.module import Computation, Instruction
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, peak_tiles, row_map, shown
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, row_map, shown
 
 FIXED_SHARE = 4
 """What is the same for all rows may take one part in so many of SBUF and stay; more is loaded with each tile."""
@@ -91,9 +92,31 @@ class RowProgram:
         """Columns start.. of a value's view; a value without columns stays as it is."""
         return view.cut(len(view.dims) - 1, start, size) if COLUMN in self.maps[value] else view
 
+    def sums_alive(self) -> int:
+        """Most products whose sums, or what overwrites them, are in PSUM at once."""
+        return self._peaks()[1]
+
     def alive(self) -> int:
-        """Most tiles with columns at once."""
-        return peak_tiles(self.order, self.maps)
+        """Most tiles with columns in SBUF at once: operands, values, and two temporaries."""
+        return self._peaks()[0]
+
+    def _peaks(self) -> tuple[int, int]:
+        tiles = {i.instruction for i in self.inputs if COLUMN in self.maps[i.instruction] and not i.fixed}
+        sums: set[Instruction] = set()
+        most, most_sums = len(tiles), 0
+        for step in self.plan.steps:
+            value = step.value
+            dying = [v for v in step.reads if self.plan.last[v] is step and v not in self.plan.results]
+            if COLUMN in self.maps[value]:
+                over_sums = step.dtype is F32 and value not in self.plan.results and not sums.isdisjoint(dying)
+                stays = value.opcode == "dot" or over_sums
+                (sums if stays else tiles).add(value)
+            if value.opcode == "dot":
+                most_sums = max(most_sums, len(sums))
+            most = max(most, len(tiles))
+            tiles.difference_update(dying)
+            sums.difference_update(dying)
+        return most + 2, most_sums
 
     def join_rows(self, views: Sequence[View], keep: int) -> tuple[list[View], int]:
         """Join neighbouring row dimensions behind the first `keep` where all views allow it; and how many there are then."""

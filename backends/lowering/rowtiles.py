@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from nxcc.backends.isa.program import Memory
-from nxcc.backends.lowering.rowproducts import Sides, bring, is_turned, multiply, sides, sides_bytes, turn
+from nxcc.backends.lowering.rowproducts import Sides, bring, bring_blocks, is_turned, multiply, sides, sides_bytes, turn
 from nxcc.backends.lowering.rowprogram import Input, RowProgram
 from nxcc.backends.lowering.rowvalues import Pool, Values
-from nxcc.backends.lowering.tiling import loops, store
-from nxcc.backends.tile.expressions import Index, expr
+from nxcc.backends.lowering.tiling import loops, store, unfolded
+from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.rowspace import COLUMN
 
 RESIDENT_SHARE = 0.6
 """Part of SBUF that matrices may take which stay for all rows."""
@@ -27,6 +28,9 @@ BLOCK_TILES = 4
 
 STREAM_SHARE = 0.25
 """Part of SBUF for the columns of matrices that stream by."""
+
+WHOLE_SHARE = 0.5
+"""Part of the free SBUF that operands and results of a tile of rows may take with all their columns."""
 
 VALUE_SHARE = 0.6
 """Part of the free SBUF that the values of a tile with cut columns may take."""
@@ -66,51 +70,126 @@ class RowTiles:
         views, lead = program.join_rows([*(i.view for i in self.moving), *program.outputs,
                                          *map(program.arranged, self.sources)], 0)
         first = len(views) - len(self.sources)
+        if lead == 1 and self.matrices and self.sources and self.kernel.copies.rotates:
+            self._ahead(views[:first], views[first:])
+            return
         for block in self._blocks(views, lead):
             lefts = {source: self._left(Rows([view], block.lead, block.count, block.tiles))
                      for source, view in zip(self.sources, block.views[first:], strict=True)}
             own = Rows(block.views[:first], block.lead, block.count, block.tiles)
-            if self.program.is_parallel:
-                self._by_columns(own, lefts)
+            if self.program.is_parallel and self.sides and not self.matrices:
+                self._around_columns(own, lefts)
             else:
                 for number, _ in self.kernel.tiles(own.tiles, 1):
-                    self._tile(own.tile(number), lefts, self.matrices, number, (0, None))
+                    self._row_tile(own.tile(number), lefts, number)
 
-    def _by_columns(self, rows: Rows, lefts: Mapping[Instruction, Sides]) -> None:
-        """Tiles of columns: for each tile of rows where matrices stay, else around all tiles of rows of a block."""
-        total, width = self.program.total_columns(), self._width()
-        if self.matrices or not self.sides:
-            for number, _ in self.kernel.tiles(rows.tiles, 1):
-                for start, size in self.kernel.tiles(total, width):
-                    self._tile(rows.tile(number), lefts, self.matrices, number, (start, size))
-            return
-        for start, size in self.kernel.tiles(total, width):
+    def _ahead(self, views: Sequence[View], sources: Sequence[View]) -> None:
+        """Matrices stay: the left side of the next tile of rows is loaded and turned before this one is worked on."""
+        kernel, lanes = self.kernel, self.kernel.target.partitions
+        full, rest = divmod(views[0].sizes[0], lanes)
+        buffers = [_Lefts(self, sources, lanes) for _ in range(min(2, full))]
+
+        def work(number: Index, own: _Lefts, count: int = lanes) -> None:
+            self._row_tile(Rows([v.cut(0, expr(number) * lanes, count) for v in views], 1, count), own.sides, 0)
+
+        def pair(number: Expr, ahead: int) -> None:
+            """Two tiles of rows; ahead: how many more follow at least, up to one."""
+            for step in range(2):
+                if step + 1 < 2 + ahead:
+                    buffers[1 - step].fill(number + step + 1)
+                work(number + step, buffers[step])
+
+        if full:
+            buffers[0].fill(expr(0))
+        rounds = (full - 1) // 2 if full > 4 else 0
+        if rounds:
+            with kernel.loop(rounds) as index:
+                pair(index * 2, 1)
+        for number in range(2 * rounds, full, 2):
+            with kernel.scope():
+                if number + 1 < full:
+                    pair(expr(number), int(number + 2 < full))
+                else:
+                    work(number, buffers[0])
+        if rest:
+            last = _Lefts(self, [v.cut(0, full * lanes, rest) for v in sources], rest)
+            last.fill(expr(0))
+            work(full, last, rest)
+
+    def _around_columns(self, rows: Rows, lefts: Mapping[Instruction, Sides]) -> None:
+        """Matrices stream by: tiles of columns around all tiles of rows of a block."""
+        for start, size in self.kernel.tiles(self.program.total_columns(), self._width()):
             chunk = {dot: bring(self.kernel, view.cut(2, start, size), False) for dot, view in self.sides.items()}
             for number, _ in self.kernel.tiles(rows.tiles, 1):
                 self._tile(rows.tile(number), lefts, chunk, number, (start, size), 0)
+
+    def _row_tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], number: Index) -> None:
+        """One tile of rows with all its columns: in pieces, if columns do not depend on each other."""
+        total = self.program.total_columns() if self.program.is_parallel else 0
+        width = self._width() if self.program.is_parallel else 0
+        if total <= width:
+            self._tile(rows, lefts, self.matrices, number, (0, total or None))
+        elif not self._fits_whole(rows):
+            for start, size in self.kernel.tiles(total, width):
+                self._tile(rows, lefts, self.matrices, number, (start, size))
+        else:
+            self._pieces(rows, lefts, number, total, width)
+
+    def _fits_whole(self, rows: Rows) -> bool:
+        """Whether operands and results of a tile of rows may lie on the chip with all their columns."""
+        each = sum(view.elements // rows.count * view.dtype.byte_size for view in rows.views)
+        return each * self.kernel.copies.inner <= WHOLE_SHARE * self.kernel.sbuf_free_bytes
+
+    def _pieces(self, rows: Rows, lefts: Mapping[Instruction, Sides], number: Index, total: int, width: int) -> None:
+        """Operands come and results leave in one transfer each, for all pieces of the columns."""
+        kernel, program = self.kernel, self.program
+        given = self._given(rows, 0, None)
+        results = {root: kernel.sbuf((rows.count, 1, program.columns(root, None)), root.shape.dtype) for root in program.roots}
+        for start, size in kernel.tiles(total, width):
+            part = {name: tile.cut(1, start, size) if COLUMN in program.maps[name] else tile for name, tile in given.items()}
+            places = {program.plan.shown.get(root, root): tile.cut(1, start, size) for root, tile in results.items()}
+            product = _Product(self, lefts, self.matrices, expr(number) * self.lanes, start)
+            values = self._values(rows.count, part, product, size, places)
+            values.run()
+            for root, tile in results.items():
+                values.settle(root, tile.cut(1, start, size))
+        for root, view in zip(program.roots, rows.views[len(self.moving):], strict=True):
+            store(kernel, view, results[root])
 
     def _tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], matrices: Mapping[Instruction, Sides], number: Index,
               columns: tuple[Index, int | None], offset: Index | None = None) -> None:
         """Load, run and store one tile. columns: start and number, None for all; offset: where they begin in the matrices."""
         program, (start, width) = self.program, columns
-        pool = Pool(self.kernel, rows.count, 1)
         roots = dict(zip(program.roots, rows.views[len(self.moving):], strict=True))
-        given = {name: tile.rows(0, rows.count).insert(0) for name, tile in self.fixed.items()}
         if width is not None:
             roots = {root: program.cut_columns(root, view, start, width) for root, view in roots.items()}
-            given = {name: tile.cut(1, start, width) for name, tile in given.items()}
-        for row, view in zip(self.moving, rows.views, strict=False):
-            part = view if width is None else program.cut_columns(row.instruction, view, start, width)
-            given[row.instruction] = program.load(part, rows.count)
         product = _Product(self, lefts, matrices, expr(number) * self.lanes, start if offset is None else offset)
-        values = Values(self.kernel, program.plan, pool, lambda i: program.columns(i, width), given, product, self._sums_max())
+        values = self._values(rows.count, self._given(rows, start, width), product, width, {})
         values.run()
         for root, view in roots.items():
             store(self.kernel, view, values.result(root))
 
+    def _given(self, rows: Rows, start: Index, width: int | None) -> dict[Instruction, Access]:
+        """Tiles of the operands of a tile of rows; width: None for all columns."""
+        program = self.program
+        given = {name: tile.rows(0, rows.count).insert(0) for name, tile in self.fixed.items()}
+        if width is not None:
+            given = {name: tile.cut(1, start, width) for name, tile in given.items()}
+        for row, view in zip(self.moving, rows.views, strict=False):
+            part = view if width is None else program.cut_columns(row.instruction, view, start, width)
+            given[row.instruction] = program.load(part, rows.count)
+        return given
+
+    def _values(self, rows: int, given: dict[Instruction, Access], product: _Product, width: int | None,
+                places: Mapping[Instruction, Access]) -> Values:
+        program = self.program
+        pool = Pool(self.kernel, rows, 1)
+        return Values(self.kernel, program.plan, pool, lambda i: program.columns(i, width), given, product, self._sums_max(),
+                      places)
+
     def _sums_max(self) -> int:
         """Banks of PSUM for the sums of one product."""
-        return max(1, self.kernel.room.psum_banks // (self.kernel.copies.inner * max(1, len(self.sides))))
+        return max(1, self.kernel.room.psum_banks // (self.kernel.copies.inner * max(1, self.program.sums_alive())))
 
     def _width(self) -> int:
         """Columns of a tile, so that all values alive at once fit, and matrices that stream by."""
@@ -122,7 +201,10 @@ class RowTiles:
             budget = min(budget, int(self.kernel.room.sbuf_bytes * STREAM_SHARE) // (each * copies))
         width = budget // bank * bank if budget >= bank else max(64, budget // 64 * 64)
         most = bank * (self._sums_max() if self.sides else 4)
-        return max(1, min(self.program.total_columns(), width, most))
+        total = self.program.total_columns()
+        pieces = -(-total // max(1, min(total, width, most)))
+        even = -(-total // pieces)
+        return max(1, min(total, width, most, -(-even // 64) * 64 if pieces > 1 else total))
 
     # ---- rows ---------------------------------------------------------------------------------------------------
 
@@ -193,6 +275,25 @@ class RowTiles:
             raw = self.program.load(block.tile(number).views[0], block.count)
             turn(self.kernel, raw, to, expr(number) * block.count)
         return to
+
+
+class _Lefts:
+    """Room for the left sides of one tile of rows."""
+
+    def __init__(self, tiles: RowTiles, views: Sequence[View], rows: int) -> None:
+        self.kernel, self.rows, self.views = tiles.kernel, rows, views
+        self.sides = {source: sides(self.kernel, view.sizes[1], 1, rows, view.dtype, False)
+                      for source, view in zip(tiles.sources, views, strict=True)}
+        self.raws = [self.kernel.sbuf((rows, 1, view.sizes[1]), view.dtype) for view in views]
+
+    def fill(self, number: Expr) -> None:
+        for (source, to), raw, view in zip(list(self.sides.items()), self.raws, self.views, strict=True):
+            part = view.cut(0, number * self.rows, self.rows)
+            if is_turned(view.permute((1, 0))):
+                self.kernel.dma(unfolded(raw, part), part)
+                turn(self.kernel, raw, to)
+            else:
+                self.sides[source] = replace(to, parts=bring_blocks(self.kernel, part.permute((1, 0)).insert(0), to))
 
 
 class _Product:

@@ -44,16 +44,15 @@ class Pool:
     def take_sums(self, columns: int) -> Access:
         """[rows, groups, columns] of f32 in PSUM; no group's columns cross a bank where they fit into one."""
         pitch = sums_pitch(self.kernel, columns)
-        free = self._banks.get(pitch)
+        free = self._banks.get(sums_banks(self.kernel, columns, self.groups))
         tile = free.pop(0) if free else self.kernel.psum((self.rows, self.groups, pitch), F32)
-        return tile.cut(1, 0, columns)
+        return replace(tile, dims=((pitch, self.groups), (1, columns)))
 
     def give_back(self, tile: Tile) -> None:
         if not isinstance(tile, Access) or not all(stride for stride, size in tile.dims if size > 1):
             return
         if tile.memory is Memory.PSUM:
-            pitch = sums_pitch(self.kernel, tile.sizes[2])
-            self._banks.setdefault(pitch, []).append(replace(tile, dims=((pitch, self.groups), (1, pitch))))
+            self._banks.setdefault(sums_banks(self.kernel, tile.sizes[2], self.groups), []).append(tile)
         else:
             self._free.setdefault((tile.sizes[2], tile.dtype), []).append(tile)
 
@@ -179,7 +178,7 @@ class Values:
         if step.squares:
             self._square(step, out, total)
         elif found is not None:
-            emit_groups(self.kernel, found[0], found[1], out, total)
+            emit_groups(self.kernel, found[0], found[1], out, total, self._dying_sums(step))
         else:
             inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
             self._emit(step.value, inputs, out)
@@ -189,14 +188,23 @@ class Values:
             self.tiles[step.total] = total
 
     def _place(self, step: Step, columns: int) -> Access:
-        """Sums that this step alone still reads are overwritten, since operands in PSUM cost less; else a tile of SBUF."""
-        if step.dtype is F32 and columns > 1 and self._may_stay(step):
+        """Sums that this step alone still reads are overwritten if one more formula reads the result, since an operand in
+        PSUM costs less; else a tile of SBUF: Vector and Scalar do not reach PSUM at the same time."""
+        readers = self.plan.readers.get(step.value, [])
+        if step.dtype is F32 and columns > 1 and len(readers) == 1 and readers[0].value.opcode != "reduce" \
+                and self._may_stay(step):
             for value in step.reads:
                 tile = self.tiles[value]
                 if isinstance(tile, Access) and tile.memory is Memory.PSUM and self.plan.last[value] is step \
                         and tile.sizes[2] == columns:
                     return tile
         return self._take(step, columns)
+
+    def _dying_sums(self, step: Step) -> list[Access]:
+        """Tiles in PSUM that nobody reads after this step."""
+        dying = [self.tiles[v] for v in step.reads if self.plan.last[v] is step and v in self.tiles
+                 and v not in self.plan.results and v not in self.given]
+        return [tile for tile in dying if isinstance(tile, Access) and tile.memory is Memory.PSUM]
 
     def _square(self, step: Step, out: Access, total: Access | None) -> None:
         assert total is not None

@@ -90,6 +90,11 @@ class Kernel:
         """Bytes a partition that are still free here."""
         return self.room.sbuf_bytes - self._sbuf
 
+    @property
+    def psum_free_banks(self) -> int:
+        """Banks of PSUM that are still free here."""
+        return self.room.psum_banks - self._psum // self.target.psum.bank_bytes
+
     @staticmethod
     def _align(value: int, unit: int) -> int:
         return -(-value // unit) * unit
