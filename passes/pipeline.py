@@ -35,6 +35,7 @@ from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
 from nxcc.passes.unroll_loops import KnownPlaces, UnrollLoops
+from nxcc.passes.vectorize_loops import VectorizeLoops
 
 
 class Pass(Protocol):
@@ -90,6 +91,7 @@ STEPS: tuple[Step, ...] = (
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
     Step("expand-collectives", lambda settings: ExpandCollectives(), 0),
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
+    Step("vectorize-loops", lambda settings: VectorizeLoops(settings.report), 1),
     Step("unroll-loops", lambda settings: UnrollLoops(settings.is_straight, settings.report), 0),
     Step("simplify", lambda settings: Simplify(), 1),
     Step("fold-constants", lambda settings: FoldConstants(), 0),
@@ -113,6 +115,8 @@ STEPS: tuple[Step, ...] = (
 )
 
 ORDER: tuple[tuple[str, str, str], ...] = (
+    ("inline-calls", "vectorize-loops", "a body is plain once its calls are gone"),
+    ("vectorize-loops", "unroll-loops", "all turns at once are less code than one after the other"),
     ("inline-calls", "unroll-loops", "a body counts plainly once its calls are gone"),
     ("normalize-layouts", "unroll-loops", "a body's layouts are looked at once"),
     ("unroll-loops", "simplify", "what a turn does not change is found again in the next one"),

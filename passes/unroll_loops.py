@@ -7,38 +7,24 @@ After `unroll-loops`:
 After `known-places`, once the places are folded:
   r = f32[1,4] slice(x)    y1 = f32[3,4] concatenate(slice(y), update, slice(y))
 
-A loop is counted if one element of its state starts at a constant, a constant is added to it in each turn, and the condition
-compares it with a constant. Other loops, and those that would become too large, stay as they are.
+Loops that do not count (see `nxcc.passes.counted_loops`), and those that would become too large, stay as they are.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.passes.counted_loops import Count, counted, number_of
 from nxcc.passes.dead_code import remove_uncalled
 from nxcc.passes.notes import Note, Report, note_at, unheard
 from nxcc.passes.rewriting import Rule, remove_unread, rewrite_module, rules_by_opcode, settle
 
 INSTRUCTIONS_MAX = 50_000
 """Instructions that one loop may become: an LSTM cell of 50 for 1000 steps."""
-
-_HOLDS: dict[str, Callable[[int, int], bool]] = {
-    "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge, "NE": operator.ne}
-
-
-@dataclass(frozen=True)
-class Count:
-    """Element `index` of a loop's state counts: its values turn by turn."""
-
-    index: int
-    dtype: DType
-    values: range
-
 
 @dataclass(frozen=True)
 class UnrollLoops:
@@ -71,69 +57,6 @@ class UnrollLoops:
         self.report(Note(self.name, f"{loop.name}: {len(count.values)} turns are written out"))
         _write_out(loop, count, Builder(computation, loop.location))
         return True
-
-
-def counted(loop: Instruction) -> Count | None:
-    """How a loop counts; None if that is not known."""
-    body, condition = loop.called
-    test = condition.root
-    if test.opcode != "compare" or body.root.opcode != "tuple" or loop.operands[0].opcode != "tuple":
-        return None
-    start = loop.operands[0].operands
-    direction = test.attribute("direction")
-    left, right = test.operands
-    index = _element(left, condition)
-    bound = _known(right, condition, body, start)
-    if index is None or bound is None or direction not in _HOLDS:
-        return None
-    first, step = _number(start[index]), _step(body, index)
-    if first is None or not step:
-        return None
-    values = _values(first, step, bound, _HOLDS[direction])
-    return None if values is None else Count(index, start[index].shape.dtype, values)
-
-
-def _values(first: int, step: int, bound: int, holds: Callable[[int, int], bool]) -> range | None:
-    """The counter's values; None for more than INSTRUCTIONS_MAX."""
-    value = first
-    while holds(value, bound):
-        value += step
-        if abs(value - first) > INSTRUCTIONS_MAX * abs(step):
-            return None
-    return range(first, value, step)
-
-
-def _number(value: Instruction) -> int | None:
-    """The one integer of a constant."""
-    if value.opcode != "constant" or value.shape.rank or not value.shape.dtype.is_integer:
-        return None
-    return int(value.attributes["literal"].array[()])
-
-
-def _element(value: Instruction, computation: Computation) -> int | None:
-    """Which element of the computation's parameter a value is."""
-    if value.opcode == "get-tuple-element" and value.operands[0] is computation.parameters[0]:
-        return int(value.attribute("index"))
-    return None
-
-
-def _known(value: Instruction, condition: Computation, body: Computation, start: Sequence[Instruction]) -> int | None:
-    """A constant, or an element of the state that starts as one and never changes."""
-    index = _element(value, condition)
-    if index is None:
-        return _number(value)
-    return _number(start[index]) if _element(body.root.operands[index], body) == index else None
-
-
-def _step(body: Computation, index: int) -> int | None:
-    """What is added to an element in each turn."""
-    after = body.root.operands[index]
-    if after.opcode != "add":
-        return None
-    for x, y in (after.operands, after.operands[::-1]):
-        if _element(x, body) == index:
-            return _number(y)
-    return None
 
 
 def _write_out(loop: Instruction, count: Count, builder: Builder) -> None:
@@ -183,7 +106,7 @@ class KnownPlaces:
 
 def _places(starts: Sequence[Instruction], room: Sequence[int]) -> list[int] | None:
     """Constant starts, clamped so that the window fits; room: the greatest start of each dimension."""
-    numbers = [_number(start) for start in starts]
+    numbers = [number_of(start) for start in starts]
     if len(numbers) != len(room):
         return None
     known = [number for number in numbers if number is not None]

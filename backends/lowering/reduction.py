@@ -258,8 +258,13 @@ def _shares(keep: int, lanes: int) -> int:
 
 
 def _start(kernel: Kernel, initial: View, rows: int, columns: int, dtype: DType) -> Access:
-    """The initial value everywhere, [rows, columns]."""
-    return load(kernel, View(initial.memory, initial.dtype, initial.address, ((0, rows), (0, columns))), dtype)
+    """The initial value everywhere, [rows, columns]; it travels once a row and is repeated on the chip."""
+    first = load(kernel, View(initial.memory, initial.dtype, initial.address, ((0, rows), (0, 1))), dtype)
+    if columns == 1:
+        return first
+    tile = kernel.sbuf((rows, columns), dtype)
+    kernel.copy(tile, replace(first, dims=((0, columns),)))
+    return tile
 
 
 def _take_in_spread(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, dim: int, parts: int, shares: int,

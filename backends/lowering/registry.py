@@ -13,8 +13,8 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
-FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "movement", "indexing", "scatter",
-            "sort", "random", "region")
+FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "scan", "movement", "indexing",
+            "scatter", "sort", "random", "region")
 """Modules of this package that declare rules; imported on first look-up."""
 
 Lowering = Callable[[Kernel, Instruction, Sequence[View], Sequence[View]], None]

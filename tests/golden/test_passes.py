@@ -34,6 +34,7 @@ from nxcc.passes.pipeline import Pass
 from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import ORDER, StoreTransposed
+from nxcc.passes.vectorize_loops import VectorizeLoops
 
 from harness.golden import Case, cases, check, name_of
 
@@ -53,6 +54,7 @@ MAKE: dict[str, Make] = {
     "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
     "scale-later": lambda options, report: ScaleLater(),
     "simplify": lambda options, report: Simplify(),
+    "vectorize-loops": lambda options, report: VectorizeLoops(report),
 }
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
 """Of the largest value, by the type of an autocast; all else may differ by the order of sums."""
