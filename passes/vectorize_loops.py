@@ -321,7 +321,7 @@ class _Turns:
             return self.finals[index]
         if index == self.count.index:
             return self.builder.constant(np.asarray(self.count.values.stop, self.count.dtype.numpy))
-        if _copied(after).opcode == "get-tuple-element" and _copied(after).attribute("index") == index:
+        if any(user is _copied(after) and user.attribute("index") == index for user in self.body.parameters[0].users):
             return start
         if after.opcode == "dynamic-update-slice" and after not in self.values:
             return self._written(after, index, start)

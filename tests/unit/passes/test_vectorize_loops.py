@@ -21,6 +21,11 @@ LOOP = """HloModule m
 sum {{ p = f32[] parameter(0)
  q = f32[] parameter(1)
  ROOT s = f32[] add(p, q) }}
+order {{ a = f32[] parameter(0)
+ b = f32[] parameter(1)
+ c = f32[] parameter(2)
+ d = f32[] parameter(3)
+ ROOT l = pred[] compare(a, b), direction=LT }}
 body {{ s = {state} parameter(0)
  i = s32[] get-tuple-element(s), index=0
  h = f32[4] get-tuple-element(s), index=1
@@ -97,6 +102,9 @@ LINEAR = {
 }
 
 STAYING = {
+    "element of a result": """q = (f32[4], f32[4]) sort(x, h), dimensions={0}, to_apply=order
+ n = f32[4] get-tuple-element(q), index=1
+ y = f32[4] copy(n)""",
     "activation": "m = f32[4] add(h, x)\n n = f32[4] tanh(m)\n y = f32[4] copy(n)",
     "mixing": "n = f32[4] dot(h, w), lhs_contracting_dims={0}, rhs_contracting_dims={0}\n y = f32[4] add(n, x)",
     "square": "n = f32[4] multiply(h, h)\n y = f32[4] add(n, x)",
