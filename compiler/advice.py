@@ -253,7 +253,7 @@ def _batch(subject: Subject) -> Iterator[Candidate]:
     for factor in BATCH_FACTORS:
         resize = Resize(places, size, size * factor)
         words = f"batch {size * factor} instead of {size}, time for {size} sample{'s' if size > 1 else ''}"
-        yield Candidate("batch", words, 0.6, rewrite=partial(resized, resize=resize), samples=factor)
+        yield Candidate("batch", words, 0.6, rewrite=partial(resized, resize=resize, fixed=subject.weights), samples=factor)
 
 
 def _sequence(subject: Subject) -> Iterator[Candidate]:
@@ -265,15 +265,16 @@ def _sequence(subject: Subject) -> Iterator[Candidate]:
     for length, places in sorted(lengths.items(), key=lambda row: -len(row[1]))[:1]:
         whole = -(-length // PARTITIONS) * PARTITIONS
         if whole != length and length > PARTITIONS:
-            yield _longer(length, whole, places, "pad the sequence", 0.2)
+            yield _longer(subject, length, whole, places, "pad the sequence to", 0.2)
         if length % 2 == 0:
-            yield _longer(length, length // 2, places, "a file of its own for sequences that fit in half the length:", 0.45)
+            yield _longer(subject, length, length // 2, places, "a file of its own for what fits in half the length:", 0.45)
 
 
-def _longer(length: int, new: int, places: list[tuple[int, int]], words: str, prior: float) -> Candidate:
+def _longer(subject: Subject, length: int, new: int, places: list[tuple[int, int]], words: str,
+            prior: float) -> Candidate:
     resize = Resize(tuple(places), length, new)
     return Candidate("sequence", f"{words} {new} places instead of {length}", prior,
-                     rewrite=partial(resized, resize=resize))
+                     rewrite=partial(resized, resize=resize, fixed=subject.weights))
 
 
 def _weights_declared(subject: Subject) -> Iterator[Candidate]:
@@ -285,7 +286,8 @@ def _weights_declared(subject: Subject) -> Iterator[Candidate]:
     moved = sum(subject.module.entry.parameters[number].shape.byte_size for number in chosen)
     prior = moved / subject.found.target.host.copy_bytes_per_second * 1e6 / _call_us(subject.found)
     weights = ",".join(map(str, sorted(subject.weights | set(chosen))))
-    yield Candidate("weights", f"declare the {len(chosen)} inputs that look like weights (--weight-params)", prior,
+    words = "input that looks like a weight" if len(chosen) == 1 else f"{len(chosen)} inputs that look like weights"
+    yield Candidate("weights", f"declare the {words} (--weight-params)", prior,
                     {"weight_params": weights}, note=f"inputs {_ranges(chosen)}")
 
 
@@ -382,7 +384,8 @@ def _without_host(found: Estimate) -> Iterator[Advice]:
     fixed = found.fixed_us / devices if devices else 0.0
     saved = found.host.regions_us + max(0, devices - 1) * (submit + fixed)
     before = _call_us(found)
-    yield Advice("host", f"express the {len(parts)} part{'s' if len(parts) > 1 else ''} that the host computes otherwise "
+    words = "part" if len(parts) == 1 else f"{len(parts)} parts"
+    yield Advice("host", f"express the {words} that the host computes otherwise "
                  "(nxcc check lists them with reasons)", "", before, before - saved,
                  "without the work that the device would have instead")
 

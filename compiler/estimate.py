@@ -188,10 +188,10 @@ def _host(neff: Neff, target: Target, nodes: list[NodeTime]) -> Host:
 def crossing_bytes(graph: Graph) -> int:
     """Bytes that one call moves between host and device: inputs, values made on one side and read on the other, results.
 
-    Weights are where they are read before the first call.
+    Weights are where they are read before the first call; state stays on the device from call to call (assumed).
     """
     weights = {row.name for row in graph.inputs if row.role == "weight"}
-    on_host = {row.name: True for row in graph.inputs}
+    on_host = {row.name: row.role != "state" for row in graph.inputs}
     moved: dict[tuple[str, bool], int] = {}
     for node in graph.nodes:
         here = node.executor == CPU
@@ -200,7 +200,7 @@ def crossing_bytes(graph: Graph) -> int:
                 moved[row.name, here] = row.size
         on_host |= {row.name: here for row in node.outputs}
     for result in graph.outputs:
-        if not on_host[result.name]:
+        if not on_host[result.name] and result.alias_of is None:
             moved[result.name, True] = result.size
     return sum(moved.values())
 
@@ -257,6 +257,7 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "hbm_bytes_per_second": sum(t.hbm_bytes for t in timings) / seconds if seconds else 0.0,
         "pe_flops_per_second": sum(t.pe_flops for t in timings) / seconds if seconds else 0.0,
         "uncertain": [{"fact": e.fact, "fast_us": e.fast_us, "slow_us": e.slow_us, "why": e.why} for e in found.effects],
+        "moves_it_most": found.effects[0].fact if found.effects else None,
         "assumed_branches": found.assumed, "trips": found.trips, "advice": found.advice,
         "roofline_us": found.roofline.us if found.roofline is not None else None,
     }
@@ -287,8 +288,8 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
                      f"{ratio:.2f} times it")
     lines.append(f"work: {body['instructions']} instructions, {body['transfers']} transfers, "
                  f"{body['hbm_bytes_per_second'] / 1e9:.1f} GB/s of HBM, {body['pe_flops_per_second'] / 1e12:.2f} TFLOPS")
-    lines += [f"uncertain: {row['fact']}: {us_text(row['fast_us'])} to {us_text(row['slow_us'])} ({row['why']})"
-              for row in body["uncertain"]]
+    lines += [f"uncertain: {row['fact']}{', which moves it most' if number == 0 else ''}: {us_text(row['fast_us'])} to "
+              f"{us_text(row['slow_us'])} ({row['why']})" for number, row in enumerate(body["uncertain"])]
     if body["assumed_branches"]:
         lines.append(f"assumed: {body['assumed_branches']} branches depend on data; loops on data run {body['trips']} times "
                      "(--trips), conditionals take their first arm")

@@ -42,13 +42,18 @@ class Resize:
     new: int
 
 
-def resized(module: Module, resize: Resize) -> Module | None:
-    """The module, changed in place, if its shapes follow; else None, and the module is of no further use."""
+def resized(module: Module, resize: Resize, fixed: frozenset[int] = frozenset()) -> Module | None:
+    """The module, changed in place, if its shapes follow; else None, and the module is of no further use.
+
+    fixed: parameters that keep their shapes, as weights do: a dimension that changes theirs is none of samples or places.
+    """
     if resize.old == 1:
         _restore_units(module)
     marks = _Marks(module, resize)
     try:
         marks.walk()
+        if any(module.entry.parameters[number] in marks.inner for number in fixed):
+            return None
         links = {instruction: list(_links(instruction)) for instruction in module.entry.instructions}
         for instruction, dims in marks.inner.items():
             _apply(instruction, {dim: marks.size(instruction, dim) for dim in dims})

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nxcc.compiler.page.build import write_comparison_page
 
-from harness.browser import Browser, browser, driver_path
-
-pytestmark = pytest.mark.skipif(not driver_path(),
-                                reason="no Chromium with its driver on this machine: `make browser` installs them")
+from harness.browser import Window
 
 
 def row(name: str, before: float | None, after: float | None) -> dict:
@@ -29,15 +25,13 @@ BODY = {"target": "v2", "before": SIDE | {"file": "a.neff"}, "after": SIDE | {"f
 NAMES = "return [...document.querySelectorAll('#panel-layers tbody tr')].map(row => row.firstChild.innerText)"
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    path: Path = tmp_path_factory.mktemp("page") / "c.html"
-    with open(path, "wb") as file:
+@pytest.fixture
+def page(window: Window, tmp_path: Path) -> Window:
+    with open(tmp_path / "c.html", "wb") as file:
         write_comparison_page(BODY, file)
-    with browser() as window:
-        window.open(path)
-        window.wait("document.documentElement.dataset.ready")
-        yield window
+    window.open(tmp_path / "c.html")
+    window.wait("document.documentElement.dataset.ready")
+    return window
 
 
 def test_largest_change_comes_first_and_what_is_equal_is_left_out(page):
@@ -59,6 +53,5 @@ def test_search_and_the_box_narrow_the_table(page):
 
 
 def test_other_tables_are_a_click_away(page):
-    page.script("const box = document.getElementById('search'); box.value = ''; box.dispatchEvent(new Event('input'))")
     page.click_on("#tab-machine")
     assert "PE matmul" in page.script("return document.getElementById('panel-machine').innerText")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,7 @@ from nxcc.compiler.page.build import write_profile_page
 from nxcc.compiler.profile import profile_report
 from nxcc.neff.reader import open_neff
 
-from harness.browser import Browser, browser, driver_path
-
-pytestmark = pytest.mark.skipif(not driver_path(),
-                                reason="no Chromium with its driver on this machine: `make browser` installs them")
+from harness.browser import Window
 
 TEXT = """HloModule m
 ENTRY main {
@@ -52,25 +48,19 @@ def written(found: Estimate, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
 @pytest.fixture
-def page(window: Browser, found: Estimate, tmp_path: Path) -> Browser:
+def page(window: Window, found: Estimate, tmp_path: Path) -> Window:
     window.open(written(found, tmp_path / "p.html"))
     window.wait(READY)
     return window
 
 
-def shown(page: Browser) -> tuple[float, float]:
+def shown(page: Window) -> tuple[float, float]:
     low, high = page.script(PAGE + "return [p.view.from, p.view.to]")
     return low, high
 
 
-def drawn_colours(page: Browser) -> int:
+def drawn_colours(page: Window) -> int:
     """Colours that are opaque on the timeline's canvas."""
     return page.script(PAGE + """p.draw(); const c = document.getElementById('tracks');
       const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; const seen = new Set();
@@ -78,7 +68,7 @@ def drawn_colours(page: Browser) -> int:
       return seen.size""")
 
 
-def span_place(page: Browser, name: str) -> list[float]:
+def span_place(page: Window, name: str) -> list[float]:
     """A point of the window on the first piece of an instruction, after zooming to it."""
     return page.script(PAGE + """
       for (const row of p.profile.rows) for (let i = 0; i < row.size; i++) {
@@ -91,7 +81,7 @@ def span_place(page: Browser, name: str) -> list[float]:
       }""", name)
 
 
-def details(page: Browser) -> str:
+def details(page: Window) -> str:
     return page.script("return document.getElementById('details').innerText")
 
 

@@ -28,8 +28,58 @@ def driver_path() -> str:
     return (shutil.which("chromedriver") or "") if has_browser else ""
 
 
-class Browser:
-    """One window."""
+class Window:
+    """What tests do with a window; one class a browser."""
+
+    def open(self, path: Path) -> None:
+        """Load a file from disk."""
+        raise NotImplementedError
+
+    def script(self, text: str, *arguments: Any) -> Any:
+        """The value of a function body."""
+        raise NotImplementedError
+
+    def wait(self, condition: str, seconds: float = 20) -> None:
+        """Until an expression is true."""
+        end = time.monotonic() + seconds
+        while not self.script(f"return Boolean({condition})"):
+            assert time.monotonic() < end, f"not true in {seconds} s: {condition}"
+            time.sleep(0.05)
+
+    def keys(self, *keys: str) -> None:
+        """Type into whatever has the focus."""
+        raise NotImplementedError
+
+    def click(self, x: float, y: float) -> None:
+        """Press the mouse at a point of the window."""
+        raise NotImplementedError
+
+    def move(self, x: float, y: float) -> None:
+        """Hold the mouse over a point of the window."""
+        raise NotImplementedError
+
+    def click_on(self, selector: str) -> None:
+        """Click an element that a selector finds."""
+        raise NotImplementedError
+
+    def problems(self) -> list[str]:
+        """What the page wrote as errors, requests that its policy refused among them."""
+        raise NotImplementedError
+
+    def screenshot(self, path: Path) -> None:
+        """Write a picture of the window."""
+        raise NotImplementedError
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Browser(Window):
+    """Chromium, by way of its driver."""
 
     def __init__(self, base: str, session: str) -> None:
         self.base, self.session = base, session
@@ -41,39 +91,26 @@ class Browser:
         self.command("POST", "url", {"url": path.absolute().as_uri()})
 
     def script(self, text: str, *arguments: Any) -> Any:
-        """The value of a function body."""
         return self.command("POST", "execute/sync", {"script": text, "args": list(arguments)})
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
-        """Until an expression is true."""
-        end = time.monotonic() + seconds
-        while not self.script(f"return Boolean({condition})"):
-            assert time.monotonic() < end, f"not true in {seconds} s: {condition}"
-            time.sleep(0.05)
-
     def keys(self, *keys: str) -> None:
-        """Type into whatever has the focus."""
         presses = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.command("POST", "actions", {"actions": [{"type": "key", "id": "keyboard", "actions": presses}]})
 
     def click(self, x: float, y: float) -> None:
-        """Press the mouse at a point of the window."""
         moves = [{"type": "pointerMove", "x": round(x), "y": round(y)}, {"type": "pointerDown", "button": 0},
                  {"type": "pointerUp", "button": 0}]
         self.command("POST", "actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moves}]})
 
     def move(self, x: float, y: float) -> None:
-        """Hold the mouse over a point of the window."""
         self.command("POST", "actions", {"actions": [
             {"type": "pointer", "id": "mouse", "actions": [{"type": "pointerMove", "x": round(x), "y": round(y)}]}]})
 
     def click_on(self, selector: str) -> None:
-        """Click an element that a selector finds."""
         found = self.command("POST", "element", {"using": "css selector", "value": selector})
         self.command("POST", f"element/{found[ELEMENT]}/click", {})
 
     def problems(self) -> list[str]:
-        """What the page wrote as errors, requests that its policy refused among them."""
         return [row["message"] for row in self.command("POST", "se/log", {"type": "browser"}) if row["level"] == "SEVERE"]
 
     def screenshot(self, path: Path) -> None:
@@ -87,15 +124,14 @@ def _call(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)["value"]
     except urllib.error.HTTPError as error:
-        raise AssertionError(json.load(error)["value"]["message"]) from None
+        with error:
+            raise AssertionError(json.load(error)["value"]["message"]) from None
 
 
 @contextlib.contextmanager
 def browser(width: int = 1400, height: int = 900) -> Iterator[Browser]:
     """A window of this size, closed at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="nxcc-browser-", ignore_cleanup_errors=True) as home:
         driver = subprocess.Popen([driver_path(), f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                   env={**os.environ, "HOME": home})

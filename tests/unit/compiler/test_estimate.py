@@ -52,6 +52,22 @@ def test_estimate_has_the_promised_keys(neff):
     assert len(estimate_lines(body)) >= 6
 
 
+def test_the_fact_that_moves_the_estimate_most_comes_first(neff):
+    body = estimate_file(neff)
+    spreads = [abs(row["slow_us"] - row["fast_us"]) for row in body["uncertain"]]
+    assert len(spreads) > 1 and spreads == sorted(spreads, reverse=True) and spreads[0] > 0
+    assert body["moves_it_most"] == body["uncertain"][0]["fact"]
+    (line,) = [line for line in estimate_lines(body) if "moves it most" in line]
+    assert line.startswith(f"uncertain: {body['moves_it_most']}, ")
+
+
+def test_the_range_holds_what_each_fact_alone_does(neff):
+    body = estimate_file(neff)
+    low, high = body["range_us"]
+    for row in body["uncertain"]:
+        assert low <= min(row["fast_us"], row["slow_us"]) and max(row["fast_us"], row["slow_us"]) <= high
+
+
 def test_host_time_is_a_submission_and_the_copies_of_what_is_no_weight(neff):
     host = estimate_file(neff, ranges=False)["host"]
     assert host == {"submit_us": 53.0, "copy_us": pytest.approx((IN + OUT) / 6e9 * 1e6), "regions_us": 0}
@@ -64,6 +80,20 @@ def test_host_regions_cost_work_transfers_and_another_submission(neff):
     assert [node.executor for node in found.nodes] == ["device", "host", "device"]
     assert crossing_bytes(opened.require_runnable()) == IN + 3 * OUT
     assert found.host.submit_us == 106 and found.host.regions_us > 0
+
+
+def test_state_stays_on_the_device(tmp_path):
+    text = """HloModule m, input_output_alias={ {0}: (0, {}, must-alias) }
+ENTRY main {
+  s = f32[64,64] parameter(0)
+  x = f32[64,64] parameter(1)
+  n = f32[64,64] add(s, x)
+  y = f32[64,64] negate(n)
+  ROOT out = (f32[64,64], f32[64,64]) tuple(n, y)
+}"""
+    (tmp_path / "s.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "s.hlo"), CompileOptions(output=str(tmp_path / "s.neff"))))
+    assert crossing_bytes(open_neff(str(tmp_path / "s.neff")).require_runnable()) == 2 * 4 * 64 * 64
 
 
 def test_profile_adds_up_and_writes_a_trace(neff, tmp_path):

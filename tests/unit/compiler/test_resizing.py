@@ -127,6 +127,15 @@ def test_dimensions_that_end_are_left_or_refused(body):
     assert found is None or found["x"] == (6, 4)
 
 
+def test_what_would_change_a_weight_is_refused():
+    text = """
+  x = f32[2,16] parameter(0)
+  w = f32[16,4] parameter(1)
+  ROOT y = f32[2,4] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}"""
+    assert resized(module(text), Resize(((0, 1),), 16, 8)) is not None
+    assert resized(module(text), Resize(((0, 1),), 16, 8), frozenset((1,))) is None
+
+
 def test_samples_that_are_mixed_are_refused():
     assert shapes("""
   x = f32[2,3] parameter(0)
