@@ -15,6 +15,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.cast_products import CastProducts
+from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import DeadCode
@@ -23,6 +24,7 @@ from nxcc.passes.expand_collectives import ExpandCollectives
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.merge_regions import MergeRegions
 from nxcc.passes.move_reshapes import MoveReshapes
@@ -99,6 +101,8 @@ STEPS: tuple[Step, ...] = (
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
+    Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
+    Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
@@ -121,6 +125,10 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("normalize-layouts", "unroll-loops", "a body's layouts are looked at once"),
     ("unroll-loops", "simplify", "what a turn does not change is found again in the next one"),
     ("fold-constants", "known-places", "places are computed from the counter"),
+    ("known-places", "chosen-places", "a place that is known needs no choice"),
+    ("known-gathers", "chosen-places", "a place that is known needs no choice"),
+    ("legalize-dtypes", "chosen-places", "places are 32-bit numbers"),
+    ("chosen-places", "autocast", "bits of what is chosen are no numbers to cast"),
     ("autocast", "cast-products", "what the user asked for comes first"),
     ("inline-calls", "normalize-layouts", "an inlined body has layouts of its own"),
     ("normalize-layouts", "simplify", "rules forget layouts, which a bitcast would still read"),

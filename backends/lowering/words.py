@@ -9,10 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from nxcc.backends.lowering.terms import Kind, Span, Term, activate, alu, bits, copy, part, reciprocal, select, term
+from nxcc.backends.lowering.terms import (
+    Kind,
+    Span,
+    Term,
+    activate,
+    alu,
+    bits,
+    constant,
+    copy,
+    part,
+    reciprocal,
+    select,
+    term,
+)
 from nxcc.ir.diagnostics import UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import F32, S32, U8, U32, DType
 
+LN2 = math.log(2)
+TINY = 2.0**-126
+RAISED = 2.0**64
+"""What brings a denormal into the range of normal numbers."""
+ROOT_HALF_BITS = 0x3F3504F3
+EXPONENT_FIELD = 0xFF800000
 LOW = 0xFFFF
 ALL = 0xFFFFFFFF
 TOP = 0x80000000
@@ -176,7 +195,56 @@ def _power(x: Term, y: Term) -> Term:
         return _root(x)
     if exponent == -0.5:
         return reciprocal(_root(x))
-    raise CompileError(UNSUPPORTED, "only GpSimd computes powers", remedy="--keep-on-host leaves the operation to the host")
+    if x.span is Span.NUMBER:
+        if x.number <= 0:
+            raise CompileError(UNSUPPORTED, "only GpSimd computes powers of a number that is not positive",
+                               remedy="--keep-on-host leaves the operation to the host")
+        return activate("exp", copy(y, F32), math.log(x.number))
+    x, y = (z if z.dtype is F32 or z.span is Span.NUMBER else copy(z, F32) for z in (x, y))
+    return _signed_power(x, y, alu("abs_max", x, 0.0))
+
+
+def _signed_power(x: Term, y: Term, size: Term) -> Term:
+    """C's power: exp(y * log(size)), negative for an odd power of a negative x, and the cases that have no logarithm."""
+    found = activate("exp", alu("multiply", _log(size), y))
+    found = select(size.equals(1.0), 1.0, found)
+    is_whole, is_odd = _whole(y), _odd(y)
+    has_sign = part(x, S32) < 0
+    found = select(alu("logical_and", has_sign, is_odd, U8), -found, found)
+    bare = alu("logical_and", alu("logical_and", x < 0.0, size < math.inf, U8), alu("equal", is_whole, 0.0, U8), U8)
+    return select(alu("equal", y, 0.0, U8), 1.0, select(bare, math.nan, found))
+
+
+def _log(size: Term) -> Term:
+    """log of a magnitude: -inf at zero, infinity and NaN as they are; size = m * 2^e with m in [sqrt(1/2), sqrt(2))."""
+    is_tiny = size < TINY
+    raw = part(select(is_tiny, size * RAISED, size), S32)
+    exponent = bits("bitwise_and", part(_add(raw, term(-ROOT_HALF_BITS & ALL, S32), S32), S32), EXPONENT_FIELD)
+    mantissa = part(_add(raw, _negated(exponent), S32), F32)
+    inside = exponent * (LN2 / 2**23) + activate("log", mantissa) + is_tiny * -math.log(RAISED)
+    ends = select(alu("equal", size, 0.0, U8), -math.inf, inside)
+    return select(alu("equal", alu("less", size, math.inf), 0.0, U8), size, ends)
+
+
+def _negated(x: Term) -> Term:
+    return _add(_inverted(x), term(1, S32), S32)
+
+
+def _whole(y: Term) -> Term:
+    """1 where y is a whole number, which all from 2^24 on are."""
+    if y.span is Span.NUMBER:
+        return constant(term(float(y.number == math.floor(y.number)) if math.isfinite(y.number) else 1.0, U8), U8)
+    return alu("logical_or", alu("equal", copy(y, S32), y), alu("greater_equal", alu("abs_max", y, 0.0), 2.0**24), U8)
+
+
+def _odd(y: Term) -> Term:
+    """1 where y is an odd whole number."""
+    if y.span is Span.NUMBER:
+        return constant(term(float(math.isfinite(y.number) and y.number % 2 == 1), U8), U8)
+    half = y * 0.5
+    is_half = alu("equal", copy(half, S32), half)
+    return alu("logical_and", alu("equal", copy(y, S32), y),
+               alu("logical_and", alu("equal", is_half, 0.0), alu("less", alu("abs_max", y, 0.0), 2.0**24)), U8)
 
 
 def _root(x: Term) -> Term:

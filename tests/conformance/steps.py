@@ -206,7 +206,7 @@ class _Walk(Walk[Outcome]):
             loaded: Loaded = self.do(checking, lambda: load(build.output, strict=self.settings.strict))
             if self.expected is not None:
                 results = self.do(running, lambda: loaded.run(self.inputs))
-                if build.options.auto_cast != "none":
+                if build.options.auto_cast != "none" and self.case.name not in KNOWN["result"]:
                     self._as_cast(loaded)
                 self._judge(running, results, self.modules[-1])
 

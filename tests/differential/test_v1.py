@@ -273,3 +273,43 @@ def test_a_transfer_signals_once_for_each_of_the_four_dma_engines(tmp_path: Path
     steps = [step for entry in build.code.program.entries for stream in entry.streams.values() for step in stream]
     amounts = {signal.amount for step in steps if step.spec.name == "dma_copy" for signal in step.signals}
     assert amounts == {4}
+
+
+POWERS = np.array([0, -0.0, 1, -1, 2, -2, 0.5, -0.5, np.inf, -np.inf, np.nan, 3, -3, 1e-40, 1e30, -1e30, 7.5, 16777217, 255],
+                  np.float32)
+
+
+def test_powers_without_gpsimd_have_the_cases_of_c(tmp_path: Path) -> None:
+    x, y = (grid.reshape(-1) for grid in np.meshgrid(POWERS, POWERS))
+    shape = f"f32[{x.size}]"
+    text = f"HloModule m\nENTRY main {{ x = {shape} parameter(0) y = {shape} parameter(1) ROOT r = {shape} power(x, y) }}"
+    build = compiled(text, tmp_path / "m.neff", optlevel=1)
+    assert build.plan is not None and not build.plan.host
+    (got,), (want,) = load(str(tmp_path / "m.neff")).run([x, y]), evaluate_all(text, [x, y])
+    np.testing.assert_allclose(got, want, rtol=2e-5)
+    settled = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(got[settled]), np.signbit(want[settled]))
+
+
+def evaluate_all(text: str, inputs: list[Array]) -> list[Array]:
+    return flatten(evaluate(read_text(text), inputs))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_places_chosen_by_data_need_no_host(tmp_path: Path, strict: bool) -> None:
+    text = """HloModule m
+add { p = f32[] parameter(0) q = f32[] parameter(1) ROOT r = f32[] add(p, q) }
+ENTRY main {
+  table = f32[9,40] parameter(0)
+  ids = s32[6] parameter(1)
+  at = s32[] parameter(2)
+  zero = s32[] constant(0)
+  rows = f32[6,40] gather(table, ids), offset_dims={1}, collapsed_slice_dims={0}, start_index_map={0}, index_vector_dim=1,
+    slice_sizes={1,40}
+  one = f32[1,40] dynamic-slice(rows, at, zero), dynamic_slice_sizes={1,40}
+  moved = f32[9,40] dynamic-update-slice(table, one, at, zero)
+  ROOT s = f32[9,40] scatter(moved, ids, rows), update_window_dims={1}, inserted_window_dims={0},
+    scatter_dims_to_operand_dims={0}, index_vector_dim=1, to_apply=add
+}"""
+    check(text, [random(9, 40), np.array([3, 0, 8, 3, -2, 11], np.int32), np.array(2, np.int32)], tmp_path / "m.neff",
+          tolerance=1e-6, optlevel=1, strict=strict)

@@ -20,11 +20,13 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
 from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
+from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
@@ -42,11 +44,13 @@ Make = Callable[[dict[str, str], Callable[[Note], None]], Pass]
 MAKE: dict[str, Make] = {
     "autocast": lambda options, report: Autocast(options["mode"], options["type"], _numbers(options), report),
     "canonicalize-dot": lambda options, report: CanonicalizeDot(),
+    "chosen-places": lambda options, report: ChosenPlaces(True),
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
     "dead-code": lambda options, report: DeadCode(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
     "fold-constants": lambda options, report: FoldConstants(),
     "inline-calls": lambda options, report: InlineCalls(),
+    "known-gathers": lambda options, report: KnownGathers(True),
     "legalize-dtypes": lambda options, report: LegalizeDtypes(),
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
