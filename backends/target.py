@@ -281,6 +281,11 @@ class Target:
         share = self.hbm.chip_bytes_per_second // cores
         return dataclasses.replace(self, hbm=dataclasses.replace(self.hbm, share_bytes_per_second=share))
 
+    @property
+    def memory_bytes_per_second(self) -> int:
+        """What a core gets from its memory: its share, as fast as its DMA engines carry it."""
+        return min(self.dma.engines * self.dma.bytes_per_second_per_engine, self.hbm.share_bytes_per_second)
+
     def start_partitions(self, partitions: int) -> tuple[int, ...]:
         """Partitions at which an operand of this many may start; none if it is too large or empty."""
         if partitions <= 0:

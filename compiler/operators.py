@@ -46,9 +46,10 @@ ON_DEVICE: dict[str, tuple[str, ...]] = {
 """Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
 
 LACKING: dict[str, frozenset[str]] = {
-    "v1": frozenset(("cbrt", "conditional", "gather", "rng-bit-generator", "scatter", "sort", "topk")),
+    "v1": frozenset(("conditional", "gather", "rng-bit-generator", "scatter", "sort", "topk")),
 }
-"""What a target does not run of that: it lacks GpSimd, registers and branches. Loops of a known count are written out."""
+"""What a target does not run of that: it lacks GpSimd, registers and branches. Loops of a known count are written out; small
+gathers, scatters and conditionals, and gathers at known places, become other operators before."""
 
 ON_DEVICE |= {target: tuple(opcode for opcode in ON_DEVICE["v2"] if opcode not in lacking)
               for target, lacking in LACKING.items()}

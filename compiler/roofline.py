@@ -124,12 +124,12 @@ def _parameter(computation: Computation, number: int) -> Instruction:
 
 def roofline(work: Work, target: Target) -> Roofline:
     """The time of each part at peak, microseconds."""
-    pe, tensor, dma = target.engines[Engine.PE], target.tensor, target.dma
+    pe, tensor = target.engines[Engine.PE], target.tensor
     peak = 2.0 * tensor.rows * tensor.columns * pe.clock_hz
     seconds = sum(flops * tensor.passes.get(dtype, 1) for dtype, flops in work.flops.items()) / peak
     return Roofline(
         seconds * 1e6, _lanes_us(work.vector, Engine.VECTOR, target), _lanes_us(work.scalar, Engine.SCALAR, target),
-        work.bytes / min(dma.engines * dma.bytes_per_second_per_engine, target.hbm.share_bytes_per_second) * 1e6)
+        work.bytes / target.memory_bytes_per_second * 1e6)
 
 
 def _lanes_us(elements: int, engine: Engine, target: Target) -> float:

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.tiling import unfolded
 from nxcc.backends.tile.builder import Kernel
@@ -217,7 +216,7 @@ def spread(kernel: Kernel, row: View, lanes: int) -> Access:
     """A row of HBM [columns..] on so many partitions, [lanes, columns]."""
     columns = row.elements
     tile = kernel.sbuf((lanes, columns), row.dtype)
-    if lanes * columns * row.dtype.byte_size < SPREAD_BYTES or row.dtype not in isa.pe.PE_INPUTS:
+    if lanes * columns * row.dtype.byte_size < SPREAD_BYTES or row.dtype not in kernel.target.engines[Engine.PE].dtypes:
         repeated = View(row.memory, row.dtype, row.address, ((0, lanes), *row.dims))
         kernel.dma(unfolded(tile, repeated), repeated)
         return tile
@@ -227,7 +226,6 @@ def spread(kernel: Kernel, row: View, lanes: int) -> Access:
     kernel.memset(ones, 1.0)
     for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
         bank = kernel.psum((lanes, size))
-        kernel.emit(isa.pe.MATMUL, fields={"accumulate": False, "tf32": False}, stationary=ones,
-                    moving=line.cut(0, start, size), out=bank)
+        kernel.matmul(bank, ones, line.cut(0, start, size), exact=True)
         kernel.copy(tile.cut(0, start, size), bank, Engine.SCALAR)
     return tile

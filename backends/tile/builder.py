@@ -251,9 +251,12 @@ class Kernel:
                 self.dma(tile, of.cut(0, row, height).cut(1, column, width), engine=engine)
                 self.dma(to.cut(0, row, height).cut(1, column, width), tile, accumulate=accumulate, engine=engine)
 
-    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False) -> None:
-        """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each."""
-        fields = {"accumulate": accumulate, "tf32": self.tf32 and stationary.dtype is F32}
+    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False, exact: bool = False) -> None:
+        """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each.
+
+        exact: f32 operands are not rounded, whatever `tf32` says.
+        """
+        fields = {"accumulate": accumulate, "tf32": self.tf32 and stationary.dtype is F32 and not exact}
         most = self.target.tensor.stationary_max
         if stationary.free <= most:
             self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)
