@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,20 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if words is None else words)
     return guard(lambda: _run(given), given)
+
+
+def entry() -> None:
+    """`nxcc` as a program: run the command line and leave at once.
+
+    Taking a module of thousands of instructions apart again would be a tenth of a compile; nothing waits for it.
+    """
+    status = main()
+    if sys.getprofile() or sys.gettrace():
+        sys.exit(status)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(words: list[str]) -> int:
@@ -367,4 +382,4 @@ def explain(words: tuple[str, ...], target: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -536,9 +536,8 @@ _STRUCTURAL: dict[str, Any] = {
 }
 
 
-def structural_opcodes() -> frozenset[str]:
-    """Opcodes that cost nothing or become control flow; parameter among them."""
-    return frozenset(_STRUCTURAL) | {"parameter"}
+STRUCTURAL = frozenset(_STRUCTURAL) | {"parameter"}
+"""Opcodes that cost nothing or become control flow."""
 
 
 def order_of_use(nodes: Sequence[DeviceNode]) -> Iterator[str | Literal]:
@@ -600,9 +599,14 @@ def _overlapping_self(target: Located, source: Located) -> bool:
 
 def structure_of(instruction: Instruction) -> Any:
     """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
-    attributes = tuple(sorted((key, _attribute_key(value)) for key, value in instruction.attributes.items()))
-    attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith("nxcc.")))
-    return instruction.opcode, attributes, str(instruction.shape), tuple(_body_key(c) for c in instruction.called)
+    attributes: tuple[Any, ...] = ()
+    if instruction.attributes:
+        attributes = tuple(sorted([(key, _attribute_key(value)) for key, value in instruction.attributes.items()]))
+    if instruction.frontend_attributes:
+        attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith("nxcc.")))
+    shape = instruction.shape
+    kind = (shape.dtype.name, shape.dims, shape.dynamic) if shape.is_array else str(shape)
+    return instruction.opcode, attributes, kind, tuple([_body_key(c) for c in instruction.called])
 
 
 def _multiplies_tf32(instruction: Instruction) -> bool:
@@ -616,7 +620,7 @@ def _body_key(computation: Computation) -> Any:
     rows = []
     for instruction in computation.post_order():
         numbers[instruction] = len(numbers)
-        rows.append((structure_of(instruction), tuple(numbers[o] for o in instruction.operands)))
+        rows.append((structure_of(instruction), tuple([numbers[o] for o in instruction.operands])))
     return tuple(rows), numbers[computation.root]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from nxcc.backends.codegen import structural_opcodes, structure_of
+from nxcc.backends.codegen import STRUCTURAL, structure_of
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
-from nxcc.backends.lowering.views import as_view, view_opcodes
+from nxcc.backends.lowering.views import VIEW_OPCODES, as_view
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
-from nxcc.backends.trial import refusal
+from nxcc.backends.trial import is_complete, refusal
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape
@@ -43,15 +43,15 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
     opcode = instruction.opcode
     if opcode in BRANCHES and not target.features.control_flow:
         return f"{target.name} has no branches; {BRANCHES[opcode]}"
-    if opcode in structural_opcodes():
+    if opcode in STRUCTURAL:
         return None
     rule = rules().get(opcode)
     if rule is not None:
         reason = rule.unsupported(instruction, target) if rule.unsupported else None
-        if reason is not None or _is_view(instruction):
+        if reason is not None or is_complete(target) or _is_view(instruction):
             return reason
         return refusal(rule, instruction, structure_of(instruction), target)
-    if opcode in view_opcodes() and all(o.shape.is_array for o in instruction.operands):
+    if opcode in VIEW_OPCODES and all(o.shape.is_array for o in instruction.operands):
         return None if _is_view(instruction) else f"this {opcode} moves data between layouts"
     return f"{opcode} has no lowering for {target.name}"
 
@@ -66,6 +66,8 @@ def _is_view(instruction: Instruction) -> bool:
 
 
 def _shape_reason(shape: Shape, target: Target) -> str | None:
+    if not shape.dynamic and shape.dtype in device_dtypes(target):
+        return None
     for leaf in shape.leaves():
         if leaf.dynamic:
             return f"{leaf} has a dynamic dimension"

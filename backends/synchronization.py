@@ -144,11 +144,6 @@ class _Extent:
     writes: bool
     block: Block | None = None
 
-    def overlaps(self, other: _Extent) -> bool:
-        """In any two iterations."""
-        return (self.writes or other.writes) and self.key == other.key and self.low < other.high and other.low < self.high \
-            and self.first_partition < other.last_partition and other.first_partition < self.last_partition
-
 
 @dataclass(slots=True)
 class _Placed:
@@ -186,9 +181,9 @@ def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores
         p.semaphore = FIRST_TRANSFER_SEMAPHORE + number
     _count(program.body, users, {site_key(p.site): p for p in placed})
     plan = Plan(1, semaphores=len(ENGINE_SEMAPHORE) + len(transfers))
-    known = _Known()
+    known, touched = _Known(), _Touched(placed)
     for p in placed:
-        events = known.reduce(p, _conflicts(p, placed))
+        events = known.reduce(p, _conflicts(p, touched.overlapping(p)))
         plan.waits[site_key(p.site)] = events
         plan.signals[site_key(p.site)] = (p.semaphore, p.unit)
         plan.addressed[site_key(p.site)] = _addressed(p.site)
@@ -329,14 +324,42 @@ SAME = 0
 """Depth of a conflict within one iteration of all common loops; above 0, the number of the common loop that carries it."""
 
 
-def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
+Pairs = list[tuple[_Extent, _Extent]]
+"""An extent of one site and one of another that share bytes in some iterations, one of them written."""
+
+
+class _Touched:
+    """Who touches what, by memory or buffer: only those are compared that can meet."""
+
+    def __init__(self, placed: Sequence[_Placed]) -> None:
+        self.placed = placed
+        self.readers: dict[object, list[tuple[_Extent, int]]] = {}
+        self.writers: dict[object, list[tuple[_Extent, int]]] = {}
+        for p in placed:
+            for extent in p.extents:
+                rows = self.writers if extent.writes else self.readers
+                rows.setdefault(extent.key, []).append((extent, p.order))
+
+    def overlapping(self, p: _Placed) -> list[tuple[_Placed, Pairs]]:
+        """Sites that touch a byte of p's, one of the two writing it, in program order, and where; p among them."""
+        found: dict[int, Pairs] = {p.order: []}
+        for mine in p.extents:
+            first, last, low, high = mine.first_partition, mine.last_partition, mine.low, mine.high
+            for rows in (self.writers, self.readers) if mine.writes else (self.writers,):
+                for other, order in rows.get(mine.key, ()):
+                    if low < other.high and other.low < high and first < other.last_partition and other.first_partition < last:
+                        found.setdefault(order, []).append((mine, other))
+        return [(self.placed[order], found[order]) for order in sorted(found)]
+
+
+def _conflicts(p: _Placed, overlapping: Sequence[tuple[_Placed, Pairs]]) -> list[Event]:
     """What must be done before p starts: per semaphore the latest conflicting event of this iteration, and of the previous
     iteration of each loop around p (the inner one's says nothing when the inner loop has just begun)."""
     latest: dict[tuple[int, int], _Placed] = {}
-    for other in placed:
+    for other, pairs in overlapping:
         if other.site.engine is p.site.engine and not other.site.is_dma:
             continue
-        depth = _conflict(p, other)
+        depth = _conflict(p, other, pairs)
         if depth is not None and ((other.semaphore, depth) not in latest or other.order > latest[other.semaphore, depth].order):
             latest[other.semaphore, depth] = other
     events = []
@@ -350,16 +373,13 @@ def _conflicts(p: _Placed, placed: Sequence[_Placed]) -> list[Event]:
     return events
 
 
-def _conflict(p: _Placed, other: _Placed) -> int | None:
+def _conflict(p: _Placed, other: _Placed, pairs: Pairs) -> int | None:
     """The depth of the latest run of `other` that p must wait for; None if there is none.
 
     A transfer waits for its own previous run, whatever it touches: its semaphore counts one at a time.
     """
     if other is p:
         return len(p.loops) or None
-    pairs = [(a, b) for a in p.extents for b in other.extents if a.overlaps(b)]
-    if not pairs:
-        return None
     common = _common(p.loops, other.loops)
     if other.order < p.order and any(_meet(a, b, common, None) for a, b in pairs):
         return SAME

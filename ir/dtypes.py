@@ -50,11 +50,11 @@ class DType:
         assert self.numpy_type is not None, f"{self.name} has no numpy type"
         return _numpy_dtype(self.numpy_type)
 
-    @property
+    @cached_property
     def is_array(self) -> bool:
         return self.numpy_type is not None
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         return self.kind is Kind.FLOAT
 
@@ -62,7 +62,7 @@ class DType:
     def is_complex(self) -> bool:
         return self.kind is Kind.COMPLEX
 
-    @property
+    @cached_property
     def is_integer(self) -> bool:
         """Signed or unsigned integer; pred is neither."""
         return self.kind in (Kind.SIGNED, Kind.UNSIGNED)
@@ -75,7 +75,7 @@ class DType:
     def is_unsigned(self) -> bool:
         return self.kind is Kind.UNSIGNED
 
-    @property
+    @cached_property
     def byte_size(self) -> int:
         """Bytes of one element in memory as we hold it: sub-byte types take a whole byte."""
         return max(1, self.bits // 8)

@@ -128,7 +128,8 @@ def shape_text(shape: Shape, with_layout: bool = True, index_comments: bool = Fa
         return "(" + ", ".join(parts) + ")"
     if shape.dtype is BUFFER:
         return "b(" + shape_text(shape.elements[0], with_layout, index_comments) + ")"
-    text = shape.dtype.name + "[" + ",".join(_dim_text(shape, i) for i in range(shape.rank)) + "]"
+    sizes = map(str, shape.dims) if not shape.dynamic else [_dim_text(shape, i) for i in range(shape.rank)]
+    text = f"{shape.dtype.name}[{','.join(sizes)}]"
     if with_layout and shape.layout is not None and (shape.rank or shape.layout.extension):
         text += str(shape.layout)
     return text

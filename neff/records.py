@@ -137,18 +137,36 @@ def _read_dtype(value: Any, strict: bool) -> dtypes.DType:
 DTYPE = Kind(_read_dtype, lambda value: value.numpy.name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """How `record_to_json` writes a field, worked out once: attribute, JSON key, writer, and the default that is left out."""
+
+    name: str
+    key: str
+    write: Callable[[Any], Any]
+    default: Any
+    always: bool
+    is_rest: bool
+
+
+@cache
+def _columns(cls: Any) -> tuple[_Column, ...]:
+    return tuple(_Column(field.name, _key_of(field), field.metadata["kind"].write, _default_of(field),
+                         bool(field.metadata.get("always")), "rest" in field.metadata) for field in dataclasses.fields(cls))
+
+
 def record_to_json(value: Any) -> dict[str, Any]:
     """The plain object of a record; keys at their default are left out."""
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        kind: Kind = field.metadata["kind"]
-        if "rest" in field.metadata:
-            extra = {name: kind.write(part) for name, part in item.items()}
-            assert not extra.keys() & {_key_of(other) for other in dataclasses.fields(value)}, "a reserved key"
+    cls: Any = type(value)
+    for column in _columns(cls):
+        item = getattr(value, column.name)
+        if column.is_rest:
+            extra = {name: column.write(part) for name, part in item.items()}
+            assert not extra.keys() & {other.key for other in _columns(cls)}, "a reserved key"
             found |= extra
-        elif field.metadata["always"] or item != _default_of(field):
-            found[_key_of(field)] = kind.write(item)
+        elif column.always or item != column.default:
+            found[column.key] = column.write(item)
     return found
 
 

@@ -79,21 +79,23 @@ def rewrite_computation(computation: Computation, rules: dict[str, tuple[Rule, .
     """Apply rules until none fits; what nobody reads any more is removed; order is post-order afterwards."""
     builder = _Recorder(computation)
     kept = anchors(computation)
-    waiting = deque(computation.post_order())
+    order = computation.post_order()
+    waiting = deque([instruction for instruction in order if instruction.opcode in rules])
     queued = set(waiting)
-    steps = MAX_STEPS_PER_INSTRUCTION * len(waiting)
+    steps = MAX_STEPS_PER_INSTRUCTION * len(order)
     changed = False
     while waiting:
         instruction = waiting.popleft()
         queued.discard(instruction)
-        group = rules.get(instruction.opcode)
-        if group is None or instruction.parent is None or instruction in kept or not _is_plain(instruction):
+        group = rules[instruction.opcode]
+        if instruction.parent is None or instruction in kept or not _is_plain(instruction):
             continue
         builder.location = instruction.location
         result = _first(group, instruction, builder)
         if result is None:
-            remove_unread(computation, builder.made)
-            builder.made.clear()
+            if builder.made:
+                remove_unread(computation, builder.made)
+                builder.made.clear()
             continue
         assert (steps := steps - 1), f"rules do not come to an end at {instruction}"
         changed = True
@@ -104,7 +106,7 @@ def rewrite_computation(computation: Computation, rules: dict[str, tuple[Rule, .
         remove_unread(computation, [instruction], kept)
         fresh += result.users
         for row in fresh:
-            if row not in queued and row.parent is not None:
+            if row not in queued and row.parent is not None and row.opcode in rules:
                 queued.add(row)
                 waiting.append(row)
     if changed:

@@ -85,9 +85,8 @@ def as_view(instruction: Instruction, operands: Sequence[View | None]) -> View |
     return rule(instruction, operands[0])
 
 
-def view_opcodes() -> frozenset[str]:
-    """Opcodes that are views as such; a custom call is one only by its target."""
-    return frozenset(_VIEWS) - {"custom-call"}
+VIEW_OPCODES = frozenset(_VIEWS) - {"custom-call"}
+"""Opcodes that are views as such; a custom call is one only by its target."""
 
 
 def copy_view(source: View, destination: View) -> Instruction:

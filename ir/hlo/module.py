@@ -23,7 +23,7 @@ class Instruction:
     frontend_attributes, backend_config (bytes), sharding, control_predecessors, statistics and origin are common to all.
     """
 
-    __slots__ = ("name", "operator", "shape", "operands", "attributes", "called", "location", "users", "parent",
+    __slots__ = ("name", "operator", "opcode", "shape", "operands", "attributes", "called", "location", "users", "parent",
                  "frontend_attributes", "backend_config", "sharding", "control_predecessors", "statistics", "origin")
 
     def __init__(self, name: str, operator: Operator, shape: Shape, operands: Iterable[Instruction] = (),
@@ -31,6 +31,7 @@ class Instruction:
                  location: Location = NOWHERE) -> None:
         self.name = name
         self.operator = operator
+        self.opcode = operator.name
         self.shape = shape
         self.operands: tuple[Instruction, ...] = tuple(operands)
         self.attributes: dict[str, Any] = attributes if attributes is not None else {}
@@ -44,10 +45,6 @@ class Instruction:
         self.control_predecessors: tuple[Instruction, ...] = ()
         self.statistics: str = ""
         self.origin: str = ""
-
-    @property
-    def opcode(self) -> str:
-        return self.operator.name
 
     def attribute(self, key: str) -> Any:
         """The value of an attribute, or its declared default."""
@@ -110,7 +107,7 @@ class Computation:
     @property
     def parameters(self) -> list[Instruction]:
         """Parameter instructions by number."""
-        found = [i for i in self.instructions if i.operator.name == "parameter"]
+        found = [i for i in self.instructions if i.opcode == "parameter"]
         return sorted(found, key=lambda i: int(i.attributes["parameter_number"]))
 
     def post_order(self) -> list[Instruction]:
@@ -119,6 +116,11 @@ class Computation:
         done: set[Instruction] = set()
         for start in self.instructions:
             if start in done:
+                continue
+            if done.issuperset(start.operands):
+                # Definition order is post-order nearly everywhere.
+                done.add(start)
+                order.append(start)
                 continue
             stack: list[tuple[Instruction, Iterator[Instruction]]] = [(start, iter(start.operands))]
             done.add(start)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def compatible(left: Shape, right: Shape) -> bool:
     """Equal but for layouts and for which dimensions are dynamic; an unbounded dimension fits any size."""
-    if left == right:
+    if left is right or left == right:
         return True
     if left.dtype is not right.dtype or len(left.dims) != len(right.dims) or len(left.elements) != len(right.elements):
         return False

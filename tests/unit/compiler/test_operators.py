@@ -1,8 +1,8 @@
 import pytest
 
-from nxcc.backends.codegen import structural_opcodes
+from nxcc.backends.codegen import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
-from nxcc.backends.lowering.views import view_opcodes
+from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import load_target
 from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names
@@ -11,7 +11,7 @@ from nxcc.ir.hlo.text.reader import read_text
 
 
 def test_the_light_table_says_what_the_lowering_rules_declare() -> None:
-    assert set(ON_DEVICE["v2"]) == set(rules()) | set(view_opcodes()) | set(structural_opcodes())
+    assert set(ON_DEVICE["v2"]) == set(rules()) | set(VIEW_OPCODES) | set(STRUCTURAL)
     assert list(ON_DEVICE["v2"]) == sorted(ON_DEVICE["v2"])
 
 

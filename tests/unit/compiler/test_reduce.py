@@ -184,7 +184,7 @@ def _negate_all(self: Any, module: Module) -> bool:
     from nxcc.ir.hlo.operator import find
     adds = [i for i in module.instructions() if i.opcode == "add"]
     for instruction in adds:
-        instruction.operator = find("subtract")
+        instruction.operator, instruction.opcode = find("subtract"), "subtract"
     return bool(adds)
 
 
