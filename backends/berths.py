@@ -8,11 +8,11 @@ still stores. A region that does not fit into half of the machine takes it whole
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from nxcc.backends.target import Target
 from nxcc.backends.tile.program import View
+from nxcc.ir.facts import dataclass
 
 EPOCH = 0
 """Semaphore that orders regions: counts those that are done, and at level 0 everything."""

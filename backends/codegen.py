@@ -8,7 +8,7 @@ costs nothing; tuples, calls and fusions dissolve; while and conditional become 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends.arena import Arena, Buffer
@@ -27,6 +27,7 @@ from nxcc.backends.tile.program import ARGUMENT_UNIT, TileProgram, View, contigu
 from nxcc.backends.unroll import unrolled
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Literal
 from nxcc.ir.shapes import Shape
@@ -82,7 +83,7 @@ class RegionReport:
     function: str
 
 
-@dataclass
+@dataclass()
 class DeviceCode:
     """program: one entry a node. constants: what the loader writes into the arena before the first run."""
 

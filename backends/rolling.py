@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Affine, Engine, Instruction, Stream
+from nxcc.ir.facts import dataclass
 
 MIN_TURNS = 3
 """Fewer turns than this stay written out: a loop costs two instructions an engine."""

@@ -15,13 +15,14 @@ regions share). Semaphores of a plan are numbered as those of the lower berth.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.backends.berths import EPOCH, FIRST_OF_REGIONS
 from nxcc.backends.dependence import Block, meet
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, TileProgram, View
+from nxcc.ir.facts import dataclass
 
 BASE = Symbol("base", "argument", 0, 0)
 """The count of the epoch semaphore when a region begins; every engine keeps it in a register."""
@@ -45,7 +46,7 @@ class Site:
         return isinstance(self.statement, Op) and self.statement.is_dma
 
 
-@dataclass
+@dataclass()
 class Plan:
     """waits and signals of each site; total: by how much a call advances the epoch semaphore.
 

@@ -15,11 +15,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, BinaryIO
 
 from nxcc.compiler.outputs import whole_file
 from nxcc.ir.diagnostics import FILE_UNREADABLE, FILE_UNWRITABLE, USAGE, CompileError
+from nxcc.ir.facts import dataclass
 
 VERSION_FOLDER = "v1"
 NEFF, KEY, REPORT = "out.neff", "key.json", "report.json"

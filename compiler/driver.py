@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
@@ -30,6 +30,7 @@ from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
@@ -52,7 +53,7 @@ def stage_names() -> tuple[str, ...]:
     return (*STAGES[:index], *PASS_NAMES, *STAGES[index:])
 
 
-@dataclass
+@dataclass()
 class Build:
     """What a compile found out, as far as it went; package is None if it stopped before.
 
@@ -70,7 +71,7 @@ class Build:
     output: str = ""
 
 
-@dataclass
+@dataclass()
 class Source:
     """Where a module came from: for messages, the recorded digest, and the weights that are bound."""
 
@@ -238,7 +239,7 @@ def _unknown_name(flag: str, name: str, known: tuple[str, ...]) -> CompileError:
 # Files
 
 
-@dataclass
+@dataclass()
 class Request:
     """A compile as a user asks for it: which file, which options."""
 

@@ -12,7 +12,6 @@ import re
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import (
@@ -25,6 +24,7 @@ from nxcc.ir.diagnostics import (
     USAGE,
     CompileError,
 )
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.proto.reader import map_file, read_module, read_stream
 from nxcc.ir.hlo.proto.schema import message_type

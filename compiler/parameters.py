@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.dtypes import PRED, DType, dtype
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
@@ -64,7 +64,7 @@ class Tensor:
         return tuple(self.shape.dims[self.order.index(d)] for d in range(len(self.order)))
 
 
-@dataclass
+@dataclass()
 class Signature:
     """Numbers and roles of the entry parameters of a module while it is compiled.
 

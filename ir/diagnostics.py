@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ PROGRAM_INVALID = code("NXC0403", "machine program breaks a rule",
 MISMATCH = code("NXC0500", "results differ", "An output differs from the expected values by more than the tolerance.")
 
 
-@dataclass
+@dataclass()
 class CompileError(Exception):
     """What a user can cause.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.ir.dtypes import BUFFER, OPAQUE, TOKEN, TUPLE, DType
+from nxcc.ir.facts import dataclass
 
 UNBOUNDED = -(2**63)
 """The size of an unbounded dynamic dimension, as the protobuf writes it (HLO format, ShapeProto.dimensions)."""

@@ -7,9 +7,9 @@ reader's business. Source: NEFF reference, section 7.1 (documented), 7.4 for the
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from nxcc.ir.diagnostics import NEFF_INVALID, NEFF_VERSION, CompileError
+from nxcc.ir.facts import dataclass
 
 HEADER_BYTES = 1024
 VERSION_MAJOR = 2

@@ -8,11 +8,11 @@ Source: NEFF reference, 7.2 and 7.3 (def.json and engine JSON documented; neff.j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.neff.records import (
     BOOL,
     DTYPE,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
+from nxcc.ir.facts import dataclass
 from nxcc.neff.canonical_json import dump_json
 from nxcc.neff.header import FEATURE_HOST_REGIONS, FEATURE_NXCC_ENCODING
 from nxcc.neff.members import (

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass
+from dataclasses import MISSING, Field
 from functools import cache
 from typing import Any, TypeVar, cast
 
 from nxcc.ir import dtypes
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
+from nxcc.ir.facts import dataclass
 
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ the epilogue of a product and attention as a whole come out as cases of this one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
@@ -102,7 +103,7 @@ def _dot_form(instruction: Instruction) -> bool:
 _FORMS = {"reduce": _reduce_form, "dot": _dot_form}
 
 
-@dataclass
+@dataclass()
 class _Region:
     """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too.
 

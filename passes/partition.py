@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_computation, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape
@@ -89,7 +90,7 @@ class _Leaf:
     path: Path = ()
 
 
-@dataclass
+@dataclass()
 class _Group:
     """Instructions that run together, in order."""
 

@@ -7,10 +7,10 @@ options, times and dumps; it is told about each pass through `observe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_dot import CanonicalizeDot

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.dtypes import F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 

@@ -13,9 +13,9 @@ Loops that do not count (see `nxcc.passes.counted_loops`), and those that would 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.counted_loops import Count, counted, number_of

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends.isa import instructions as _declared  # noqa: F401  (declares INSTRUCTIONS)
@@ -25,6 +25,7 @@ from nxcc.backends.isa.program import (
     OperandSpec,
 )
 from nxcc.ir.dtypes import DTYPES, DType
+from nxcc.ir.facts import dataclass
 
 ENCODING = "nxcc-isa-1"
 SLOT_BYTES = 256
@@ -61,7 +62,7 @@ TEMPLATE_KINDS = (FieldKind.FLAG, FieldKind.INT, FieldKind.ENUM, FieldKind.INTS)
 """Kinds of immediates that a DMA template can hold; the others depend on registers."""
 
 
-@dataclass
+@dataclass()
 class EngineImage:
     """One engine's part of a program as it lies in a NEFF: members <engine>.json and <engine>.bin."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 
 
 class Engine(enum.Enum):
@@ -234,7 +235,7 @@ def instruction(name: str, number: int, engines: tuple[Engine, ...] | Engine, op
 Stream = list[Instruction]
 
 
-@dataclass
+@dataclass()
 class Function:
     """A piece of code that each engine's main stream calls: a region, lowered once, relocated by argument registers."""
 
@@ -242,7 +243,7 @@ class Function:
     streams: dict[Engine, Stream] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass()
 class Program:
     """The code of one core: functions, and entries (main streams) that call them; each ends every engine with `halt`.
 

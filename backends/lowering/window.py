@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
@@ -25,6 +25,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.module import Instruction
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 
 Dims = tuple[tuple[int, int], ...]
 
@@ -232,7 +233,7 @@ class ScalarOp:
 Statement = Op | Loop | ScalarLoad | ScalarOp
 
 
-@dataclass
+@dataclass()
 class TileProgram:
     """A region's code. arguments: symbols that the caller sets (HBM bases in units of ARGUMENT_UNIT bytes)."""
 

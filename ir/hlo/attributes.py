@@ -6,8 +6,10 @@ The readers and writers derive from these declarations: a codec exists per Kind,
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from nxcc.ir.facts import dataclass
 
 
 class Kind(enum.Enum):

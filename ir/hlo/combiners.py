@@ -8,12 +8,12 @@ elementwise code. Where a combiner is one plain operation of its two parameters,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.dtypes import C64, DType, from_numpy
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape

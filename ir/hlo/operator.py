@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Any
 
 from nxcc.ir.diagnostics import UNKNOWN_OPERATOR, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.shapes import Shape
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir import dtypes
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
     ALGORITHM,
     BATCH_GROUP_COUNT,

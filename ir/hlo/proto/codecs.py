@@ -6,12 +6,12 @@ Which field an attribute lies in, its kind, enum and default come from its decla
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from nxcc.ir.diagnostics import INVALID_MODULE, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
     Attribute,
     ConvolutionDimensions,
