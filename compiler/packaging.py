@@ -53,6 +53,9 @@ from nxcc.passes.partition import Plan
 LARGE_CONSTANT_BYTES = 4096
 """Constants above this are members of their own; smaller ones stay in the HLO text."""
 
+PIECE_BYTES = 4 << 20
+"""Weights that are cast or turned are so in pieces of this size, so that a compile's memory does not grow with them."""
+
 MODULE_NAME = "module"
 
 
@@ -103,7 +106,8 @@ def literal_data(literal: Literal) -> Chunks:
 
 def _pieces(literal: Literal) -> Any:
     from nxcc.neff.package import data_pieces
-    return data_pieces(literal.array)
+    for piece in literal.pieces(PIECE_BYTES):
+        yield from data_pieces(piece)
 
 
 class _Packager:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,21 @@ class Literal:
             self._array = np.asarray(self._load())
         return self._array
 
+    def part(self, dimension: int, start: int, stop: int) -> Array:
+        """The values whose index in a dimension is within start..stop-1."""
+        part: Array = self.array[(slice(None),) * dimension + (slice(start, stop),)]
+        return part
+
+    def pieces(self, piece_bytes: int) -> Iterator[Array]:
+        """The values in order, in arrays of about this size where they must be computed, without ever holding all."""
+        if not isinstance(self, DerivedLiteral) or self.shape.byte_size <= piece_bytes:
+            yield self.array
+            return
+        count = self.shape.dims[0]
+        step = max(1, piece_bytes * count // self.shape.byte_size)
+        for start in range(0, count, step):
+            yield self.part(0, start, min(start + step, count))
+
     @property
     def is_splat(self) -> bool:
         """True if all elements are known to be equal without looking at more than one of them."""
@@ -58,9 +73,20 @@ class Literal:
 
 
 class DerivedLiteral(Literal):
-    """Values that are computed from another literal each time they are read, and never held: a cast of a large weight."""
+    """Values that are computed from another literal each time they are read, and never held: a large weight, cast or turned.
 
-    __slots__ = ()
+    order: which dimensions of the source the dimensions are, by number; as they are if empty. cast: what becomes of an array
+    of any shape, element by element; None: nothing.
+    """
+
+    __slots__ = ("source", "order", "cast")
+
+    def __init__(self, shape: Shape, source: Literal, *, order: tuple[int, ...] = (),
+                 cast: Callable[[Array], Array] | None = None) -> None:
+        super().__init__(shape, load=lambda: self.part(0, 0, self.shape.dims[0]))
+        self.source = source
+        self.order = order or tuple(range(shape.rank))
+        self.cast = cast
 
     @property
     def array(self) -> Array:
@@ -70,6 +96,10 @@ class DerivedLiteral(Literal):
     @property
     def is_splat(self) -> bool:
         return self.shape.element_count == 1
+
+    def part(self, dimension: int, start: int, stop: int) -> Array:
+        found = self.source.part(self.order[dimension], start, stop).transpose(self.order)
+        return found if self.cast is None else self.cast(found)
 
 
 def literal_of(array: Array) -> Literal:

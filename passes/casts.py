@@ -72,7 +72,7 @@ def cast_literal(literal: Literal, dtype: DType) -> Literal:
         return Literal(shape, np.broadcast_to(value, shape.dims))
     if shape.byte_size <= HELD_BYTES:
         return Literal(shape, cast_array(literal.array, dtype))
-    return DerivedLiteral(shape, load=lambda: cast_array(literal.array, dtype))
+    return DerivedLiteral(shape, literal, cast=lambda array: cast_array(array, dtype))
 
 
 def cast_array(array: Array, dtype: DType) -> Array:

@@ -66,7 +66,7 @@ def _stored(instruction: Instruction, builder: Builder) -> Instruction | None:
         return None
     permutation = tuple(instruction.attribute("dimensions"))
     shape = Shape(literal.shape.dtype, instruction.shape.dims)
-    stored = DerivedLiteral(shape, load=lambda: literal.array.transpose(permutation))
+    stored = DerivedLiteral(shape, literal, order=permutation)
     return builder.literal(stored, instruction.name)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, DType
 from nxcc.ir.literals import DerivedLiteral, literal_of, splat
+from nxcc.ir.shapes import Shape
 from nxcc.passes.casts import cast_array, cast_literal, largest
 
 
@@ -29,3 +30,15 @@ def test_large_constant_is_cast_each_time_it_is_read() -> None:
 
 def test_splat_stays_a_splat() -> None:
     assert cast_literal(splat(literal_of(np.float32([1])).shape.dtype, (1000, 1000), 0.1), F16).is_splat
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 100, 5000, 1 << 20])
+def test_pieces_of_a_cast_and_turned_constant_are_the_whole(piece_bytes: int) -> None:
+    source = literal_of(np.arange(7 * 60 * 11, dtype=np.float32).reshape(7, 60, 11))
+    cast = cast_literal(source, BF16)
+    turned = DerivedLiteral(Shape(BF16, (60, 11, 7)), cast, order=(1, 2, 0))
+    for literal, wanted in ((cast, source.array), (turned, source.array.transpose(1, 2, 0))):
+        pieces = list(literal.pieces(piece_bytes))
+        np.testing.assert_array_equal(np.concatenate(pieces), wanted.astype(BF16.numpy))
+        np.testing.assert_array_equal(literal.array, wanted.astype(BF16.numpy))
+    assert max(piece.nbytes for piece in turned.pieces(5000)) <= 5000
