@@ -61,9 +61,10 @@ def meet(later: Block, earlier: Block, equal: Mapping[Symbol, None], carried: tu
 def _span(terms: list[Term]) -> tuple[int, int]:
     low = high = 0
     for factor, least, most in terms:
-        ends = factor * least, factor * most
-        low += min(ends)
-        high += max(ends)
+        if factor < 0:
+            least, most = most, least
+        low += factor * least
+        high += factor * most
     return low, high
 
 

@@ -334,21 +334,27 @@ class _Touched:
 
     def __init__(self, placed: Sequence[_Placed]) -> None:
         self.placed = placed
-        self.readers: dict[object, list[tuple[_Extent, int]]] = {}
-        self.writers: dict[object, list[tuple[_Extent, int]]] = {}
+        self.readers: dict[object, list[tuple[_Extent, int, Engine | None]]] = {}
+        self.writers: dict[object, list[tuple[_Extent, int, Engine | None]]] = {}
         for p in placed:
+            in_order_on = None if p.site.is_dma else p.site.engine
             for extent in p.extents:
                 rows = self.writers if extent.writes else self.readers
-                rows.setdefault(extent.key, []).append((extent, p.order))
+                rows.setdefault(extent.key, []).append((extent, p.order, in_order_on))
 
     def overlapping(self, p: _Placed) -> list[tuple[_Placed, Pairs]]:
-        """Sites that touch a byte of p's, one of the two writing it, in program order, and where; p among them."""
-        found: dict[int, Pairs] = {p.order: []}
+        """Sites that touch a byte of p's, one of the two writing it, in program order, and where; a transfer is among its own.
+
+        What p's engine itself does in order is left out.
+        """
+        found: dict[int, Pairs] = {p.order: []} if p.site.is_dma else {}
+        engine = p.site.engine
         for mine in p.extents:
             first, last, low, high = mine.first_partition, mine.last_partition, mine.low, mine.high
             for rows in (self.writers, self.readers) if mine.writes else (self.writers,):
-                for other, order in rows.get(mine.key, ()):
-                    if low < other.high and other.low < high and first < other.last_partition and other.first_partition < last:
+                for other, order, in_order_on in rows.get(mine.key, ()):
+                    if in_order_on is not engine and low < other.high and other.low < high \
+                            and first < other.last_partition and other.first_partition < last:
                         found.setdefault(order, []).append((mine, other))
         return [(self.placed[order], found[order]) for order in sorted(found)]
 
@@ -357,14 +363,17 @@ def _conflicts(p: _Placed, overlapping: Sequence[tuple[_Placed, Pairs]]) -> list
     """What must be done before p starts: per semaphore the latest conflicting event of this iteration, and of the previous
     iteration of each loop around p (the inner one's says nothing when the inner loop has just begun)."""
     latest: dict[tuple[int, int], _Placed] = {}
-    for other, pairs in overlapping:
-        if other.site.engine is p.site.engine and not other.site.is_dma:
+    known: dict[int, int] = {}
+    for other, pairs in reversed(overlapping):
+        # The latest of each depth counts: once all depths of a semaphore are found, earlier sites add nothing.
+        if known.get(other.semaphore, 0) > len(p.loops):
             continue
         depth = _conflict(p, other, pairs)
-        if depth is not None and ((other.semaphore, depth) not in latest or other.order > latest[other.semaphore, depth].order):
+        if depth is not None and (other.semaphore, depth) not in latest:
             latest[other.semaphore, depth] = other
+            known[other.semaphore] = known.get(other.semaphore, 0) + 1
     events = []
-    for (semaphore, depth), other in latest.items():
+    for (semaphore, depth), other in sorted(latest.items(), key=lambda row: row[0]):
         common = len(_common(p.loops, other.loops)) if depth == SAME else depth
         at = [Expr(0, ((loop.symbol, 1),)) if place < common else Expr(loop.count - 1)
               for place, loop in enumerate(other.loops)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory
@@ -90,28 +90,28 @@ class View:
         """`size` elements of one dimension from `start`, every `step`-th (negative: backwards)."""
         stride = self.dims[dim][0]
         dims = (*self.dims[:dim], (stride * step, size), *self.dims[dim + 1:])
-        return replace(self, address=self.address + expr(start) * stride, dims=dims)
+        return View(self.memory, self.dtype, self.address + expr(start) * stride, dims)
 
     def at(self, dim: int, index: Index) -> View:
         """One place along a dimension, which goes away."""
         stride = self.dims[dim][0]
-        return replace(self, address=self.address + expr(index) * stride, dims=self.dims[:dim] + self.dims[dim + 1:])
+        return View(self.memory, self.dtype, self.address + expr(index) * stride, self.dims[:dim] + self.dims[dim + 1:])
 
     def permute(self, order: Sequence[int]) -> View:
-        return replace(self, dims=tuple(self.dims[d] for d in order))
+        return View(self.memory, self.dtype, self.address, tuple([self.dims[d] for d in order]))
 
     def insert(self, dim: int, size: int = 1) -> View:
         """A new dimension along which the same elements repeat."""
-        return replace(self, dims=(*self.dims[:dim], (0, size), *self.dims[dim:]))
+        return View(self.memory, self.dtype, self.address, (*self.dims[:dim], (0, size), *self.dims[dim:]))
 
     def reshape(self, sizes: Sequence[int]) -> View | None:
         dims = reshape_dims(self.dims, sizes)
-        return None if dims is None else replace(self, dims=dims)
+        return None if dims is None else View(self.memory, self.dtype, self.address, dims)
 
     def retype(self, dtype: DType) -> View:
         """The same bytes under a dtype of the same width."""
         assert dtype.byte_size == self.dtype.byte_size
-        return replace(self, dtype=dtype)
+        return View(self.memory, dtype, self.address, self.dims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,41 +138,43 @@ class Access:
         """Elements a partition."""
         return math.prod(size for _, size in self.dims)
 
+    def _at(self, offset: Expr, dims: Dims) -> Access:
+        return Access(self.memory, self.dtype, self.partition, self.partitions, offset, dims)
+
     def rows(self, start: int, count: int) -> Access:
         """A range of partitions."""
         assert 0 <= start and start + count <= self.partitions
-        return replace(self, partition=self.partition + start, partitions=count)
+        return Access(self.memory, self.dtype, self.partition + start, count, self.offset, self.dims)
 
     def cut(self, dim: int, start: Index, size: int, step: int = 1) -> Access:
         """`size` places of free dimension `dim` from `start`."""
         stride = self.dims[dim][0]
         dims = (*self.dims[:dim], (stride * step, size), *self.dims[dim + 1:])
-        return replace(self, offset=self.offset + expr(start) * (stride * self.dtype.byte_size), dims=dims)
+        return self._at(self.offset + expr(start) * (stride * self.dtype.byte_size), dims)
 
     def at(self, dim: int, index: Index) -> Access:
         stride = self.dims[dim][0]
-        return replace(self, offset=self.offset + expr(index) * (stride * self.dtype.byte_size),
-                       dims=self.dims[:dim] + self.dims[dim + 1:])
+        return self._at(self.offset + expr(index) * (stride * self.dtype.byte_size), self.dims[:dim] + self.dims[dim + 1:])
 
     def permute(self, order: Sequence[int]) -> Access:
-        return replace(self, dims=tuple(self.dims[d] for d in order))
+        return self._at(self.offset, tuple([self.dims[d] for d in order]))
 
     def insert(self, dim: int, size: int = 1) -> Access:
-        return replace(self, dims=(*self.dims[:dim], (0, size), *self.dims[dim:]))
+        return self._at(self.offset, (*self.dims[:dim], (0, size), *self.dims[dim:]))
 
     def reshape(self, *sizes: int) -> Access:
         """Other free sizes over the same walk; an assertion error if strides cannot express it."""
         dims = reshape_dims(self.dims, sizes)
         assert dims is not None, f"cannot reshape {self.dims} to {sizes}"
-        return replace(self, dims=dims)
+        return self._at(self.offset, dims)
 
     def flat(self) -> Access:
         """The fewest free dimensions, at least one."""
-        return replace(self, dims=merge_dims(self.dims) or ((1, 1),))
+        return self._at(self.offset, merge_dims(self.dims) or ((1, 1),))
 
     def retype(self, dtype: DType) -> Access:
         assert dtype.byte_size == self.dtype.byte_size
-        return replace(self, dtype=dtype)
+        return Access(self.memory, dtype, self.partition, self.partitions, self.offset, self.dims)
 
     def linear(self) -> View:
         """The same block as a DMA sees it; SBUF only."""
