@@ -73,7 +73,7 @@ class Trial:
     def judge(self, module: Module, inputs: Sequence[Value]) -> Verdict:
         """The verdict on a module and inputs, one value a parameter; the module is left as it is."""
         try:
-            got = self._run(module, flatten(tuple(inputs)))
+            got = self.run(module, flatten(tuple(inputs)))
             wanted = flatten(evaluate(module, inputs))
         except CompileError as error:
             kind = BROKEN if error.code in _OURS else REFUSED
@@ -84,7 +84,8 @@ class Trial:
         words = difference(module, inputs, got, wanted)
         return Verdict(DIFFERS, DIFFERS, words) if words else Verdict(AGREES)
 
-    def _run(self, module: Module, leaves: list[Array]) -> list[Array]:
+    def run(self, module: Module, leaves: list[Array]) -> list[Array]:
+        """What the simulated NEFF of a module gives for these parameter leaves, as result leaves."""
         build = compile_module(clone_module(module), self.options, Source())
         assert build.package is not None
         with tempfile.TemporaryDirectory(prefix="nxcc-trial-") as folder:

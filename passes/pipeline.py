@@ -21,6 +21,7 @@ from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_collectives import ExpandCollectives
+from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.inline_calls import InlineCalls
@@ -89,6 +90,7 @@ def _autocast(settings: Settings) -> Pass:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("expand-scan", lambda settings: ExpandScan(), 0),
     Step("inline-calls", lambda settings: InlineCalls(), 0),
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
     Step("expand-collectives", lambda settings: ExpandCollectives(), 0),
@@ -121,6 +123,7 @@ STEPS: tuple[Step, ...] = (
 ORDER: tuple[tuple[str, str, str], ...] = (
     ("inline-calls", "vectorize-loops", "a body is plain once its calls are gone"),
     ("vectorize-loops", "unroll-loops", "all turns at once are less code than one after the other"),
+    ("expand-scan", "inline-calls", "a turn of its loop calls the scan's computation"),
     ("inline-calls", "unroll-loops", "a body counts plainly once its calls are gone"),
     ("normalize-layouts", "unroll-loops", "a body's layouts are looked at once"),
     ("unroll-loops", "simplify", "what a turn does not change is found again in the next one"),

@@ -27,10 +27,10 @@ from harness.random_hlo import (
     drawn_opcodes,
     element_types,
     fault_text,
-    main,
     reduced,
     trials_for,
 )
+from harness.random_hlo.__main__ import main
 
 SEEDS = range(1000, 1024)
 SMALL = Bounds(instructions=7, elements=3000)
@@ -95,7 +95,7 @@ def test_each_pass_has_its_turn() -> None:
 
 def test_wrong_machine_is_found_and_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that adds wrongly is noticed within a few modules, and what is left is little more than the sum."""
-    run = Trial._run
+    run = Trial.run
 
     def device(self: Trial, module: Module, leaves: list[Any]) -> list[Any]:
         found = run(self, module, leaves)
@@ -103,7 +103,7 @@ def test_wrong_machine_is_found_and_reduced(monkeypatch: pytest.MonkeyPatch) -> 
             return [value if value.dtype == bool else value + np.asarray(50).astype(value.dtype) for value in found]
         return found
 
-    monkeypatch.setattr(Trial, "_run", device)
+    monkeypatch.setattr(Trial, "run", device)
     flat = Bounds(instructions=5, elements=1000, depth=0)
     faults = (check(seed, Tally(), flat) for seed in range(2000, 2030))
     fault: Fault = next(found for found in faults if found is not None)

@@ -24,6 +24,7 @@ from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
@@ -48,6 +49,7 @@ MAKE: dict[str, Make] = {
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
     "dead-code": lambda options, report: DeadCode(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
+    "expand-scan": lambda options, report: ExpandScan(),
     "fold-constants": lambda options, report: FoldConstants(),
     "inline-calls": lambda options, report: InlineCalls(),
     "known-gathers": lambda options, report: KnownGathers(True),

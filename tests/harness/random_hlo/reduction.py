@@ -1,0 +1,176 @@
+"""Reductions, windows and order."""
+
+from __future__ import annotations
+
+from nxcc.ir.dtypes import BF16, F32, PRED, S32, S64, U32, DType
+from nxcc.ir.hlo.attributes import Window, WindowDimension
+from nxcc.ir.hlo.builder import infer_shape
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.operator import find
+from nxcc.ir.shapes import Shape, array, tuple_of
+
+from harness.random_hlo.elementwise import ordered
+from harness.random_hlo.generator import Generator, has_dims, maker
+
+SUMS = ("add", "add", "maximum", "minimum")
+
+
+def taken_apart(g: Generator, made: Instruction) -> Instruction | list[Instruction]:
+    """The elements of a tuple, or the array itself."""
+    if made.shape.is_array:
+        return made
+    return [g.scope.builder.get_tuple_element(made, n) for n, element in enumerate(made.shape.elements) if element.is_array]
+
+
+def _integer_sums(dtype: DType) -> tuple[str, ...]:
+    return (*SUMS, "multiply", "and", "or", "xor") if dtype.is_integer else SUMS
+
+
+def _place_of_first(g: Generator, value: DType, place: DType) -> Computation:
+    """The combiner of argmax or argmin: ties go to the lower place."""
+    direction = g.random.choice(("GT", "LT"))
+
+    def body(p: list[Instruction]) -> Instruction:
+        better, same = (g.make("compare", p[0], p[2], direction=word) for word in (direction, "EQ"))
+        earlier = g.make("and", same, g.make("compare", p[1], p[3], direction="LT"))
+        first = g.make("or", better, earlier)
+        return g.make("tuple", g.make("select", first, p[0], p[2]), g.make("select", first, p[1], p[3]))
+
+    return g.computation([array(value), array(place)] * 2, body)
+
+
+@maker("reduce")
+def _reduce(g: Generator) -> Instruction | list[Instruction] | None:
+    x = g.pick(has_dims)
+    if x is None:
+        return None
+    dimensions = tuple(sorted(g.random.sample(range(x.shape.rank), g.random.randint(1, x.shape.rank))))
+    if ordered(x.shape) and x.shape.dtype is not PRED and g.random.random() < 0.2:
+        place = g.random.choice((S32, S32, U32, S64))
+        count = g.note(g.make("iota", shape=x.shape.without_layout().with_dtype(place), iota_dimension=dimensions[-1]))
+        combiner = _place_of_first(g, x.shape.dtype, place)
+        starts = [g.like(array(dtype)) for dtype in (x.shape.dtype, place)]
+        shape = tuple_of(*(array(dtype, *(size for d, size in enumerate(x.shape.dims) if d not in dimensions))
+                           for dtype in (x.shape.dtype, place)))
+        made = g.make("reduce", x, count, *starts, dimensions=dimensions, called=[combiner], shape=shape)
+        return taken_apart(g, made)
+    combiner = g.combiner(x.shape.dtype, _integer_sums(x.shape.dtype))
+    return g.make("reduce", x, g.like(array(x.shape.dtype)), dimensions=dimensions, called=[combiner])
+
+
+def _window_over(g: Generator, shape: Shape, *, dilated: bool) -> Window:
+    rows = []
+    for size in shape.dims:
+        width = g.random.choice([w for w in (1, 1, 2, 3) if w <= size])
+        padding = g.random.randint(0, width - 1), g.random.randint(0, width - 1)
+        dilation = (g.random.choice((1, 1, 1, 2)), g.random.choice((1, 1, 2))) if dilated else (1, 1)
+        if dilated and g.random.random() < 0.1 and size > 4:
+            padding = g.random.choice(((-1, 0), (2, -1), (0, 4)))
+        rows.append(WindowDimension(width, g.random.choice((1, 1, 2)), *padding, *dilation))
+    return Window(tuple(rows))
+
+
+def _small(shape: Shape) -> bool:
+    return shape.rank > 0 and 0 < shape.element_count <= 3000 and shape.dtype is not PRED
+
+
+@maker("reduce-window")
+def _reduce_window(g: Generator) -> Instruction | None:
+    x = g.pick(lambda shape: _small(shape) and ordered(shape))
+    if x is None:
+        return None
+    if g.random.random() < 0.3:
+        return _cumulative(g, x)
+    combiner = g.combiner(x.shape.dtype, _integer_sums(x.shape.dtype))
+    window = _window_over(g, x.shape, dilated=True)
+    return g.make("reduce-window", x, g.like(array(x.shape.dtype)), window=window, called=[combiner])
+
+
+def _cumulative(g: Generator, x: Instruction) -> Instruction:
+    """A window that reaches back to the first element, or on to the last."""
+    dimension = g.random.randrange(x.shape.rank)
+    rows = [WindowDimension(1, 1, 0, 0, 1, 1)] * x.shape.rank
+    size = x.shape.dims[dimension]
+    low = size - 1 if g.random.random() < 0.5 else 0
+    rows[dimension] = WindowDimension(size, 1, low, size - 1 - low, 1, 1)
+    combiner = g.combiner(x.shape.dtype, _integer_sums(x.shape.dtype))
+    return g.make("reduce-window", x, g.like(array(x.shape.dtype)), window=Window(tuple(rows)), called=[combiner])
+
+
+@maker("select-and-scatter")
+def _select_and_scatter(g: Generator) -> Instruction | None:
+    x = g.pick(lambda shape: _small(shape) and shape.dtype in (F32, BF16, S32, S64))
+    if x is None:
+        return None
+    window = _window_over(g, x.shape, dilated=False)
+    dtype = x.shape.dtype
+    add = g.combiner(dtype, ("add",))
+    source = infer_shape(find("reduce-window"), [x.shape, array(dtype)], {"window": window}, [add])
+    select = g.computation([array(dtype)] * 2, lambda p: g.make("compare", *p, direction="GE"))
+    return g.make("select-and-scatter", x, g.like(source), g.like(array(dtype)), window=window, called=[select, add])
+
+
+@maker("sort")
+def _sort(g: Generator) -> Instruction | list[Instruction] | None:
+    x = g.pick(lambda shape: shape.rank > 0 and shape.dtype is not PRED and ordered(shape))
+    if x is None:
+        return None
+    others = [g.like(x.shape.with_dtype(g.random.choice((F32, S32, BF16, S64)))) for _ in range(g.random.choice((0, 0, 1, 2)))]
+    shapes = [array(o.shape.dtype) for o in (x, *others) for _ in range(2)]
+    direction = g.random.choice(("LT", "GT"))
+
+    def compared(p: list[Instruction]) -> Instruction:
+        kind = "TOTALORDER" if p[0].shape.dtype.is_float else ""
+        return g.make("compare", *p, direction=direction, type=kind)
+
+    def body(p: list[Instruction]) -> Instruction:
+        first = compared(p[:2])
+        if len(p) < 4 or g.random.random() < 0.5:
+            return first
+        same = g.make("compare", *p[:2], direction="EQ", type="TOTALORDER" if p[0].shape.dtype.is_float else "")
+        return g.make("or", first, g.make("and", same, compared(p[2:4])))
+
+    comparator = g.computation(shapes, body)
+    dimension = (g.random.randrange(x.shape.rank),)
+    made = g.make("sort", x, *others, dimensions=dimension, is_stable=True, called=[comparator])
+    return taken_apart(g, made)
+
+
+@maker("topk")
+def _topk(g: Generator) -> Instruction | list[Instruction] | None:
+    x = g.pick(lambda shape: shape.rank > 0 and shape.dtype in (F32, BF16, S32, S64) and shape.dims[-1] > 0)
+    if x is None:
+        return None
+    return taken_apart(g, g.make("topk", x, k=g.random.randint(1, min(x.shape.dims[-1], 20)), largest=g.random.random() < 0.7))
+
+
+@maker("batch-norm-training", "batch-norm-inference", "batch-norm-grad")
+def _batch_norm(g: Generator) -> Instruction | list[Instruction] | None:
+    x = g.pick(lambda shape: shape.rank > 1 and shape.dtype is F32 and shape.element_count <= 3000)
+    if x is None:
+        return None
+    feature = g.random.randrange(x.shape.rank)
+    row = array(F32, x.shape.dims[feature])
+    opcode = g.random.choice(("batch-norm-training", "batch-norm-inference", "batch-norm-grad"))
+    rest = {"batch-norm-training": [row] * 2, "batch-norm-inference": [row] * 3, "batch-norm-grad": [row] * 2}[opcode]
+    operands = [x, *(g.like(shape) for shape in rest)]
+    if opcode != "batch-norm-training":
+        operands.append(g.make("abs", g.like(row)))
+    if opcode == "batch-norm-grad":
+        operands.append(g.like(x.shape))
+    return taken_apart(g, g.make(opcode, *operands, epsilon=0.01, feature_index=feature))
+
+
+@maker("scan")
+def _scan(g: Generator) -> Instruction | list[Instruction] | None:
+    """Slices of one array and one carried value, which stays small."""
+    x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 500 and shape.dtype in (F32, S32))
+    if x is None:
+        return None
+    dimension = g.random.randrange(x.shape.rank)
+    part = array(x.shape.dtype, *(size for d, size in enumerate(x.shape.dims) if d != dimension))
+    opcodes = g.random.choices(("add", "maximum", "subtract"), k=2)
+    body = g.computation([part, part], lambda p: g.make("tuple", *(g.make(opcode, p[0], p[1]) for opcode in opcodes)))
+    made = g.make("scan", x, g.like(part), dimensions=(dimension,), is_reverse=g.random.random() < 0.4, num_carries=1,
+                  called=[body])
+    return taken_apart(g, made)
