@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,18 @@ Command = Callable[..., Any]
 
 
 _FILE = click.Path(dir_okay=True)
+class _Finite(click.FloatRange):
+    """A number; neither NaN, which compares with nothing, nor an infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that anything can be compared with", param, ctx)
+        return number
+
+
+_TIME_LIMIT = click.option("--time-limit", type=_Finite(min=0, min_open=True), metavar="SECONDS",
+                           help="Give up a simulation that has not ended by then; a loop on data may have no end.")
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 _FORMATS = ("text", "short", "binary")
 
@@ -144,6 +157,7 @@ def check(notices: list[str], /, model: str, **values: Any) -> int:
 @click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
 @click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 @click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
+@_TIME_LIMIT
 @_json_flag
 def run(file: str, as_json: bool, **values: Any) -> int:
     """Load FILE.neff into the simulator and run it once."""
@@ -156,16 +170,17 @@ def run(file: str, as_json: bool, **values: Any) -> int:
 @click.argument("file", type=_FILE, metavar="MODEL|FILE.neff")
 @click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
 @click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
-@click.option("--tolerance", type=click.FloatRange(min=0), metavar="T", help="Largest error relative to an output's own scale.")
+@click.option("--tolerance", type=_Finite(min=0), metavar="T", help="Largest error relative to an output's own scale.")
 @click.option("--strict", is_flag=True, help="Simulate in strict mode.")
 @click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@_TIME_LIMIT
 @_declared(Role.CODE)
 @_json_flag
 def verify(file: str, inputs: str | None, expected: str | None, tolerance: float | None, strict: bool, seed: int,
-           as_json: bool, **values: Any) -> int:
+           time_limit: float | None, as_json: bool, **values: Any) -> int:
     """Run a model or a NEFF in the simulator and compare each output with the oracle or with given values."""
     from nxcc.compiler.verify import VerifyRequest, verify_file, verify_lines
-    request = VerifyRequest(file, CompileOptions(**values), inputs, expected, tolerance, strict, seed)
+    request = VerifyRequest(file, CompileOptions(**values), inputs, expected, tolerance, strict, seed, time_limit)
     body = verify_file(request)
     _show("verify", body, verify_lines, as_json)
     return 0 if body["passed"] else 1

@@ -13,12 +13,13 @@ import math
 import mmap
 import os
 import re
+import stat
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -69,14 +70,19 @@ def read_arrays(path: str) -> ArrayFile:
 
 
 def map_file(path: str) -> memoryview:
-    """The bytes of a file, mapped read-only."""
+    """The bytes of a file, mapped read-only; of a pipe, read."""
     try:
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise CompileError(EMPTY_INPUT, "the file holds no bytes", path)
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            data = _mapped(file) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else memoryview(file.read())
     except (OSError, ValueError) as error:
         raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why=_reason(error)) from None
+    if not len(data):
+        raise CompileError(EMPTY_INPUT, "the file holds no bytes", path)
+    return data
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
 
 
 def _reason(error: Exception) -> str:

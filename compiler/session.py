@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.casting import NONE, cast_words
 from nxcc.compiler.driver import Build, Request, check_file, compile_file
+from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
@@ -130,6 +131,7 @@ class RunRequest:
     target: str | None = None
     seed: int = 0
     timing: bool = False
+    time_limit: float | None = None
 
 
 def run_session(request: RunRequest) -> dict[str, Any]:
@@ -144,7 +146,8 @@ def run_session(request: RunRequest) -> dict[str, Any]:
     arrays = read_arrays(request.inputs) if request.inputs else None
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     ready = time.process_time()
-    outputs = loaded.run(values)
+    with time_limit(request.time_limit):
+        outputs = loaded.run(values)
     done = time.process_time()
     if request.outputs:
         with whole_file(request.outputs) as file:

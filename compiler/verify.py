@@ -17,6 +17,7 @@ import numpy as np
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.inputs import read_model
+from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
 from nxcc.compiler.problems import raise_problems
@@ -54,6 +55,7 @@ class VerifyRequest:
     tolerance: float | None = None
     strict: bool = False
     seed: int = 0
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ def verify_file(request: VerifyRequest) -> dict[str, Any]:
 
 def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
     """original: the module as read, which is then the judge instead of the stripped one inside the NEFF."""
+    with time_limit(request.time_limit):
+        return _compared(request, path, original)
+
+
+def _compared(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
     declared_only = original is None or bool(request.options.weight_params)
     weights = request.options.weights or None
     loaded = load(path, weights if declared_only else None, strict=request.strict, seed=request.seed)

@@ -23,6 +23,9 @@ from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, is_elementw
 from nxcc.passes.cost import RowCapacity
 
 ROWS = "nxcc.rows"
+MEMBERS_MAX = 128
+"""Computing instructions of a region, at most: each one that joins is weighed with all that are there."""
+
 FREE = frozenset(("broadcast", "reshape", "constant"))
 """Cost nothing inside a region: copied in for each region that reads them."""
 
@@ -167,7 +170,7 @@ def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: 
 def _join(region: _Region, candidate: Instruction, able: set[Instruction], capacity: RowCapacity) -> bool:
     """Add a candidate and the maps of its operands, if all fit together."""
     free = candidate.opcode in FREE
-    if not free and (candidate not in able or not _enclosed(candidate, region)):
+    if not free and (len(region.members) >= MEMBERS_MAX or candidate not in able or not _enclosed(candidate, region)):
         return False
     maps = operand_maps(candidate, region.maps[candidate])
     if maps is None or not _agree(candidate, maps, region):

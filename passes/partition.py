@@ -155,11 +155,12 @@ class _Partition:
         return names
 
     def _home_constants(self, groups: list[_Group], leaves: list[_Leaf]) -> list[_Group]:
-        """Give constants that are results a node that writes them: the last one, or one of their own."""
-        homeless = [leaf.source for leaf in leaves if leaf.source.opcode == "constant"]
-        if homeless:
-            groups = groups or [_Group(False)]
-            groups[-1].members += dict.fromkeys(homeless)
+        """Give constants that are results a node that writes them: the last one that can, or one of their own."""
+        for constant in dict.fromkeys(leaf.source for leaf in leaves if leaf.source.opcode == "constant"):
+            able = self.placement.reason(constant) is None
+            if not groups or groups[-1].on_device and not able:
+                groups = [*groups, _Group(False)]
+            groups[-1].members.append(constant)
         return groups
 
     def _node(self, index: int, group: _Group, reads: list[_Leaf], outputs: list[tuple[str, _Leaf]]) -> Node:

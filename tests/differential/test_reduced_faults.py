@@ -44,6 +44,12 @@ ENTRY e { x = f16[256,256] parameter(0)
   z = f16[] constant(0)
   m = f16[] reduce(x, z), dimensions={0,1}, to_apply=least
   ROOT c = f32[] convert(m) }""",
+    # a result that no device node can hold went to the last one
+    "constant_result_of_a_host_type": """
+ENTRY e { x = f32[1] parameter(0)
+  c = c64[1,1] constant({ {(-0.5, 0.25)} })
+  y = f32[1] negate(x)
+  ROOT t = (c64[1,1], f32[1]) tuple(c, y) }""",
 }
 
 

@@ -247,3 +247,32 @@ def test_the_python_api_has_the_same_verbs(model: Path) -> None:
 def test_numbers_out_of_range_are_wrong_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     assert "NXC0001" in capsys.readouterr().err
+
+
+def test_inputs_may_come_through_a_pipe(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines_of(capsys, "compile", "small.hlo", "-o", "s.neff", "--weights", "w.npz", "-q")
+    os.mkfifo("pipe")
+    reader, writer = "pipe", subprocess.Popen(["cp", "in.npz", "pipe"])
+    assert json_of(capsys, "run", "s.neff", "--inputs", reader)["inputs"] == "given"
+    assert writer.wait() == 0
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-1", "x"])
+def test_tolerance_is_a_number_to_compare_with(model: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert main(["verify", "small.hlo", f"--tolerance={word}"]) == 2
+    assert "--tolerance" in capsys.readouterr().err
+
+
+ENDLESS = """HloModule m
+body { x = f32[2] parameter(0) ROOT y = f32[2] negate(x) }
+always { x = f32[2] parameter(0) ROOT p = pred[] constant(true) }
+ENTRY main { x = f32[2] parameter(0) ROOT w = f32[2] while(x), condition=always, body=body }
+"""
+
+
+def test_loop_without_end_meets_the_time_limit(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("endless.hlo").write_text(ENDLESS)
+    lines_of(capsys, "compile", "endless.hlo", "-o", "e.neff", "-q")
+    for words in (["run", "e.neff"], ["verify", "endless.hlo"]):
+        assert main([*words, "--time-limit", "0.3"]) == 1
+        assert "NXC0107: the simulation did not end within 0.3 seconds" in capsys.readouterr().err

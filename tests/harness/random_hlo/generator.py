@@ -115,7 +115,7 @@ class Generator:
             return self.numbers.integers(low, high, dims, dtype=np.int64 if dtype is not U64 else np.uint64,
                                          endpoint=True).astype(dtype.numpy)
         if dtype.is_complex:
-            return (self.numbers.normal(size=dims) + 1j * self.numbers.normal(size=dims)).astype(dtype.numpy)
+            return np.asarray(self.numbers.normal(size=dims) + 1j * self.numbers.normal(size=dims)).astype(dtype.numpy)
         values = np.asarray(self.numbers.normal(size=dims) * self.random.choice((0.5, 1, 1, 3, 30)))
         if wild and values.size:
             flat = values.reshape(-1)

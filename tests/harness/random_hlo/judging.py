@@ -128,7 +128,8 @@ def _poisoned(module: Module, products: set[str], poison: float) -> Module:
     for computation in copy.computations:
         for product in [i for i in computation.instructions if i.name in products and i.shape.dtype.is_float]:
             builder = Builder(computation)
-            number = builder.splat(product.shape.dtype, product.shape.dims, np.asarray(poison).astype(product.shape.dtype.numpy))
+            value = np.asarray(poison).astype(product.shape.dtype.numpy)
+            number = builder.splat(product.shape.dtype, product.shape.dims, value)
             spoilt = builder.make("add", product, number)
             computation.replace(product, spoilt)
             computation.set_operands(spoilt, (product, number))

@@ -6,7 +6,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.rowspace import maps_of, row_map
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.fusion import ROWS, Fusion
+from nxcc.passes.fusion import MEMBERS_MAX, ROWS, Fusion
 
 COMBINERS = """HloModule m
 add { a = f32[] parameter(0)
@@ -33,6 +33,13 @@ def fused(body: str) -> Module:
 
 def opcodes(module: Module) -> list[str]:
     return sorted(i.opcode for i in module.entry.instructions if i.opcode != "parameter")
+
+
+def test_regions_of_a_long_chain_stay_small() -> None:
+    steps = "\n".join(f" x{n + 1} = f32[8,8] add(x{n}, y)" for n in range(600))
+    module = fused(f" x0 = f32[8,8] parameter(0)\n y = f32[8,8] parameter(1)\n{steps}\n ROOT r = f32[8,8] negate(x600)")
+    sizes = [len(i.called[0].instructions) for i in module.entry.instructions if i.opcode == "fusion"]
+    assert len(sizes) == 5 and max(sizes) <= MEMBERS_MAX + 2
 
 
 def test_attention_is_one_region() -> None:
