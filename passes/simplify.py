@@ -6,7 +6,8 @@ Before:
 After:
   ROOT c = f32[3,4] broadcast(bias), dimensions={1}
 
-The rules are in `nxcc.passes.rules`; each keeps every bit of the result, but for powers as products.
+Loops give what they only hand on, and what they only count to. The rules are in `nxcc.passes.rules`; each keeps every bit of
+the result, but for powers as products.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.rewriting import rewrite_module, rules_by_opcode
-from nxcc.passes.rules import arithmetic, movement
+from nxcc.passes.rules import arithmetic, loops, movement
 
-RULES = (*arithmetic.RULES, *movement.RULES)
+RULES = (*arithmetic.RULES, *movement.RULES, *loops.RULES)
 _TABLE = rules_by_opcode(RULES)
 
 

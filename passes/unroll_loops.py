@@ -7,15 +7,16 @@ After `unroll-loops`:
 After `known-places`, once the places are folded:
   r = f32[1,4] slice(x)    y1 = f32[3,4] concatenate(slice(y), update, slice(y))
 
-Loops that do not count (see `nxcc.passes.counted_loops`), and those that would become too large, stay as they are.
+A loop is counted if one element of its state starts at a constant, a constant is added to it in each turn, and the condition
+compares it with a constant. Other loops, and those that would become too large, stay as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nxcc.ir.dtypes import DType
-from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.counted_loops import Count, counted, number_of
@@ -70,7 +71,7 @@ def _write_out(loop: Instruction, count: Count, builder: Builder) -> None:
         _dissolve(state, computation)
         elements = list(root.operands)
         unread += [state, root]
-    elements[count.index] = _constant(builder, count.values.stop if count.values else count.values.start, count.dtype)
+    elements[count.index] = _constant(builder, count.last, count.dtype)
     final = builder.tuple(*elements)
     computation.replace(loop, final)
     _dissolve(final, computation)

@@ -35,6 +35,9 @@ from nxcc.passes.turns import Turned, in_all_turns, spread
 BYTES_MAX = 2**31
 """Bytes that the values of all turns may take together; they lie in HBM beside the module's own."""
 
+TURNS_MAX = 2**18
+"""Turns of a loop that is looked at: the numbers of all of them are worked out here."""
+
 Numbers = NDArray[Any]
 
 
@@ -58,7 +61,7 @@ class VectorizeLoops:
 
     def _vectorize(self, loop: Instruction, computation: Computation, module: Module) -> bool:
         count = counted(loop)
-        if count is None or len(count.values) < 2:
+        if count is None or not 2 <= len(count.values) <= TURNS_MAX:
             return False
         _dissolve_tuples(loop.called[0])
         before, computations = set(computation.instructions), list(module.computations)
@@ -320,7 +323,7 @@ class _Turns:
         if index in self.finals:
             return self.finals[index]
         if index == self.count.index:
-            return self.builder.constant(np.asarray(self.count.values.stop, self.count.dtype.numpy))
+            return self.builder.constant(np.asarray(self.count.last, self.count.dtype.numpy))
         if any(user is _copied(after) and user.attribute("index") == index for user in self.body.parameters[0].users):
             return start
         if after.opcode == "dynamic-update-slice" and after not in self.values:

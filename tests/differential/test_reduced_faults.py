@@ -50,6 +50,27 @@ ENTRY e { x = f32[1] parameter(0)
   c = c64[1,1] constant({ {(-0.5, 0.25)} })
   y = f32[1] negate(x)
   ROOT t = (c64[1,1], f32[1]) tuple(c, y) }""",
+    # known without running: the count, and what is handed on
+    "loop_that_only_counts": """
+next { s = (s32[], f32[3], s32[]) parameter(0)
+  i = s32[] get-tuple-element(s), index=0
+  x = f32[3] get-tuple-element(s), index=1
+  n = s32[] get-tuple-element(s), index=2
+  three = s32[] constant(-3)
+  j = s32[] add(i, three)
+  ROOT t = (s32[], f32[3], s32[]) tuple(j, x, n) }
+more { s = (s32[], f32[3], s32[]) parameter(0)
+  i = s32[] get-tuple-element(s), index=0
+  n = s32[] get-tuple-element(s), index=2
+  ROOT c = pred[] compare(i, n), direction=GE }
+ENTRY e { x = f32[3] parameter(0)
+  i = s32[] constant(20)
+  n = s32[] constant(-41)
+  s = (s32[], f32[3], s32[]) tuple(i, x, n)
+  w = (s32[], f32[3], s32[]) while(s), condition=more, body=next
+  j = s32[] get-tuple-element(w), index=0
+  y = f32[3] get-tuple-element(w), index=1
+  ROOT t = (s32[], f32[3]) tuple(j, y) }""",
 }
 
 
