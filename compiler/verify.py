@@ -22,26 +22,15 @@ from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
+from nxcc.compiler.tolerances import depths_of, longest_sum, tolerance
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
-from nxcc.ir.dtypes import BF16, BY_NAME, DType
+from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import HostConstant
 from nxcc.neff.reader import is_neff
-
-EXACT_FLOAT_TOLERANCE = 1e-4
-"""Of an output's own scale, without autocast: f32 sums in another order."""
-BITS_TOLERANCE = {16: 2e-3, 8: 0.13}
-"""For outputs in f16 and in 8-bit floats: a step or two of the type. bf16 has its own row."""
-BF16_TOLERANCE = 5e-2
-AUTOCAST_TOLERANCE = {"none": 0.0, "matmult": 0.03, "all": 0.06}
-"""For bf16 and finer types: about twice what transformers of a few layers show."""
-AUTOCAST_TYPE_FACTOR = {"fp8_e4m3": 10}
-"""Three bits of mantissa instead of seven; rounding errors partly cancel."""
-AUTOCAST_DISCRETE = 0.05
-"""Share of integer and boolean elements that may differ under autocast, since rounding flips choices."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +92,16 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     got = loaded.run(values)
     autocast = str(loaded.graph.nxcc.options.get("auto-cast", "none"))
+    inside = original if original is not None else embedded_module(loaded)[0]
     if request.expected:
         judge, expected = request.expected, _given(request.expected, loaded)
-        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance)
+        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
     elif original is None:
         judge, expected = "the oracle on the module inside the NEFF", oracle_inside(loaded, weights, values)
-        rows = compare(got, expected, _dtypes(loaded), 0.0, request.tolerance)
+        rows = compare(got, expected, _dtypes(loaded), 0.0, request.tolerance, inside)
     else:
         judge, expected = "the oracle on the module as read", _oracle_original(original, request, values)
-        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance)
+        rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
     passed = all(row.passed for row in rows)
     return {
         "file": request.path, "against": judge, "auto_cast": autocast, "passed": passed, "strict": request.strict,
@@ -122,10 +112,10 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
 
 
 def autocast_tolerance(loaded: Loaded) -> float:
-    """What the casts of a NEFF may cost, as a share of an output's scale."""
+    """What the casts of a NEFF may cost, as a share of an output's scale; the module inside it tells how they add up."""
     options = loaded.graph.nxcc.options
-    factor = AUTOCAST_TYPE_FACTOR.get(str(options.get("auto-cast-type")), 1)
-    return factor * AUTOCAST_TOLERANCE.get(str(options.get("auto-cast", "none")), 0.0)
+    mode, type = (str(options.get(word, "none")) for word in ("auto-cast", "auto-cast-type"))
+    return depths_of(embedded_module(loaded)[0]).cast(mode, type) if mode != "none" else 0.0
 
 
 def _dtypes(loaded: Loaded) -> list[DType]:
@@ -214,22 +204,16 @@ def _constant_row(entry: Any, where: str) -> HostConstant:
 
 
 def compare(got: Sequence[Array], expected: Sequence[Array], dtypes: Sequence[DType], autocast: float = 0.0,
-            limit: float | None = None) -> list[Comparison]:
-    """Every output with its error. autocast: what it may cost; limit replaces the tolerance that dtype and autocast give."""
+            limit: float | None = None, module: Module | None = None) -> list[Comparison]:
+    """Every output with its error. autocast: what it may cost; module: what is computed, whose sums and chains count; limit
+    replaces the tolerance that follows from these."""
+    length, depth = (longest_sum(module), depths_of(module).operations) if module is not None else (1, 1)
     assert len(got) == len(expected) == len(dtypes), f"{len(got)} outputs, {len(expected)} expected"
     rows = []
     for k, (one, other, dtype) in enumerate(zip(got, expected, dtypes, strict=True)):
-        allowed = tolerance(dtype, autocast) if limit is None else limit
+        allowed = tolerance(dtype, length, depth, autocast) if limit is None else limit
         rows.append(Comparison(f"output{k}", dtype, tuple(one.shape), output_error(one, other), allowed))
     return rows
-
-
-def tolerance(dtype: DType, autocast: float = 0.0) -> float:
-    """The default limit of an output's error; autocast: what that may cost, 0 without."""
-    if not (dtype.is_float or dtype.is_complex):
-        return AUTOCAST_DISCRETE if autocast else 0.0
-    own = BF16_TOLERANCE if dtype is BF16 else BITS_TOLERANCE.get(dtype.bits, EXACT_FLOAT_TOLERANCE)
-    return max(own, autocast)
 
 
 def output_error(got: Array, expected: Array) -> float:

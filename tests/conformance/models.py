@@ -34,7 +34,8 @@ from nxcc.compiler.driver import Build, Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.runtime import Loaded, load
-from nxcc.compiler.verify import autocast_tolerance, oracle_inside, output_error, tolerance
+from nxcc.compiler.tolerances import tolerance
+from nxcc.compiler.verify import autocast_tolerance, oracle_inside, output_error
 from nxcc.ir.diagnostics import INPUT_MISMATCH
 from nxcc.ir.dtypes import BF16, F16
 from nxcc.ir.hlo.module import Module
@@ -135,7 +136,7 @@ class _GraphWalk(Walk[GraphOutcome]):
             if "sample" in facts:
                 got = got.reshape(-1)[facts["sample"]["offset"]::facts["sample"]["stride"]]
             wanted = conform(stored, Shape(row.dtype, got.shape), f"output{number}", files.path, INPUT_MISMATCH)
-            limit = max(tolerance(row.dtype, cast), self._suggested(loaded))
+            limit = max(tolerance(row.dtype, cast=cast), self._suggested(loaded))
             excused = bool(cast) and (not row.dtype.is_float or _chooses(module))
             self._hold("as stored", number, _scaled_error(got, wanted, facts), math.inf if excused else limit)
         return None
@@ -155,7 +156,7 @@ class _GraphWalk(Walk[GraphOutcome]):
             wanted = conform(files.stored[f"output{number}"], Shape(row.dtype, got.shape), f"output{number}", files.path,
                              INPUT_MISMATCH)
             if not _within(got, wanted, facts["rtol"], facts["atol"]):
-                limit = max(tolerance(row.dtype, cast) if cast else 0.0, 0.0)
+                limit = max(tolerance(row.dtype, cast=cast) if cast else 0.0, 0.0)
                 self._hold("as stored", number, output_error(got, wanted) or 1.0, limit)
 
     def _hold(self, judge: str, number: int, error: float, limit: float) -> None:

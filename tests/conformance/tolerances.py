@@ -1,4 +1,4 @@
-"""THE table of tolerances: how far a result may lie from the expected one, by dtype and by the length of its sums.
+"""How results are held against stored ones; how far they may lie from them is the compiler's own table (`tolerances`).
 
 An output's error is max|got - expected| / max|expected| over what both sides have finite; NaN stands against NaN and an
 infinity against itself. Integers, predicates and shapes must agree exactly.
@@ -7,81 +7,17 @@ infinity against itself. Integers, predicates and shapes must agree exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from nxcc.compiler.tolerances import longest_sum, tolerance
 from nxcc.ir.dtypes import DType
-from nxcc.ir.hlo.module import Instruction, Module
+
+__all__ = ["longest_sum", "output_error", "tolerance", "within_rule"]
 
 Array = np.ndarray[Any, Any]
-
-TOLERANCES: dict[str, tuple[float, str]] = {
-    "f64": (1e-10, "the host computes it in f64; libraries differ by some last places"),
-    "c128": (1e-10, "as f64"),
-    "f32": (1e-4, "sums in another order, and engine functions that are good to about 2^-20"),
-    "c64": (1e-4, "as f32"),
-    "f16": (2e-3, "two steps of 2^-10: intermediate values may or may not be rounded"),
-    "bf16": (2e-2, "two to three steps of 2^-7, for the same reason"),
-    "f8e3m4": (0.07, "one step of 2^-4 at the largest value"),
-    "f8e4m3": (0.13, "one step of 2^-3"),
-    "f8e4m3fn": (0.13, "one step of 2^-3"),
-    "f8e4m3fnuz": (0.13, "one step of 2^-3"),
-    "f8e4m3b11fnuz": (0.13, "one step of 2^-3"),
-    "f8e5m2": (0.26, "one step of 2^-2"),
-    "f8e5m2fnuz": (0.26, "one step of 2^-2"),
-    "f8e8m0fnu": (0.0, "powers of two are exact"),
-    "f6e3m2fn": (0.26, "one step of 2^-2"),
-    "f6e2m3fn": (0.13, "one step of 2^-3"),
-    "f4e2m1fn": (0.51, "one step of 2^-1"),
-}
-"""dtype -> (limit of the error, its reason). What is not here is exact."""
-
-FREE_LENGTH = 1024
-"""Sums up to this many terms are within the table; the error of a longer one grows as the square root of its length."""
-
-
-def tolerance(dtype: DType, length: int = 1) -> float:
-    """The limit for an output of this dtype in a module whose longest sum has `length` terms."""
-    limit, _ = TOLERANCES.get(dtype.name, (0.0, ""))
-    return limit * max(1.0, math.sqrt(length / FREE_LENGTH))
-
-
-def longest_sum(module: Module) -> int:
-    """The number of terms of the longest dot, convolution, reduction or window in a module."""
-    return max((_terms(instruction) for instruction in module.instructions()), default=1)
-
-
-def _terms(instruction: Instruction) -> int:
-    """Terms that one element of the result is summed from."""
-    count = _TERMS.get(instruction.opcode)
-    return count(instruction) if count else 1
-
-
-def _contracted(dot: Instruction) -> int:
-    dims = dot.operands[0].shape.dims
-    return math.prod(dims[d] for d in dot.attribute("lhs_contracting_dims"))
-
-
-def _kernel_taps(convolution: Instruction) -> int:
-    kernel = convolution.operands[1].shape
-    features = kernel.dims[convolution.attribute("dim_labels").kernel_output_feature]
-    return kernel.element_count // max(1, features)
-
-
-def _reduced(reduce: Instruction) -> int:
-    result = next(reduce.shape.leaves()).element_count
-    return reduce.operands[0].shape.element_count // max(1, result)
-
-
-_TERMS: dict[str, Callable[[Instruction], int]] = {
-    "dot": _contracted,
-    "convolution": _kernel_taps,
-    "reduce": _reduced,
-    "reduce-window": lambda window: math.prod(d.size for d in window.attribute("window").dims),
-}
-
 
 def output_error(got: Array, expected: Array, dtype: DType) -> float:
     """The error of one output; infinite where shapes differ, integers differ, or only one side is finite."""

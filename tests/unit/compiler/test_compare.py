@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from nxcc.compiler.verify import compare, output_error, tolerance
+from nxcc.compiler.tolerances import depths_of, tolerance
+from nxcc.compiler.verify import compare, output_error
 from nxcc.ir.dtypes import BF16, F32, S32
+
+from harness.hlo_text import module_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -28,9 +31,23 @@ def test_other_shapes_never_agree() -> None:
     assert output_error(np.zeros(2), np.zeros((2, 1))) == INF
 
 
-def test_tolerances_follow_dtype_and_autocast() -> None:
-    assert tolerance(F32) == 1e-4 < tolerance(F32, 0.03) == 0.03
-    assert tolerance(BF16) == tolerance(BF16, 0.03) == 0.05
-    assert tolerance(S32) == 0.0 < tolerance(S32, 0.03)
+def test_tolerances_follow_dtype_casts_sums_and_chains() -> None:
+    assert tolerance(F32) == 1600 * 2.0**-24 < tolerance(F32, cast=0.03) == 0.03
+    assert tolerance(BF16) == 5 * 2.0**-8
+    assert tolerance(BF16, depth=100) == pytest.approx(10 * 3**0.5 * 2.0**-8)
+    assert tolerance(F32, length=4096) == 2 * tolerance(F32)
+    assert tolerance(S32) == 0.0 < tolerance(S32, cast=0.03)
     assert not compare([np.float32([1])], [np.float32([1.1])], [F32])[0].passed
     assert compare([np.float32([1])], [np.float32([1.1])], [F32], limit=0.2)[0].passed
+
+
+def test_casts_cost_by_the_longest_chain() -> None:
+    chain = module_of("x = f32[4,4] parameter(0)\n a = f32[4,4] dot(x, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}\n"
+                      "b = f32[4,4] dot(a, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}\n t = f32[4,4] tanh(x)\n"
+                      "ROOT r = f32[4,4] add(b, t)")
+    depths = depths_of(chain)
+    assert (depths.products, depths.operations) == (2, 3)
+    assert depths.cast("none", "bf16") == 0.0
+    assert depths.cast("matmult", "bf16") == pytest.approx(3**0.5 * 2.0**-8 * 2)
+    assert depths.cast("matmult", "bf16") < depths.cast("all", "bf16")
+    assert depths.cast("matmult", "fp16") == depths.cast("matmult", "bf16") / 8

@@ -205,13 +205,13 @@ def test_pass_that_raises_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_instruction_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Trial._run
+    run = Trial.run
 
     def device(self: Trial, module: Module, leaves: list[Any]) -> list[Any]:
         """A machine that takes floor for something else."""
         found = run(self, module, leaves)
         return [value + 3 for value in found] if holds("floor")(module, leaves) else found
-    monkeypatch.setattr(Trial, "_run", device)
+    monkeypatch.setattr(Trial, "run", device)
     finding = bisect(candidate(CHAIN), Trial(CompileOptions(optlevel="0")))
     assert finding.culprit_pass == ""
     assert " floor(" in finding.instruction

@@ -1,0 +1,152 @@
+"""THE table of tolerances: how far a result may lie from the expected one, and why; verify, trials and conformance share it.
+
+An error is a share of the output's largest value. Everything follows from u, the unit roundoff of a dtype (half a step at 1):
+
+    what may differ                                         limit
+    how one rounding or one engine function is done         TOLERANCES: so many u
+    the order of a sum of n terms                           the same, times sqrt(n / FREE_LENGTH) for long sums
+    d roundings one after another                           WALK * u * sqrt(d)
+    operands of p products in a row cast to another type    WALK * u of that type * sqrt(2 * p)
+    all of d operations in a row computed in another type   WALK * u of that type * sqrt(2 * p + d)
+
+A rounding error is spread evenly over +-u, so that its standard deviation is u / sqrt(3); errors of many roundings add as a
+random walk, and three deviations of it are allowed: WALK = 3 / sqrt(3). Integers, predicates and shapes agree exactly, but that
+a cast may turn a choice: AUTOCAST_DISCRETE of their elements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+
+from nxcc.ir.dtypes import BF16, F8E4M3, F16, DType
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+
+TOLERANCES: dict[str, tuple[float, str]] = {
+    "f64": (2.0**20, "the host computes it in f64; functions of libraries differ by some last places, and differences cancel"),
+    "c128": (2.0**20, "as f64"),
+    "f32": (1600.0, "a hundred engine functions in a row, each good to 2^-20, which is 16 u"),
+    "c64": (1600.0, "as f32"),
+    "f16": (4.0, "two steps: intermediate values may or may not be rounded"),
+    "bf16": (5.0, "two to three steps, for the same reason"),
+    **dict.fromkeys(("f8e3m4", "f8e4m3", "f8e4m3fn", "f8e4m3fnuz", "f8e4m3b11fnuz", "f8e5m2", "f8e5m2fnuz", "f6e3m2fn",
+                     "f6e2m3fn", "f4e2m1fn"), (2.0, "one step at the largest value")),
+    "f8e8m0fnu": (0.0, "powers of two are exact"),
+}
+"""dtype -> (limit in units of its u, the reason). What is not here is exact."""
+
+FREE_LENGTH = 1024
+"""Sums up to this many terms are within the table; the error of a longer one grows as the square root of its length."""
+
+WALK = math.sqrt(3.0)
+AUTOCAST_DISCRETE = 0.05
+"""Share of integer and boolean elements that may differ under autocast, since rounding flips choices."""
+
+_finfo: Any = ml_dtypes.finfo
+
+TF32_UNIT = 2.0**-11
+"""f32 operands with 10 bits after the point."""
+
+
+def unit(dtype: DType) -> float:
+    """u: half the distance from 1 to the next number of a float or complex dtype."""
+    return float(_finfo(dtype.numpy).eps) / 2
+
+
+def tolerance(dtype: DType, length: int = 1, depth: int = 1, cast: float = 0.0) -> float:
+    """The limit for an output of this dtype. length: terms of the longest sum. depth: roundings in a row. cast: see `Casts`."""
+    if not (dtype.is_float or dtype.is_complex):
+        return AUTOCAST_DISCRETE if cast else 0.0
+    units, _ = TOLERANCES.get(dtype.name, (0.0, ""))
+    own = units * max(1.0, math.sqrt(length / FREE_LENGTH))
+    return max(unit(dtype) * max(own, WALK * math.sqrt(depth) if units else 0.0), cast)
+
+
+CAST_UNITS: dict[str, float] = {"bf16": unit(BF16), "fp16": unit(F16), "tf32": TF32_UNIT, "fp8_e4m3": unit(F8E4M3)}
+"""u of the types of --auto-cast-type."""
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The longest chains of a module: products, and operations of any kind with float results."""
+
+    products: int
+    operations: int
+
+    def cast(self, mode: str, type: str) -> float:
+        """What --auto-cast of this mode and type may cost."""
+        if mode not in ("matmult", "all"):
+            return 0.0
+        roundings = 2 * self.products + (self.operations if mode == "all" else 0)
+        return WALK * CAST_UNITS.get(type, CAST_UNITS["bf16"]) * math.sqrt(max(1, roundings))
+
+
+def depths_of(module: Module) -> Depths:
+    """Depths of a module; a loop counts as one turn, since its count is not known."""
+    return Depths(_depth(module.entry, _is_product), _depth(module.entry, _rounds))
+
+
+def _is_product(instruction: Instruction) -> bool:
+    return instruction.opcode in ("dot", "convolution")
+
+
+_EXACT = frozenset((
+    "parameter", "constant", "reshape", "transpose", "broadcast", "slice", "reverse", "copy", "pad", "concatenate", "select",
+    "gather", "dynamic-slice", "dynamic-update-slice", "tuple", "get-tuple-element", "bitcast", "negate", "abs", "maximum",
+    "minimum", "clamp", "sort", "while", "conditional", "call", "fusion", "opt-barrier"))
+"""Operators that round nothing themselves."""
+
+
+def _rounds(instruction: Instruction) -> bool:
+    return instruction.opcode not in _EXACT and any(leaf.dtype.is_float for leaf in instruction.shape.leaves())
+
+
+_RUN = frozenset(("while", "conditional", "call", "fusion"))
+
+
+def _depth(computation: Computation, counts: Callable[[Instruction], bool]) -> int:
+    """The most counted instructions on any chain, those of called computations among them."""
+    depth: dict[Instruction, int] = {}
+    for instruction in computation.post_order():
+        inner = max((_depth(c, counts) for c in instruction.called), default=0) if instruction.opcode in _RUN else 0
+        depth[instruction] = max((depth[o] for o in instruction.operands), default=0) + inner + counts(instruction)
+    return depth[computation.root]
+
+
+def longest_sum(module: Module) -> int:
+    """The number of terms of the longest dot, convolution, reduction or window in a module."""
+    return max((_terms(instruction) for instruction in module.instructions()), default=1)
+
+
+def _terms(instruction: Instruction) -> int:
+    """Terms that one element of the result is summed from."""
+    count = _TERMS.get(instruction.opcode)
+    return count(instruction) if count else 1
+
+
+def _contracted(dot: Instruction) -> int:
+    dims = dot.operands[0].shape.dims
+    return math.prod(int(dims[d]) for d in dot.attribute("lhs_contracting_dims"))
+
+
+def _kernel_taps(convolution: Instruction) -> int:
+    kernel = convolution.operands[1].shape
+    features = kernel.dims[convolution.attribute("dim_labels").kernel_output_feature]
+    return int(kernel.element_count // max(1, features))
+
+
+def _reduced(reduce: Instruction) -> int:
+    result = next(reduce.shape.leaves()).element_count
+    return reduce.operands[0].shape.element_count // max(1, result)
+
+
+_TERMS: Mapping[str, Callable[[Instruction], int]] = {
+    "dot": _contracted,
+    "convolution": _kernel_taps,
+    "reduce": _reduced,
+    "reduce-window": lambda window: math.prod(d.size for d in window.attribute("window").dims),
+}
