@@ -105,6 +105,8 @@ class ModuleReader:
         computation = Computation("_")
         scope = _Scope(computation, open=True)
         computation.root = self._instruction(raw, scope)
+        if raw.name is None:
+            computation.root.name = "_"
         module.add(computation, entry=True)
         return self._finish()
 

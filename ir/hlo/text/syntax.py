@@ -78,6 +78,10 @@ class _Tree:
         root, name, shape, opcode, operands, *attributes = parts
         return RawInstruction(root is not None, name, shape, opcode, operands, attributes)
 
+    def unnamed(self, parts: list[Any]) -> RawInstruction:
+        shape, opcode, operands, *attributes = parts
+        return RawInstruction(False, None, shape, opcode, operands, attributes)
+
     def operands(self, parts: list[Any]) -> list[Any]:
         return [] if parts == [None] else parts
 

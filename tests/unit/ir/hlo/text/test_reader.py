@@ -110,6 +110,14 @@ def test_log_prefixes_are_ignored_and_columns_kept() -> None:
     assert found.where == f"m.hlo:4:{len(prefix) + 19}"
 
 
+@pytest.mark.parametrize("text", ["f32[6] negate(f32[6] p)", "f32[6] fusion(f32[6] p), kind=kLoop, calls={ "
+                                  "a = f32[6] parameter(0) ROOT c = f32[6] negate(a) }"])
+def test_bare_instruction_needs_no_name(text: str) -> None:
+    entry = read_text(text).entry
+    assert [i.opcode for i in entry.instructions] == ["parameter", text.split("(")[0].split()[1]]
+    assert (entry.root.name, entry.parameters[0].name) == ("_", "p")
+
+
 def test_bare_instruction_makes_parameters_of_unknown_operands() -> None:
     module = read_text("r = f32[4] fusion(f32[4] x, s32[]), kind=kLoop, calls={ a = f32[4] parameter(0) b = s32[] parameter(1) "
                        "ROOT c = f32[4] negate(a) }")
