@@ -33,6 +33,7 @@ from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.recognize_functions import RecognizeFunctions
+from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
@@ -112,6 +113,7 @@ STEPS: tuple[Step, ...] = (
     Step("autocast", _autocast, 0),
     Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
+    Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
@@ -155,6 +157,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("common-subexpressions", "autocast", "each value is cast once"),
     ("legalize-dtypes", "autocast", "both change parameters, and integers come first"),
     ("autocast", REUSE_CASTS, "views before a cast may have been copied for it"),
+    ("cast-products", "round-products", "a product is rounded in the type in which it is multiplied"),
+    ("round-products", "fusion", "a product that is only rounded is no region"),
     (REUSE_CASTS, "store-transposed", "a constant that is read in one order only has one transpose"),
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),

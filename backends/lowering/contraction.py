@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.lowering.limbs import as_bytes, multiply_integers, multiply_truths
-from nxcc.backends.lowering.matmul import multiply, multiply_deep, split_depth
+from nxcc.backends.lowering.matmul import ONCE, Batch, multiply, multiply_deep, split_depth
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import join
 from nxcc.backends.target import Target
@@ -20,8 +20,8 @@ from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import BF16, F16, F32, PRED, DType
 from nxcc.ir.hlo.module import Instruction
 
-Product = Callable[[Kernel, View, View, View], None]
-"""product(kernel, left [m, k..], right [n, k..], out [m, n])"""
+Product = Callable[[Kernel, View, View, View, Batch], None]
+"""product(kernel, left [m, k..], right [n, k..], out [m, n], how often)"""
 
 
 def tensor_dtype(left: DType, right: DType) -> DType:
@@ -61,10 +61,10 @@ def lower_dot(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
         return
     problem = _normalize(instruction, operands[0], operands[1], results[0])
     product = _product_of(operands[0].dtype, operands[1].dtype, results[0].dtype)
-    for batch in _batches(kernel, problem):
-        for part in _longest_rows(kernel, batch):
+    for single, batch in _batches(kernel, problem):
+        for part in _longest_rows(kernel, single):
             for turned in _longest_rows(kernel, _swapped(part)):
-                _multiply(kernel, product, turned)
+                _multiply(kernel, product, turned, batch.swapped())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +98,22 @@ def _normalize(instruction: Instruction, left: View, right: View, out: View) -> 
                     len(batch[0].dims), len(rows[0].dims), len(columns[0].dims))
 
 
-def _batches(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
-    """Loops over the batch dimensions; in the last one tiles rotate, so that the next product is loaded during this one."""
+def _batches(kernel: Kernel, problem: _Problem) -> Iterator[tuple[_Problem, Batch]]:
+    """Loops over the batch dimensions but the last one, which the product itself repeats: the first product of it."""
     if problem.batch == 0:
-        yield problem
+        yield problem, ONCE
         return
-    for index, _ in kernel.tiles(problem.out.sizes[0], 1, outer=problem.batch == 1):
-        yield from _batches(kernel, replace(
-            problem, left=problem.left.at(0, index), right=problem.right.at(0, index), out=problem.out.at(0, index),
-            batch=problem.batch - 1))
+    sizes = problem.out.sizes[:problem.batch]
+    sides = (problem.left, problem.right, problem.out)
+    if problem.batch == 1:
+        strides = [side.dims[0][0] for side in sides]
+        first = [side.at(0, 0) for side in sides]
+        yield replace(problem, left=first[0], right=first[1], out=first[2], batch=0), Batch(sizes[0], *strides)
+        return
+    shortest = sizes.index(min(sizes))
+    with kernel.loop(sizes[shortest]) as index:
+        one = [side.at(shortest, index) for side in sides]
+        yield from _batches(kernel, replace(problem, left=one[0], right=one[1], out=one[2], batch=problem.batch - 1))
 
 
 def _longest_rows(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
@@ -129,26 +136,36 @@ def _swapped(problem: _Problem) -> _Problem:
                    columns=problem.rows)
 
 
-def _multiply(kernel: Kernel, product: Product, problem: _Problem) -> None:
+def _multiply(kernel: Kernel, product: Product, problem: _Problem, batch: Batch) -> None:
     """Of a product and its transpose the one whose results are contiguous along the columns."""
     (row_stride, rows), (column_stride, columns) = problem.out.dims
     unit = problem.out.dtype.byte_size
     if columns == 1 < rows or (row_stride == unit and column_stride != unit and rows > 1):
         problem = _swapped(problem)
-    product(kernel, problem.left, problem.right, problem.out)
+        batch = batch.swapped()
+    product(kernel, problem.left, problem.right, problem.out, batch)
 
 
 def _product_of(left: DType, right: DType, result: DType) -> Product:
     """How operands of these element types are multiplied."""
     if left.is_float or right.is_float or result.is_float:
         return _float_product(tensor_dtype(left, right))
-    if result is PRED:
-        return multiply_truths
-    return multiply_integers
+    return _each(multiply_truths if result is PRED else multiply_integers)
+
+
+def _each(product: Callable[[Kernel, View, View, View], None]) -> Product:
+    """One product after the other."""
+    def repeated(kernel: Kernel, left: View, right: View, out: View, batch: Batch) -> None:
+        for a, b, c in batch.each(kernel, left, right, out):
+            product(kernel, a, b, c)
+    return repeated
 
 
 def _float_product(dtype: DType) -> Product:
-    def product(kernel: Kernel, left: View, right: View, out: View) -> None:
+    def product(kernel: Kernel, left: View, right: View, out: View, batch: Batch) -> None:
         a, b = (split_depth(kernel, as_bytes(side)) for side in (left, right))
-        (multiply if len(a.dims) == 3 else multiply_deep)(kernel, a, b, out, dtype)
+        if len(a.dims) == 3:
+            multiply(kernel, a, b, out, dtype, batch)
+        else:
+            _each(lambda kernel, left, right, out: multiply_deep(kernel, left, right, out, dtype))(kernel, a, b, out, batch)
     return product

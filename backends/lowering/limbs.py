@@ -13,7 +13,7 @@ from dataclasses import replace
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering import terms
 from nxcc.backends.lowering.emission import emit_term, emit_terms
-from nxcc.backends.lowering.matmul import bring, depth_of, split_depth
+from nxcc.backends.lowering.operands import bring, depth_of, split_depth
 from nxcc.backends.lowering.pointwise_integer import sign_mask
 from nxcc.backends.lowering.pointwise_wide import sum_of, words
 from nxcc.backends.lowering.terms import Span, bits, constant, input_term, native, term

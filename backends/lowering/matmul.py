@@ -1,137 +1,86 @@
 """Matrix products on the tensor engine: operands in HBM brought to [k on partitions, ..], sums over k in PSUM.
 
-The left operand of a block of rows is brought in once and stays; the right one streams past it in chunks of k. An operand whose
-rows are contiguous along k is loaded as it lies and turned by the tensor engine where tiles rotate; the plain order of level 0
-lets the transfer turn it, which takes far longer and is exact for rows beside one with NaN or infinity as well.
+Where tiles rotate, a search over the cost model cuts the product (see `product`). In the plain order of level 0 the left
+operand of a block of rows is brought in once and stays; the right one streams past it in chunks of k.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 
-from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import blocked
+from nxcc.backends.lowering.operands import Depth, block_sizes, bring, depth_of, split_depth, steady, turning_ring
+from nxcc.backends.lowering.product import ONCE, Batch, Multiplication, planned
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Expr, Index, expr
+from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
+
+__all__ = ["ONCE", "Batch", "accumulate", "multiply", "multiply_deep", "open_sums", "split_depth"]
 
 RESIDENT_BYTES = 131072
 """Bytes a partition that the left operand of a block of rows may take."""
 
 RESIDENT_TILES = 4
-"""Tiles of rows in a block, at most: each has a PSUM bank for its sums, the other banks are for turning."""
+"""Tiles of rows in a block, at most: each has a PSUM bank for its sums."""
 
 CHUNK_PASSES = 4
 """Passes of the tensor engine, at least, for one transfer of the right operand."""
 
 RING = 4
-"""Chunks of the right operand under way at once: bandwidth and not the time that a transfer takes to begin is the limit."""
-
-SHALLOW_BLOCKS = 8
-"""Blocks of k up to which a single tile of rows takes the whole depth of the right operand in one transfer."""
-
-TURN_CHUNK = 512
-"""Elements of k in one transfer of the left operand's rows."""
+"""Chunks under way at once where both operands stream: bandwidth, not the time that a transfer takes to begin, is the limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How the summed dimension is cut: k = outer * inner; a block of `unit` k, a multiple of inner, lies on partitions."""
-
-    outer: int
-    inner: int
-    unit: int
-
-    @property
-    def total(self) -> int:
-        return self.outer * self.inner
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.total // self.unit)
-
-
-def depth_of(kernel: Kernel, sizes: tuple[int, int]) -> Depth:
-    """sizes: outer and inner; inner is at most the number of partitions."""
-    outer, inner = sizes
-    return Depth(outer, inner, inner * max(1, min(outer, kernel.target.partitions // inner)))
-
-
-def split_depth(kernel: Kernel, view: View) -> View:
-    """[rows, k..] as [rows, further k.., k outer, k inner], where inner fits on the partitions."""
-    if len(view.dims) == 2 or view.dims[-1][1] > kernel.target.partitions:
-        return view.insert(len(view.dims))
-    return view
-
-
-def steady(kernel: Kernel, total: int, step: int, copies: int) -> Iterator[tuple[Expr, int]]:
-    """As kernel.tiles, but always a loop where there are two full pieces: the form does not depend on their number."""
-    full, rest = divmod(total, step)
-    rounds, single = divmod(full, copies)
-    if full > 1 and rounds:
-        with kernel.loop(rounds) as index:
-            for copy in range(copies):
-                yield index * (step * copies) + copy * step, step
-    else:
-        single = full
-    with kernel.scope():
-        for piece in range(full - single, full):
-            yield expr(piece * step), step
-        if rest:
-            yield expr(full * step), rest
-
-
-def multiply(kernel: Kernel, left: View, right: View, out: View, dtype: DType) -> None:
+def multiply(kernel: Kernel, left: View, right: View, out: View, dtype: DType, batch: Batch = ONCE) -> None:
     """out[m, n] = sum over k of left[m, k outer, k inner] * right[n, k outer, k inner]; dtype: both operands' on the chip."""
+    if left.elements and right.elements and kernel.copies.rotates:
+        found = planned(kernel, left, right, out, dtype, batch)
+        if found is not None:
+            Multiplication(kernel, *found, dtype).run(left, right, out, batch)
+            return
+    for a, b, c in batch.each(kernel, left, right, out):
+        _plain(kernel, a, b, c, dtype)
+
+
+def _plain(kernel: Kernel, left: View, right: View, out: View, dtype: DType) -> None:
     if left.elements == 0 or right.elements == 0:
         _zeros(kernel, out)
         return
     depth = depth_of(kernel, (left.sizes[1], left.sizes[2]))
     lanes = kernel.target.partitions
     most = RESIDENT_BYTES // (depth.blocks * lanes * dtype.byte_size)
-    if most == 0:
+    if most == 0 or kernel.copies.rotates:
         _stream(kernel, left, right, out, dtype)
         return
     tiles = min(RESIDENT_TILES, most, -(-left.sizes[0] // lanes))
-    ring = turning_ring(kernel, left, dtype)
     for m, rows in steady(kernel, left.sizes[0], tiles * lanes, 1):
-        block = left.cut(0, m, rows)
         resident = kernel.sbuf((min(depth.unit, depth.total), depth.blocks, rows), dtype)
-        chunk = max(1, TURN_CHUNK // depth.unit) * depth.unit
-        for k, size in steady(kernel, depth.total, chunk, kernel.copies.inner):
-            place = resident.cut(0, blocked(k, depth.unit), -(-size // depth.unit))
-            bring(kernel, block, depth, k, size, place, ring)
-        _row_block(kernel, resident, right, out.cut(0, m, rows), depth, ring)
+        for k, size in steady(kernel, depth.total, depth.unit, 1):
+            bring(kernel, left.cut(0, m, rows), depth, k, size, resident.cut(0, blocked(k, depth.unit), 1), None)
+        _row_block(kernel, resident, right, out.cut(0, m, rows), depth)
 
 
-def _row_block(kernel: Kernel, left: Access, right: View, out: View, depth: Depth, ring: Ring) -> None:
+def _row_block(kernel: Kernel, left: Access, right: View, out: View, depth: Depth) -> None:
     """out [rows, n] from a resident left operand [unit, blocks, rows]."""
-    turned = (ring or turning_ring(kernel, right, left.dtype)) if _turns(kernel, right) else None
     lanes, width = kernel.target.partitions, kernel.target.tensor.moving_max
     rows = left.sizes[-1]
     cuts = [(start, min(lanes, rows - start)) for start in range(0, rows, lanes)]
     shared = _sums(kernel, cuts, width) if len(cuts) > RESIDENT_TILES // 2 else None
-    chunk, copies = max(1, CHUNK_PASSES // len(cuts)) * depth.unit, kernel.copies.inner
-    if len(cuts) == 1 and depth.blocks <= SHALLOW_BLOCKS:
-        chunk, copies = depth.blocks * depth.unit, _ring(kernel)
-    for n, columns in steady(kernel, right.sizes[0], width, copies):
+    for n, columns in steady(kernel, right.sizes[0], width, 1):
         sums = [tile.cut(0, 0, columns) for tile in shared or _sums(kernel, cuts, width)]
         matrix = right.cut(0, n, columns)
 
         def step(k: Index, size: int, first: bool, matrix: View = matrix, sums: Sequence[Access] = sums) -> None:
             moving = kernel.sbuf((min(depth.unit, size), -(-size // depth.unit), matrix.sizes[0]), left.dtype)
-            bring(kernel, matrix, depth, k, size, moving, turned)
-            for b, part in enumerate(_block_sizes(size, depth.unit)):
+            bring(kernel, matrix, depth, k, size, moving, None)
+            for b, part in enumerate(block_sizes(size, depth.unit)):
                 stationary = left.at(0, blocked(k, depth.unit) + b).rows(0, part)
                 for (start, count), tile in zip(cuts, sums, strict=True):
                     kernel.matmul(tile, stationary.cut(0, start, count), moving.at(0, b).rows(0, part),
                                   accumulate=not (first and b == 0))
 
-        accumulate(kernel, depth.total, chunk, step)
+        accumulate(kernel, depth.total, max(1, CHUNK_PASSES // len(cuts)) * depth.unit, step)
         for (start, count), tile in zip(cuts, sums, strict=True):
             evict(kernel, tile, out.cut(0, start, count).cut(1, n, columns))
 
@@ -219,76 +168,3 @@ def accumulate(kernel: Kernel, total: int, chunk: int, step: Callable[[Index, in
     step(0, opening, True)
     for k, size in steady(kernel, total - opening, chunk, _ring(kernel)):
         step(k + opening, size, False)
-
-
-# ---- operands ----------------------------------------------------------------------------------------------------------
-
-
-def _block_sizes(size: int, unit: int) -> list[int]:
-    """Sizes of the blocks of a chunk of k."""
-    full, rest = divmod(size, unit)
-    return [unit] * full + [rest] * bool(rest)
-
-
-def _turns(kernel: Kernel, view: View) -> bool:
-    """Whether an operand [rows, .., k] is contiguous along k and not along its rows, so that the tensor engine turns it."""
-    unit = view.dtype.byte_size
-    rows, *depths = view.dims
-    stride, size = next((dim for dim in reversed(depths) if dim[1] > 1), (0, 1))
-    return kernel.copies.rotates and stride == unit and size > 1 and rows[1] > 1 and abs(rows[0]) != unit
-
-
-Ring = Iterator[Access] | None
-"""PSUM tiles that take turns for an operand that the tensor engine turns; None for one that comes as it is."""
-
-
-def turning_ring(kernel: Kernel, view: View, dtype: DType) -> Ring:
-    """Two banks, if the operand [rows, .., k] is to be turned."""
-    if not _turns(kernel, view):
-        return None
-    sizes = (kernel.target.partitions, kernel.target.tensor.moving_max)
-    return itertools.cycle([kernel.psum(sizes, dtype) for _ in range(2)])
-
-
-def bring(kernel: Kernel, view: View, depth: Depth, k: Index, size: int, tile: Access, ring: Ring) -> None:
-    """tile [unit, blocks, rows] = view [rows, k outer, k inner] from k on; rows are at most as many as a PSUM bank holds."""
-    chunk = view.cut(1, blocked(k, depth.inner), size // depth.inner)
-    if ring is not None:
-        _bring_turned(kernel, chunk, depth, size, tile, ring)
-        return
-    full, rest = divmod(size, depth.unit)
-    outer = depth.unit // depth.inner
-    if full:
-        row_dim, (stride, _), inner = chunk.dims
-        source = replace(chunk, dims=((stride, outer), inner, (stride * outer, full), row_dim))
-        _gather(kernel, tile.rows(0, depth.unit).cut(0, 0, full), source)
-    if rest:
-        _gather(kernel, tile.rows(0, rest).at(0, full), chunk.cut(1, full * outer, rest // depth.inner).permute((1, 2, 0)))
-
-
-def _gather(kernel: Kernel, tile: Access, source: View) -> None:
-    """tile = source, whose first two dimensions are the tile's partitions."""
-    linear = tile.linear()
-    (pitch, _), *free = linear.dims
-    outer, inner = source.sizes[:2]
-    kernel.dma(replace(linear, dims=((pitch * inner, outer), (pitch, inner), *free)), source)
-
-
-def _bring_turned(kernel: Kernel, chunk: View, depth: Depth, size: int, tile: Access, ring: Iterator[Access]) -> None:
-    """Rows as they lie, then squares through the tensor engine; one bank takes a block of k of all rows."""
-    lanes = kernel.target.partitions
-    total = chunk.sizes[0]
-    raws = []
-    for start in range(0, total, lanes):
-        count = min(lanes, total - start)
-        raw = kernel.sbuf((count, size), tile.dtype)
-        (pitch, _), (near, _) = raw.linear().dims
-        inner = chunk.sizes[2]
-        kernel.dma(replace(raw.linear(), dims=((pitch, count), (near * inner, size // inner), (near, inner))),
-                   chunk.cut(0, start, count))
-        raws.append((start, count, raw))
-    for b, part in enumerate(_block_sizes(size, depth.unit)):
-        turned = next(ring).rows(0, part).cut(0, 0, total)
-        for start, count, raw in raws:
-            kernel.pe_transpose(turned.cut(0, start, count), raw.cut(0, b * depth.unit, part))
-        kernel.copy(tile.at(0, b).rows(0, part), turned, Engine.SCALAR)

@@ -118,5 +118,6 @@ def instructions(size: int, optlevel: int) -> int:
 
 @pytest.mark.parametrize("optlevel", LEVELS)
 def test_code_does_not_grow_with_the_matrix(optlevel: int) -> None:
-    """Only the waits differ, and how the search cut the product."""
-    assert instructions(8192, optlevel) <= 1.25 * instructions(1024, optlevel)
+    """Loops bound it, whatever the cut: a small product needs fewer of them."""
+    assert instructions(8192, optlevel) <= 1.25 * instructions(4096, optlevel)
+    assert instructions(8192, optlevel) < 1000

@@ -34,6 +34,7 @@ from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
+from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import ORDER, StoreTransposed
@@ -57,6 +58,7 @@ MAKE: dict[str, Make] = {
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
+    "round-products": lambda options, report: RoundProducts(),
     "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
     "scale-later": lambda options, report: ScaleLater(),
     "simplify": lambda options, report: Simplify(),

@@ -1,0 +1,197 @@
+"""How a matrix product is cut: found by trying all cuts that fit on the cost model. The same product, the same plan.
+
+The left operand of a block of rows stays in SBUF for the whole depth; the right one streams past it in chunks of k, `wide` PSUM
+banks of columns at a time, for `group` tiles of rows. Where the whole depth of the right operand's columns is one chunk, the
+rows that stay may be several groups. A second set of sums lets the tensor engine go on while the first one leaves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.target import Target
+
+SLACK = 1024
+"""Bytes for rounding tiles up."""
+
+RESULTS = 2
+"""Tiles of results: one is filled while the other is stored."""
+
+LATENCY_S = 0.7e-6
+"""From the end of a transfer's data to the engine that waits for it, and back to the queue; assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What is multiplied: [rows, depth] by [columns, depth], `count` times in a loop.
+
+    unit: k on partitions in one block. size, out_size: bytes of an element on the chip and of the result. left_run, right_run,
+    out_run: contiguous bytes of the operands in memory that a row of a tile can have at most. left_turns, right_turns: whether
+    the tensor engine turns the operand.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    unit: int
+    count: int
+    size: int
+    out_size: int
+    left_run: int
+    right_run: int
+    out_run: int
+    left_turns: bool
+    right_turns: bool
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.depth // self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """rows: of the left operand that stay. group: tiles of rows summed at once. wide: banks of columns. sets: of sums.
+    chunk: blocks of k in a transfer of the right operand. ring: tiles of the right operand. seconds: what it takes, alone;
+    exposed: how much of it is the beginning and the end, where a neighbour could work."""
+
+    rows: int
+    group: int
+    wide: int
+    sets: int
+    chunk: int
+    ring: int
+    seconds: float
+    exposed: float
+
+    def whole(self, product: Product) -> bool:
+        """Whether a tile of the right operand has the whole depth."""
+        return self.chunk >= product.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What of a target decides. lanes: rows and depth of a pass; width: its columns. passes: of the operands' dtype.
+    dma_rate: bytes a second; dma_least: bytes that a descriptor costs at least; dma_start: seconds. evict_rate: elements a
+    partition and second that leave PSUM."""
+
+    lanes: int
+    width: int
+    pe_hz: float
+    pass_factor: float
+    pass_overhead: float
+    least_columns: int
+    passes: float
+    dma_rate: float
+    dma_least: int
+    dma_start: float
+    evict_rate: float
+
+    def pass_s(self, columns: int) -> float:
+        """Of the tensor engine over so many columns."""
+        return self.passes * (self.pass_factor * max(columns, self.least_columns) + self.pass_overhead) / self.pe_hz
+
+
+def machine(target: Target, kind: str) -> Machine:
+    """kind: name of the operands' dtype, or tf32."""
+    pe, facts, dma = target.engines[Engine.PE], target.tensor, target.dma
+    evict = sum(target.engines[engine].clock_hz for engine in (Engine.VECTOR, Engine.SCALAR) if engine in target.engines)
+    return Machine(facts.stationary_max, facts.moving_max, pe.clock_hz, facts.pass_factor, facts.pass_overhead_cycles,
+                   pe.initiation_cycles, facts.passes[kind], dma.engines * dma.bytes_per_second_per_engine,
+                   dma.descriptor_bytes_min, dma.start_ns / 1e9, evict)
+
+
+@cache
+def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
+    """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does."""
+    found = [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, cut)) is not None]
+    return min(found, key=lambda plan: plan.seconds, default=None)
+
+
+_Cut = tuple[int, int, int, int, int, int]
+
+
+def _cuts(product: Product, on: Machine, banks: int) -> Iterator[_Cut]:
+    """rows, group, wide, sets, chunk, ring"""
+    tiles = -(-product.rows // on.lanes)
+    width = -(-product.columns // on.width)
+    free = banks - 2 if product.right_turns else banks
+    for group, wide, sets in itertools.product((1, 2, 3, 4, 6, 8), (1, 2, 4), (2, 1)):
+        if group * wide * sets > free or group > tiles or wide > width:
+            continue
+        for chunk, ring in itertools.product((1, 2, 4, 8, 16, product.blocks), (4, 3, 2)):
+            if chunk > product.blocks:
+                continue
+            most = tiles if chunk == product.blocks else group
+            for held in dict.fromkeys((group, group * 2, group * 4, group * 8, most)):
+                if held <= most:
+                    yield held, group, wide, sets, chunk, ring
+
+
+def _bytes(product: Product, on: Machine, cut: _Cut, pieces: int) -> int:
+    """Of a partition of SBUF."""
+    held, group, wide, sets, chunk, ring = cut
+    lanes, width = on.lanes, min(product.columns, wide * on.width)
+    rows = min(held * lanes, product.rows)
+    stays = product.blocks * rows * product.size
+    if product.left_turns:
+        stays += held * product.depth * product.size
+    elif pieces > 1:
+        stays *= 2
+    moving = chunk * width * product.size
+    if product.right_turns:
+        stays += 2 * -(-width // lanes) * chunk * product.unit * product.size
+    return stays + moving * (2 if chunk == product.blocks else ring) + RESULTS * group * width * product.out_size + SLACK
+
+
+def _timed(product: Product, on: Machine, sbuf_bytes: int, cut: _Cut) -> Plan | None:
+    """The plan with its time: the slowest of streaming, tensor engine, transfers and eviction, and what cannot overlap; the
+    next rows come in one go, and what waits for the right operand behind them lives on what is there."""
+    held, group, wide, sets, chunk, ring = cut
+    rows, columns = held * on.lanes, wide * on.width
+    pieces = -(-product.rows // rows)
+    if _bytes(product, on, cut, pieces * product.count) > sbuf_bytes:
+        return None
+    blocks, tiles = product.blocks, -(-product.rows // on.lanes)
+    full, rest = divmod(product.columns, on.width)
+    row_pass = blocks * (full * on.pass_s(on.width) + (on.pass_s(rest) if rest else 0.0))
+    right_turned = blocks * -(-product.columns // on.lanes) * product.right_turns
+    turned = tiles * blocks * product.left_turns + pieces * right_turned
+
+    def moved(elements: int, size: int, run: int) -> float:
+        return elements * size * max(run, on.dma_least) / run / on.dma_rate
+
+    left = moved(product.rows * product.depth, product.size,
+                 product.left_run if product.left_turns else min(product.left_run, rows * product.size))
+    right = moved(product.columns * product.depth, product.size,
+                  min(product.right_run, (chunk * product.unit if product.right_turns else columns) * product.size))
+    out = moved(product.rows * product.columns, product.out_size, min(product.out_run, columns * product.out_size))
+    leaving = group * columns / on.evict_rate
+    chunks = -(-product.columns // columns) * -(-blocks // chunk)
+    under_way = 2 if chunk >= blocks else ring
+
+    def piece_s(size: int) -> float:
+        """Of so many tiles of rows."""
+        share = size / tiles
+        pe = size * row_pass + (size * blocks * product.left_turns + right_turned) * on.pass_s(on.lanes)
+        moving = right + (left + out) * share
+        sums = -(-size // group) * -(-product.columns // columns)
+        apart = (pe + moving + chunks * (on.dma_start + LATENCY_S)) / under_way
+        stored = (out * share + sums * (leaving + on.dma_start + 2 * LATENCY_S)) / RESULTS
+        bubbles = 0.0 if sets > 1 else sums * (leaving + LATENCY_S)
+        parts = max(1, -(-product.columns // columns) // 2) if pieces * product.count > 1 else 0
+        wait = left * share / max(1, parts) + right / chunks + on.dma_start + LATENCY_S
+        behind = parts * max(0.0, wait - (under_way - 1) * pe / chunks)
+        evicted = (size * product.columns + (size * blocks + right_turned) * on.lanes) / on.evict_rate
+        return max(pe, moving, apart, stored, evicted) + bubbles + behind
+
+    opening = left / pieces + right / chunks + 2 * on.dma_start + turned / pieces * on.pass_s(on.lanes) * product.left_turns
+    closing = out / (-(-tiles // group) * -(-product.columns // columns)) + on.dma_start + leaving
+    last = tiles - (pieces - 1) * held
+    steady = (pieces - 1) * piece_s(held) + piece_s(last)
+    exposed = opening + closing
+    return Plan(rows, group, wide, sets, chunk, ring,
+                steady * product.count + exposed, exposed)
