@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
@@ -15,6 +16,12 @@ SHARE = 0.8
 
 MIN_STREAM_COLUMNS = 256
 """Columns of the narrowest tile that a region with independent columns should be cut into."""
+
+MANY_ROWS = 4
+"""Tiles of rows from which reading a matrix again for each of them takes longer than storing the product's result."""
+
+STAYING_SHARE = 0.5
+"""Part of SBUF that a matrix may take which stays for all rows."""
 
 STREAM_BYTES = 16384
 """Bytes a partition for the stationary and moving tiles of a product, at least."""
@@ -30,9 +37,22 @@ class TargetRowCapacity:
     def supported(self, instruction: Instruction) -> bool:
         if instruction.opcode == "reduce" and combiner(instruction.called[0]) is None:
             return False
+        if instruction.opcode == "dot" and self._streams(instruction):
+            return False
         if instruction.opcode in ("dot", "reduce"):
             return unsupported(instruction, self.target) is None and instruction.shape.dtype.is_float
         return instruction.opcode in emits() and unsupported(instruction, self.target) is None
+
+    def _streams(self, dot: Instruction) -> bool:
+        """Whether the matrix is too large to stay while many rows go by: a product of its own has larger blocks of rows."""
+        if dot.attribute("lhs_batch_dims"):
+            return False
+        left, right = (operand.shape for operand in dot.operands)
+        depth = math.prod(left.dims[d] for d in dot.attribute("lhs_contracting_dims"))
+        lanes = self.target.partitions
+        rows = left.element_count // max(1, depth)
+        stays = -(-depth // lanes) * (right.element_count // max(1, depth)) * right.dtype.byte_size
+        return rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes
 
     def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
         """Peak of the live tiles when the members run in order, each with its operands and temporaries.

@@ -34,11 +34,14 @@ TRANSCENDENTAL = frozenset(("exponential", "tanh", "erf", "logistic"))
 
 @dataclass(frozen=True)
 class Function:
-    """A function by its custom-call target; tolerance: of |f - g| relative to 1 + |x|."""
+    """A function by its custom-call target, or by its opcode if it has one; tolerance: of |f - g| relative to 1 + |x|, or to 1
+    if the function is bounded."""
 
-    target: str
+    name: str
     reference: Callable[[Array], Array]
     tolerance: float
+    is_operator: bool = False
+    is_bounded: bool = False
 
 
 def _erf(x: Array) -> Array:
@@ -50,7 +53,11 @@ FUNCTIONS = (
     Function("AwsNeuronGelu", lambda x: 0.5 * x * (1 + _erf(x / np.sqrt(2.0))), 1e-6),
     Function("AwsNeuronGeluApprxTanh", lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))), 1e-6),
     Function("AwsNeuronSilu", lambda x: x / (1 + np.exp(-x)), 1e-6),
+    Function("logistic", lambda x: 1 / (1 + np.exp(-x)), 1e-6, is_operator=True, is_bounded=True),
 )
+
+ROOTS = ("multiply", "divide")
+"""Opcodes that an expansion ends in."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def _rewrite(computation: Computation) -> bool:
     replaced: set[Instruction] = set()
     known: dict[Any, Function | None] = {}
     for root in reversed(order):
-        if root.opcode != "multiply" or root.shape.dtype is not F32 or root in replaced or not root.shape.element_count:
+        if root.opcode not in ROOTS or root.shape.dtype is not F32 or root in replaced or not root.shape.element_count:
             continue
         for argument, cone in _cones(root, position):
             key = _structure(argument, cone)
@@ -157,7 +164,7 @@ def _matching(argument: Instruction, cone: list[Instruction], x: Array,
     wide = x.astype(np.float64)
     with np.errstate(all="ignore"):
         return tuple(f for f in functions
-                     if np.all(np.abs(found - f.reference(wide)) <= f.tolerance * (1 + np.abs(wide))))
+                     if np.all(np.abs(found - f.reference(wide)) <= f.tolerance * (1 + np.abs(wide) * (not f.is_bounded))))
 
 
 def _samples(cone: list[Instruction]) -> Array:
@@ -173,5 +180,8 @@ def _samples(cone: list[Instruction]) -> Array:
 
 def _replace(computation: Computation, root: Instruction, argument: Instruction, function: Function) -> None:
     builder = Builder(computation, root.location)
-    known = builder.make("custom-call", argument, shape=root.shape, custom_call_target=function.target)
+    if function.is_operator:
+        known = builder.make(function.name, argument, shape=root.shape)
+    else:
+        known = builder.make("custom-call", argument, shape=root.shape, custom_call_target=function.name)
     computation.replace(root, known)

@@ -24,7 +24,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A published number. device_ms: without the host call where that is part of it."""
+    """A published number. device_ms: without the host call where that is part of it. batch: of a whole model, 0 of a kernel."""
 
     row_id: str
     module: str
@@ -33,6 +33,7 @@ class Row:
     grade: str
     published_ms: float
     device_ms: float
+    batch: int
 
 
 def rows(folder: Path, target: str = "v2", priorities: tuple[str, ...] = ("core",)) -> list[Row]:
@@ -53,9 +54,29 @@ def fields_and_rows(folder: Path, target: str, priorities: tuple[str, ...], host
 
 def _row(row: dict[str, str], family: str, host_ms: float, alone: float) -> Row:
     published = float(row["per_core_ms"])
+    batch = 0 if family == "kernel" else int(row["batch"] or 0)
     with_host = bool(row["requests_per_core"]) and float(row["requests_per_core"]) < alone
     return Row(row["row_id"], row["module"], family, CASTS.get(row["dtype_cast"], "none"), row["grade"], published,
-               published - host_ms if with_host else published)
+               published - host_ms if with_host else published, batch)
+
+
+KERNELS = (("matmul", "products"), ("swiglu", "products"), ("lora", "products"), ("softmax", "attention"), ("bmm", "products"),
+           ("attn", "attention"), ("gqa", "attention"), ("mamba", "scans"), ("conv", "convolutions"), ("rmsnorm", "norms"))
+"""Kinds of single kernels by what is in their names, in this order; all else works elementwise."""
+
+
+def family_of(module: str, family: str) -> str:
+    """What a module's ratio is counted with."""
+    if family != "kernel":
+        return family
+    return "kernels: " + next((kind for part, kind in KERNELS if part in module), "elementwise")
+
+
+def spread(values: Iterable[float]) -> float:
+    """Geometric standard deviation: 1 if all are equal."""
+    logs = [math.log(value) for value in values]
+    middle = sum(logs) / len(logs)
+    return math.exp(math.sqrt(sum((log - middle) ** 2 for log in logs) / len(logs)))
 
 
 def mean(values: Iterable[float]) -> float:
@@ -76,16 +97,25 @@ def table(found: list[Row], estimates: dict[tuple[str, str], dict[str, Any]]) ->
     families: dict[str, list[float]] = {}
     for line in lines:
         if line["grade"] == "A" and "ratio" in line:
-            families.setdefault(line["family"], []).append(line["ratio"])
-    means = [{"family": family, "modules": len(ratios), "mean": mean(ratios), "least": min(ratios), "most": max(ratios)}
-             for family, ratios in families.items()]
+            for family in (line["family"], *_by_batch(line)):
+                families.setdefault(family, []).append(line["ratio"])
+    means = [{"family": family, "modules": len(ratios), "mean": mean(ratios), "spread": spread(ratios), "least": min(ratios),
+              "most": max(ratios)} for family, ratios in families.items()]
     return lines, means
+
+
+def _by_batch(line: Line) -> tuple[str, ...]:
+    """Whole models count with their batch too."""
+    if line["batch"] == 1:
+        return ("models of batch 1",)
+    return ("models of batch 8 and more",) if line["batch"] >= 8 else ()
 
 
 def _line(group: list[Row], estimate: dict[str, Any]) -> Line:
     first = group[0]
     line: Line = {
-        "module": first.module, "family": first.family, "cast": first.cast, "grade": first.grade, "rows": len(group),
+        "module": first.module, "family": family_of(first.module, first.family), "batch": first.batch,
+        "row_ids": [row.row_id for row in group], "cast": first.cast, "grade": first.grade, "rows": len(group),
         "published_ms": mean(row.published_ms for row in group), "device_ms": mean(row.device_ms for row in group),
         "best_ms": min(row.device_ms for row in group)}
     if "failure" in estimate:

@@ -15,13 +15,13 @@ MODULES = """module,priority,family
 a,core,encoder
 b,low,encoder
 """
-TIMING = """row_id,module,target,metric,dtype_cast,per_core_ms,requests_per_core,grade
-t1,a,v2,latency_p50_ms,Matmult-BF16,1.15,1.0,A
-t2,a,v2,throughput_per_s,Matmult-BF16,4.0,2.0,A
-t3,a,v2,pe_utilization,bf16,4.0,,A
-t4,a,v1,latency_p50_ms,bf16,4.0,1.0,A
-t5,b,v2,latency_p50_ms,bf16,4.0,1.0,A
-t6,a,v2,kernel_us,bf16,0.5,,B
+TIMING = """row_id,module,target,metric,dtype_cast,per_core_ms,requests_per_core,grade,batch
+t1,a,v2,latency_p50_ms,Matmult-BF16,1.15,1.0,A,1
+t2,a,v2,throughput_per_s,Matmult-BF16,4.0,2.0,A,1
+t3,a,v2,pe_utilization,bf16,4.0,,A,1
+t4,a,v1,latency_p50_ms,bf16,4.0,1.0,A,1
+t5,b,v2,latency_p50_ms,bf16,4.0,1.0,A,1
+t6,a,v2,kernel_us,bf16,0.5,,B,1
 """
 
 
@@ -44,8 +44,17 @@ def test_table_has_a_line_a_grade_and_the_mean_of_a_rows(rows):
     assert [(line["grade"], line["rows"], line.get("failure")) for line in lines] == [("A", 2, None), ("B", 1, "no")]
     # The geometric mean of 1 and 4 ms is 2 ms.
     assert (lines[0]["ratio"], lines[0]["of_roofline"]) == (pytest.approx(0.5), pytest.approx(2.0))
-    assert families == [{"family": "encoder", "modules": 1, "mean": pytest.approx(0.5), "least": pytest.approx(0.5),
-                         "most": pytest.approx(0.5)}]
+    half = pytest.approx(0.5)
+    figures = {"modules": 1, "mean": half, "spread": pytest.approx(1.0), "least": half, "most": half}
+    assert families == [{"family": family} | figures for family in ("encoder", "models of batch 1")]
+
+
+def test_kernels_are_counted_by_kind():
+    names = ("nkib_bmm", "nkib_bmm_softmax", "nkib_rmsnorm_matmul", "nkib_silu")
+    kinds = {name: chip.family_of(name, "kernel") for name in names}
+    assert kinds == {"nkib_bmm": "kernels: products", "nkib_bmm_softmax": "kernels: attention",
+                     "nkib_rmsnorm_matmul": "kernels: products", "nkib_silu": "kernels: elementwise"}
+    assert chip.family_of("a", "encoder") == "encoder"
 
 
 def test_cost_of_a_process_counts_its_own_cpu_time_and_memory():

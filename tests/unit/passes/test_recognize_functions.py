@@ -23,6 +23,13 @@ SILU_WITH_A_HIDDEN_BRANCH = """
   m = f32[4,8] select(p, kb, l)
   ROOT y = f32[4,8] multiply(x, m)
 """
+ONE_OVER = """
+  n = f32[4,8] negate(x)           e = f32[4,8] exponential(n)
+  one = f32[] constant(1)          ob = f32[4,8] broadcast(one), dimensions={}
+  s = f32[4,8] add(e, ob)
+"""
+SILU_AS_A_QUOTIENT = ONE_OVER + "ROOT y = f32[4,8] divide(x, s)"
+LOGISTIC = ONE_OVER + "ROOT y = f32[4,8] divide(ob, s)"
 NOT_SILU = "l = f32[4,8] tanh(x)\n ROOT y = f32[4,8] multiply(x, l)"
 
 
@@ -31,7 +38,8 @@ def module_of(body: str) -> Module:
                      " x = f32[4,8] add(a, b)\n" + body + "\n}")
 
 
-@pytest.mark.parametrize(("body", "target"), [(GELU_BY_ERF, "AwsNeuronGelu"), (SILU, "AwsNeuronSilu")])
+@pytest.mark.parametrize(("body", "target"), [(GELU_BY_ERF, "AwsNeuronGelu"), (SILU, "AwsNeuronSilu"),
+                                                (SILU_AS_A_QUOTIENT, "AwsNeuronSilu")])
 def test_known_function_becomes_one_instruction(body: str, target: str) -> None:
     module = module_of(body)
     assert RecognizeFunctions().run(module)
@@ -43,4 +51,22 @@ def test_known_function_becomes_one_instruction(body: str, target: str) -> None:
 def test_other_functions_stay(body: str) -> None:
     module = module_of(body)
     assert not RecognizeFunctions().run(module)
+    assert module.entry.root.opcode == "multiply"
+
+
+def test_operators_are_recognised_too() -> None:
+    module = module_of(LOGISTIC)
+    assert RecognizeFunctions().run(module)
+    assert (module.entry.root.opcode, module.entry.root.operands[0].name) == ("logistic", "x")
+
+
+def test_a_bounded_function_is_compared_by_its_own_size() -> None:
+    """What differs by 0.001 far out is another function, however large the argument is there."""
+    module = module_of(LOGISTIC.replace("ROOT y", "z") + """
+  k = f32[] constant(100)  kb = f32[4,8] broadcast(k), dimensions={}
+  p = pred[4,8] compare(x, kb), direction=GT
+  almost = f32[] constant(0.999)  ab = f32[4,8] broadcast(almost), dimensions={}
+  m = f32[4,8] select(p, ab, z)
+  ROOT y = f32[4,8] multiply(m, ob)""")
+    RecognizeFunctions().run(module)
     assert module.entry.root.opcode == "multiply"
