@@ -1,0 +1,36 @@
+"""Elementwise work on few rows takes all partitions: its columns lie beside each other."""
+
+import pytest
+
+from harness.device import check_text
+
+FEW_ROWS = """
+HloModule m
+ENTRY main {
+  x = f32[6,2048] parameter(0)
+  row = f32[2048] parameter(1)
+  column = f32[6] parameter(2)
+  b = f32[6,2048] broadcast(row), dimensions={1}
+  c = f32[6,2048] broadcast(column), dimensions={0}
+  p = f32[6,2048] multiply(x, b)
+  s = f32[6,2048] add(p, c)
+  ROOT t = f32[6,2048] tanh(s)
+}
+"""
+HALVES = """
+HloModule m
+ENTRY main {
+  x = f32[64,1100] parameter(0)
+  u = f32[32,1100] slice(x), slice={[0:32], [0:1100]}
+  v = f32[32,1100] slice(x), slice={[32:64], [0:1100]}
+  p = f32[32,1100] multiply(u, v)
+  d = f32[32,1100] subtract(u, p)
+  ROOT t = (f32[32,1100], f32[32,1100]) tuple(d, p)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [FEW_ROWS, HALVES], ids=["rows and columns repeat", "halves of a matrix"])
+@pytest.mark.parametrize("optlevel", [1, 2])
+def test_few_rows_match(text: str, optlevel: int) -> None:
+    check_text(text, tolerance=1e-5, optlevel=optlevel)
