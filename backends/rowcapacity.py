@@ -52,7 +52,7 @@ class TargetRowCapacity:
         lanes = self.target.partitions
         rows = left.element_count // max(1, depth)
         stays = -(-depth // lanes) * (right.element_count // max(1, depth)) * right.dtype.byte_size
-        return rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes
+        return bool(rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes)
 
     def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
         """Peak of the live tiles when the members run in order, each with its operands and temporaries.

@@ -138,12 +138,11 @@ class Kernel:
                     yield index * (step * copies) + copy * step, step
         else:
             single = full
-        for piece in range(full - single, full):
+        pieces = [(expr(piece * step), step) for piece in range(full - single, full)]
+        pieces += [(expr(full * step), rest)] * bool(rest)
+        for first in range(0, len(pieces), copies):
             with self.scope():
-                yield expr(piece * step), step
-        if rest:
-            with self.scope():
-                yield expr(full * step), rest
+                yield from pieces[first:first + copies]
 
     # ---- run-time scalars ---------------------------------------------------------------------------------------
 
