@@ -15,7 +15,7 @@ from nxcc.backends.arena import Arena, Buffer
 from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
 from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
-from nxcc.backends.lowering.region import is_row_program
+from nxcc.backends.lowering.fused import is_program
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
@@ -271,8 +271,8 @@ class _Generator:
 
     def instruction(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
         """The value of one instruction, emitting code where it costs any."""
-        if is_row_program(instruction):
-            return self._row_program(instruction, operands, last_use)
+        if is_program(instruction):
+            return self._fused(instruction, operands, last_use)
         if instruction.opcode == "copy" and not instruction.shape.is_array:
             return operands[0]
         structural = _STRUCTURAL.get(instruction.opcode)
@@ -283,7 +283,7 @@ class _Generator:
             return Located(view, operands[0].buffer)
         return self.region(instruction, operands, last_use)
 
-    def _row_program(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
+    def _fused(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
         """A fused region; if its tiles do not fit after all, its instructions one by one."""
         try:
             return self.region(instruction, operands, last_use)
@@ -344,8 +344,9 @@ class _Generator:
         """How a result lies in memory: as its rule says, or as its largest operand of the same sizes."""
         if self.optlevel == 0 or not instruction.shape.is_array:
             return None
-        if rule.order is not None:
-            return rule.order(instruction)
+        order = rule.order(instruction) if rule.order is not None else None
+        if order is not None:
+            return order
         if not rule.follows:
             return None
         for operand in operands:

@@ -13,6 +13,7 @@ from dataclasses import field, replace
 from functools import partial
 
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.imagecapacity import TargetImageCapacity
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import unsupported
@@ -191,10 +192,11 @@ def _is_unbounded(shape: Shape) -> bool:
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
     """What the passes need to know of options and target."""
     options = resolved(options, target)
-    capacity = TargetRowCapacity(target)
+    rows, images = TargetRowCapacity(target), TargetImageCapacity(target)
     if options.keep_on_host:
-        capacity = _WithoutKept(target, pattern=host_pattern(options))
-    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, capacity,
+        rows = _RowsWithoutKept(target, pattern=host_pattern(options))
+        images = _ImagesWithoutKept(target, pattern=host_pattern(options))
+    return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow,
                     product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
 
@@ -208,7 +210,17 @@ def host_pattern(options: CompileOptions) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
-class _WithoutKept(TargetRowCapacity):
+class _ImagesWithoutKept(TargetImageCapacity):
+    """As _RowsWithoutKept, of image programs."""
+
+    pattern: re.Pattern[str] = re.compile("")
+
+    def supported(self, instruction: Instruction) -> bool:
+        return not is_kept(self.pattern, instruction) and super().supported(instruction)
+
+
+@dataclass(frozen=True)
+class _RowsWithoutKept(TargetRowCapacity):
     """A row capacity that leaves out what the user keeps on the host, so that no region takes it along."""
 
     pattern: re.Pattern[str] = re.compile("")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from nxcc.ir.hlo.imagespace import ImageMap
 from nxcc.ir.hlo.module import Instruction
 
 
@@ -29,3 +31,17 @@ class RowCapacity(Protocol):
 
         streams: columns do not depend on each other, so that a tile need not hold whole rows.
         """
+
+
+class ImageCapacity(Protocol):
+    """What an image program may hold on the target."""
+
+    @property
+    def max_inputs(self) -> int:
+        """Operands that one region can take."""
+
+    def supported(self, instruction: Instruction, /) -> bool:
+        """Whether a region can compute this instruction."""
+
+    def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap], /) -> bool:
+        """Whether a region of these members, root first, fits on the chip. maps: of members and what they read."""

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import field
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
+from nxcc.passes.outlining import outline
 
 ROWS = "nxcc.rows"
 MEMBERS_MAX = 128
@@ -39,12 +39,12 @@ class Fusion:
 
     def run(self, module: Module) -> bool:
         changed = False
-        for computation in flow_computations(module):
+        for computation in flow_of(module):
             changed |= _fuse(module, computation, self.capacity)
         return changed
 
 
-def flow_computations(module: Module) -> list[Computation]:
+def flow_of(module: Module) -> list[Computation]:
     """The entry, and what loops and conditionals run; never a combiner or a region."""
     found = [module.entry]
     for computation in found:
@@ -256,42 +256,10 @@ def _input_count(members: dict[Instruction, None]) -> int:
 
 def _outline(module: Module, computation: Computation, region: _Region, name: str, builder: Builder) -> None:
     """Move the members into a computation of their own, called by a fusion."""
-    taken = {c.name for c in module.computations}
-    body = Computation(module.unique_name(name, taken))
-    body.is_fusion = True
-    inner = Builder(body)
-    inside: dict[Instruction, Instruction] = {}
-    inputs: list[Instruction] = []
+    def is_inside(instruction: Instruction) -> bool:
+        return instruction in region.members or instruction.opcode in FREE and _free_inside(instruction, region)
 
-    def value(instruction: Instruction) -> Instruction:
-        """The instruction inside: a member or a copy of something free; else a new parameter."""
-        stack = [instruction]
-        while stack:
-            current = stack[-1]
-            if current in inside:
-                stack.pop()
-                continue
-            if current in region.members or current.opcode in FREE and _free_inside(current, region):
-                missing = [o for o in current.operands if o not in inside]
-                if missing:
-                    stack.extend(missing)
-                    continue
-                copied = clone_instruction(current, [inside[o] for o in current.operands])
-                inside[current] = body.add(copied)
-            else:
-                inside[current] = inner.parameter(len(inputs), current.shape.without_layout(), f"p{len(inputs)}")
-                inputs.append(current)
-            stack.pop()
-        return inside[instruction]
-
-    body.root = value(region.root)
-    module.add(body)
-    fusion = Instruction(builder.unique_name(region.root.name + ".fused"), find("fusion"), region.root.shape, inputs,
-                         {"kind": "kCustom"}, (body,), region.root.location)
-    fusion.frontend_attributes = {ROWS: str(region.rows)}
-    computation.add(fusion)
-    computation.replace(region.root, fusion)
-    _remove_dead(computation, region.root)
+    outline(module, computation, region.root, is_inside, name, {ROWS: str(region.rows)}, builder)
 
 
 def _free_inside(instruction: Instruction, region: _Region) -> bool:
@@ -299,16 +267,3 @@ def _free_inside(instruction: Instruction, region: _Region) -> bool:
     if instruction.opcode == "constant":
         return bool(instruction.attributes["literal"].is_splat)
     return instruction in region.free
-
-
-def _remove_dead(computation: Computation, start: Instruction) -> None:
-    stack = [start]
-    while stack:
-        instruction = stack.pop()
-        if instruction.users or instruction is computation.root or instruction not in computation.instructions:
-            continue
-        if instruction.opcode == "parameter":
-            continue
-        operands = instruction.operands
-        computation.remove(instruction)
-        stack.extend(operands)

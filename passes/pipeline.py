@@ -13,17 +13,19 @@ from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.autocast import Autocast
+from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.cast_products import CastProducts
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
-from nxcc.passes.cost import RowCapacity
+from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_collectives import ExpandCollectives
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusion import Fusion
+from nxcc.passes.image_fusion import ImageFusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
@@ -64,6 +66,7 @@ class Settings:
     auto_cast: str
     auto_cast_type: str
     row_capacity: RowCapacity
+    image_capacity: ImageCapacity
     report: Report = unheard
     weights: frozenset[int] = frozenset()
     is_straight: bool = False
@@ -112,12 +115,14 @@ STEPS: tuple[Step, ...] = (
     Step("common-subexpressions", lambda settings: CommonSubexpressions(), 1),
     Step("autocast", _autocast, 0),
     Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
+    Step("canonicalize-convolution", lambda settings: CanonicalizeConvolution(), 1),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
+    Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
     Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
 )
@@ -160,6 +165,13 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("cast-products", "round-products", "a product is rounded in the type in which it is multiplied"),
     ("round-products", "fusion", "a product that is only rounded is no region"),
     (REUSE_CASTS, "store-transposed", "a constant that is read in one order only has one transpose"),
+    ("autocast", "canonicalize-convolution", "casts of images are there"),
+    ("cast-products", "canonicalize-convolution", "casts of images are there"),
+    ("canonicalize-convolution", REUSE_CASTS, "casts that have moved may be there already"),
+    ("canonicalize-convolution", "store-transposed", "the kernel's transpose is done once"),
+    ("dead-code", "image-fusion", "a dead user would end a region"),
+    ("separate-results", "image-fusion", "a result that is a copy is read by that alone"),
+    ("image-fusion", "fusion", "elementwise work belongs to the convolution before it"),
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("legalize-dtypes", "separate-results", "it decides which results have another dtype outside"),

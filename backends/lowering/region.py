@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.rowbatches import RowBatches
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowtiles import RowTiles
@@ -29,7 +28,6 @@ def is_row_program(instruction: Instruction) -> bool:
     return instruction.opcode == "fusion" and ROWS in instruction.frontend_attributes
 
 
-@rule("fusion", follows=True)
 def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
     rows = int(instruction.frontend_attributes[ROWS])

@@ -14,7 +14,7 @@ from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
 FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "scan", "movement", "indexing",
-            "scatter", "sort", "random", "region")
+            "scatter", "sort", "random", "fused")
 """Modules of this package that declare rules; imported on first look-up."""
 
 Lowering = Callable[[Kernel, Instruction, Sequence[View], Sequence[View]], None]
@@ -32,7 +32,7 @@ class Rule:
     in_place: the operand whose buffer the result may take over; its view then equals the result's.
     contiguous: operands that the rule wants row-major; others are copied first.
     follows: the result may lie in memory as an operand of the same sizes does. order: how it lies, dimensions from the
-    slowest to the fastest; without either it is row-major.
+    slowest to the fastest, if the rule cares; without either it is row-major.
     """
 
     opcode: str
@@ -41,7 +41,7 @@ class Rule:
     in_place: int | None = None
     contiguous: tuple[int, ...] = ()
     follows: bool = False
-    order: Callable[[Instruction], Sequence[int]] | None = None
+    order: Callable[[Instruction], Sequence[int] | None] | None = None
 
 
 RULES: dict[str, Rule] = {}

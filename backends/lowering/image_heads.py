@@ -1,0 +1,176 @@
+"""What reads an image as a whole: convolutions as shifted products, windows and sums over places.
+
+A convolution takes one pass of the tensor engine for each window cell and block of input channels, over pieces of its result
+that fill a PSUM bank. The cell that no output misses opens the sums; one that lies outside the image for some outputs adds to
+the others. Windows are reduced along one dimension after the other, outputs at a border over the cells that they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.image_geometry import Cell, Image, Phase, Strip, strips
+from nxcc.backends.lowering.image_weights import Weights
+from nxcc.backends.lowering.matmul import open_sums
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index
+from nxcc.backends.tile.program import Access
+
+UNROLLED_PASSES = 24
+"""Passes of one piece that are written one after the other; more are a loop over blocks of channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A piece of a head's result: its block of channels, images (first, number), rows and columns (first, number, step)."""
+
+    block: Index
+    images: tuple[Index, int]
+    rows: tuple[Index, int, int]
+    columns: tuple[Index, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A convolution of images [in SBUF, beside each other along channels] to `blocks` blocks of `lanes` output channels."""
+
+    images: Sequence[Image]
+    weights: Weights
+    lanes: int
+    blocks: int
+    count: int
+    columns_of_kernel: int
+
+
+Axis = tuple[Phase, Strip]
+"""What is made of one phase of a spatial axis."""
+
+
+def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], columns: Sequence[Axis],
+                   banks: Iterator[Access]) -> Iterator[tuple[Place, Access]]:
+    """Pieces of a convolution's result and their sums in PSUM. rows, columns: what is made of each phase."""
+    for row_phase, row_strip in rows:
+        for column_phase, column_strip in columns:
+            images, height, width = _piece(kernel.target.tensor.moving_max, product.count, row_strip.count, column_strip.count)
+            single = (images, height, width) == (product.count, row_strip.count, column_strip.count)
+            for block in _blocks(kernel, product.blocks, single):
+                for n in kernel.tiles(product.count, images):
+                    for r in strips(kernel, row_phase, row_strip, height):
+                        for c in strips(kernel, column_phase, column_strip, width):
+                            bank = next(banks).rows(0, product.lanes)
+                            sums = bank.cut(0, 0, n[1] * r.count * c.count).reshape(n[1], r.count, c.count)
+                            _multiply(kernel, product, sums, block, n, (row_phase, r), (column_phase, c))
+                            yield Place(block, n, _walk(row_phase, r), _walk(column_phase, c)), sums.flat()
+
+
+def _piece(most: int, images: int, height: int, width: int) -> tuple[int, int, int]:
+    """Images, rows and columns of at most so many places; of several rows or images all columns, of several images all rows."""
+    if width > most:
+        return 1, 1, most
+    if height * width > most:
+        return 1, most // width, width
+    return min(images, most // (height * width)), height, width
+
+
+def _blocks(kernel: Kernel, blocks: int, single: bool) -> Iterator[Index]:
+    """Blocks of output channels, in a loop: with copies if there is nothing else to take turns."""
+    if single or blocks == 1:
+        for block, _ in kernel.tiles(blocks, 1):
+            yield block
+    else:
+        with kernel.loop(blocks) as index:
+            yield index
+
+
+def _walk(phase: Phase, strip: Strip) -> tuple[Index, int, int]:
+    return strip.at * phase.step + phase.first, strip.count, phase.step
+
+
+def _multiply(kernel: Kernel, product: Product, sums: Access, block: Index, images: tuple[Index, int], rows: Axis,
+              columns: Axis) -> None:
+    """sums [lanes; images, rows, columns] of one block of output channels."""
+    (row_phase, r), (column_phase, c) = rows, columns
+    cells = [(row, column) for row in row_phase.cells for column in column_phase.cells
+             if row_phase.outputs(row, r.first, r.count)[1] and column_phase.outputs(column, c.first, c.count)[1]]
+    full = [(row, column) for row, column in cells
+            if row_phase.covers(row, r.first, r.count) and column_phase.covers(column, c.first, c.count)]
+    if not full:
+        open_sums(kernel, sums.flat(), product.weights.parts[0].dtype)
+    cells.sort(key=lambda cell: cell not in full[:1])
+
+    def run(part: int, b: Index, first: bool) -> None:
+        image, weights = product.images[part], product.weights.parts[part].at(0, b)
+        for number, (row, column) in enumerate(cells):
+            cell = row.number * product.columns_of_kernel + column.number
+            stationary = weights.at(0, cell).cut(0, block, product.lanes, product.blocks)
+            top, height = row_phase.outputs(row, r.first, r.count)
+            left, width = column_phase.outputs(column, c.first, c.count)
+            moving = image.place(b, images, _read(row_phase, r, row, top, height), _read(column_phase, c, column, left, width))
+            out = sums.cut(1, top - r.first, height).cut(2, left - c.first, width)
+            kernel.matmul(out.flat(), stationary.flat(), moving.flat(), accumulate=not first or number > 0)
+
+    opened = not full
+    for part, image in enumerate(product.images):
+        if image.blocks * len(cells) <= UNROLLED_PASSES:
+            for b in range(image.blocks):
+                run(part, b, not opened)
+                opened = True
+            continue
+        run(part, 0, not opened)
+        opened = True
+        with kernel.loop(image.blocks - 1) as index:
+            run(part, index + 1, False)
+
+
+def _read(phase: Phase, strip: Strip, cell: Cell, start: int, count: int) -> tuple[Index, int, int]:
+    """The input elements that `count` outputs of a strip from `start` (as its first numbers them) read through a cell."""
+    return (strip.at + (start - strip.first)) * phase.stride + cell.shift, count, phase.stride
+
+
+# ---- windows and sums ------------------------------------------------------------------------------------------------
+
+
+def reduce_window(kernel: Kernel, op: str, data: Access, out: Access, scratch: Access, rows: tuple[Phase, Strip],
+                  columns: tuple[Phase, Strip], first_row: int) -> None:
+    """out [lanes; images, rows, columns] = op over windows of data; first_row: the number of data's first row.
+
+    scratch: [lanes; images, rows of data, columns of out].
+    """
+    _along(kernel, op, data, scratch, 2, columns[0], columns[1], 0)
+    _along(kernel, op, scratch, out, 1, rows[0], rows[1], first_row)
+
+
+def _along(kernel: Kernel, op: str, data: Access, out: Access, dim: int, phase: Phase, strip: Strip, origin: int) -> None:
+    """Reduce free dimension `dim` by windows, outputs that have the same cells together."""
+    start, end = strip.first, strip.first + strip.count
+    while start < end:
+        cells = [cell for cell in phase.cells if phase.covers(cell, start, 1)]
+        count = 1
+        while start + count < end and cells == [cell for cell in phase.cells if phase.covers(cell, start + count, 1)]:
+            count += 1
+        assert cells, "a window has at least one element"
+        step = cells[1].shift - cells[0].shift if len(cells) > 1 else 1
+        low = start * phase.stride + cells[0].shift - origin
+        read = data.cut(dim, low, count, phase.stride)
+        place = out.cut(dim, start - strip.first, count)
+        if len(cells) == 1:
+            kernel.copy(place.flat(), read.flat())
+        else:
+            near = data.dims[dim][0]
+            walk = Access(read.memory, read.dtype, read.partition, read.partitions, read.offset,
+                          (*_merged(read), (near * step, len(cells))))
+            kernel.tensor_reduce(place.flat(), walk, op, 1)
+        start += count
+
+
+def _merged(access: Access) -> tuple[tuple[int, int], ...]:
+    return access.flat().dims
+
+
+def total(kernel: Kernel, op: str, data: Access, out: Access) -> None:
+    """out [lanes; images] = op over all places of data [lanes; images, rows, columns]."""
+    images = data.dims[0][1]
+    places = data.reshape(images, data.free // images)
+    kernel.tensor_reduce(out.reshape(images), places, op, 1, engine=Engine.VECTOR)

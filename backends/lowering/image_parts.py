@@ -1,0 +1,352 @@
+"""One part of the images after the other through the stages of an image program."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.lowering.image_columns import Columns
+from nxcc.backends.lowering.image_forms import COPY, Action, Form, Forms, actions
+from nxcc.backends.lowering.image_geometry import Channels, Image, Phase, Strip, on_partitions, spread, whole
+from nxcc.backends.lowering.image_heads import Place, Product, product_pieces, reduce_window, total
+from nxcc.backends.lowering.image_stages import Program, parts_of
+from nxcc.backends.lowering.image_weights import Weights, load_weights
+from nxcc.backends.lowering.pointwise import emits
+from nxcc.backends.lowering.reduction import combiner
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index, expr
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import F32
+from nxcc.ir.hlo.imagespace import COLUMN, ROW
+from nxcc.ir.hlo.module import Instruction
+
+BANKS = 4
+"""PSUM banks that take turns."""
+
+SCRATCH = 3
+"""Scratch tiles of one value that take turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is worked on at a time: images (first, number), and a strip of outputs of the one head's rows."""
+
+    start: Index
+    count: int
+    rows: Strip | None = None
+
+
+class Run:
+    """Runs parts through the stages. operands: views of the parameters; result: of the root.
+
+    cut: which channels of the one head's result are made (first, number); None for all. once: there is one part only.
+    Weights and columns are loaded when it is made.
+    """
+
+    def __init__(self, kernel: Kernel, program: Program, operands: Mapping[Instruction, View], result: View,
+                 cut: tuple[Index, int] | None, once: bool) -> None:
+        self.kernel, self.program, self.operands, self.result = kernel, program, operands, result
+        self.cut, self.once = cut, once
+        bank = (kernel.target.partitions, kernel.target.tensor.moving_max)
+        self.banks = itertools.cycle([kernel.psum(bank) for _ in range(BANKS)])
+        self.images: dict[Instruction, Image] = {}
+        self.scratch: dict[tuple[Instruction, Action], Iterator[Access]] = {}
+        self.weights: dict[Instruction, Weights] = {}
+        for head in program.heads:
+            if head.opcode == "convolution":
+                channels = [program.sizes(part)[1] for part in parts_of(head)]
+                self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], channels, self.banks, cut)
+        self.work = [_Work(self, number) for number in range(len(program.stages))]
+
+    def is_cut(self, value: Instruction) -> bool:
+        """Whether only some channels of a value are worked on: of the one head's result and what is computed with it."""
+        return self.cut is not None and (bool(self.program.stage_of[value])
+                                         or not any(self.program.feeds(value, head) for head in self.program.heads))
+
+    def spread(self, value: Instruction) -> Channels:
+        if self.cut is None or not self.is_cut(value):
+            return self.program.spread(value)
+        found = spread(self.cut[1], self.kernel.target.partitions)
+        assert found is not None
+        return found
+
+    def part(self, part: Part) -> None:
+        """Load, compute, store."""
+        program = self.program
+        for value in program.stored:
+            self.images[value] = self._tile(value, part)
+            if value in program.outside:
+                self._load(value, part)
+        for number, stage in enumerate(program.stages):
+            if stage.head is None:
+                self.work[number].on_operands()
+            else:
+                self._head(number, stage.head, part)
+        self.kernel.dma(self._part_view(self.result, program.root, part), self.images[program.root].tile)
+
+    # ---- images ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self, value: Instruction, part: Part) -> tuple[Index, int]:
+        """The rows of a value that take part: those that the strip makes, or reads."""
+        height = self.program.sizes(value)[2]
+        if part.rows is None:
+            return 0, height
+        (head,), strip = self.program.heads, part.rows
+        axes = self.program.phases(head, ROW)
+        if self.program.stage_of[value] or not self.program.feeds(value, head):
+            step = axes[0].step
+            return strip.at * step, min(strip.count * step, height - strip.first * step)
+        found = [axis.span(strip.first, min(strip.count, axis.count - strip.first)) for axis in axes if strip.first < axis.count]
+        spans = [span for span in found if span[1]] or [(0, 1)]
+        low = min(first for first, _ in spans)
+        high = max(first + count for first, count in spans)
+        return (strip.at - strip.first) * axes[0].stride + low, high - low
+
+    def _tile(self, value: Instruction, part: Part) -> Image:
+        made = self.spread(value)
+        first, count = self._rows(value, part)
+        sizes = (made.lanes, made.blocks, part.count, count, self.program.sizes(value)[3])
+        return Image(self.kernel.sbuf(sizes, value.shape.dtype), expr(first))
+
+    def _part_view(self, view: View, value: Instruction, part: Part) -> View:
+        """[lanes, blocks, images, rows, columns] of a view [channels, images, rows, columns]."""
+        if self.cut is not None and self.is_cut(value):
+            view = view.cut(0, *self.cut)
+        first, count = self._rows(value, part)
+        return on_partitions(view.cut(1, part.start, part.count).cut(2, first, count), self.spread(value))
+
+    def _load(self, value: Instruction, part: Part) -> None:
+        """Where there is one part only, by another queue than the weights', which need not wait for what came before."""
+        source = self._part_view(self.program.view(self.operands[value], value), value, part)
+        engine = self._other_queue if self.once and self.kernel.copies.rotates else Engine.SYNC
+        self.kernel.dma(self.images[value].tile, source, engine=engine)
+
+    @property
+    def _other_queue(self) -> Engine:
+        return Engine.GPSIMD if Engine.GPSIMD in self.kernel.target.engines else Engine.VECTOR
+
+    # ---- heads ----------------------------------------------------------------------------------------------------------
+
+    def _head(self, number: int, head: Instruction, part: Part) -> None:
+        if head.opcode == "convolution":
+            product = Product([self.images[image] for image in parts_of(head)], self.weights[head], self.spread(head).lanes,
+                              self.spread(head).blocks, part.count, head.attribute("window").dims[-1].size)
+            rows = self._strips(head, ROW, part.rows)
+            columns = self._strips(head, COLUMN, None)
+            for place, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
+                self.work[number].on_piece(place, sums)
+            return
+        for block, _ in self.kernel.tiles(self.spread(head).blocks, 1):
+            place = self._everything(head, block, part)
+            self.work[number].on_piece(place, self._reduced(head, place, part))
+
+    def _strips(self, head: Instruction, mark: int, strip: Strip | None) -> list[tuple[Phase, Strip]]:
+        """What is made of each phase of an axis."""
+        found = []
+        for phase in self.program.phases(head, mark):
+            if strip is None:
+                found.append((phase, whole(phase)))
+            elif strip.first < phase.count:
+                found.append((phase, Strip(strip.at, min(strip.count, phase.count - strip.first), strip.first)))
+        return found
+
+    def _everything(self, head: Instruction, block: Index, part: Part) -> Place:
+        """One block of channels of all that this part makes."""
+        first, count = self._rows(head, part)
+        return Place(block, (0, part.count), (first, count, 1), (0, self.program.sizes(head)[3], 1))
+
+    def _reduced(self, head: Instruction, place: Place, part: Part) -> Access:
+        """A window's or a sum's result for one block of channels, in its own tile or a fresh one."""
+        kernel, (source,) = self.kernel, parts_of(head)
+        data = self.images[source]
+        op = combiner(head.called[0])
+        assert op is not None
+        sizes = (data.tile.partitions, place.images[1], place.rows[1], place.columns[1])
+        if head in self.images:
+            out = self.images[head].place(place.block, place.images, place.rows, place.columns)
+        else:
+            out = kernel.sbuf(sizes, head.shape.dtype)
+        block = data.tile.at(0, place.block)
+        if head.opcode == "reduce":
+            total(kernel, op, block, out)
+            return out.flat()
+        (rows,), (columns,) = self._strips(head, ROW, part.rows), self._strips(head, COLUMN, None)
+        scratch = kernel.sbuf((*sizes[:2], block.dims[1][1], sizes[3]), head.shape.dtype if op in ("max", "maximum", "minimum")
+                              else F32)
+        first_row = data.row.constant if part.rows is None else self._rows_first(source, part)
+        reduce_window(kernel, op, block, out, scratch, rows, columns, first_row)
+        return out.flat()
+
+    def _rows_first(self, value: Instruction, part: Part) -> int:
+        """The number of the first row, of the first of strips like this one."""
+        assert part.rows is not None
+        first = self._rows(value, replace(part, rows=replace(part.rows, at=expr(part.rows.first))))[0]
+        return expr(first).constant
+
+
+class _Work:
+    """The elementwise work of one stage, piece by piece."""
+
+    def __init__(self, run: Run, number: int) -> None:
+        self.run, self.kernel, self.program = run, run.kernel, run.program
+        stage = self.stage = run.program.stages[number]
+        values = [*([stage.head] if stage.head is not None else []), *stage.members]
+        made = run.spread(values[0]) if values else Channels(1, 1)
+        start = run.cut[0] if run.cut is not None and values and run.is_cut(values[0]) else 0
+        self.columns = Columns(run.kernel, run.operands, run.program.maps, made, start)
+        self.forms = Forms(self.columns, run.program.channels)
+        for value in stage.members:
+            self.forms.add(value)
+        stored = [v for v in run.program.made if run.program.stage_of[v] == number]
+        self.actions = actions(self.forms, stage.members, stored)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What must be there before loops begin: columns, and scratch tiles for pieces of a bank."""
+        for value, action in self.actions:
+            if action is Action.MAKE and self.forms.of(value).shift != 0.0:
+                self.columns.tile(self.forms.of(value).shift)
+            if action is Action.WORK:
+                for operand in value.operands:
+                    if operand in self.program.channels:
+                        self.columns.of(operand)
+        head = self.stage.head
+        if head is None or head.opcode != "convolution":
+            return
+        for value, action in self.actions:
+            if not self._is_stored(value, action):
+                self._ring(value, action)
+        if any(action is Action.WORK for _, action in self.actions):
+            self._ring(head, Action.MAKE)
+
+    def _ring(self, value: Instruction, action: Action) -> None:
+        images, _, height, width = self.program.sizes(value)
+        elements = min(self.kernel.target.tensor.moving_max, images * height * width)
+        dtype = F32 if action is Action.SUM else value.shape.dtype
+        tiles = [self.kernel.sbuf((self.run.spread(value).lanes, elements), dtype) for _ in range(SCRATCH)]
+        self.run.scratch[value, action] = itertools.cycle(tiles)
+
+    def _is_stored(self, value: Instruction, action: Action) -> bool:
+        """Whether an action writes the value's own tile; a sum whose offset is still to be added does not."""
+        return value in self.program.stored and (action is not Action.SUM or self.forms.is_plain(value))
+
+    # ---- where ----------------------------------------------------------------------------------------------------------
+
+    def on_operands(self) -> None:
+        """Stage 0: a block of channels of everything at a time."""
+        if not self.actions:
+            return
+        image = self.run.images[next(value for value, _ in self.actions if value in self.run.images)]
+
+        def there(value: Instruction, block: Index) -> Access:
+            return self.run.images[value].tile.at(0, block).flat()
+
+        for block, _ in self.kernel.tiles(image.blocks, 1):
+            self._run(there, block, image.tile.partitions, image.tile.at(0, 0).free, {})
+
+    def on_piece(self, place: Place, sums: Access) -> None:
+        """A piece of the head's result."""
+        head = self.stage.head
+        assert head is not None
+
+        def there(value: Instruction, block: Index) -> Access:
+            return self.run.images[value].place(block, place.images, place.rows, place.columns).flat()
+
+        if head in self.program.stored and sums.memory is Memory.PSUM:
+            self._make(there(head, place.block), sums, Form(head), place.block)
+        self._run(there, place.block, sums.partitions, sums.free, {head: sums})
+
+    def _run(self, there: Callable[[Instruction, Index], Access], block: Index, lanes: int, elements: int,
+             bases: dict[Instruction, Access]) -> None:
+        """All actions on one piece. there: a stored value's place; bases: the head's result."""
+        values: dict[Instruction, Access] = {}
+
+        def base(value: Instruction) -> Access:
+            return bases.get(value) or there(value, block)
+
+        def value_of(value: Instruction) -> Access:
+            if value in values:
+                return values[value]
+            return base(value)
+
+        for value, action in self.actions:
+            if self._is_stored(value, action):
+                out = there(value, block)
+            elif (value, action) in self.run.scratch:
+                out = next(self.run.scratch[value, action]).rows(0, lanes).cut(0, 0, elements)
+            else:
+                out = self.kernel.sbuf((lanes, elements), F32 if action is Action.SUM else value.shape.dtype)
+            if action is Action.MAKE:
+                form = self.forms.of(value)
+                self._make(out, base(form.base), form, block)
+                values[value] = out
+            elif action is Action.SUM:
+                found = self.forms.sums[value]
+                self._add(out, base(found.form.base), found.form, value_of(found.other), block)
+                bases[value] = out
+            else:
+                self._work(value, [o if o in self.program.channels else value_of(o) for o in value.operands], out, block)
+                bases[value] = out
+
+    # ---- how ------------------------------------------------------------------------------------------------------------
+
+    def _column(self, column: Access, block: Index) -> Access:
+        return column.cut(0, block, 1)
+
+    def _make(self, out: Access, data: Access, form: Form, block: Index) -> None:
+        """out = function(data * scale + shift), on Scalar."""
+        scale = self._column(form.scale, block) if isinstance(form.scale, Access) else form.scale
+        bias = self._column(self.columns.tile(form.shift), block) if form.shift != 0.0 else None
+        self.kernel.activation(out, data, form.function if form.function != COPY else "copy", scale=scale, bias=bias)
+
+    def _add(self, out: Access, data: Access, form: Form, other: Access, block: Index) -> None:
+        """out = data * scale + other, on Vector."""
+        if form.scale == 1.0:
+            self.kernel.tensor_tensor(out, data, other, "add")
+            return
+        fields = {"op0": "multiply", "op1": "add"}
+        if isinstance(form.scale, Access):
+            self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=dict(fields), data=data, b=other, out=out,
+                             scalar0=self._column(form.scale, block))
+        else:
+            self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields | {"immediate0": form.scale}, data=data, b=other,
+                             out=out)
+
+    def _work(self, value: Instruction, operands: list[Instruction | Access], out: Access, block: Index) -> None:
+        """Any other operator, by the rules of tiles: rows of SBUF."""
+        with self.kernel.scope():
+            inputs: list[Access | float] = []
+            for operand in operands:
+                if isinstance(operand, Access):
+                    inputs.append(self._row(operand))
+                    continue
+                column = self.columns.of(operand)
+                inputs.append(self._column(column, block) if isinstance(column, Access) else column)
+            target = out if len(out.dims) == 1 else self.kernel.sbuf((out.partitions, out.free), out.dtype)
+            emits()[value.opcode](self.kernel, value, inputs, target)
+            if target is not out:
+                self.kernel.copy(out, target)
+
+    def _row(self, data: Access) -> Access:
+        """The same values in one run of SBUF."""
+        if data.memory is Memory.SBUF and len(data.dims) == 1 and (data.dims[0][0] == 1 or data.free == 1):
+            return data
+        head = self.stage.head
+        if data.memory is Memory.PSUM and head is not None:
+            row = next(self.run.scratch[head, Action.MAKE]).rows(0, data.partitions).cut(0, 0, data.free)
+        else:
+            row = self.kernel.sbuf((data.partitions, data.free), data.dtype)
+        self.kernel.activation(row, data)
+        return row
+
+
+def group_size(images: int, each: int, budget: int, copies: int) -> int:
+    """Images at a time: all, or as many as fit in every rotating copy; 0 if not even one does."""
+    if images * each <= budget:
+        return images
+    most = budget // (each * copies)
+    return math.ceil(images / math.ceil(images / most)) if 0 < most < images else min(most, images)

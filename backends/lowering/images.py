@@ -1,0 +1,146 @@
+"""Image programs: fused regions whose images lie in SBUF with channels on partitions, from convolution to convolution.
+
+The region is a `fusion` whose frontend attribute IMAGES says what each dimension of its root runs over (see
+nxcc.ir.hlo.imagespace). Values that later stages or the result need have tiles of their own, everything else lives in scratch
+tiles of one piece. Images go through all stages in groups that fit, the weights of all stages loaded once; a program with one
+head may cut its images into strips of rows instead, and its output channels where the weights do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nxcc.backends.lowering.image_geometry import LEAST_LANES, strips, whole
+from nxcc.backends.lowering.image_parts import BANKS, SCRATCH, Part, Run, group_size
+from nxcc.backends.lowering.image_stages import Program
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index
+from nxcc.backends.tile.program import View
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, ROW, ImageMap, maps_of
+from nxcc.ir.hlo.module import Instruction
+
+IMAGES = "nxcc.images"
+"""Frontend attribute of a fusion that is an image program: the map of its root."""
+
+STRIP_BYTES = 12288
+"""Bytes a partition of the images of a strip: more would be loaded before work begins."""
+
+COLUMN_BYTES = 6144
+"""Bytes a partition for columns and small scratch."""
+
+WEIGHT_SHARE = 0.5
+"""Part of the room that the weights of a single head may take; beyond, output channels are made in several turns."""
+
+_ORDER = {CHANNEL: 0, BATCH: 1, ROW: 2, COLUMN: 3}
+
+
+def is_image_program(instruction: Instruction) -> bool:
+    return instruction.opcode == "fusion" and IMAGES in instruction.frontend_attributes
+
+
+def root_map(instruction: Instruction) -> ImageMap:
+    return tuple(int(mark) for mark in instruction.frontend_attributes[IMAGES].split(","))
+
+
+def image_order(instruction: Instruction) -> Sequence[int]:
+    """Channels come from partitions: a result that keeps them slowest is stored in long runs."""
+    marks = root_map(instruction)
+    return sorted(range(len(marks)), key=lambda d: (_ORDER.get(marks[d], -1), d))
+
+
+def lower_image_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
+    """Write the tile program of a fused region."""
+    body = instruction.called[0]
+    order = body.post_order()
+    maps = maps_of(order, body.root, root_map(instruction))
+    assert maps is not None, f"{body.name} is no image program"
+    program = Program(order, maps, body.root, kernel.target.partitions)
+    views = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
+    result = program.view(results[0], body.root)
+    plan = plan_of(program, kernel.sbuf_free_bytes, kernel.copies.inner)
+    if plan is None:
+        raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name}: its images and weights do not fit")
+    _write(kernel, program, views, result, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """images: in a group. rows: outputs of the one head's rows in a strip; None for whole images. channels: made at a time."""
+
+    images: int
+    rows: int | None = None
+    channels: int | None = None
+
+
+def plan_of(program: Program, room: int, copies: int) -> Plan | None:
+    """How a program is cut so that it fits into so many bytes a partition; None if it cannot be."""
+    budget = room * 9 // 10 - COLUMN_BYTES - _scratch_bytes(program)
+    weights = sum(map(program.weight_bytes, program.heads))
+    images = max(program.sizes(value)[0] for value in program.stored)
+    each = sum(program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored)
+    if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
+        found = _strip_plan(program, budget, weights, copies)
+        if found is not None:
+            return found
+    group = group_size(images, each, budget - weights, copies)
+    return Plan(group) if group else None
+
+
+def _scratch_bytes(program: Program) -> int:
+    values = max((len(stage.members) for stage in program.stages), default=0)
+    return min(values, BANKS) * SCRATCH * 2048
+
+
+def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Plan | None:
+    """For one head: as many channels at a time as there is room for their weights, and strips of rows."""
+    (head,) = program.heads
+    channels = program.sizes(head)[1]
+    chunk = channels
+    if weights > budget * WEIGHT_SHARE:
+        fits = [c for c in range(LEAST_LANES, channels) if channels % c == 0 and c % LEAST_LANES == 0
+                and weights * c // channels * copies <= budget * WEIGHT_SHARE]
+        if not fits:
+            return None
+        chunk = fits[-1]
+        weights = weights * chunk // channels * copies
+    count = program.phases(head, ROW)[0].count
+
+    def strip_bytes(rows: int) -> int:
+        return sum(program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3]) for v in program.stored)
+
+    rows = max((n for n in range(1, count + 1) if strip_bytes(n) * copies <= budget - weights), default=0)
+    if rows == 0:
+        return None
+    enough = next((n for n in range(1, rows + 1) if strip_bytes(n) >= STRIP_BYTES), rows)
+    rows = math.ceil(count / math.ceil(count / min(rows, enough)))
+    return Plan(1, rows, chunk if chunk != channels else None)
+
+
+def _write(kernel: Kernel, program: Program, views: Mapping[Instruction, View], result: View, plan: Plan) -> None:
+    if plan.channels is None:
+        _write_channels(kernel, program, views, result, plan, None)
+        return
+    for start, size in kernel.tiles(program.sizes(program.heads[0])[1], plan.channels, outer=True):
+        _write_channels(kernel, program, views, result, plan, (start, size))
+
+
+def _write_channels(kernel: Kernel, program: Program, views: Mapping[Instruction, View], result: View, plan: Plan,
+                    cut: tuple[Index, int] | None) -> None:
+    images = max(program.sizes(value)[0] for value in program.stored)
+    if plan.rows is None:
+        run = Run(kernel, program, views, result, cut, once=images <= plan.images)
+        for start, count in kernel.tiles(images, plan.images):
+            run.part(Part(start, count))
+        return
+    run = Run(kernel, program, views, result, cut, once=False)
+    axis = program.phases(program.heads[0], ROW)[0]
+    if images == 1:
+        for strip in strips(kernel, axis, whole(axis), plan.rows):
+            run.part(Part(0, 1, strip))
+        return
+    with kernel.loop(images) as n:
+        for strip in strips(kernel, axis, whole(axis), plan.rows):
+            run.part(Part(n, 1, strip))

@@ -1,0 +1,85 @@
+"""Convolutions with kernels in the order in which the tensor engine takes them, and casts where the values are small.
+
+Before:
+  c = bf16[1,96,8,8] convert(k)                       k = f32[1,96,8,8] concatenate(a, b), dimensions={1}
+  ROOT r = f32[1,64,8,8] convolution(c, w), dim_labels=bf01_oi01->bf01, ..            w: bf16[64,96,3,3]
+After:
+  d = bf16[1,32,8,8] convert(a)    e = bf16[1,64,8,8] convert(b)    c = bf16[1,96,8,8] concatenate(d, e), dimensions={1}
+  t = bf16[96,3,3,64] transpose(w), dimensions={1,2,3,0}
+  ROOT r = f32[1,64,8,8] convolution(c, t), dim_labels=bf01_i01o->bf01, ..
+
+Input channels first and output channels last: a partition then reads all its weights in one run. The transpose of a weight is
+done once (see store_transposed). A cast moves up through what only selects or joins elements, so that images lie in memory in
+the type in which they are multiplied; rounding is monotonic, so the largest of rounded numbers is the rounded largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.module import Instruction, Module
+from nxcc.passes.combiners import combiner
+from nxcc.passes.patterns import splat_value, transpose_to
+from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
+
+
+@dataclass(frozen=True)
+class CanonicalizeConvolution:
+    name: str = "canonicalize-convolution"
+
+    def run(self, module: Module) -> bool:
+        return rewrite_module(module, _TABLE)
+
+
+def _channels_outside(convolution: Instruction, builder: Builder) -> Instruction | None:
+    """The kernel as [inputs, window.., outputs]."""
+    labels = convolution.attribute("dim_labels")
+    order = (labels.kernel_input_feature, *labels.kernel_spatial, labels.kernel_output_feature)
+    rank = len(order)
+    if order == tuple(range(rank)) or len(convolution.operands) != 2:
+        return None
+    data, kernel = convolution.operands
+    attributes = dict(convolution.attributes)
+    attributes["dim_labels"] = replace(labels, kernel_input_feature=0, kernel_spatial=tuple(range(1, rank - 1)),
+                                       kernel_output_feature=rank - 1)
+    found = builder.make("convolution", data, transpose_to(builder, kernel, order), shape=convolution.shape, **attributes)
+    found.frontend_attributes = dict(convolution.frontend_attributes)
+    return found
+
+
+def _cast_first(convert: Instruction, builder: Builder) -> Instruction | None:
+    """convert(concatenate(a, ..)) and convert(window maximum of a), where nobody else reads the wide value."""
+    source = convert.operands[0]
+    narrow = convert.shape.dtype
+    if not source.shape.is_array or source.opcode not in ("concatenate", "reduce-window") or not narrow.is_float:
+        return None
+    if not source.shape.dtype.is_float or narrow.bits > source.shape.dtype.bits:
+        return None
+    if any(user.opcode != "convert" or user.shape.dtype is not narrow for user in source.users):
+        return None
+    if source.opcode == "concatenate":
+        return builder.make("concatenate", *(builder.convert(o, narrow) for o in source.operands), **source.attributes)
+    return _window_of_casts(source, convert, builder)
+
+
+def _window_of_casts(window: Instruction, convert: Instruction, builder: Builder) -> Instruction | None:
+    opcode = plain_opcode(window.called[0])
+    if len(window.operands) != 2 or opcode not in ("maximum", "minimum"):
+        return None
+    data, initial = window.operands
+    start = splat_value(initial)
+    if start is None:
+        return None
+    narrow = convert.shape.dtype
+    module = builder.computation.parent
+    assert module is not None
+    called = combiner(module, opcode, narrow, builder)
+    return builder.make("reduce-window", builder.convert(data, narrow), builder.splat(narrow, (), start), called=(called,),
+                        **window.attributes)
+
+
+RULES = (Rule("kernel-channels-outside", ("convolution",), _channels_outside),
+         Rule("cast-before-joining", ("convert",), _cast_first))
+_TABLE = rules_by_opcode(RULES)
