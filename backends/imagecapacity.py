@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nxcc.backends.berths import Berth, room
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.image_geometry import phases, spread
+from nxcc.backends.lowering.image_packed import FEW_CHANNELS
 from nxcc.backends.lowering.image_stages import Program
 from nxcc.backends.lowering.images import plan_of
 from nxcc.backends.lowering.pointwise import emits
@@ -19,9 +21,6 @@ from nxcc.ir.hlo.module import Instruction
 
 UNROLLED_CELLS = 64
 """Window cells, at most: each is a pass that is written once a piece."""
-
-FEW_CHANNELS = 8
-"""Input channels below which the rows of a window beside each other on partitions are faster (see lowering.convolution)."""
 
 NEUTRAL = {"add": (0.0,), "maximum": (float("-inf"),), "minimum": (float("inf"),)}
 """Initial values that change nothing, by the operator of a window or a sum."""
@@ -41,6 +40,13 @@ class TargetImageCapacity:
         return instruction.opcode in emits() and instruction.shape.dtype.bits <= 32 and \
             all(o.shape.dtype.bits <= 32 for o in instruction.operands) and unsupported(instruction, self.target) is None
 
+    def packs(self, convolution: Instruction) -> bool:
+        labels = convolution.attribute("dim_labels")
+        window = convolution.attribute("window").dims
+        channels: int = convolution.operands[0].shape.dims[labels.input_feature]
+        rows: int = window[max(0, len(window) - 2)].size
+        return channels < FEW_CHANNELS and channels * rows <= self.target.partitions
+
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap]) -> bool:
         order = self._order(members, maps)
         if order is None:
@@ -48,7 +54,7 @@ class TargetImageCapacity:
         program = Program(order, maps, members[0], self.target.partitions, members)
         if any(spread(program.sizes(value)[1], self.target.partitions) is None for value in program.stage_of):
             return False
-        return plan_of(program, self.target.sbuf.usable_bytes // 2, 1) is not None
+        return plan_of(program, room(self.target, Berth.LOWER).sbuf_bytes, 1) is not None
 
     @staticmethod
     def _order(members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap]) -> list[Instruction] | None:
@@ -88,7 +94,7 @@ def _is_spread(instruction: Instruction, target: Target) -> bool:
     inputs, outputs = kernel.dims[labels.kernel_input_feature], kernel.dims[labels.kernel_output_feature]
     windows = instruction.attribute("window").dims
     cells = math.prod(window.size for window in windows)
-    if cells > UNROLLED_CELLS or inputs < FEW_CHANNELS and cells > 1:
+    if cells > UNROLLED_CELLS:
         return False
     if any(spread(channels, target.partitions) is None for channels in (inputs, outputs)):
         return False
@@ -103,7 +109,8 @@ def _reduction(instruction: Instruction, target: Target) -> bool:
     start = instruction.operands[1]
     if op not in NEUTRAL or start.opcode != "constant":
         return False
-    return float(start.attributes["literal"].array.item()) in NEUTRAL[op]
+    value: float = start.attributes["literal"].array.item()
+    return value in NEUTRAL[op]
 
 
 def _reduce_window(instruction: Instruction, target: Target) -> bool:
@@ -118,7 +125,8 @@ def _reduce_window(instruction: Instruction, target: Target) -> bool:
             return False
         if any(not any(found[0].covers(cell, place, 1) for cell in found[0].cells) for place in range(out)):
             return False
-    return math.prod(window.size for window in windows) <= UNROLLED_CELLS
+    cells: int = math.prod(window.size for window in windows)
+    return cells <= UNROLLED_CELLS
 
 
 _FORMS = {"convolution": _convolution, "reduce-window": _reduce_window, "reduce": _reduction}

@@ -43,5 +43,8 @@ class ImageCapacity(Protocol):
     def supported(self, instruction: Instruction, /) -> bool:
         """Whether a region can compute this instruction."""
 
+    def packs(self, convolution: Instruction, /) -> bool:
+        """Whether it reads its image from memory in a way of its own, so that nothing before it belongs to the region."""
+
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap], /) -> bool:
         """Whether a region of these members, root first, fits on the chip. maps: of members and what they read."""

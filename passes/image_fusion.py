@@ -167,6 +167,8 @@ class _Finder:
                     continue
                 taken = self._closure(region, value, None)
                 heads = [t for t in taken if t.opcode in HEADS]
+                if head.opcode == "convolution" and self.capacity.packs(head) and heads:
+                    continue
                 if not heads and any(t.opcode != "convert" and t.opcode not in VIEWS for t in taken):
                     continue
                 grown = self._with(region, taken)

@@ -13,7 +13,8 @@ from nxcc.backends.lowering.image_columns import Columns
 from nxcc.backends.lowering.image_forms import COPY, Action, Form, Forms, actions
 from nxcc.backends.lowering.image_geometry import Channels, Image, Phase, Strip, on_partitions, spread, whole
 from nxcc.backends.lowering.image_heads import Place, Product, product_pieces, reduce_window, total
-from nxcc.backends.lowering.image_stages import Program, parts_of
+from nxcc.backends.lowering.image_packed import load_packed, load_packed_weights, packed_pieces
+from nxcc.backends.lowering.image_stages import Program
 from nxcc.backends.lowering.image_weights import Weights, load_weights
 from nxcc.backends.lowering.pointwise import emits
 from nxcc.backends.lowering.reduction import combiner
@@ -56,9 +57,14 @@ class Run:
         self.images: dict[Instruction, Image] = {}
         self.scratch: dict[tuple[Instruction, Action], Iterator[Access]] = {}
         self.weights: dict[Instruction, Weights] = {}
+        self.packed_weights: dict[Instruction, Access] = {}
         for head in program.heads:
-            if head.opcode == "convolution":
-                channels = [program.sizes(part)[1] for part in parts_of(head)]
+            if head in program.packed:
+                rows = program.phases(head, ROW)[0].cells
+                self.packed_weights[head] = load_packed_weights(kernel, head, operands[head.operands[1]], program.packed[head],
+                                                                rows, self.banks, cut)
+            elif head.opcode == "convolution":
+                channels = [program.sizes(part)[1] for part in program.parts(head)]
                 self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], channels, self.banks, cut)
         self.work = [_Work(self, number) for number in range(len(program.stages))]
 
@@ -100,7 +106,8 @@ class Run:
         if self.program.stage_of[value] or not self.program.feeds(value, head):
             step = axes[0].step
             return strip.at * step, min(strip.count * step, height - strip.first * step)
-        found = [axis.span(strip.first, min(strip.count, axis.count - strip.first)) for axis in axes if strip.first < axis.count]
+        made = [(axis, min(strip.count, axis.count - strip.first)) for axis in axes]
+        found = [axis.span(strip.first, count) for axis, count in made if count > 0]
         spans = [span for span in found if span[1]] or [(0, 1)]
         low = min(first for first, _ in spans)
         high = max(first + count for first, count in spans)
@@ -122,19 +129,30 @@ class Run:
     def _load(self, value: Instruction, part: Part) -> None:
         """Where there is one part only, by another queue than the weights', which need not wait for what came before."""
         source = self._part_view(self.program.view(self.operands[value], value), value, part)
-        engine = self._other_queue if self.once and self.kernel.copies.rotates else Engine.SYNC
+        engine = self.kernel.target.storing_engine if self.once and self.kernel.copies.rotates else Engine.SYNC
         self.kernel.dma(self.images[value].tile, source, engine=engine)
-
-    @property
-    def _other_queue(self) -> Engine:
-        return Engine.GPSIMD if Engine.GPSIMD in self.kernel.target.engines else Engine.VECTOR
 
     # ---- heads ----------------------------------------------------------------------------------------------------------
 
+    def _packed_pieces(self, head: Instruction, part: Part) -> Iterator[tuple[Place, Access]]:
+        program, source = self.program, self.program.packed_source(head)
+        ((phase, strip),), (columns,) = self._strips(head, ROW, part.rows), self._strips(head, COLUMN, None)
+        view = program.view(self.operands[source], source)
+        packed = load_packed(self.kernel, view, (part.start, part.count), phase, strip, program.packed[head],
+                             head.operands[0].shape.dtype)
+        made = self.spread(head)
+        yield from packed_pieces(self.kernel, packed, self.packed_weights[head], (made.lanes, made.blocks), part.count, columns,
+                                 self.banks)
+
     def _head(self, number: int, head: Instruction, part: Part) -> None:
+        if head in self.program.packed:
+            for place, sums in self._packed_pieces(head, part):
+                self.work[number].on_piece(place, sums)
+            return
         if head.opcode == "convolution":
-            product = Product([self.images[image] for image in parts_of(head)], self.weights[head], self.spread(head).lanes,
-                              self.spread(head).blocks, part.count, head.attribute("window").dims[-1].size)
+            made, images = self.spread(head), [self.images[image] for image in self.program.parts(head)]
+            product = Product(images, self.weights[head], made.lanes, made.blocks, part.count,
+                              head.attribute("window").dims[-1].size)
             rows = self._strips(head, ROW, part.rows)
             columns = self._strips(head, COLUMN, None)
             for place, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
@@ -161,7 +179,7 @@ class Run:
 
     def _reduced(self, head: Instruction, place: Place, part: Part) -> Access:
         """A window's or a sum's result for one block of channels, in its own tile or a fresh one."""
-        kernel, (source,) = self.kernel, parts_of(head)
+        kernel, (source,) = self.kernel, self.program.parts(head)
         data = self.images[source]
         op = combiner(head.called[0])
         assert op is not None
@@ -349,4 +367,4 @@ def group_size(images: int, each: int, budget: int, copies: int) -> int:
     if images * each <= budget:
         return images
     most = budget // (each * copies)
-    return math.ceil(images / math.ceil(images / most)) if 0 < most < images else min(most, images)
+    return math.ceil(images / math.ceil(images / most)) if 0 < most < images else max(0, min(most, images))

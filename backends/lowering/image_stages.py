@@ -10,11 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nxcc.backends.lowering.image_geometry import Channels, Phase, phases, spread
+from nxcc.backends.lowering.image_packed import FEW_CHANNELS, Packing, covers_a_column, packed_bytes, packing
 from nxcc.backends.lowering.image_weights import weight_bytes
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, HEADS, ROW, ImageMap, channel_like, sizes_of
 from nxcc.ir.hlo.module import Instruction
+
+BANK = 512
+"""Places of a piece of a product."""
 
 
 @dataclass
@@ -23,19 +27,6 @@ class Stage:
 
     head: Instruction | None
     members: list[Instruction] = field(default_factory=list)
-
-
-def parts_of(head: Instruction) -> list[Instruction]:
-    """The images that a head reads, side by side along channels."""
-    found = []
-    stack = [head.operands[0]]
-    while stack:
-        value = stack.pop()
-        if value.opcode == "concatenate":
-            stack.extend(reversed(value.operands))
-        else:
-            found.append(value)
-    return found
 
 
 class Program:
@@ -50,12 +41,27 @@ class Program:
         inside = set(order if members is None else members)
         self.outside = {i for i in order if i.opcode == "parameter" or i not in inside}
         self.heads = [i for i in order if i.opcode in HEADS and i not in self.outside]
-        images = {*self.heads, *(part for head in self.heads for part in parts_of(head))}
-        images |= {i for i in order if i.opcode == "concatenate"}
+        self.inside = inside - self.outside
+        images = {*self.heads, *(part for head in self.heads for part in self.parts(head))}
+        images |= {operand for image in images if image.opcode == "convert" for operand in image.operands}
+        images |= {i for i in self.inside if i.opcode == "concatenate"}
         self.channels = channel_like(order, maps, images, self.outside)
         self.stage_of: dict[Instruction, int] = {}
+        self.packed = {head: found for head in self.heads if (found := self._packing(head)) is not None}
         self.stages = self._stages()
         self.stored = self._stored()
+
+    def parts(self, head: Instruction) -> list[Instruction]:
+        """The images that a head reads, side by side along channels."""
+        found = []
+        stack = [head.operands[0]]
+        while stack:
+            value = stack.pop()
+            if value.opcode == "concatenate" and value in self.inside:
+                stack.extend(reversed(value.operands))
+            else:
+                found.append(value)
+        return found
 
     def _stages(self) -> list[Stage]:
         stages = [Stage(None), *(Stage(head) for head in self.heads)]
@@ -68,17 +74,52 @@ class Program:
                 self.stage_of[value] = self.heads.index(value) + 1
             else:
                 self.stage_of[value] = max(self.stage_of[o] for o in value.operands if o in self.stage_of)
-                if value.opcode != "concatenate":
+                if not self._is_join(value) and not self._is_cast_on_the_way(value):
                     stages[self.stage_of[value]].members.append(value)
         return stages
 
     def _stored(self) -> list[Instruction]:
         """Images with tiles of their own, operands first: what comes in, what another stage or the result reads."""
-        return [value for value in self.order if value in self.stage_of and value.opcode != "concatenate" and (
-            value is self.root or value in self.outside or any(self._reads_later(user, value) for user in value.users))]
+        return [value for value in self.order if value in self.stage_of and not self._is_join(value) and (
+            value is self.root or any(self._reads_later(user, value) for user in value.users if user in self.inside))]
+
+    def _is_join(self, value: Instruction) -> bool:
+        return value.opcode == "concatenate" and value in self.inside
+
+    def _is_cast_on_the_way(self, value: Instruction) -> bool:
+        """Whether a value is only the cast of what a packed convolution reads."""
+        return value not in self.outside and any(value is head.operands[0] for head in self.packed)
+
+    def _packing(self, head: Instruction) -> Packing | None:
+        """How a convolution of few channels of an image in memory packs them; None for others."""
+        value = head.operands[0]
+        if head.opcode != "convolution" or self._is_join(value) or self.sizes(value)[1] >= FEW_CHANNELS:
+            return None
+        if value not in self.outside and (value.opcode != "convert" or len(value.users) > 1):
+            return None
+        if value not in self.outside and value.operands[0] not in self.outside:
+            return None
+        rows, columns = self.phases(head, ROW), self.phases(head, COLUMN)
+        if len(rows) > 1 or len(columns) > 1 or len(rows[0].cells) * len(columns[0].cells) == 1:
+            return None
+        return packing(self.sizes(value)[1], len(rows[0].cells), self.partitions) if covers_a_column(columns[0], BANK) else None
+
+    def packed_source(self, head: Instruction) -> Instruction:
+        """The value in memory that a packed convolution reads."""
+        value = head.operands[0]
+        return value if value in self.outside else value.operands[0]
+
+    def packed_bytes(self, head: Instruction, rows: int) -> int:
+        """Bytes a partition of an image of a packed convolution, for so many output rows."""
+        value = head.operands[0]
+        return packed_bytes(self.packed[head], rows, self.sizes(value)[3], value.shape.dtype.byte_size) + 64
 
     def _reads_later(self, user: Instruction, value: Instruction) -> bool:
-        return user in self.heads or user.opcode == "concatenate" or self.stage_of.get(user, 0) > self.stage_of[value]
+        if user in self.packed or self._is_cast_on_the_way(user):
+            return False
+        if value in self.outside or user in self.heads or self._is_join(user):
+            return True
+        return self.stage_of.get(user, 0) > self.stage_of[value]
 
     @property
     def made(self) -> list[Instruction]:
@@ -104,7 +145,9 @@ class Program:
         """Bytes a partition of a head's weights."""
         if head.opcode != "convolution":
             return 0
-        return weight_bytes(head, [self.sizes(part)[1] for part in parts_of(head)], self.partitions)
+        if head in self.packed:
+            return len(self.phases(head, COLUMN)[0].cells) * self.sizes(head)[1] * head.operands[1].shape.dtype.byte_size
+        return weight_bytes(head, [self.sizes(part)[1] for part in self.parts(head)], self.partitions)
 
     def image_bytes(self, value: Instruction, elements: int) -> int:
         """Bytes a partition of a stored value with so many elements a channel."""
@@ -126,8 +169,8 @@ class Program:
 
     def feeds(self, value: Instruction, head: Instruction) -> bool:
         """Whether a value of stage 0 is read by a head, itself or by way of another."""
-        return value in parts_of(head) or any(self.feeds(user, head) for user in value.users
-                                              if self.stage_of.get(user) == 0 and user.opcode != "concatenate")
+        return value in self.parts(head) or any(self.feeds(user, head) for user in value.users
+                                              if self.stage_of.get(user) == 0 and not self._is_join(user))
 
     def strip_rows(self, value: Instruction, head: Instruction, rows: int) -> int:
         """At most so many rows of a value take part in `rows` outputs of each phase of the one head."""

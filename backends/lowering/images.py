@@ -81,6 +81,7 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     weights = sum(map(program.weight_bytes, program.heads))
     images = max(program.sizes(value)[0] for value in program.stored)
     each = sum(program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored)
+    each += sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
     if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
         found = _strip_plan(program, budget, weights, copies)
         if found is not None:
@@ -109,7 +110,8 @@ def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Pla
     count = program.phases(head, ROW)[0].count
 
     def strip_bytes(rows: int) -> int:
-        return sum(program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3]) for v in program.stored)
+        images = sum(program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3]) for v in program.stored)
+        return images + sum(program.packed_bytes(h, rows) for h in program.packed)
 
     rows = max((n for n in range(1, count + 1) if strip_bytes(n) * copies <= budget - weights), default=0)
     if rows == 0:

@@ -19,6 +19,7 @@ from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
 from nxcc.passes.autocast import Autocast
+from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
@@ -45,6 +46,7 @@ from harness.golden import Case, cases, check, name_of
 Make = Callable[[dict[str, str], Callable[[Note], None]], Pass]
 MAKE: dict[str, Make] = {
     "autocast": lambda options, report: Autocast(options["mode"], options["type"], _numbers(options), report),
+    "canonicalize-convolution": lambda options, report: CanonicalizeConvolution(),
     "canonicalize-dot": lambda options, report: CanonicalizeDot(),
     "chosen-places": lambda options, report: ChosenPlaces(True),
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
