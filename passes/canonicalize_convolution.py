@@ -49,6 +49,23 @@ def _channels_outside(convolution: Instruction, builder: Builder) -> Instruction
     return found
 
 
+def _reversal(convolution: Instruction, builder: Builder) -> Instruction | None:
+    """A kernel that is reversed along the window: the window says so."""
+    if len(convolution.operands) != 2 or convolution.operands[1].opcode != "reverse":
+        return None
+    data, kernel = convolution.operands
+    spatial = convolution.attribute("dim_labels").kernel_spatial
+    turned = kernel.attribute("dimensions")
+    if not set(turned) <= set(spatial):
+        return None
+    windows = tuple(replace(w, reversal=w.reversal != (d in turned))
+                    for d, w in zip(spatial, convolution.attribute("window").dims, strict=True))
+    attributes = dict(convolution.attributes) | {"window": replace(convolution.attribute("window"), dims=windows)}
+    found = builder.make("convolution", data, kernel.operands[0], shape=convolution.shape, **attributes)
+    found.frontend_attributes = dict(convolution.frontend_attributes)
+    return found
+
+
 def _cast_first(convert: Instruction, builder: Builder) -> Instruction | None:
     """convert(concatenate(a, ..)) and convert(window maximum of a), where nobody else reads the wide value."""
     source = convert.operands[0]
@@ -80,6 +97,7 @@ def _window_of_casts(window: Instruction, convert: Instruction, builder: Builder
                         **window.attributes)
 
 
-RULES = (Rule("kernel-channels-outside", ("convolution",), _channels_outside),
+RULES = (Rule("reversal-in-the-window", ("convolution",), _reversal),
+         Rule("kernel-channels-outside", ("convolution",), _channels_outside),
          Rule("cast-before-joining", ("convert",), _cast_first))
 _TABLE = rules_by_opcode(RULES)

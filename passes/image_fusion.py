@@ -157,25 +157,29 @@ class _Finder:
 
     def _extended(self, region: _Region) -> _Region:
         """With what makes the images that its heads read, as far as it fits."""
-        waiting = [(head, region) for head in region.heads]
+        waiting = region.heads
         while waiting:
-            head, _ = waiting.pop(0)
+            head = waiting.pop(0)
             for value in self._images_of(head):
                 if value not in self.able or value in region.members or not self._enclosed(value, region.members):
                     continue
-                if self._readers(value) > 1 and not self._is_shared_cast(value):
+                if len(value.users) > 1 and not self._is_shared_cast(value):
                     continue
-                taken = self._closure(region, value, None)
-                heads = [t for t in taken if t.opcode in HEADS]
-                if head.opcode == "convolution" and self.capacity.packs(head) and heads:
-                    continue
-                if not heads and any(t.opcode != "convert" and t.opcode not in VIEWS for t in taken):
-                    continue
-                grown = self._with(region, taken)
-                if grown is not None and self.capacity.fits(list(grown.members), grown.maps):
-                    region = grown
-                    waiting.extend((h, region) for h in heads)
+                for taken in self._steps(region, head, value):
+                    grown = self._with(region, taken)
+                    if grown is not None and self.capacity.fits(list(grown.members), grown.maps):
+                        region = grown
+                        waiting.extend(t for t in taken if t.opcode in HEADS)
+                        break
         return region
+
+    def _steps(self, region: _Region, head: Instruction, value: Instruction) -> Iterator[dict[Instruction, None]]:
+        """What might be taken along with an image that a head reads: all that it is computed from, or what costs little."""
+        taken = self._closure(region, value, None)
+        if any(t.opcode in HEADS for t in taken) and not (head.opcode == "convolution" and self.capacity.packs(head)):
+            yield taken
+        if value.opcode == "concatenate" or self._is_shared_cast(value):
+            yield {value: None}
 
     def _images_of(self, head: Instruction) -> Iterator[Instruction]:
         """What a head reads as images, with concatenations looked through."""
@@ -196,7 +200,7 @@ class _Finder:
             frontier = [f for f in frontier if f is not candidate]
             if candidate in taken or candidate not in self.able or candidate in region.members:
                 continue
-            if candidate.opcode == "concatenate" or self._readers(candidate) > 1 and not self._is_shared_cast(candidate):
+            if candidate.opcode == "concatenate" or len(candidate.users) > 1 and not self._is_shared_cast(candidate):
                 continue
             if not self._enclosed(candidate, {**region.members, **taken}):
                 continue
@@ -211,10 +215,6 @@ class _Finder:
 
     def _enclosed(self, value: Instruction, members: dict[Instruction, None]) -> bool:
         return value is not self.computation.root and all(user in members for user in value.users)
-
-    def _readers(self, value: Instruction) -> int:
-        """How many instructions read a value, as it is or cast."""
-        return sum(self._readers(user) if user.opcode == "convert" else 1 for user in value.users)
 
     def _is_shared_cast(self, value: Instruction) -> bool:
         """A cast of what others read as well: they and the cast read it where it lies."""

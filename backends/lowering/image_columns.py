@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
@@ -27,6 +27,17 @@ class Columns:
         self.kernel, self.operands, self.maps, self.channels, self.start = kernel, operands, maps, channels, start
         self._found: dict[Instruction, Column] = {}
         self._sums: dict[tuple[str, Column, Column], Column] = {}
+
+    def load(self, values: Iterable[Instruction]) -> None:
+        """Bring the parameters that columns of these values are made of: all before anything is computed, so that no transfer
+        waits for the memory of a passing result."""
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if value.opcode == "parameter":
+                self.of(value)
+            else:
+                waiting.extend(value.operands)
 
     def of(self, value: Instruction) -> Column:
         found = self._found.get(value)
@@ -54,7 +65,7 @@ class Columns:
         return self.kernel.sbuf((self.channels.lanes, self.channels.blocks), dtype)
 
     def _load(self, parameter: Instruction) -> Column:
-        """By Scalar's queue: columns are small and many, and Sync's has weights to bring."""
+        """By Sync's queue, with the weights: they are there before the engines come to this region."""
         tile = self._tile(parameter.shape.dtype)
         view, marks = self.operands[parameter], self.maps[parameter]
         lanes, blocks = self.channels.lanes, self.channels.blocks
@@ -63,7 +74,7 @@ class Columns:
             source = on_partitions(replace(view, dims=(view.dims[d],)).cut(0, self.start, lanes * blocks), self.channels)
         else:
             source = replace(view, dims=((0, lanes), (0, blocks)))
-        self.kernel.dma(tile, source, engine=Engine.SCALAR)
+        self.kernel.dma(tile, source, engine=Engine.SYNC)
         return tile
 
     # ---- arithmetic of factors and offsets, in f32 ----------------------------------------------------------------------

@@ -7,8 +7,9 @@ outputs is added for the others only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
@@ -120,10 +121,44 @@ def whole(phase: Phase) -> Strip:
 
 
 def strips(kernel: Kernel, phase: Phase, within: Strip, step: int) -> Iterator[Strip]:
-    """Cut a strip into smaller ones, alike ones in a loop."""
+    """Cut a strip into smaller ones, many alike in a loop. Tiles that are made for one take turns with its neighbours'."""
+    copies = kernel.copies.inner
+    waiting: list[Strip] = []
     for first, size, alike in runs(phase, within.first, within.count, step):
-        for index, _ in kernel.tiles(alike * size, size):
-            yield Strip(within.at + (first - within.first) + index, size, first)
+        place = within.at + (first - within.first)
+        rounds = alike // copies if alike >= 2 * copies else 0
+        if rounds:
+            yield from in_turns(kernel, waiting)
+            waiting = []
+            with kernel.loop(rounds) as index:
+                for copy in range(copies):
+                    yield Strip(place + index * (size * copies) + copy * size, size, first)
+        waiting += [Strip(place + number * size, size, first) for number in range(rounds * copies, alike)]
+    yield from in_turns(kernel, waiting)
+
+
+T = TypeVar("T")
+
+
+def in_turns(kernel: Kernel, pieces: Sequence[T]) -> Iterator[T]:
+    """Pieces that are written one after the other: as many as there are copies have tiles of their own."""
+    copies = kernel.copies.inner
+    for start in range(0, len(pieces), copies):
+        with kernel.scope():
+            yield from pieces[start:start + copies]
+
+
+def turns(kernel: Kernel, total: int, step: int) -> Iterator[tuple[Expr, int]]:
+    """As kernel.tiles; what is not in a loop takes turns as well."""
+    copies = kernel.copies.inner
+    full, rest = divmod(total, step)
+    rounds = full // copies if full >= 2 * copies else 0
+    if rounds:
+        with kernel.loop(rounds) as index:
+            for copy in range(copies):
+                yield index * (step * copies) + copy * step, step
+    pieces = [(expr(number * step), step) for number in range(rounds * copies, full)]
+    yield from in_turns(kernel, pieces + [(expr(full * step), rest)] * bool(rest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A convolution of images [in SBUF, beside each other along channels] to `blocks` blocks of `lanes` output channels."""
+    """A convolution of images [in SBUF, beside each other along channels] to `blocks` blocks of `lanes` output channels.
+
+    count: images in a group. unrolled: blocks are written one after the other, so that their places are numbers.
+    """
 
     images: Sequence[Image]
     weights: Weights
@@ -42,6 +45,7 @@ class Product:
     blocks: int
     count: int
     columns_of_kernel: int
+    unrolled: bool = False
 
 
 Axis = tuple[Phase, Strip]
@@ -49,13 +53,17 @@ Axis = tuple[Phase, Strip]
 
 
 def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], columns: Sequence[Axis],
-                   banks: Iterator[Access]) -> Iterator[tuple[Place, Access]]:
-    """Pieces of a convolution's result and their sums in PSUM. rows, columns: what is made of each phase."""
+                   banks: Iterator[Access]) -> Iterator[tuple[Place | Index, Access]]:
+    """Pieces of a convolution's result and their sums in PSUM, and the block of channels after all of its pieces.
+
+    rows, columns: what is made of each phase.
+    """
+    bank = next(banks)
     for row_phase, row_strip in rows:
         for column_phase, column_strip in columns:
             images, height, width = _piece(kernel.target.tensor.moving_max, product.count, row_strip.count, column_strip.count)
             single = (images, height, width) == (product.count, row_strip.count, column_strip.count)
-            for block in _blocks(kernel, product.blocks, single):
+            for block in range(product.blocks) if product.unrolled else _blocks(kernel, product.blocks, single):
                 for n in kernel.tiles(product.count, images):
                     for r in strips(kernel, row_phase, row_strip, height):
                         for c in strips(kernel, column_phase, column_strip, width):
@@ -63,6 +71,7 @@ def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], colum
                             sums = bank.cut(0, 0, n[1] * r.count * c.count).reshape(n[1], r.count, c.count)
                             _multiply(kernel, product, sums, block, n, (row_phase, r), (column_phase, c))
                             yield Place(block, n, _walk(row_phase, r), _walk(column_phase, c)), sums.flat()
+                yield block, bank
 
 
 def _piece(most: int, images: int, height: int, width: int) -> tuple[int, int, int]:

@@ -14,19 +14,31 @@ from nxcc.backends.lowering.image_forms import COPY, Action, Form, Forms, action
 from nxcc.backends.lowering.image_geometry import Channels, Image, Phase, Strip, on_partitions, spread, whole
 from nxcc.backends.lowering.image_heads import Place, Product, product_pieces, reduce_window, total
 from nxcc.backends.lowering.image_packed import load_packed, load_packed_weights, packed_pieces
-from nxcc.backends.lowering.image_stages import Program
+from nxcc.backends.lowering.image_stages import ALIGNMENT, Program
 from nxcc.backends.lowering.image_weights import Weights, load_weights
 from nxcc.backends.lowering.pointwise import emits
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Index, expr
-from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32
+from nxcc.backends.tile.expressions import Expr, Index, expr
+from nxcc.backends.tile.program import Access, View, contiguous
+from nxcc.ir.dtypes import F32, U8
 from nxcc.ir.hlo.imagespace import COLUMN, ROW
 from nxcc.ir.hlo.module import Instruction
 
 BANKS = 4
 """PSUM banks that take turns."""
+
+STORES = 8
+"""Blocks of channels that are written one after the other, each stored when it is done."""
+
+LOADS = 4
+"""Transfers of one image, at most, so that work begins with the first."""
+
+_BLOCKS_LAST = 0, 2, 3, 4, 1
+"""Dimensions [lanes, blocks, images, rows, columns] of values with one place an image as they lie in SBUF."""
+
+_FROM_BLOCKS_LAST = 3, 0, 1, 2
+"""Back, without lanes."""
 
 SCRATCH = 3
 """Scratch tiles of one value that take turns."""
@@ -66,7 +78,13 @@ class Run:
             elif head.opcode == "convolution":
                 channels = [program.sizes(part)[1] for part in program.parts(head)]
                 self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], channels, self.banks, cut)
-        self.work = [_Work(self, number) for number in range(len(program.stages))]
+        self.work = [] if once else self._works()
+
+    def _works(self) -> list[_Work]:
+        works = [_Work(self, number) for number in range(len(self.program.stages))]
+        for work in works:
+            work.prepare()
+        return works
 
     def is_cut(self, value: Instruction) -> bool:
         """Whether only some channels of a value are worked on: of the one head's result and what is computed with it."""
@@ -83,16 +101,21 @@ class Run:
     def part(self, part: Part) -> None:
         """Load, compute, store."""
         program = self.program
+        sizes = {value: self._tile_sizes(value, part) for value in program.stored}
+        places, total = program.arena({v: _aligned(math.prod(s[1:]) * v.shape.dtype.byte_size) for v, s in sizes.items()})
+        arena = self.kernel.sbuf((self.kernel.target.partitions, total), U8)
         for value in program.stored:
-            self.images[value] = self._tile(value, part)
+            self.images[value] = self._tile(value, part, sizes[value], arena.offset + places[value])
             if value in program.outside:
                 self._load(value, part)
+        self.work = self.work or self._works()
         for number, stage in enumerate(program.stages):
             if stage.head is None:
                 self.work[number].on_operands()
             else:
                 self._head(number, stage.head, part)
-        self.kernel.dma(self._part_view(self.result, program.root, part), self.images[program.root].tile)
+        if not self._stores_blocks(part):
+            self._store(part, 0, self.spread(program.root).blocks)
 
     # ---- images ---------------------------------------------------------------------------------------------------------
 
@@ -113,11 +136,18 @@ class Run:
         high = max(first + count for first, count in spans)
         return (strip.at - strip.first) * axes[0].stride + low, high - low
 
-    def _tile(self, value: Instruction, part: Part) -> Image:
+    def _tile_sizes(self, value: Instruction, part: Part) -> tuple[int, ...]:
+        """Partitions, blocks, images, rows, columns."""
         made = self.spread(value)
-        first, count = self._rows(value, part)
-        sizes = (made.lanes, made.blocks, part.count, count, self.program.sizes(value)[3])
-        return Image(self.kernel.sbuf(sizes, value.shape.dtype), expr(first))
+        return made.lanes, made.blocks, part.count, self._rows(value, part)[1], self.program.sizes(value)[3]
+
+    def _tile(self, value: Instruction, part: Part, sizes: tuple[int, ...], offset: Expr) -> Image:
+        """Values with one place an image have their blocks side by side."""
+        lanes, blocks, *places = sizes
+        alone = places[1] * places[2] == 1
+        dims = contiguous((*places, blocks)) if alone else contiguous((blocks, *places))
+        tile = Access(Memory.SBUF, value.shape.dtype, 0, lanes, offset, dims)
+        return Image(tile.permute(_FROM_BLOCKS_LAST) if alone else tile, expr(self._rows(value, part)[0]))
 
     def _part_view(self, view: View, value: Instruction, part: Part) -> View:
         """[lanes, blocks, images, rows, columns] of a view [channels, images, rows, columns]."""
@@ -127,10 +157,37 @@ class Run:
         return on_partitions(view.cut(1, part.start, part.count).cut(2, first, count), self.spread(value))
 
     def _load(self, value: Instruction, part: Part) -> None:
-        """Where there is one part only, by another queue than the weights', which need not wait for what came before."""
+        """By Sync's queue behind the weights, so that the next region's weights do not come first."""
         source = self._part_view(self.program.view(self.operands[value], value), value, part)
-        engine = self.kernel.target.storing_engine if self.once and self.kernel.copies.rotates else Engine.SYNC
-        self.kernel.dma(self.images[value].tile, source, engine=engine)
+        tile = self.images[value].tile
+        blocks = tile.sizes[1]
+        step = -(-blocks // LOADS) if self.once and self._has_long_runs(tile) else blocks
+        for start in range(0, blocks, step):
+            count = min(step, blocks - start)
+            self.kernel.dma(tile.cut(0, start, count), source.cut(1, start, count), engine=Engine.SYNC)
+
+    def _has_long_runs(self, tile: Access) -> bool:
+        """Whether each block of channels is a run that a transfer moves well."""
+        return tile.at(0, 0).free * tile.dtype.byte_size >= self.kernel.target.dma.descriptor_bytes_min
+
+    def _stores_blocks(self, part: Part) -> bool:
+        """Whether the result is stored block by block while others are computed."""
+        program = self.program
+        head = program.stages[program.stage_of[program.root]].head
+        if not self.once or head is None or head.opcode != "convolution" or head in program.packed:
+            return False
+        if self.spread(head).blocks > STORES:
+            return False
+        return self._has_long_runs(self.images[program.root].tile) and all(
+            len(program.phases(head, mark)) == 1 for mark in (ROW, COLUMN))
+
+    def _store(self, part: Part, block: Index, count: int) -> None:
+        """Store some blocks of channels of the result."""
+        result = self._part_view(self.result, self.program.root, part).cut(1, block, count)
+        tile = self.images[self.program.root].tile.cut(0, block, count).linear()
+        if tile.sizes[3] * tile.sizes[4] == 1:
+            result, tile = result.permute(_BLOCKS_LAST), tile.permute(_BLOCKS_LAST)
+        self.kernel.dma(result, tile)
 
     # ---- heads ----------------------------------------------------------------------------------------------------------
 
@@ -151,12 +208,16 @@ class Run:
             return
         if head.opcode == "convolution":
             made, images = self.spread(head), [self.images[image] for image in self.program.parts(head)]
+            stores = number == self.program.stage_of[self.program.root] and self._stores_blocks(part)
             product = Product(images, self.weights[head], made.lanes, made.blocks, part.count,
-                              head.attribute("window").dims[-1].size)
+                              head.attribute("window").dims[-1].size, stores)
             rows = self._strips(head, ROW, part.rows)
             columns = self._strips(head, COLUMN, None)
-            for place, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
-                self.work[number].on_piece(place, sums)
+            for done, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
+                if isinstance(done, Place):
+                    self.work[number].on_piece(done, sums)
+                elif stores:
+                    self._store(part, done, 1)
             return
         for block, _ in self.kernel.tiles(self.spread(head).blocks, 1):
             place = self._everything(head, block, part)
@@ -217,21 +278,18 @@ class _Work:
         start = run.cut[0] if run.cut is not None and values and run.is_cut(values[0]) else 0
         self.columns = Columns(run.kernel, run.operands, run.program.maps, made, start)
         self.forms = Forms(self.columns, run.program.channels)
-        for value in stage.members:
-            self.forms.add(value)
-        stored = [v for v in run.program.made if run.program.stage_of[v] == number]
-        self.actions = actions(self.forms, stage.members, stored)
-        self._prepare()
+        self.number = number
+        self.actions: list[tuple[Instruction, Action]] = []
+        self.columns.load(o for value in stage.members for o in value.operands if o in run.program.channels)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """What must be there before loops begin: columns, and scratch tiles for pieces of a bank."""
+        for value in self.stage.members:
+            self.forms.add(value)
+        stored = [v for v in self.program.made if self.program.stage_of[v] == self.number]
+        self.actions = actions(self.forms, self.stage.members, stored)
         for value, action in self.actions:
-            if action is Action.MAKE and self.forms.of(value).shift != 0.0:
-                self.columns.tile(self.forms.of(value).shift)
-            if action is Action.WORK:
-                for operand in value.operands:
-                    if operand in self.program.channels:
-                        self.columns.of(operand)
+            self._columns_of(value, action)
         head = self.stage.head
         if head is None or head.opcode != "convolution":
             return
@@ -240,6 +298,15 @@ class _Work:
                 self._ring(value, action)
         if any(action is Action.WORK for _, action in self.actions):
             self._ring(head, Action.MAKE)
+
+    def _columns_of(self, value: Instruction, action: Action) -> None:
+        """Make the columns that an action reads."""
+        if action is Action.MAKE and self.forms.of(value).shift != 0.0:
+            self.columns.tile(self.forms.of(value).shift)
+        if action is Action.WORK:
+            for operand in value.operands:
+                if operand in self.program.channels:
+                    self.columns.of(operand)
 
     def _ring(self, value: Instruction, action: Action) -> None:
         images, _, height, width = self.program.sizes(value)
@@ -368,3 +435,7 @@ def group_size(images: int, each: int, budget: int, copies: int) -> int:
         return images
     most = budget // (each * copies)
     return math.ceil(images / math.ceil(images / most)) if 0 < most < images else max(0, min(most, images))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -13,9 +13,13 @@ from nxcc.backends.lowering.image_geometry import Channels, Phase, phases, sprea
 from nxcc.backends.lowering.image_packed import FEW_CHANNELS, Packing, covers_a_column, packed_bytes, packing
 from nxcc.backends.lowering.image_weights import weight_bytes
 from nxcc.backends.tile.program import View
+from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, HEADS, ROW, ImageMap, channel_like, sizes_of
 from nxcc.ir.hlo.module import Instruction
+
+ALIGNMENT = 64
+"""Bytes between places of tiles."""
 
 BANK = 512
 """Places of a piece of a product."""
@@ -50,6 +54,11 @@ class Program:
         self.packed = {head: found for head in self.heads if (found := self._packing(head)) is not None}
         self.stages = self._stages()
         self.stored = self._stored()
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes of a scratch tile for a piece of a product."""
+        return BANK * F32.byte_size
 
     def parts(self, head: Instruction) -> list[Instruction]:
         """The images that a head reads, side by side along channels."""
@@ -151,7 +160,46 @@ class Program:
 
     def image_bytes(self, value: Instruction, elements: int) -> int:
         """Bytes a partition of a stored value with so many elements a channel."""
-        return self.spread(value).blocks * elements * value.shape.dtype.byte_size + 64
+        return -(-self.spread(value).blocks * elements * value.shape.dtype.byte_size // ALIGNMENT) * ALIGNMENT
+
+    def arena(self, sizes: Mapping[Instruction, int]) -> tuple[dict[Instruction, int], int]:
+        """Places for stored values of so many bytes, and the bytes in all: values that are not there together share memory."""
+        placed: dict[Instruction, int] = {}
+        for value in sorted(sizes, key=lambda v: (self.stage_of[v], -sizes[v])):
+            others = sorted((placed[o], sizes[o]) for o in placed if self._meet(o, value))
+            start = 0
+            for low, size in others:
+                if start + sizes[value] <= low:
+                    break
+                start = max(start, low + size)
+            placed[value] = start
+        return placed, max((placed[v] + sizes[v] for v in placed), default=0)
+
+    def _meet(self, a: Instruction, b: Instruction) -> bool:
+        """Whether two stored values are there at the same time."""
+        if self._takes_over(a, b) or self._takes_over(b, a):
+            return False
+        return self.stage_of[a] <= self._last_stage(b) and self.stage_of[b] <= self._last_stage(a)
+
+    def _takes_over(self, value: Instruction, other: Instruction) -> bool:
+        """Whether a value may be written piece by piece over another, which is only added to something in its stage."""
+        stage = self.stage_of[value]
+        if self.stage_of[other] >= stage or self._last_stage(other) != stage or other.shape != value.shape:
+            return False
+        late = [user for user in other.users if user in self.inside and self.stage_of.get(user) == stage]
+        return all(user.opcode == "add" for user in late)
+
+    def _last_stage(self, value: Instruction) -> int:
+        """The last stage that reads a stored value."""
+        if value is self.root:
+            return len(self.stages)
+        found = self.stage_of[value]
+        for user in value.users:
+            if self._is_join(user):
+                found = max(found, self._last_stage(user))
+            elif user in self.inside:
+                found = max(found, self.stage_of[user])
+        return found
 
     def phases(self, head: Instruction, mark: int) -> list[Phase]:
         """A spatial axis of a head; the identity where it has no window."""

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nxcc.backends.lowering.image_geometry import LEAST_LANES, strips, whole
-from nxcc.backends.lowering.image_parts import BANKS, SCRATCH, Part, Run, group_size
+from nxcc.backends.lowering.image_geometry import LEAST_LANES, strips, turns, whole
+from nxcc.backends.lowering.image_parts import SCRATCH, Part, Run, group_size
 from nxcc.backends.lowering.image_stages import Program
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -46,8 +46,10 @@ def root_map(instruction: Instruction) -> ImageMap:
 
 
 def image_order(instruction: Instruction) -> Sequence[int]:
-    """Channels come from partitions: a result that keeps them slowest is stored in long runs."""
+    """Channels come from partitions: a result that keeps them slowest is stored in long runs. One without places is rows."""
     marks = root_map(instruction)
+    if ROW not in marks and COLUMN not in marks:
+        return tuple(range(len(marks)))
     return sorted(range(len(marks)), key=lambda d: (_ORDER.get(marks[d], -1), d))
 
 
@@ -80,7 +82,7 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     budget = room * 9 // 10 - COLUMN_BYTES - _scratch_bytes(program)
     weights = sum(map(program.weight_bytes, program.heads))
     images = max(program.sizes(value)[0] for value in program.stored)
-    each = sum(program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored)
+    _, each = program.arena({v: program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored})
     each += sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
     if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
         found = _strip_plan(program, budget, weights, copies)
@@ -91,8 +93,8 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
 
 
 def _scratch_bytes(program: Program) -> int:
-    values = max((len(stage.members) for stage in program.stages), default=0)
-    return min(values, BANKS) * SCRATCH * 2048
+    """Of two values of a stage; a program that needs more finds out when it is written."""
+    return 2 * SCRATCH * program.bank_bytes if any(stage.members for stage in program.stages) else 0
 
 
 def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Plan | None:
@@ -110,7 +112,8 @@ def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Pla
     count = program.phases(head, ROW)[0].count
 
     def strip_bytes(rows: int) -> int:
-        images = sum(program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3]) for v in program.stored)
+        _, images = program.arena({v: program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3])
+                                   for v in program.stored})
         return images + sum(program.packed_bytes(h, rows) for h in program.packed)
 
     rows = max((n for n in range(1, count + 1) if strip_bytes(n) * copies <= budget - weights), default=0)
@@ -125,7 +128,7 @@ def _write(kernel: Kernel, program: Program, views: Mapping[Instruction, View], 
     if plan.channels is None:
         _write_channels(kernel, program, views, result, plan, None)
         return
-    for start, size in kernel.tiles(program.sizes(program.heads[0])[1], plan.channels, outer=True):
+    for start, size in turns(kernel, program.sizes(program.heads[0])[1], plan.channels):
         _write_channels(kernel, program, views, result, plan, (start, size))
 
 
@@ -134,7 +137,7 @@ def _write_channels(kernel: Kernel, program: Program, views: Mapping[Instruction
     images = max(program.sizes(value)[0] for value in program.stored)
     if plan.rows is None:
         run = Run(kernel, program, views, result, cut, once=images <= plan.images)
-        for start, count in kernel.tiles(images, plan.images):
+        for start, count in turns(kernel, images, plan.images):
             run.part(Part(start, count))
         return
     run = Run(kernel, program, views, result, cut, once=False)
