@@ -30,7 +30,10 @@ class NoRegions:
     def supported(self, instruction: Instruction) -> bool:
         return False
 
-    def fits(self, widths: list[tuple[Instruction, int]]) -> bool:
+    def fits(self, *what: object) -> bool:
+        return False
+
+    def packs(self, convolution: Instruction) -> bool:
         return False
 
 
@@ -156,7 +159,7 @@ def test_pipeline_keeps_what_a_random_module_computes(seed: int) -> None:
     generator = np.random.default_rng(seed)
     inputs = [generator.normal(size=p.shape.dims).astype(np.float32) for p in made.entry.parameters]
     wanted = flatten(evaluate(made.module, inputs))
-    for row in passes(Settings(1, "none", "bf16", NoRegions())):
+    for row in passes(Settings(1, "none", "bf16", NoRegions(), NoRegions())):
         before = write_text(made.module)
         changed = row.run(made.module)
         verify(made.module)

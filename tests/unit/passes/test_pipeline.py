@@ -20,12 +20,15 @@ class NothingFits:
     def supported(self, instruction: Instruction) -> bool:
         return False
 
-    def fits(self, widths: list[tuple[Instruction, int]]) -> bool:
+    def fits(self, *what: object) -> bool:
+        return False
+
+    def packs(self, convolution: Instruction) -> bool:
         return False
 
 
 def settings(level: int) -> Settings:
-    return Settings(level, "none", "bf16", NothingFits())
+    return Settings(level, "none", "bf16", NothingFits(), NothingFits())
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
