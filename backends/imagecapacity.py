@@ -52,6 +52,8 @@ class TargetImageCapacity:
         if order is None:
             return False
         program = Program(order, maps, members[0], self.target.partitions, members)
+        if not program.is_sound:
+            return False
         if any(spread(program.sizes(value)[1], self.target.partitions) is None for value in program.stage_of):
             return False
         return plan_of(program, room(self.target, Berth.LOWER).sbuf_bytes, 1) is not None

@@ -82,7 +82,7 @@ class Program:
             elif value in self.heads:
                 self.stage_of[value] = self.heads.index(value) + 1
             else:
-                self.stage_of[value] = max(self.stage_of[o] for o in value.operands if o in self.stage_of)
+                self.stage_of[value] = max((self.stage_of[o] for o in value.operands if o in self.stage_of), default=0)
                 if not self._is_join(value) and not self._is_cast_on_the_way(value):
                     stages[self.stage_of[value]].members.append(value)
         return stages
@@ -129,6 +129,11 @@ class Program:
         if value in self.outside or user in self.heads or self._is_join(user):
             return True
         return self.stage_of.get(user, 0) > self.stage_of[value]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all work is on images: none on numbers and channels alone that something reads as an image."""
+        return all(any(o in self.stage_of for o in value.operands) for stage in self.stages for value in stage.members)
 
     @property
     def made(self) -> list[Instruction]:
