@@ -250,7 +250,8 @@ class _Finder:
                 if operand in seen:
                     continue
                 seen.add(operand)
-                if self._is_free(operand, found):
+                whole = value.opcode in HEADS or value.opcode == "concatenate"
+                if not whole and self._is_free(operand, found):
                     region.free.add(operand)
                     waiting.extend([operand] if operand.operands else [])
                 else:
