@@ -22,7 +22,7 @@ from nxcc.ir.hlo.rowspace import is_column_parallel, maps_of, row_map
 from nxcc.ir.shapes import tuple_of
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import remove_uncalled
-from nxcc.passes.fusion import ROWS, flow_computations
+from nxcc.passes.fusion import ROWS, flow_of
 
 PATH_MAX = 32
 """Instructions looked at to find out whether one region depends on another; beyond it they count as dependent."""
@@ -37,7 +37,7 @@ class MergeRegions:
 
     def run(self, module: Module) -> bool:
         changed = False
-        for computation in flow_computations(module):
+        for computation in flow_of(module):
             here = _merge_siblings(module, computation, self.capacity)
             here |= _take_conversions(module, computation)
             if here:
