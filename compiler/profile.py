@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nxcc.compiler.activity import activity, activity_lines
 from nxcc.compiler.estimate import Estimate, estimate, estimate_lines, estimate_report, us_text
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.regions import grouped, layer_name, machine_rows, queue_rows, regions_of, row, source_of
@@ -55,15 +56,17 @@ def profile_report(found: Estimate, path: str) -> dict[str, Any]:
     }
     tables: dict[str, Any] = {table: [row(found.target, name, region) | {"regions": sorted(region.numbers)}
                                       for name, region in groups.items()] for table, groups in by_name.items()}
-    return {"estimate": estimate_report(found, path), **tables, "machine": machine_rows(found), "queues": queue_rows(found)}
+    return {"estimate": estimate_report(found, path), **tables, "activity": activity(found), "machine": machine_rows(found),
+            "queues": queue_rows(found)}
 
 
 def profile_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
     lines = estimate_lines(body["estimate"])
+    lines += activity_lines(body["activity"], us_text(body["estimate"]["simulated_us"]))
     total = body["estimate"]["simulated_us"] or 1.0
     for title, rows in (("layer", body["layers"]), ("HLO instruction", body["hlo"]), ("lowered code", body["functions"])):
-        lines += ["", f"{title:48} {'time':>10} {'share':>6}  mostly; busy"]
+        lines += ["", f"{title:48} {'time':>10} {'share':>6} {'op/B':>7} {'Gop/s':>8}  mostly; busy"]
         lines += [_table_line(row, total, title) for row in rows[:MAX_ROWS]]
         if len(rows) > MAX_ROWS:
             rest = sum(row["us"] for row in rows[MAX_ROWS:])
@@ -82,4 +85,8 @@ def _table_line(row: dict[str, Any], total: float, title: str) -> str:
     regions = len(row["regions"])
     name = f"{row['name']} ({regions} regions)" if title == "lowered code" and regions > 1 else row["name"]
     name = name if len(name) <= 48 else "..." + name[-45:]
-    return f"{name:48} {us_text(row['us']):>10} {row['us'] / total:6.1%}  {row['mostly'].replace('_', ' ')}; {busy}"
+    work = row["operations"]
+    intensity = f"{work / row['hbm_bytes']:7.4g}" if work and row["hbm_bytes"] else f"{'-':>7}"
+    rate = f"{work / row['us'] / 1e3:8.4g}" if work and row["us"] else f"{'-':>8}"
+    return (f"{name:48} {us_text(row['us']):>10} {row['us'] / total:6.1%} {intensity} {rate}  "
+            f"{row['mostly'].replace('_', ' ')}; {busy}")
