@@ -58,30 +58,32 @@ class _Unroller:
 
     def entry(self, stream: Stream) -> Stream:
         root = parse(stream, _unbalanced, entry=True)
-        (row,) = self._nodes(root.body, {}, 1)
+        (row,) = self._nodes(root.body, _Way({}, 1))
         return row
 
-    def _nodes(self, nodes: Sequence[Node], registers: Registers, times: int) -> Rows:
+    def _nodes(self, nodes: Sequence[Node], way: _Way) -> Rows:
         """All nodes of a block that runs `times` times; registers set in it keep their values for what follows."""
+        registers, times = way.registers, way.times
         columns: list[Rows] = []
         for node in nodes:
             if isinstance(node, Block):
-                columns.append(self._loop(node, registers, times))
+                columns.append(self._loop(node, way))
             elif node.instruction.spec.name == "register_set":
                 value = node.instruction.fields["value"]
                 registers[node.instruction.fields["register"]] = _values(value, registers, times)
             elif node.instruction.spec.name == "call":
-                columns.append(self._nodes(self.trees[node.instruction.fields["function"], self.engine].body, registers, times))
+                body = self.trees[node.instruction.fields["function"], self.engine].body
+                columns.append(self._nodes(body, replace(way, debug=_debug(node.instruction, way))))
             else:
-                columns.append([[one] for one in self._instances(node, registers, times)])
+                columns.append([[one] for one in self._instances(node, way)])
         if not columns:
             return [[] for _ in range(times)]
         if len(columns) == 1:
             return columns[0]
         return [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
 
-    def _loop(self, block: Block, registers: Registers, times: int) -> Rows:
-        opener = block.opener
+    def _loop(self, block: Block, way: _Way) -> Rows:
+        opener, times = block.opener, way.times
         assert opener is not None and opener.spec.name == "loop", "only counted loops are unrolled"
         assert not opener.waits and not opener.signals
         count = opener.fields["count"]
@@ -89,13 +91,15 @@ class _Unroller:
         trips = max(count.constant, 0)
         if trips == 0:
             return [[] for _ in range(times)]
-        inner = {register: np.repeat(values, trips) for register, values in registers.items()}
-        inner[opener.fields["register"]] = np.tile(np.arange(trips, dtype=np.int64), times)
-        rows = self._nodes(block.body, inner, times * trips)
+        inner = {register: np.repeat(values, trips) for register, values in way.registers.items()}
+        turns = inner[opener.fields["register"]] = np.tile(np.arange(trips, dtype=np.int64), times)
+        debug = None if way.debug is None else np.repeat(way.debug, trips)
+        rows = self._nodes(block.body, _Way(inner, times * trips, turns, debug))
         return [list(chain.from_iterable(rows[start:start + trips])) for start in range(0, times * trips, trips)]
 
-    def _instances(self, leaf: Leaf, registers: Registers, times: int) -> list[Instruction]:
+    def _instances(self, leaf: Leaf, way: _Way) -> list[Instruction]:
         """One instruction as it is in each iteration."""
+        registers, times = way.registers, way.times
         self.left[0] -= times
         if self.left[0] < 0:
             raise CompileError(LIMIT_EXCEEDED, f"the unrolled program has more than {INSTRUCTIONS_MAX} instructions",
@@ -105,10 +109,33 @@ class _Unroller:
         waits = _waits(one, registers, times)
         operands = _operands(one, registers, times)
         fields = _fields(one, registers, times)
+        debug = [one.debug] * times if way.debug is None or one.debug < 0 else way.debug.tolist()
         if waits is None and operands is None and fields is None:
-            return [one] * times
+            same = {at: one if at == one.debug else Instruction(one.spec, one.operands, one.fields, one.waits, one.signals, at)
+                    for at in set(debug)}
+            return [same[at] for at in debug]
         return [Instruction(one.spec, operands(i) if operands else one.operands, fields(i) if fields else one.fields,
-                            waits[i] if waits else one.waits, one.signals, one.debug) for i in range(times)]
+                            waits[i] if waits else one.waits, one.signals, debug[i]) for i in range(times)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a block is come to: the registers in each of the `times` times that it runs, the turn of the innermost loop, and the
+    debug index of the call that led here; None where there is none."""
+
+    registers: Registers
+    times: int
+    turns: Numbers | None = None
+    debug: Numbers | None = None
+
+
+def _debug(call: Instruction, way: _Way) -> Numbers | None:
+    """The debug index of a call in each iteration: code that several calls share belongs to the instruction of each."""
+    if call.debug < 0:
+        return way.debug
+    step = int(call.fields.get("debug_step", 0))
+    turns = way.turns if way.turns is not None else np.zeros(way.times, np.int64)
+    return call.debug + step * turns
 
 
 def _values(value: Affine, registers: Registers, times: int) -> Numbers:

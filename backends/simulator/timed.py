@@ -60,6 +60,8 @@ HALT = 13
 """"""
 LOAD = 14
 """register: its value comes from memory; the sequencer goes on when the step before is over"""
+REGION = 15
+"""debug index of what follows in an entry's own stream"""
 
 Extent = tuple[int, int, int, int, int, Terms, bool]
 """A compute operand: memory, partitions (first, end), bytes (first, end), register terms of the bytes, and whether it is
@@ -160,7 +162,13 @@ class _Preparer:
         self.not_taken = sequencer.branch_not_taken_cycles * per_cycle
 
     def steps(self, stream: Stream, is_entry: bool) -> list[Step]:
+        region = -1
         for index, instruction in enumerate(stream):
+            if instruction.spec.name in _BORDERS:
+                region = -1
+            elif is_entry and instruction.debug not in (-1, region):
+                region = instruction.debug
+                self.rows.append((REGION, region))
             for wait in instruction.waits:
                 self.rows.append((WAIT, *_pair(wait.index), *_pair(wait.value)))
             handler = _HANDLERS.get(instruction.spec.name, _Preparer._work)
@@ -309,6 +317,10 @@ _HANDLERS: Mapping[str, Callable[[_Preparer, Instruction, int], None]] = {
     "break_unless": _Preparer._break_unless, "if": _Preparer._if, "else": _Preparer._else, "end": _Preparer._end,
     "call": _Preparer._call, "halt": _Preparer._halt,
 }
+
+
+_BORDERS = frozenset(("loop", "while", "if", "else", "end", "call"))
+"""Behind these the region has to be said again: what ran before depends on the way there, and a call has its own."""
 
 
 def _extent(pattern: AccessPattern, work: int) -> Extent:

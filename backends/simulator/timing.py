@@ -637,6 +637,11 @@ class _Sequencer:
         self.at = step[2]
         return False
 
+    def _enter(self, step: Step) -> bool:
+        self.region = step[1]
+        self.account = self.run_.account(self.region)
+        return False
+
     def _call(self, step: Step) -> bool:
         _, ticks, function, debug, register, advance = step
         self.ready += ticks
@@ -664,6 +669,6 @@ class _Sequencer:
 _STEPS = (
     _Sequencer._work, _Sequencer._wait, _Sequencer._set, _Sequencer._alu, _Sequencer._loop, _Sequencer._again,
     _Sequencer._while, _Sequencer._repeat, _Sequencer._leave, _Sequencer._if, _Sequencer._jump, _Sequencer._call,
-    _Sequencer._return, _Sequencer._halt, _Sequencer._load,
+    _Sequencer._return, _Sequencer._halt, _Sequencer._load, _Sequencer._enter,
 )
 """By kind of step, as numbered in `timed`."""

@@ -70,3 +70,16 @@ def test_too_many_instructions_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(unroll, "INSTRUCTIONS_MAX", 10)
     with pytest.raises(CompileError, match="more than 10 instructions"):
         unrolled(program(2))
+
+
+def test_code_belongs_to_the_instruction_of_its_call() -> None:
+    code = program(0)
+    body = code.functions[0].streams[Engine.SYNC]
+    body[2].debug = 5
+    main = [make("register_set", register=1, value=0), make("register_set", register=2, value=0),
+            make("loop", register=6, count=2), make("call", function=0, debug_step=3), make("end"),
+            make("call", function=0), make("call", function=0), HALT]
+    main[3].debug, main[5].debug = 10, 20
+    code.entries[0].streams[Engine.SYNC] = main
+    copies = [one.debug for one in unrolled(code).entries[0].streams[Engine.SYNC] if one.spec.name == "dma_copy"]
+    assert copies == [10] * 6 + [13] * 6 + [20] * 6 + [5] * 6

@@ -266,6 +266,15 @@ def test_sums_in_psum_are_kept_until_they_are_read():
     assert (at, filled) == ([first[3], reader[4]], [2048, 0])
 
 
+def test_code_of_an_entry_belongs_to_the_instruction_that_it_is_from():
+    body = [op("loop", register=1, count=2), exp(at=4096), exp(at=8192), op("end")]
+    body[1].debug, body[2].debug = 3, 4
+    timing = clock(scalar=body).time()
+    busy = {region: ticks[Cause.SCALAR] for region, ticks in timing.regions.items() if any(ticks)}
+    assert busy == {3: (150 + 2 * 512) * 4, 4: 2 * 512 * 4}
+    assert set(timing.region_ticks()) <= {-1, 3, 4} and timing.region_ticks()[4] >= 2 * 512 * 4
+
+
 def test_dtype_of_products_decides_passes():
     slow = op("matmul", stationary=sbuf(128, 0), moving=sbuf(512, 1024), out=psum(512), accumulate=False, tf32=False)
     assert ticks(pe=[slow]) == 2341 * 2
