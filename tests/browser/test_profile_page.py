@@ -208,7 +208,7 @@ def test_a_hundred_thousand_instructions_stay_usable(window, tmp_path, found):
     finally:
         found.timings[0].ticks, found.timings[0].timeline.cells = ticks, cells
     window.open(path)
-    window.wait(READY, 60)
+    window.wait(READY)
     assert window.script(PAGE + "return p.profile.count") >= LARGE
     # Drawing costs pixels, not pieces: rectangles and looked-up places stay below a few for each pixel of each row.
     rectangles, pixels = window.script(PAGE + """p.view.show(0, p.view.length); const context = p.tracks.context;

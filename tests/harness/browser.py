@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 30
+START_SECONDS = 120
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Backspace": "\ue003", "ArrowRight": "\ue014", "ArrowLeft": "\ue012"}
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -39,7 +39,7 @@ class Window:
         """The value of a function body."""
         raise NotImplementedError
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
+    def wait(self, condition: str, seconds: float = 90) -> None:
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.script(f"return Boolean({condition})"):
