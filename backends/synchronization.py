@@ -419,15 +419,14 @@ class _Known:
     """Events that an engine has already waited for, earlier in the same run of the same block."""
 
     def __init__(self) -> None:
-        self._of: dict[Engine, list[tuple[tuple[Loop, ...], int, Expr]]] = {}
+        self._of: dict[tuple[Engine, int, object], list[tuple[tuple[Loop, ...], int]]] = {}
 
     def reduce(self, p: _Placed, events: list[Event]) -> list[Event]:
         """The events that are not implied; remembers them."""
-        seen = self._of.setdefault(p.site.engine, [])
         kept = []
         for semaphore, value in sorted(events, key=lambda e: (e[0], e[1].constant)):
-            if not any(s == semaphore and loops == p.loops[:len(loops)] and v.terms == value.terms
-                       and v.constant >= value.constant for loops, s, v in seen):
+            seen = self._of.setdefault((p.site.engine, semaphore, value.terms), [])
+            if not any(constant >= value.constant and loops == p.loops[:len(loops)] for loops, constant in seen):
                 kept.append((semaphore, value))
-                seen.append((p.loops, semaphore, value))
+                seen.append((p.loops, value.constant))
         return kept

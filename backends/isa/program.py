@@ -24,6 +24,9 @@ class Engine(enum.Enum):
     GPSIMD = "Pool"
     SYNC = "SP"
 
+    __hash__ = object.__hash__
+    """By identity: members are keys of most tables here, and Enum's own hash is a call into Python."""
+
     def __repr__(self) -> str:
         return self.name
 
@@ -42,6 +45,8 @@ class Memory(enum.Enum):
     SBUF = "sbuf"
     PSUM = "psum"
     HBM = "hbm"
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return self.name
