@@ -38,8 +38,9 @@ class MergeRegions:
     def run(self, module: Module) -> bool:
         changed = False
         for computation in flow_of(module):
-            here = _merge_siblings(module, computation, self.capacity)
-            here |= _take_conversions(module, computation)
+            builder = Builder(computation)
+            here = _merge_siblings(module, builder, self.capacity)
+            here |= _take_conversions(builder)
             if here:
                 computation.sort()
             changed |= here
@@ -55,9 +56,10 @@ def _regions(computation: Computation) -> list[Instruction]:
 # ---- siblings ------------------------------------------------------------------------------------------------------
 
 
-def _merge_siblings(module: Module, computation: Computation, capacity: RowCapacity) -> bool:
+def _merge_siblings(module: Module, builder: Builder, capacity: RowCapacity) -> bool:
+    taken = {computation.name for computation in module.computations}
     groups: dict[tuple[Instruction, object], list[Instruction]] = {}
-    for region in _regions(computation):
+    for region in _regions(builder.computation):
         left = _left_side(region)
         if left is not None:
             kind = region.frontend_attributes[ROWS], region.shape.dims
@@ -72,7 +74,7 @@ def _merge_siblings(module: Module, computation: Computation, capacity: RowCapac
                     together.append(region)
             members = [m for m in members if m not in together]
             if len(together) > 1:
-                _fuse(module, computation, together)
+                _fuse(module, builder, together, taken)
                 changed = True
     return changed
 
@@ -105,10 +107,10 @@ def _are_apart(left: Instruction, regions: list[Instruction]) -> bool:
     return True
 
 
-def _fuse(module: Module, computation: Computation, regions: list[Instruction]) -> None:
-    """One region with the results of several, in their order."""
+def _fuse(module: Module, builder: Builder, regions: list[Instruction], taken: set[str]) -> None:
+    """One region with the results of several, in their order; taken: names of computations."""
     first = regions[0]
-    body = Computation(module.unique_name(first.called[0].name, {c.name for c in module.computations}))
+    body = Computation(module.unique_name(first.called[0].name, taken))
     body.is_fusion = True
     inner = Builder(body)
     parameters: dict[Instruction, Instruction] = {}
@@ -129,13 +131,14 @@ def _fuse(module: Module, computation: Computation, regions: list[Instruction]) 
         roots.append(copies[region.called[0].root])
     body.root = inner.make("tuple", *roots)
     module.add(body)
-    _replace(computation, regions, first, list(parameters), body)
+    _replace(builder, regions, first, list(parameters), body)
 
 
 # ---- conversions ---------------------------------------------------------------------------------------------------
 
 
-def _take_conversions(module: Module, computation: Computation) -> bool:
+def _take_conversions(builder: Builder) -> bool:
+    computation = builder.computation
     changed = False
     for region in _regions(computation):
         conversions = [u for u in region.users if u.opcode == "convert" and u.shape.dtype.is_float]
@@ -145,17 +148,16 @@ def _take_conversions(module: Module, computation: Computation) -> bool:
         if any(c.control_predecessors for c in conversions):
             continue
         body = region.called[0]
-        inner = Builder(body)
+        inner = builder.within(body)
         body.root = inner.make("tuple", body.root, *(body.add(clone_instruction(c, [body.root])) for c in conversions))
-        _replace(computation, [region, *conversions], region, list(region.operands), body)
+        _replace(builder, [region, *conversions], region, list(region.operands), body)
         changed = True
     return changed
 
 
-def _replace(computation: Computation, old: list[Instruction], like: Instruction, inputs: list[Instruction],
-             body: Computation) -> None:
+def _replace(builder: Builder, old: list[Instruction], like: Instruction, inputs: list[Instruction], body: Computation) -> None:
     """A region with a tuple of results for instructions that were computed apart."""
-    builder = Builder(computation)
+    computation = builder.computation
     shape = tuple_of(*(i.shape for i in old))
     fusion = Instruction(builder.unique_name(f"{like.name}.all"), find("fusion"), shape, inputs, {"kind": "kCustom"}, (body,),
                          like.location)
