@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.ready-lint
 JOBS ?= 2
+TARGET ?= v1
 PACKAGES := ir passes backends neff compiler
 
 # Many small matrices on few cores: threads of BLAS would wait for each other.
@@ -38,7 +39,7 @@ conformance: $(READY)
 	PYTHONPATH=tests $(RUN) -m conformance.run --jobs $(JOBS) $(CORPUS)
 
 conformance-graphs: $(READY)
-	PYTHONPATH=tests $(RUN) -m conformance.models --jobs $(JOBS) $(CORPUS)
+	PYTHONPATH=tests $(RUN) -m conformance.models --target $(TARGET) --jobs $(JOBS) $(CORPUS)
 
 # An installer writes byte code; an editable install does not, and PYTHONDONTWRITEBYTECODE would keep every run from it.
 $(READY): pyproject.toml
