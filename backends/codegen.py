@@ -76,11 +76,14 @@ class DebugEntry:
 
 @dataclass(frozen=True)
 class RegionReport:
-    """One call of a region: the HLO instruction, its opcode, and the function that runs it."""
+    """One call of a region: the HLO instruction, its opcode, and the function that runs it. node, part_of: the node and the
+    instruction of its entry that it belongs to."""
 
     instruction: str
     opcode: str
     function: str
+    node: str = ""
+    part_of: str = ""
 
 
 @dataclass()
@@ -116,14 +119,16 @@ Value = Any
 
 
 def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
-             aliases: Mapping[str, str] | None = None, exact_transposes: bool = False) -> DeviceCode:
+             aliases: Mapping[str, str] | None = None, exact_transposes: bool = False,
+             debug: list[DebugEntry] | None = None) -> DeviceCode:
     """Machine code of the nodes over one arena.
 
     values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
-    exact_transposes: see `tile.builder.Kernel`.
+    exact_transposes: see `tile.builder.Kernel`. debug: entries of other code with which this shares one map; added to, one for
+    each region.
     Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice.
     """
-    generator = _Generator(target, optlevel, exact_transposes)
+    generator = _Generator(target, optlevel, exact_transposes, [] if debug is None else debug)
     generator.bind(nodes, values, aliases or {})
     for node in nodes:
         generator.node(node)
@@ -140,7 +145,7 @@ def leaves(value: Value) -> list[Located]:
 
 
 class _Generator:
-    def __init__(self, target: Target, optlevel: int, exact_transposes: bool) -> None:
+    def __init__(self, target: Target, optlevel: int, exact_transposes: bool, debug: list[DebugEntry]) -> None:
         self.target = target
         self.optlevel = optlevel
         self.exact_transposes = exact_transposes
@@ -151,7 +156,7 @@ class _Generator:
         self.bindings: dict[str, Binding] = {}
         self.external: dict[str, Located] = {}
         self.constants: list[tuple[Binding, Literal]] = []
-        self.debug: list[DebugEntry] = []
+        self.debug = debug
         self.regions: list[RegionReport] = []
         self.sbuf_bytes = 0
         self.semaphores = FIRST_OF_REGIONS
@@ -159,6 +164,8 @@ class _Generator:
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
         self._placed: dict[Instruction, Located] = {}
+        self._entry: Computation | None = None
+        self._place = ("", "")
 
     # ---- borders ------------------------------------------------------------------------------------------------
 
@@ -208,6 +215,8 @@ class _Generator:
             assert located.view.dtype is parameter.shape.dtype, f"{name}: {located.view.dtype} for {parameter.shape}"
         targets = [self.external[name] for name in node.outputs]
         self._placed = self._placements(node, targets)
+        self._entry = node.module.entry
+        self._place = (node.name, "")
         root = self.computation(node.module.entry, arguments)
         self._placed = {}
         self.assign(targets, leaves(root))
@@ -255,6 +264,8 @@ class _Generator:
             if instruction.opcode == "parameter":
                 value = arguments[int(instruction.attributes["parameter_number"])]
             else:
+                if computation is self._entry:
+                    self._place = (self._place[0], instruction.name)
                 last = {o for o in instruction.operands if uses[o] == 1}
                 value = self.instruction(instruction, [environment[o] for o in instruction.operands],
                                          [o in last and instruction.operands.count(o) == 1 for o in instruction.operands])
@@ -377,7 +388,7 @@ class _Generator:
         arguments = {register: address // ARGUMENT_UNIT
                      for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
         self.main.call(index, assembled, arguments, len(self.debug) - 1, entrance, touched(operands, results))
-        self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name))
+        self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name, *self._place))
 
     def _assemble(self, lowered: Lowered, entrance: Entrance) -> tuple[int, AssembledFunction]:
         """The region's streams for a way to begin."""

@@ -414,6 +414,13 @@ def transfer(instruction: Instruction, target: Target) -> Transfer:
                     max(target.ticks(facts.issue_interval_ns), data))
 
 
+def transfer_bytes(instruction: Instruction) -> int:
+    """Bytes of a transfer's larger side."""
+    item = max(side.dtype.byte_size for side in instruction.operands.values() if isinstance(side, DmaPattern))
+    elements: int = math.prod(instruction.fields["sizes"])
+    return elements * item
+
+
 def _run_elements(side: DmaPattern, sizes: tuple[int, ...]) -> int:
     """Elements that lie one after another on this side."""
     run = 1
@@ -451,3 +458,22 @@ def _served(side: DmaPattern, sizes: tuple[int, ...], target: Target) -> tuple[i
     facts = target.dma
     load = Counter(partition // facts.partitions_per_engine % facts.engines for partition in partitions)
     return min(load), len(load), max(load.values()) / len(partitions)
+
+
+# ---- between cores ------------------------------------------------------------------------------------------------
+
+
+def handover(sizes: Sequence[int], same_chip: bool, target: Target) -> int:
+    """Ticks to bring values of these sizes (bytes) from the memory of one core to that of another.
+
+    On one chip both lie in the same DRAM, which reads and writes at the share of a core; between chips the link is in between.
+    One transfer a value, from a queue of the taking core (assumed).
+    """
+    if not sizes:
+        return 0
+    dma, total = target.dma, sum(sizes)
+    share = target.hbm.share_bytes_per_second
+    slowest = 2 * total / share if same_chip else total / min(share, target.cores.link_bytes_per_second)
+    issued = target.ticks(dma.issue_interval_ns) * (len(sizes) - 1)
+    data = max(issued, math.ceil(slowest * target.ticks_per_second))
+    return target.ticks(dma.start_ns) + data + target.ticks(dma.completion_ns) + target.ticks(target.sequencer.semaphore_hop_ns)

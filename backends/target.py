@@ -182,11 +182,13 @@ class SequencerFacts:
 class DmaFacts:
     """DMA engines of one core. transpose_factor, accumulate_factor: multiples of the time of a copy.
 
-    dims_max: steps of a descriptor; the first is that of the bytes that lie together.
+    dims_max: steps of a descriptor; the first is that of the bytes that lie together. pinned_queues: that fill what stays on
+    chip, numbered behind the others.
     """
 
     engines: int
     queues: int
+    pinned_queues: int
     dims_max: int
     partitions_per_engine: int
     bytes_per_second_per_engine: int
@@ -228,7 +230,15 @@ class Features:
     dma_transpose: bool
     dma_accumulate: bool
     default_cast: Mapping[str, str]
-    cores_per_chip: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoresFacts:
+    """Cores beside each other: of a chip, of one pipeline at most, and the bandwidth between chips."""
+
+    per_chip: int
+    pipeline_max: int
+    link_bytes_per_second: int
 
 
 @dataclass(frozen=True)
@@ -273,12 +283,13 @@ class Target:
     dma: DmaFacts
     host: HostFacts
     features: Features
+    cores: CoresFacts
     facts: Mapping[str, Fact] = field(repr=False, compare=False, default_factory=dict)
     uncertain: tuple[Uncertain, ...] = field(repr=False, compare=False, default=())
 
     def with_busy_cores(self, cores: int) -> Target:
         """The target as one core finds it when so many of its chip are at work: they share the memory's bandwidth."""
-        assert 1 <= cores <= self.features.cores_per_chip, cores
+        assert 1 <= cores <= self.cores.per_chip, cores
         share = self.hbm.chip_bytes_per_second // cores
         return dataclasses.replace(self, hbm=dataclasses.replace(self.hbm, share_bytes_per_second=share))
 

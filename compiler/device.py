@@ -29,42 +29,64 @@ def decode_subgraph(subgraph: LoadedSubgraph, target: Target) -> Program:
     return decode(images, subgraph.definition.nxcc, target.members)
 
 
-def load_program(neff: Neff, target: Target) -> Program:
-    """The decoded program of a file with one subgraph, its sizes checked against the target."""
-    if len(neff.subgraphs) != 1:
-        raise CompileError(NEFF_INVALID, f"{len(neff.subgraphs)} subgraphs", neff.path, why=f"{target.name} files have one")
-    program = decode_subgraph(neff.subgraphs[0], target)
+def load_program(neff: Neff, target: Target, core: int = 0) -> Program:
+    """The decoded program of a core, its sizes checked against the target."""
+    subgraph = neff.subgraphs[core]
+    program = decode_subgraph(subgraph, target)
     if program.hbm_bytes > target.hbm.bytes:
         raise CompileError(NEFF_INVALID, f"the program wants {program.hbm_bytes} bytes of HBM", neff.path,
                            why=f"{target.name} has {target.hbm.bytes}")
-    for name, place in places_of(neff).items():
+    for name, place in places_of(subgraph).items():
         if place.address + place.byte_size > program.hbm_bytes:
             raise CompileError(NEFF_INVALID, f"variable {name!r} lies outside the arena", neff.path,
                                why=f"the arena has {program.hbm_bytes} bytes")
     return program
 
 
-class Device:
-    """One simulated core with the program of a NEFF and its constants.
+def load_programs(neff: Neff, target: Target) -> list[Program]:
+    """The programs of all cores; CompileError(NEFF_INVALID) if there are more than the target pipelines over."""
+    most = target.cores.pipeline_max
+    if len(neff.subgraphs) > most:
+        raise CompileError(NEFF_INVALID, f"{len(neff.subgraphs)} subgraphs", neff.path,
+                           why=f"{target.name} files have at most {most}")
+    return [load_program(neff, target, core) for core in range(len(neff.subgraphs))]
 
-    strict: poisoned memory, race detection, and one legal order of the engines that depends on the seed.
+
+def entry_number(program: Program, name: str) -> int:
+    """The number of the entry of this name; CompileError(NEFF_INVALID) if the program has none."""
+    for number, entry in enumerate(program.entries):
+        if entry.name == name:
+            return number
+    raise CompileError(NEFF_INVALID, f"the program has no entry {name!r}")
+
+
+class Device:
+    """One simulated core with its program and its constants.
+
+    places: where its values lie. strict: poisoned memory, race detection, and one legal order of the engines that depends on
+    the seed.
     """
 
-    def __init__(self, neff: Neff, strict: bool = False, seed: int = 0) -> None:
+    def __init__(self, neff: Neff, core: int, strict: bool = False, seed: int = 0) -> None:
         assert neff.graph is not None
         target = load_target(neff.graph.nxcc.target)
-        self.program = load_program(neff, target)
+        self.program = load_program(neff, target, core)
         verify_program(self.program, target, hbm_bytes=self.program.hbm_bytes)
         self.machine = _machine(self.program, target, strict, seed)
         self.entries = {entry.name: number for number, entry in enumerate(self.program.entries)}
         self.path = neff.path
-        places = places_of(neff)
-        for subgraph in neff.subgraphs:
-            for name, variable in subgraph.definition.var.items():
-                if variable.type == "file":
-                    data = subgraph.file(variable.file_name)
-                    self.machine.write(places[name].address, np.frombuffer(data, np.uint8))
+        subgraph = neff.subgraphs[core]
+        self.places = places_of(subgraph)
+        for name, variable in subgraph.definition.var.items():
+            if variable.type == "file":
+                data = subgraph.file(variable.file_name)
+                self.machine.write(self.places[name].address, np.frombuffer(data, np.uint8))
         self.machine.prepare()
+
+    def fill(self) -> None:
+        """Bring on chip what stays there; all weights are in their places."""
+        if self.program.resident is not None:
+            self.run(self.program.resident.entry)
 
     def write(self, place: Place, array: Array) -> None:
         """Put a value where its variable lies."""

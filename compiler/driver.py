@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from functools import partial
 
-from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.codegen import DeviceCode
 from nxcc.backends.imagecapacity import TargetImageCapacity
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity
@@ -26,7 +26,9 @@ from nxcc.compiler.inputs import GraphRequest, read_model
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import write_whole
 from nxcc.compiler.packaging import Labels, package
-from nxcc.compiler.parameters import Signature, Tensor, bind_weights, declare_weights
+from nxcc.compiler.parameters import WEIGHT, Signature, Tensor, bind_weights, declare_weights
+from nxcc.compiler.pipelining import Lowering, pipelined
+from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.version import VERSION
@@ -41,6 +43,7 @@ from nxcc.neff.writer import write_neff
 from nxcc.passes.notes import Note
 from nxcc.passes.partition import Plan, is_kept, partition
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
+from nxcc.passes.placement import Placement
 
 MAX_HASHED_BYTES = 64 << 20
 """Inputs above this go into the NEFF without their digest: they are constants, which the payload's digest covers."""
@@ -58,7 +61,7 @@ def stage_names() -> tuple[str, ...]:
 class Build:
     """What a compile found out, as far as it went; package is None if it stopped before.
 
-    tensors: parameter leaves in order. options: that it was made with.
+    tensors: parameter leaves in order. options: that it was made with. codes: one a core.
     """
 
     options: CompileOptions
@@ -66,10 +69,15 @@ class Build:
     module: Module
     tensors: tuple[Tensor, ...] = ()
     plan: Plan | None = None
-    code: DeviceCode | None = None
+    codes: tuple[DeviceCode, ...] = ()
     package: Package | None = None
     neff_bytes: int = 0
     output: str = ""
+
+    @property
+    def code(self) -> DeviceCode | None:
+        """The code of the first core."""
+        return self.codes[0] if self.codes else None
 
 
 @dataclass()
@@ -104,6 +112,7 @@ class _Compilation:
         self.signature = Signature([], frozenset())
         self.stopped = False
         _check_stage_names(options)
+        _check_numbers(options, target)
 
     def run(self) -> Build:
         self.dumps.keep("read", "hlo", lambda: module_text(self.build.module))
@@ -158,7 +167,7 @@ class _Compilation:
         build.tensors = self.signature.tensors(build.module)
         predicate = partial(unsupported, target=build.target)
         kept = host_pattern(self.options).pattern if self.options.keep_on_host else ""
-        plan = partition(build.module, predicate, kept, [t.name for t in build.tensors])
+        plan = partition(build.module, predicate, kept, [t.name for t in build.tensors], _placement(build, self.options))
         if self.options.host_fallback == "forbid":
             raise_problems([CompileError(UNSUPPORTED, f"{row.opcode} cannot run on {build.target.name}", row.instruction,
                                          row.source, row.reason, "--host-fallback allow would run it on the host")
@@ -167,22 +176,28 @@ class _Compilation:
         self.dumps.keep("partition", "txt", lambda: plan_text(plan))
 
     def _lower(self) -> None:
-        plan = self.build.plan
-        assert plan is not None
-        nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes if node.on_device]
-        used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
-        values = {name: shape for name, shape in plan.values.items() if name in used}
-        aliases = {output: name for output, name in plan.aliases.items() if name in used}
-        code = generate(nodes, values, self.build.target, optlevel=int(self.options.optlevel), aliases=aliases,
-                        exact_transposes=self.options.relayout == "exact")
-        self.build.code = code
-        self.dumps.keep("lower", "txt", lambda: _machine_text(code))
+        build = self.build
+        assert build.plan is not None
+        lowering = lowering_of(build)
+        cores = self.options.neuroncore_pipeline_cores
+        if cores == 1:
+            codes = [lowering.code(build.plan, 0)]
+        else:
+            build.plan, codes = pipelined(build.module, build.plan, lowering, cores)
+        build.codes = tuple(codes)
+        self.dumps.keep("lower", "txt", lambda: "\n".join(_machine_text(code) for code in codes))
 
     def _package(self) -> None:
         build = self.build
-        assert build.plan is not None and build.code is not None
+        assert build.plan is not None and build.codes
         labels = Labels(VERSION, build.options.effective(), (), self.source.sha256, build.options.strip)
-        build.package = package(build.module, build.tensors, build.plan, build.code, build.target, labels)
+        build.package = package(build.module, build.tensors, build.plan, build.codes, build.target, labels)
+
+
+def lowering_of(build: Build) -> Lowering:
+    """How the device nodes of a build become code."""
+    weights = frozenset(tensor.name for tensor in build.tensors if tensor.role == WEIGHT)
+    return Lowering(build.target, int(build.options.optlevel), weights, build.options.relayout == "exact")
 
 
 def _is_unbounded(shape: Shape) -> bool:
@@ -242,6 +257,30 @@ def _check_stage_names(options: CompileOptions) -> None:
     problems += [_unknown_name("--disable-pass", name, PASS_NAMES) for name in options.disable_pass
                  if name not in PASS_NAMES]
     raise_problems(problems)
+
+
+def _placement(build: Build, options: CompileOptions) -> Placement:
+    """How to place what both sides can run; where nothing may run on the host, nothing is moved there."""
+    by_cost = options.placement == "cost" and options.host_fallback == "allow"
+    leaves = [parameter for parameter in build.module.entry.parameters for _ in parameter.shape.leaves()]
+    weights = frozenset(parameter for parameter, tensor in zip(leaves, build.tensors, strict=True) if tensor.role == WEIGHT)
+    return Placement(HostAndDevice(build.target) if by_cost else None, weights, options.min_region)
+
+
+def _check_numbers(options: CompileOptions, target: Target) -> None:
+    """CompileError(USAGE) for a number of cores that no machine has or the target cannot pipeline over, or a negative number of
+    operations."""
+    if options.min_region < 0:
+        raise CompileError(USAGE, f"--min-region cannot be {options.min_region}", remedy="0 or more")
+    count, most = options.neuroncore_pipeline_cores, target.cores.pipeline_max
+    if 1 <= count <= most:
+        return
+    if most == 1 and count > 1:
+        raise CompileError(USAGE, f"--neuroncore-pipeline-cores {count} on {target.name}",
+                           why="NeuronCore Pipeline is v1's; the vendor's compiler for v2 has no such option",
+                           remedy="--target v1, or leave the option out")
+    raise CompileError(USAGE, f"--neuroncore-pipeline-cores cannot be {count}", why=f"{target.name} pipelines over 1 to {most} "
+                       "cores", remedy="`nxcc check` proposes a number")
 
 
 def _unknown_name(flag: str, name: str, known: tuple[str, ...]) -> CompileError:

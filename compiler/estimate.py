@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nxcc.backends.isa.program import Engine
+from nxcc.backends.isa.program import Engine, Program
+from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timing import Cause, Clock, Timing
 from nxcc.backends.target import Target, load_target
-from nxcc.compiler.device import load_program
+from nxcc.compiler.device import entry_number, load_programs
+from nxcc.compiler.flow import Pipeline, pipeline, pipeline_lines
 from nxcc.compiler.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.runtime import read_module
 from nxcc.compiler.sensitivity import MOST_FACTS, Effect, effects, span
@@ -39,12 +41,13 @@ BOUNDS: Mapping[str, tuple[Cause, ...]] = {
 
 @dataclass(frozen=True)
 class NodeTime:
-    """A device node's simulated run, or a host node's modelled one."""
+    """A device node's simulated run on its core, or a host node's modelled one."""
 
     name: str
     executor: str
     us: float
     timing: Timing | None = None
+    core: int = -1
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,11 @@ class Host:
 
 @dataclass
 class Estimate:
-    """See the module. nodes in order; effects largest first; assumed: data-dependent branches whose outcome was assumed."""
+    """See the module. nodes in order; effects largest first; assumed: data-dependent branches whose outcome was assumed.
+
+    clock: of the first core; its slots are those of all cores. load_us: of the slowest core, for filling what stays on chip,
+    once. pipeline: of a file for several cores.
+    """
 
     target: Target
     device_us: float
@@ -78,6 +85,8 @@ class Estimate:
     effects: list[Effect] = field(default_factory=list)
     advice: list[dict[str, Any]] = field(default_factory=list)
     trips: int = 1
+    load_us: float = 0.0
+    pipeline: Pipeline | None = None
 
     @property
     def timings(self) -> list[Timing]:
@@ -130,46 +139,56 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
     graph = neff.require_runnable()
     target = _shared(load_target(graph.nxcc.target), busy_cores)
     on_device = [node for node in graph.nodes if node.executor != CPU]
-    program = load_program(neff, target) if on_device else None
-    numbers = {entry.name: number for number, entry in enumerate(program.entries)} if program is not None else {}
-    clock = Clock(program, target) if program is not None else None
+    programs = load_programs(neff, target) if on_device else []
+    slots: list[Slot] = []
+    clocks = [Clock(program, target, slots) for program in programs]
     module = _module(neff)
-    counts = _counts(module, clock) if module is not None and clock is not None and len(graph.nodes) == 1 else ()
+    counts = _counts(module, clocks[0]) if module is not None and clocks and len(graph.nodes) == 1 else ()
 
     def run(clock: Clock, node: Node) -> Timing:
-        return clock.time(numbers[node.entry], trips=trips, counts=counts, spans=spans)
+        return clock.time(entry_number(programs[neff.core(node)], node.entry), trips=trips, counts=counts, spans=spans)
 
-    nodes = [_node_time(neff, node, target, clock, run) for node in graph.nodes]
-    fixed = len(on_device) * target.host.execution_fixed_ns / 1e3
+    nodes = [_node_time(neff, node, target, clocks, run) for node in graph.nodes]
+    flow = pipeline(neff, target, nodes, programs) if len(programs) > 1 else None
+    calls = len({node.kelf for node in on_device}) if flow is not None else len(on_device)
+    fixed = calls * target.host.execution_fixed_ns / 1e3 + (flow.takeover_us if flow is not None else 0.0)
     device = sum(node.us for node in nodes if node.timing is not None) + fixed
     work = module_work(module) if module is not None else None
     peak = roofline(work, target) if work is not None else None
     debug = neff.debug_map()
-    found = Estimate(target, device, fixed, device, device, _host(neff, target, nodes), nodes, clock,
-                     debug.hlo if debug is not None else (), work, peak, trips=trips)
-    if ranges and program is not None:
+    found = Estimate(target, device, fixed, device, device, _host(neff, target, nodes, calls), nodes,
+                     clocks[0] if clocks else None, debug.hlo if debug is not None else (), work, peak, trips=trips,
+                     load_us=_load_us(programs, clocks), pipeline=flow)
+    if ranges and on_device:
         def device_us(changed: Target) -> float:
-            clock = Clock(program, changed)
-            return changed.nanoseconds(sum(run(clock, node).ticks for node in on_device)) / 1e3 + found.fixed_us
+            clocks = [Clock(program, changed) for program in programs]
+            ticks = sum(run(clocks[neff.core(node)], node).ticks for node in on_device)
+            return changed.nanoseconds(ticks) / 1e3 + found.fixed_us
 
         _vary(found, device_us)
     return found
 
 
 def _shared(target: Target, busy_cores: int) -> Target:
-    cores = target.features.cores_per_chip
+    cores = target.cores.per_chip
     if busy_cores > cores:
         raise CompileError(USAGE, f"a chip of {target.name} has {cores} cores", why=f"{busy_cores} cannot be at work")
     return target.with_busy_cores(busy_cores or cores)
 
 
-def _node_time(neff: Neff, node: Node, target: Target, clock: Clock | None,
+def _load_us(programs: list[Program], clocks: list[Clock]) -> float:
+    """Microseconds that the slowest core needs to fill what stays on chip."""
+    return max((clock.target.nanoseconds(clock.time(entry_number(program, program.resident.entry)).ticks) / 1e3
+                for program, clock in zip(programs, clocks, strict=True) if program.resident is not None), default=0.0)
+
+
+def _node_time(neff: Neff, node: Node, target: Target, clocks: list[Clock],
                run: Callable[[Clock, Node], Timing]) -> NodeTime:
     if node.executor == CPU:
         return NodeTime(node.name, "host", _host_node_us(neff, node, target))
-    assert clock is not None
-    timing = run(clock, node)
-    return NodeTime(node.name, "device", target.nanoseconds(timing.ticks) / 1e3, timing)
+    core = neff.core(node)
+    timing = run(clocks[core], node)
+    return NodeTime(node.name, "device", target.nanoseconds(timing.ticks) / 1e3, timing, core)
 
 
 def _host_node_us(neff: Neff, node: Node, target: Target) -> float:
@@ -178,8 +197,7 @@ def _host_node_us(neff: Neff, node: Node, target: Target) -> float:
     return max(operations / target.host.flops_per_second, work.bytes / target.host.memory_bytes_per_second) * 1e6
 
 
-def _host(neff: Neff, target: Target, nodes: list[NodeTime]) -> Host:
-    calls = sum(1 for node in nodes if node.executor == "device")
+def _host(neff: Neff, target: Target, nodes: list[NodeTime], calls: int) -> Host:
     regions = sum(node.us for node in nodes if node.executor == "host")
     crossing = crossing_bytes(neff.require_runnable())
     return Host(calls * target.host.submit_ns / 1e3, crossing / target.host.copy_bytes_per_second * 1e6, regions)
@@ -252,6 +270,7 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "bound_by": found.bound_by, "engines": found.engines(),
         "critical_path": {cause.name.lower(): share for cause, share in sorted(found.shares().items())},
         "nodes": [{"name": node.name, "executor": node.executor, "us": node.us} for node in found.nodes],
+        "load_us": found.load_us,
         "instructions": sum(t.instructions for t in timings), "transfers": sum(t.transfers for t in timings),
         "hbm_bytes": sum(t.hbm_bytes for t in timings), "pe_flops": sum(t.pe_flops for t in timings),
         "hbm_bytes_per_second": sum(t.hbm_bytes for t in timings) / seconds if seconds else 0.0,
@@ -261,6 +280,8 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "assumed_branches": found.assumed, "trips": found.trips, "advice": found.advice,
         "roofline_us": found.roofline.us if found.roofline is not None else None,
     }
+    if found.pipeline is not None:
+        body["pipeline"] = found.pipeline.report()
     if found.roofline is not None and found.work is not None:
         body["roofline"] = {"bound_by": found.roofline.bound_by, "pe_us": found.roofline.pe_us,
                             "vector_us": found.roofline.vector_us, "scalar_us": found.roofline.scalar_us,
@@ -278,6 +299,7 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
     host = body["host"]
     lines.append(f"host: {us_text(body['host_us'])} beside it (submission {us_text(host['submit_us'])}, copies "
                  f"{us_text(host['copy_us'])}, host regions {us_text(host['regions_us'])})")
+    lines += pipeline_lines(body.get("pipeline"), us_text)
     lines.append("busy: " + ", ".join(f"{name} {share:.1%}" for name, share in body["engines"].items()))
     path = sorted(body["critical_path"].items(), key=lambda row: -row[1])
     shown = [f"{name.replace('_', ' ')} {share:.1%}" for name, share in path if share >= 0.01]

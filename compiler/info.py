@@ -9,10 +9,10 @@ from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.program import Engine, Function, Program, Stream
 from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
-from nxcc.compiler.device import load_program
+from nxcc.compiler.device import load_programs
 from nxcc.compiler.report_text import size_text
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
-from nxcc.neff.members import InputTensor, OutputTensor
+from nxcc.neff.members import CPU, InputTensor, OutputTensor
 from nxcc.neff.reader import Neff, open_neff
 
 
@@ -44,12 +44,15 @@ def _graph(neff: Neff) -> dict[str, Any]:
     graph = neff.graph
     assert graph is not None
     return {
+        "requested_cores": neff.header.requested_tpb_count, "cores_of_nodes": list(neff.header.tpb_per_node),
         "target": graph.nxcc.target, "options": graph.nxcc.options, "encoding": graph.nxcc.encoding,
         "hlo_sha256": graph.nxcc.hlo_sha256,
         "inputs": [_tensor(row) for row in graph.inputs], "outputs": [_tensor(row) for row in graph.outputs],
         "aliases": [{"output": list(row.output), "param": row.param, "kind": row.kind} for row in graph.aliases],
-        "nodes": [{"name": node.name, "executor": node.executor, "inputs": [row.name for row in node.inputs],
-                   "outputs": [row.name for row in node.outputs]} for node in graph.nodes],
+        "nodes": [{"name": node.name, "executor": node.executor, "kelf": node.kelf,
+                   "subgraph": neff.subgraphs[neff.core(node)].name if node.executor != CPU else "",
+                   "inputs": [row.name for row in node.inputs], "outputs": [row.name for row in node.outputs]}
+                  for node in graph.nodes],
     }
 
 
@@ -61,7 +64,8 @@ def _tensor(row: InputTensor | OutputTensor) -> dict[str, Any]:
 
 
 def _variables(neff: Neff, kind: str | None) -> list[dict[str, Any]]:
-    return [{"name": name, "type": row.type, "bytes": row.size, "address": row.nxcc.get("address"), "file": row.file_name}
+    return [{"name": name, "type": row.type, "bytes": row.size, "address": row.nxcc.get("address"), "file": row.file_name,
+             "subgraph": subgraph.name}
             for subgraph in neff.subgraphs for name, row in subgraph.definition.var.items() if kind in (None, row.type)]
 
 
@@ -75,16 +79,25 @@ def info_lines(body: dict[str, Any]) -> list[str]:
     if "target" in body:
         options = " ".join(f"{name}={value}" for name, value in body["options"].items() if value not in ("", [], False))
         lines += [f"target {body['target']}; {options}"]
+        if body["cores"] > 1:
+            lines.append(f"cores   {body['cores']}, by kelf node {' + '.join(map(str, body['cores_of_nodes']))}; "
+                         f"{body['requested_cores']} asked for")
         lines += _tensor_lines("input", body["inputs"]) + _tensor_lines("output", body["outputs"])
         lines += [f"alias   output {row['output']} takes the memory of parameter {row['param']} ({row['kind']})"
                   for row in body["aliases"]]
-        lines += [f"node    {row['name']} on {row['executor']}: {len(row['inputs'])} inputs, {len(row['outputs'])} outputs"
+        lines += [f"node    {row['name']} on {row['executor']}{_core_text(row, body)}: {len(row['inputs'])} inputs, "
+                  f"{len(row['outputs'])} outputs"
                   for row in body["nodes"]]
     for row in [*body.get("variables", ()), *body.get("constants", ())]:
         address = "" if row["address"] is None else f"at {row['address']:#x}"
-        lines.append(f"{row['type']:13} {row['name']:24} {row['bytes'] or 0:>12} bytes {address} {row['file']}".rstrip())
+        name = f"{row['subgraph']}/{row['name']}" if body["cores"] > 1 else row["name"]
+        lines.append(f"{row['type']:13} {name:24} {row['bytes'] or 0:>12} bytes {address} {row['file']}".rstrip())
     lines += [f"member  {row['name']:28} {row['bytes']:>12} bytes" for row in body["members"]]
     return lines
+
+
+def _core_text(row: dict[str, Any], body: dict[str, Any]) -> str:
+    return f" {row['subgraph']}" if row["subgraph"] and body["cores"] > 1 else ""
 
 
 def _tensor_lines(word: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -102,18 +115,22 @@ def _tensor_lines(word: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def disassemble(path: str, engines: Sequence[str], hlo: str | None) -> Iterator[str]:
-    """The program as text, function by function and engine by engine, each part under the HLO instruction it is from."""
+    """The program as text, core by core, function by function and engine by engine, each part under the HLO instruction that
+    it is from."""
     neff = open_neff(path)
     graph = neff.require_runnable()
     target = load_target(graph.nxcc.target)
-    program = load_program(neff, target)
+    programs = load_programs(neff, target)
     wanted = _wanted_engines(engines, {facts.member: engine for engine, facts in target.engines.items()})
     names = _debug_names(neff)
     if hlo is not None and hlo not in {name.split(" ")[0] for name in names}:
         raise CompileError(USAGE, f"no machine code comes from an HLO instruction named {hlo!r}", path)
-    for function in [*program.functions, *program.entries]:
-        if hlo is None or _holds(function, names, hlo):
-            yield from _function_lines(program, function, wanted, names)
+    for subgraph, program in zip(neff.subgraphs, programs, strict=True):
+        if len(programs) > 1:
+            yield f"subgraph {subgraph.name}"
+        for function in [*program.functions, *program.entries]:
+            if hlo is None or _holds(function, names, hlo):
+                yield from _function_lines(program, function, wanted, names)
 
 
 def _wanted_engines(words: Sequence[str], known: dict[str, Engine]) -> list[Engine]:

@@ -117,9 +117,19 @@ class CompileOptions:
     host_fallback: str = _option(
         "allow", "--host-fallback", help="Whether what the device cannot do may run on the host.",
         choices=("allow", "forbid"), changes_output=True)
+    placement: str = _option(
+        "cost", "--placement", changes_output=True, choices=("cost", "support"),
+        help="Where a module has to be split: cost also leaves to the host what does not pay for its transfers, support "
+             "only what the device cannot run.")
+    min_region: int = _option(
+        1, "--min-region", kind=Kind.INTEGER, metavar="N", changes_output=True,
+        help="Device regions of fewer operations join the host.")
     keep_on_host: str = _option(
         "", "--keep-on-host", metavar="REGEX", changes_output=True,
         help="Instructions whose HLO name or framework name matches stay on the host.")
+    neuroncore_pipeline_cores: int = _option(
+        1, "--neuroncore-pipeline-cores", "--num-neuroncores", kind=Kind.INTEGER, metavar="N", changes_output=True,
+        help="Cut the graph into a pipeline over N cores, weights on chip where they fit; v1 only. `nxcc check` proposes N.")
     model_type: str = _option(
         "generic", "--model-type", help="A hint; it never changes results.",
         choices=("generic", "transformer", "unet-inference"), synonyms={"transformer-inference": "transformer"},
@@ -207,7 +217,6 @@ _EXACT = "integer arithmetic is exact here"
 _HEURISTICS = "it tunes the vendor's own passes"
 _TUTORIAL = "it belongs to the vendor's early tutorials"
 _LOGICAL = Accepted(_ONE_CORE, silent=("1",), choices=("1",), refused={"2": _ONE_CORE})
-_SINGLE = {str(n): "this version compiles for one core" for n in range(2, 65)}
 
 ACCEPTED: dict[str, Accepted] = {
     "--native-int64": Accepted("neither v1 nor v2 has 64-bit integers; what does not fit runs on the host",
@@ -239,10 +248,6 @@ ACCEPTED: dict[str, Accepted] = {
     "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
     "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),
     "--enable-internal-neff-wrapper": Accepted("no wrapper module is written", Takes.NOTHING),
-    "--placement": Accepted("it is by support alone", silent=("support",), choices=("support",),
-                            refused={"cost": "this version places by what the device supports, not by cost"}),
-    "--neuroncore-pipeline-cores": Accepted("one core", silent=("1",), refused=_SINGLE),
-    "--num-neuroncores": Accepted("one core", silent=("1",), refused=_SINGLE),
     "--retry_failed_compilation": Accepted("failures are not remembered", Takes.NOTHING),
     "--log_level": Accepted("use --verbose"),
     "--dump": Accepted("use --workdir"),

@@ -47,8 +47,8 @@ from nxcc.neff.members import (
     subgraph_name,
 )
 from nxcc.neff.package import Chunks, EngineCode, HostModule, Package, RawMember, Subgraph
-from nxcc.passes.partition import Node as PlanNode
 from nxcc.passes.partition import Plan
+from nxcc.passes.regions import Node as PlanNode
 
 LARGE_CONSTANT_BYTES = 4096
 """Constants above this are members of their own; smaller ones stay in the HLO text."""
@@ -71,9 +71,13 @@ class Labels:
     metrics: dict[str, Any] | None = None
 
 
-def package(module: Module, tensors: Sequence[Tensor], plan: Plan, code: DeviceCode, target: Target, labels: Labels) -> Package:
-    """Everything a NEFF says. The module (as compiled) loses its large constants to members; it is not needed after."""
-    return _Packager(module, tensors, plan, code, target, labels).package()
+def package(module: Module, tensors: Sequence[Tensor], plan: Plan, codes: Sequence[DeviceCode], target: Target,
+            labels: Labels) -> Package:
+    """Everything a NEFF says. The module (as compiled) loses its large constants to members; it is not needed after.
+
+    codes: of each core of the plan; they share one list of debug entries.
+    """
+    return _Packager(module, tensors, plan, codes, target, labels).package()
 
 
 class _Constants:
@@ -111,12 +115,13 @@ def _pieces(literal: Literal) -> Any:
 
 
 class _Packager:
-    def __init__(self, module: Module, tensors: Sequence[Tensor], plan: Plan, code: DeviceCode, target: Target,
+    def __init__(self, module: Module, tensors: Sequence[Tensor], plan: Plan, codes: Sequence[DeviceCode], target: Target,
                  labels: Labels) -> None:
         self.module = module
         self.tensors = {tensor.name: tensor for tensor in tensors}
         self.plan = plan
-        self.code = code
+        self.codes = codes
+        self.bound = frozenset(name for code in codes for name in code.bindings)
         self.target = target
         self.labels = labels
         self.constants = _Constants()
@@ -125,7 +130,7 @@ class _Packager:
 
     def package(self) -> Package:
         statistics = module_statistics(self.module, list(self.tensors.values()))
-        subgraph = self._subgraph()
+        subgraphs = tuple(self._subgraph(core) for core in range(len(self.codes)))
         nodes = tuple(self._node(number, node) for number, node in enumerate(self.plan.nodes))
         outputs = self._outputs()
         aliases = self._aliases()
@@ -135,10 +140,11 @@ class _Packager:
         self.host_modules[-1] = HostModule(last.name, last.text, files)
         return Package(
             name=self.module.name, target=self.target.name, version=self.labels.version, nodes=nodes,
-            inputs=tuple(self._input(name) for name in self.plan.parameters), outputs=outputs, subgraphs=(subgraph,),
+            inputs=tuple(self._input(name) for name in self.plan.parameters), outputs=outputs, subgraphs=subgraphs,
+            requested_cores=len(self.codes),
             host_modules=tuple(self.host_modules), aliases=aliases, hlo_sha256=self.labels.hlo_sha256,
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
-            debug_map=None if self.labels.strip else debug_map(self.code, self.target),
+            debug_map=None if self.labels.strip else debug_map(self.codes, self.target),
             nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped},
         )
 
@@ -162,7 +168,7 @@ class _Packager:
         return self.plan.values[name].with_dtype(self.interface[name]).byte_size
 
     def _var(self, name: str) -> str:
-        return name if name in self.code.bindings else ""
+        return name if name in self.bound else ""
 
     def _input(self, name: str) -> InputTensor:
         tensor = self.tensors.get(name)
@@ -202,36 +208,47 @@ class _Packager:
 
     # The device
 
-    def _subgraph(self) -> Subgraph:
-        images, table = encode(self.code.program, self.target.members)
+    def _subgraph(self, core: int) -> Subgraph:
+        program = self.codes[core].program
+        images, table = encode(program, self.target.members)
         engines = {self.target.engines[engine].definition_key: _engine_code(image) for engine, image in images.items()}
-        variables, files = self._variables()
-        queues = {name: QueueSet(**row) for name, row in self._queue_sets().items()}
-        return Subgraph(variables, queues, engines if self.code.program.entries else {}, tuple(files), nxcc=table)
+        variables, files = self._variables(core)
+        rows = queue_sets(program, self.target.dma.queues, self.target.members)
+        queues = {name: QueueSet(**row) for name, row in rows.items()}
+        return Subgraph(variables, queues, engines if program.entries else {}, tuple(files), self._kelf(core), table)
 
-    def _variables(self) -> tuple[dict[str, Variable], list[RawMember]]:
-        program = self.code.program
+    def _kelf(self, core: int) -> int:
+        """The kelf node of a core: one for all if there is one core, else one for each device region."""
+        if len(self.codes) == 1:
+            return 0
+        return next(node.region for node in self.plan.nodes if node.core == core)
+
+    def _variables(self, core: int) -> tuple[dict[str, Variable], list[RawMember]]:
+        code = self.codes[core]
+        program = code.program
         found = {VARIABLES[memory]: Variable(kind, number, size) for number, (memory, kind, size) in enumerate((
             (next(iter(VARIABLES)), "tmp-buf", program.hbm_bytes),
             (list(VARIABLES)[1], "state-buffer", program.sbuf_bytes * self.target.partitions)))}
-        results = set(self.plan.results)
-        for name, binding in self.code.bindings.items():
-            kind = "input" if name in self.tensors else "output" if name in results else "tmp-buf"
-            found[name] = Variable(kind, len(found), binding.size, nxcc=_place(binding))
+        made = {name for node in self.plan.nodes_of(core) for name in node.outputs}
+        for name, binding in code.bindings.items():
+            found[name] = Variable(self._kind(name, name in made), len(found), binding.size, nxcc=_place(binding))
         files: list[RawMember] = []
         names: dict[int, str] = {}
-        for binding, literal in self.code.constants:
+        for binding, literal in code.constants:
             number = len(found)
             file = names.get(id(literal))
             if file is None:
                 file = names[id(literal)] = f"w{number}.bin"
                 files.append(RawMember(file, literal_data(literal)))
-                self.constants.put(literal, f"{subgraph_name(0)}/{file}")
+                self.constants.put(literal, f"{subgraph_name(core)}/{file}")
             found[binding.name] = Variable("file", number, binding.size, file_name=file, nxcc=_place(binding))
         return found, files
 
-    def _queue_sets(self) -> dict[str, dict[str, Any]]:
-        return queue_sets(self.code.program, self.target.dma.queues, self.target.members)
+    def _kind(self, name: str, is_made: bool) -> str:
+        """What a value is to its core; on one core, values between nodes are its own business."""
+        if name in self.tensors or (len(self.codes) > 1 and not is_made):
+            return "input"
+        return "output" if name in self.plan.results or len(self.codes) > 1 else "tmp-buf"
 
     # Nodes and their HLO
 
@@ -239,7 +256,8 @@ class _Packager:
         inputs = tuple(self._input(name) for name in node.inputs)
         outputs = tuple(self._output(name) for name in node.outputs)
         if node.on_device:
-            return Node(number, NEURON_CORE, node.name, inputs, outputs, kelf=kelf_member(0), entry=node.name)
+            kelf, subgraph = kelf_member(self._kelf(node.core)), subgraph_name(node.core) if len(self.codes) > 1 else ""
+            return Node(number, NEURON_CORE, node.name, inputs, outputs, kelf, node.name, subgraph)
         constants = self._take_constants(node.module)
         self.host_modules.append(HostModule(str(number), self._text(node.module)))
         return Node(number, CPU, node.name, inputs, outputs, hlo=f"host/{number}.hlo", constants=constants)
@@ -289,11 +307,15 @@ def _place(binding: Binding) -> dict[str, Any]:
     return Place(binding.address, binding.dtype, binding.dims).to_json()
 
 
-def debug_map(code: DeviceCode, target: Target) -> DebugMap:
+def debug_map(codes: Sequence[DeviceCode], target: Target) -> DebugMap:
     """Which HLO instruction each machine instruction comes from, by its number in its engine's stream."""
-    entries = tuple(SourceEntry(row.name, row.op_name, row.source, layer_of(row.op_name)) for row in code.debug)
-    keys = {engine: facts.definition_key for engine, facts in target.engines.items()}
-    return DebugMap(entries, tuple(_ranges(code.program, keys)))
+    entries = tuple(SourceEntry(row.name, row.op_name, row.source, layer_of(row.op_name)) for row in codes[0].debug)
+    found: list[InstructionRange] = []
+    for core, code in enumerate(codes):
+        folder = f"{subgraph_name(core)}/" if core else ""
+        keys = {engine: f"{folder}{facts.definition_key}" for engine, facts in target.engines.items()}
+        found += _ranges(code.program, keys)
+    return DebugMap(entries, tuple(found))
 
 
 def _ranges(program: Program, keys: Mapping[Engine, str]) -> list[InstructionRange]:

@@ -1,4 +1,4 @@
-"""Where the values of a NEFF lie in the HBM arena: the additions to def.json's variables, read with care."""
+"""Where the values of a core lie in its HBM arena: the additions to def.json's variables, read with care."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 
 if TYPE_CHECKING:
-    from nxcc.neff.reader import Neff
+    from nxcc.neff.reader import LoadedSubgraph
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Place:
         return {"address": self.address, "dtype": self.dtype.name, "shape": list(self.dims)}
 
 
-def places_of(neff: Neff) -> dict[str, Place]:
+def places_of(subgraph: LoadedSubgraph) -> dict[str, Place]:
     """The places of all variables that have one, by name; CompileError(NEFF_INVALID) for a malformed one."""
-    return {name: _place(variable.nxcc, f"{neff.path}: {subgraph.name}/def.json: {name}")
-            for subgraph in neff.subgraphs for name, variable in subgraph.definition.var.items() if "address" in variable.nxcc}
+    return {name: _place(variable.nxcc, f"{subgraph.path}: {subgraph.name}/def.json: {name}")
+            for name, variable in subgraph.definition.var.items() if "address" in variable.nxcc}
 
 
 def _place(row: dict[str, Any], where: str) -> Place:

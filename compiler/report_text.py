@@ -18,14 +18,16 @@ def build_lines(body: dict[str, Any]) -> list[str]:
         device = sum(node["executor"] == "device" for node in body["nodes"])
         lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "
                      f"{body['percent_supported']:.2f} % of {body['total_count']} operations on the device")
-        lines += host_lines(body["host"])
+        lines += plan_lines(body)
     if "memory" in body:
         memory = body["memory"]
         lines.append(f"code: {body['regions']} regions in {body['functions']} functions, "
                      f"{sum(body['machine_instructions'].values())} machine instructions")
-        lines.append(f"memory: {size_text(memory['hbm_bytes'])} of {size_text(memory['hbm_limit_bytes'])} HBM, "
+        worst = " on the core with most" if body["cores"] > 1 else ""
+        lines.append(f"memory{worst}: {size_text(memory['hbm_bytes'])} of {size_text(memory['hbm_limit_bytes'])} HBM, "
                      f"{size_text(memory['sbuf_bytes_per_partition'])} of "
                      f"{size_text(memory['sbuf_limit_bytes_per_partition'])} a partition of SBUF")
+    lines += proposal_lines(body.get("pipeline_proposal"))
     if "estimate" in body:
         from nxcc.compiler.estimate import estimate_lines
         lines += estimate_lines(body["estimate"])
@@ -33,16 +35,39 @@ def build_lines(body: dict[str, Any]) -> list[str]:
     return lines
 
 
-def host_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Host instructions with reasons, equal ones counted."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["opcode"], row["reason"]), []).append(row)
+def plan_lines(body: dict[str, Any]) -> list[str]:
+    """Regions, what crosses, what is on the device, and host instructions by reason; for a plan of several regions."""
+    share, lines = body["device_share"], []
+    if len(body["nodes"]) > 1:
+        words = [f"{share[key]:.1%} of {key.replace('_', ' ').replace('flops', 'FLOPs')}" for key in share]
+        lines.append(f"on the device: {', '.join(words)}; {size_text(body['crossing']['bytes'])} a request cross to or from it")
+        for row in body["nodes"][:MAX_HOST_LINES]:
+            where = "host" if row["core"] < 0 else "device" if body.get("cores", 1) == 1 else f"core {row['core']}"
+            lines.append(f"region {row['name']} on {where}: {row['operators']} operators, {row['flops']} FLOP, takes "
+                         f"{size_text(row['bytes_in'])}, gives {size_text(row['bytes_out'])}")
+        if len(body["nodes"]) > MAX_HOST_LINES:
+            lines.append(f"{len(body['nodes']) - MAX_HOST_LINES} more regions; --json lists all")
+    return lines + reason_lines(body["reasons"])
+
+
+def proposal_lines(body: dict[str, Any] | None) -> list[str]:
+    """What a pipeline over several cores would give."""
+    from nxcc.compiler.estimate import us_text
+    if body is None:
+        return []
+    rows = [f"{row['cores']} cores: one every {us_text(row['interval_us'])}" for row in body["candidates"]]
+    best = f"--neuroncore-pipeline-cores {body['cores']} gives most a core" if body["cores"] > 1 else \
+        "one core gives most a core: copies of the model are better than a pipeline"
+    return [f"pipeline: {best} ({', '.join(rows)})"]
+
+
+def reason_lines(groups: list[dict[str, Any]]) -> list[str]:
+    """Host instructions, those with one reason together."""
     lines = []
-    for (opcode, reason), members in list(groups.items())[:MAX_HOST_LINES]:
-        first = members[0]
-        where = first["instruction"] + (f" from {first['source']}" if first["source"] else "")
-        lines.append(f"host: {len(members)} x {opcode}: {reason} (first: {where})")
+    for group in groups[:MAX_HOST_LINES]:
+        words = ", ".join(f"{count} x {opcode}" for opcode, count in group["operators"].items())
+        where = group["first"] + (f" from {group['source']}" if group["source"] else "")
+        lines.append(f"host: {words}: {group['reason']} (first: {where})")
     if len(groups) > MAX_HOST_LINES:
         lines.append(f"host: {len(groups) - MAX_HOST_LINES} more kinds; --json lists all")
     return lines

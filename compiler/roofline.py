@@ -11,12 +11,13 @@ as often as it runs, once if that depends on data.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target
 from nxcc.compiler.statistics import multiply_accumulates
-from nxcc.compiler.trips import multiplicities
+from nxcc.compiler.trips import multiplicities, runs
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 
 TRANSCENDENTAL = frozenset((
@@ -24,6 +25,8 @@ TRANSCENDENTAL = frozenset((
     "cosine", "tan", "erf", "power", "atan2"))
 FREE = frozenset(("convert", "copy", "bitcast-convert", "reduce-precision"))
 """Elementwise operations that reading or writing does for nothing."""
+RUNNING = frozenset(("call", "conditional", "fusion", "while"))
+"""What runs the computations that it calls; others apply them to elements."""
 PICKING = frozenset(("gather", "dynamic-slice", "slice"))
 """What reads only as much of its first operand as it yields."""
 
@@ -59,18 +62,31 @@ class Roofline:
 
 def module_work(module: Module) -> Work:
     """Count a module's work."""
+    return _work(multiplicities(module.entry), module_bytes(module))
+
+
+def instruction_work(instruction: Instruction) -> Work:
+    """Count the work of an instruction and of what it runs; bytes: of its operands as far as it reads them, and its result."""
+    found = Counter[Computation]()
+    for called in instruction.called if instruction.opcode in RUNNING else ():
+        found.update(multiplicities(called, runs(instruction)))
+    read = sum(_read_by(instruction, operand) for operand in set(instruction.operands))
+    return _work(found, read + instruction.shape.byte_size, instruction)
+
+
+def _work(computations: Mapping[Computation, int], moved: int, alone: Instruction | None = None) -> Work:
     flops: Counter[str] = Counter()
     vector = scalar = 0
-    for computation, times in multiplicities(module).items():
-        for instruction in computation.instructions:
-            macs = multiply_accumulates(instruction)
-            if macs:
-                flops[instruction.operands[0].shape.dtype.name] += 2 * macs * times
-            elif instruction.opcode in TRANSCENDENTAL:
-                scalar += instruction.shape.element_count * times
-            else:
-                vector += _vector_elements(instruction) * times
-    return Work(dict(flops), vector, scalar, module_bytes(module))
+    rows = [(instruction, times) for computation, times in computations.items() for instruction in computation.instructions]
+    for instruction, times in rows if alone is None else [*rows, (alone, 1)]:
+        macs = multiply_accumulates(instruction)
+        if macs:
+            flops[instruction.operands[0].shape.dtype.name] += 2 * macs * times
+        elif instruction.opcode in TRANSCENDENTAL:
+            scalar += instruction.shape.element_count * times
+        else:
+            vector += _vector_elements(instruction) * times
+    return Work(dict(flops), vector, scalar, moved)
 
 
 def _vector_elements(instruction: Instruction) -> int:

@@ -1,8 +1,8 @@
-"""Load a NEFF and run it: device nodes on the simulated machine, host nodes by the oracle's code.
+"""Load a NEFF and run it: device nodes on simulated cores, host nodes by the oracle's code.
 
 Loading opens the file, checks target, version and features, decodes the engine streams once, verifies the machine
-program, puts constants into the HBM arena, and binds weights by the file's recipe (cast to the dtype of their place).
-A run then walks the graph of nodes; values move between host and arena only where a node of the other side reads them.
+program, puts constants into the HBM arenas, binds weights by the file's recipe (cast to the dtype of their place), and fills
+what stays on chip. A run then walks the graph of nodes; values move between host and arenas only where another side reads them.
 """
 
 from __future__ import annotations
@@ -58,12 +58,15 @@ class Loaded:
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
         self.orders = _orders(self.graph, neff.path)
-        self.places = places_of(neff)
+        self.cores = {node.id: neff.core(node) for node in self.graph.nodes if node.executor != CPU}
+        self.places = [places_of(subgraph) for subgraph in neff.subgraphs]
         self._check_places()
-        self._device = Device(neff, strict, seed) if any(node.executor != CPU for node in self.graph.nodes) else None
+        self.devices = {core: Device(neff, core, strict, seed) for core in sorted(set(self.cores.values()))}
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
         self._bind(weights)
+        for device in self.devices.values():
+            device.fill()
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -80,17 +83,10 @@ class Loaded:
                 continue
             rows: list[InputTensor | OutputTensor] = [*node.inputs, *node.outputs]
             for row in rows:
-                place = self.places.get(row.name)
+                place = self.places[self.cores[node.id]].get(row.name)
                 dims = tuple(row.shape[d] for d in self.orders.get(row.name, range(len(row.shape))))
                 if place is None or (place.dims, place.dtype) != (dims, self.inner.get(row.name, row.dtype)):
                     raise _invalid(f"value {row.name!r} of node {node.name!r} has no place of its shape", self.neff.path)
-
-    @property
-    def device(self) -> Device:
-        """The simulated core; only a file with device nodes has one."""
-        if self._device is None:
-            raise CompileError(NEFF_INVALID, "a value lies on the device, but no node runs there", self.neff.path)
-        return self._device
 
     def _bind(self, weights: str | Mapping[str, Array] | None) -> None:
         """Cast the declared weights and put them where the program expects them, once."""
@@ -116,10 +112,11 @@ class Loaded:
         raise_problems(problems)
 
     def _enter(self, name: str, array: Array) -> None:
-        """Keep a weight: in the arena if the device reads it, on the host if a host node or the result does."""
+        """Keep a weight: in the arena of each core that reads it, on the host if a host node or the result does."""
         value = self.inside(name, array)
-        if name in self.places:
-            self.device.write(self.places[name], value)
+        for core, device in self.devices.items():
+            if name in self.places[core]:
+                device.write(self.places[core][name], value)
         readers = {tensor.name for node in self.graph.nodes if node.executor == CPU for tensor in node.inputs}
         readers |= {tensor.name for tensor in self.graph.outputs}
         if name in readers:
@@ -165,15 +162,17 @@ class Loaded:
 
 @dataclass
 class _Walk:
-    """One run: which values the host holds, and which lie in the arena."""
+    """One run: which values the host holds, and which lie in the arena of which core."""
 
     loaded: Loaded
     host: dict[str, Array] = field(default_factory=dict)
-    in_arena: set[str] = field(default_factory=set)
+    in_arena: dict[str, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.host |= self.loaded.resident
-        self.in_arena |= {t.name for t in self.loaded.weights if t.name in self.loaded.places}
+        loaded = self.loaded
+        self.host |= loaded.resident
+        for tensor in loaded.weights:
+            self.in_arena[tensor.name] = {core for core in loaded.devices if tensor.name in loaded.places[core]}
 
     def step(self, node: Node) -> None:
         if node.executor == CPU:
@@ -182,13 +181,16 @@ class _Walk:
             self._device(node)
 
     def _device(self, node: Node) -> None:
-        device = self.loaded.device
+        """Bring to the node's core what another core or the host has, and run it there."""
+        core = self.loaded.cores[node.id]
+        device = self.loaded.devices[core]
         for tensor in node.inputs:
-            if tensor.name not in self.in_arena:
-                device.write(self.loaded.places[tensor.name], self.host[tensor.name])
-                self.in_arena.add(tensor.name)
+            held = self.in_arena.setdefault(tensor.name, set())
+            if core not in held:
+                device.write(device.places[tensor.name], self.on_host(tensor.name))
+                held.add(core)
         device.run(node.entry)
-        self.in_arena |= {tensor.name for tensor in node.outputs}
+        self.in_arena |= {tensor.name: {core} for tensor in node.outputs}
 
     def _host(self, node: Node) -> None:
         from nxcc.ir.hlo.oracle import evaluate, flatten
@@ -199,10 +201,14 @@ class _Walk:
             self.host[tensor.name] = value
 
     def on_host(self, name: str) -> Array:
-        """A value as an array, read back from the arena if only the device has it."""
+        """A value as an array, read back from an arena if only a core has it."""
         found = self.host.get(name)
         if found is None:
-            found = self.host[name] = self.loaded.device.read(self.loaded.places[name])
+            held = self.in_arena.get(name)
+            if not held:
+                raise _invalid(f"value {name!r} is read before it is made", self.loaded.neff.path)
+            device = self.loaded.devices[min(held)]
+            found = self.host[name] = device.read(device.places[name])
         return found
 
 

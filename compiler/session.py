@@ -6,22 +6,21 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.casting import NONE, cast_words
-from nxcc.compiler.driver import Build, Request, check_file, compile_file
+from nxcc.compiler.driver import Build, Request, check_file, compile_file, lowering_of
 from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
+from nxcc.compiler.pipelining import proposal
+from nxcc.compiler.plan_report import plan_report
 from nxcc.compiler.progress import Journal
-from nxcc.ir.hlo.module import Computation
 from nxcc.ir.literals import Array
 from nxcc.neff.writer import write_neff
-from nxcc.passes.partition import FREE
 
 if TYPE_CHECKING:
     from nxcc.compiler.runtime import Loaded
@@ -31,8 +30,10 @@ def compile_report(model: str, options: CompileOptions, journal: Journal) -> dic
     request = Request(model, options, journal)
     build = check_file(request) if options.query_compute else compile_file(request)
     body = build_report(build, journal)
-    if options.query_compute and build.package is not None:
+    if options.query_compute and build.package is not None and build.plan is not None:
         body["estimate"] = _estimate(build)
+        if build.target.cores.pipeline_max > 1 and len(build.codes) == 1 and build.codes[0].regions:
+            body["pipeline_proposal"] = proposal(build.plan, lowering_of(build), body["estimate"]["device_us"])
     return body
 
 
@@ -56,8 +57,8 @@ def build_report(build: Build, journal: Journal) -> dict[str, Any]:
     if build.options.timing:
         body["stages"] = [asdict(row) for row in journal.stages]
     if build.plan is not None:
-        body |= _placement(build)
-    if build.code is not None:
+        body |= plan_report(build.plan, build.tensors, build.target)
+    if build.codes:
         body |= _code(build)
     if build.package is not None:
         statistics = build.package.statistics
@@ -67,52 +68,22 @@ def build_report(build: Build, journal: Journal) -> dict[str, Any]:
     return body
 
 
-def _placement(build: Build) -> dict[str, Any]:
-    """Nodes, host instructions, and the seven counts that the vendor's analyze_model gives."""
-    plan = build.plan
-    assert plan is not None
-    operators: Counter[str] = Counter()
-    supported: Counter[str] = Counter()
-    for node in plan.nodes:
-        found = Counter(_operations(node.module.entry))
-        operators += found
-        if node.on_device:
-            supported += found
-    total, good = operators.total(), supported.total()
-    return {
-        "nodes": [{"name": node.name, "executor": "device" if node.on_device else "host", "inputs": list(node.inputs),
-                   "outputs": list(node.outputs), "instructions": len(node.module.entry.instructions)} for node in plan.nodes],
-        "host": [asdict(row) for row in plan.host],
-        "percent_supported": 100.0 if not total else round(100 * good / total, 2),
-        "supported_count": good, "total_count": total, "supported_operators": sorted(supported),
-        "unsupported_operators": sorted(set(operators) - set(supported)), "operators": sorted(operators),
-        "operator_count": dict(sorted(operators.items())),
-    }
-
-
-def _operations(computation: Computation) -> Iterator[str]:
-    """Opcodes of a computation's work; a fusion counts as what it holds."""
-    for instruction in computation.instructions:
-        if instruction.opcode == "fusion":
-            yield from _operations(instruction.called[0])
-        elif instruction.opcode not in FREE:
-            yield instruction.opcode
-
-
 def _code(build: Build) -> dict[str, Any]:
-    code = build.code
-    assert code is not None
     counts = Counter[str]()
-    for _, engine, stream in code.program.streams():
-        counts[build.target.engines[engine].member] += len(stream)
+    programs = [code.program for code in build.codes]
+    for program in programs:
+        for _, engine, stream in program.streams():
+            counts[build.target.engines[engine].member] += len(stream)
     weights = sum(t.shape.byte_size for t in build.tensors if t.role == WEIGHT)
     return {
-        "regions": len(code.regions), "functions": len(code.program.functions),
+        "cores": len(programs), "regions": sum(len(code.regions) for code in build.codes),
+        "functions": sum(len(program.functions) for program in programs),
         "machine_instructions": dict(sorted(counts.items())),
-        "memory": {"hbm_bytes": code.program.hbm_bytes, "hbm_limit_bytes": build.target.hbm.bytes,
-                   "sbuf_bytes_per_partition": code.program.sbuf_bytes,
+        "memory": {"hbm_bytes": max(program.hbm_bytes for program in programs), "hbm_limit_bytes": build.target.hbm.bytes,
+                   "sbuf_bytes_per_partition": max(program.sbuf_bytes for program in programs),
                    "sbuf_limit_bytes_per_partition": build.target.sbuf.usable_bytes,
-                   "constant_bytes": sum(binding.size for binding, _ in code.constants), "declared_weight_bytes": weights},
+                   "constant_bytes": sum(binding.size for code in build.codes for binding, _ in code.constants),
+                   "declared_weight_bytes": weights},
     }
 
 

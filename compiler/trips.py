@@ -160,17 +160,21 @@ _RULES: Mapping[str, Callable[[Instruction, Sequence[_Value]], _Value]] = {
 }
 
 
-def multiplicities(module: Module, unknown: int = 1) -> dict[Computation, int]:
-    """How often each computation runs in one call; bodies whose count is not known run `unknown` times."""
+def runs(instruction: Instruction, unknown: int = 1) -> int:
+    """How often an instruction runs what it calls; `unknown` times where that is not known."""
+    count = trip_count(instruction) if instruction.opcode == "while" else 1
+    return unknown if count is None else count
+
+
+def multiplicities(entry: Computation, times: int = 1, unknown: int = 1) -> dict[Computation, int]:
+    """How often each computation runs if the first one does so many times; bodies whose count is not known run `unknown`
+    times."""
     found: dict[Computation, int] = {}
-    work = [(module.entry, 1)]
+    work = [(entry, times)]
     while work:
         computation, times = work.pop()
         found[computation] = found.get(computation, 0) + times
         for instruction in computation.instructions:
-            factor = 1
-            if instruction.opcode == "while":
-                count = trip_count(instruction)
-                factor = unknown if count is None else count
+            factor = runs(instruction, unknown)
             work += [(called, times * factor) for called in instruction.called]
     return found

@@ -85,6 +85,9 @@ UNSUPPORTED_MODULE = code("NXC0301", "module feature not supported",
                           "host transfers.")
 OUT_OF_MEMORY = code("NXC0302", "does not fit the device", "A region needs more on-chip or device memory than the target has.")
 UNKNOWN_CUSTOM_CALL = code("NXC0303", "unknown custom call target", "nxcc knows no meaning for this custom-call target.")
+PIPELINE = code("NXC0304", "graph cannot be cut into these stages",
+                "A pipeline over several cores needs at least one device instruction a core, and a core for each device region "
+                "between host parts. `nxcc check` lists regions and proposes a number of cores.")
 # 04xx: NEFF and machine code
 NEFF_INVALID = code("NXC0400", "not a valid NEFF", "Header, archive or a member breaks the container's rules.")
 NEFF_VERSION = code("NXC0401", "NEFF version or feature not supported", "The file was written by a newer or another compiler.")

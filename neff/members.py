@@ -132,7 +132,8 @@ class Node:
     """A step of the graph; steps run in order of id.
 
     executor NeuronCore: kelf names the member that lists its subgraphs; several nodes may share one, each with the
-    entry (a function of def.json's `nxcc`) that it starts. executor CPU: hlo names the member with its HLO text.
+    entry (a function of def.json's `nxcc`) that it starts, and the subgraph that has it (the kelf's first if it is empty).
+    executor CPU: hlo names the member with its HLO text.
     """
 
     id: int = key(UINT)
@@ -142,6 +143,7 @@ class Node:
     outputs: tuple[OutputTensor, ...] = key(array(record(OutputTensor)))
     kelf: str = key(TEXT, "")
     entry: str = key(TEXT, "")
+    subgraph: str = key(TEXT, "")
     hlo: str = key(TEXT, "")
     constants: tuple[HostConstant, ...] = key(array(record(HostConstant)), ())
     nxcc: dict[str, Any] = key(OBJECT, default_factory=dict)

@@ -47,6 +47,7 @@ from nxcc.neff.members import (
     Graph,
     Info,
     Kelf,
+    Node,
     Statistics,
     kelf_member,
     subgraph_name,
@@ -87,6 +88,14 @@ class Neff:
     def info_only(self) -> bool:
         """Whether the file is a vendor's: to be shown, not to be run."""
         return not self.header.is_ours
+
+    def core(self, node: Node) -> int:
+        """The number of the subgraph that runs a device node."""
+        names = [subgraph.name for subgraph in self.subgraphs]
+        if node.subgraph:
+            return names.index(node.subgraph)
+        numbers = [kelf_member(number) for number in range(len(self.kelfs))]
+        return names.index(self.kelfs[numbers.index(node.kelf)].graphs[0].name)
 
     def data(self, name: str) -> memoryview:
         """The bytes of a member, not copied; NEFF_INVALID if there is none."""
@@ -330,6 +339,7 @@ def _own_neff(path: str, header: Header, members: Mapping[str, Entry], payload: 
     _refuse_broken(rules.broken_graph(graph, header, members), path)
     kelfs = tuple(parse(Kelf, kelf_member(number)) for number in range(len(header.tpb_per_node)))
     _refuse_broken(rules.broken_kelfs(header, kelfs), path)
+    _refuse_broken(rules.broken_cores(graph, kelfs), path)
     subgraphs = []
     for number in range(header.num_tpb):
         name = subgraph_name(number)

@@ -55,6 +55,15 @@ def broken_kelfs(header: Header, kelfs: Sequence[Kelf]) -> Broken:
             yield f"lists {name!r} with {definition!r} where {expected} is due", member
 
 
+def broken_cores(graph: Graph, kelfs: Sequence[Kelf]) -> Broken:
+    """Each device node runs on a subgraph of its kelf node."""
+    names = {kelf_member(index): [row.name for row in kelf.graphs] for index, kelf in enumerate(kelfs)}
+    for node in graph.nodes:
+        listed = names.get(node.kelf, [])
+        if node.executor != CPU and (not listed or (node.subgraph and node.subgraph not in listed)):
+            yield f"node {node.name!r} runs on subgraph {node.subgraph!r}, which {node.kelf!r} does not list", GRAPH_MEMBER
+
+
 def broken_definition(folder: str, definition: Definition, entries: Mapping[str, Entry]) -> Broken:
     """Engine files and constants exist, constants in the announced size."""
     member = f"{folder}/def.json"

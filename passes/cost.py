@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nxcc.ir.hlo.imagespace import ImageMap
 from nxcc.ir.hlo.module import Instruction
 
@@ -48,3 +51,43 @@ class ImageCapacity(Protocol):
 
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap], /) -> bool:
         """Whether a region of these members, root first, fits on the chip. maps: of members and what they read."""
+
+
+class PlacementCosts(Protocol):
+    """What it costs to run an instruction on either side, and to change sides; nanoseconds."""
+
+    @property
+    def launch(self) -> int:
+        """A call of a device region."""
+
+    def host(self, instruction: Instruction, /) -> int:
+        """The host's time for an instruction."""
+
+    def device(self, instruction: Instruction, /) -> int:
+        """The device's time for an instruction."""
+
+    def transfer(self, size: int, /) -> int:
+        """Time for this many bytes from one side to the other."""
+
+
+class StageCosts(Protocol):
+    """What a stage of a pipeline costs on one core of the target. Ticks are the target's."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of weights that a core can keep on chip beside its work."""
+
+    def ticks(self, node: str, instruction: str, /) -> int:
+        """Ticks of an instruction of a node's entry, its weights being on chip; both by name."""
+
+    def needed_bytes(self, node: str, instruction: str, /) -> int:
+        """Bytes that the weights of the instruction take on chip."""
+
+    def stream_ticks(self, sizes: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Ticks to bring this many bytes of weights from device memory, one number a stage."""
+
+    def handover_ticks(self, sizes: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Ticks in which two neighbours pass on this many bytes, one number a border; none where there are none."""
+
+    def is_weight(self, value: str, /) -> bool:
+        """Whether the value of this name is a declared weight."""

@@ -28,10 +28,14 @@ Report = Callable[[str, Engine, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """Sizes that addresses must keep to: bytes of a partition that programs may use, of PSUM, of HBM; and partitions."""
+    """Sizes that addresses must keep to: bytes of a partition that programs may use, of PSUM, of HBM; and partitions.
+
+    writable_bytes: of a partition of SBUF; those behind are resident, and may be read.
+    """
 
     target: Target
     hbm_bytes: int
+    writable_bytes: int
 
     @property
     def partition_bytes(self) -> dict[Memory, int]:
@@ -190,21 +194,24 @@ class Walk:
     # ---- addresses ----------------------------------------------------------------------------------------------
 
     def _operand(self, instruction: Instruction, name: str, operand: Operand, state: State, index: int) -> None:
+        limit = self.arena.partition_bytes.get(operand.memory, 0)
+        if operand.memory is Memory.SBUF and "w" in instruction.spec.operand(name).access:
+            limit = self.arena.writable_bytes
         if isinstance(operand, AccessPattern):
-            problem = self._pattern(instruction, name, operand, state, index)
+            problem = self._pattern(instruction, name, operand, state, index, limit)
         else:
-            problem = self._linear(instruction, operand, state, index)
+            problem = self._linear(instruction, operand, state, index, limit)
         if problem:
             self.report(self.name, self.engine, index, f"{name}: {problem}")
 
-    def _pattern(self, instruction: Instruction, name: str, operand: AccessPattern, state: State, index: int) -> str:
+    def _pattern(self, instruction: Instruction, name: str, operand: AccessPattern, state: State, index: int,
+                 limit: int) -> str:
         low, high = self._value(operand.offset, state, index) if operand.offset.terms else (operand.offset.constant,) * 2
         reach = self.extents.get(id(operand))
         if reach is None:
             size = operand.dtype.byte_size
             reach = self.extents[id(operand)] = extent([(stride * size, n) for stride, n in operand.dims], size), (0, 0)
         first, last = low + reach[0][0], high + reach[0][1]
-        limit = self.arena.partition_bytes.get(operand.memory, 0)
         if first < 0 or last > limit:
             return f"bytes {first}..{last - 1} of a partition of {operand.memory.value}, which has {limit}"
         if instruction.spec.name == "matmul" and name == "out":
@@ -218,7 +225,7 @@ class Walk:
                 return f"bytes {first}..{last - 1} cross a bank of {bank} bytes"
         return ""
 
-    def _linear(self, instruction: Instruction, operand: DmaPattern, state: State, index: int) -> str:
+    def _linear(self, instruction: Instruction, operand: DmaPattern, state: State, index: int, limit: int) -> str:
         sizes = instruction.fields.get("sizes", ())
         dims = list(zip(operand.strides, sizes, strict=True))
         if operand is instruction.operands.get(_INDEXED.get(instruction.spec.name, "")):
@@ -230,9 +237,9 @@ class Walk:
             if first < 0 or last > self.arena.hbm_bytes:
                 return f"bytes {first}..{last - 1} of hbm, of which the program has {self.arena.hbm_bytes}"
             return ""
-        return self._sbuf_linear(operand, dims, state, index)
+        return self._sbuf_linear(operand, dims, state, index, limit)
 
-    def _sbuf_linear(self, operand: DmaPattern, dims: list[tuple[int, int]], state: State, index: int) -> str:
+    def _sbuf_linear(self, operand: DmaPattern, dims: list[tuple[int, int]], state: State, index: int, bytes_: int) -> str:
         """A walk over the linear map of SBUF, its partitions and its bytes followed apart."""
         address = operand.address
         constant = divmod(address.constant, DMA_PARTITION_STRIDE)
@@ -241,7 +248,7 @@ class Walk:
         target = self.arena.target
         found = []
         for axis, item, limit, what in ((0, 1, target.partitions, "partitions"),
-                                        (1, operand.dtype.byte_size, target.sbuf.usable_bytes, "bytes of a partition")):
+                                        (1, operand.dtype.byte_size, bytes_, "bytes of a partition")):
             terms = tuple((register, part[axis]) for register, part in parts if part[axis])
             low, high = self._value(Affine(constant[axis], terms), state, index)
             reach = extent([(step[axis], size) for step, size in steps], item)

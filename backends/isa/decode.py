@@ -23,6 +23,7 @@ from nxcc.backends.isa.program import (
     Instruction,
     Operand,
     Program,
+    Resident,
     Signal,
     Stream,
     Wait,
@@ -53,7 +54,18 @@ def _decode(images: L.Images, table: dict[str, Any], members: Mapping[Engine, st
         (entries if _entry(row, "entry", bool) else functions).append(_function(row, readers))
     for reader in readers.values():
         reader.finish()
-    return Program(functions, entries, *(_entry(table, key, int) for key in ("sbuf_bytes", "hbm_bytes", "semaphores")))
+    sbuf, hbm, semaphores = (_entry(table, key, int) for key in ("sbuf_bytes", "hbm_bytes", "semaphores"))
+    return Program(functions, entries, sbuf, hbm, semaphores, _resident(table, entries))
+
+
+def _resident(table: dict[str, Any], entries: list[Function]) -> Resident | None:
+    if "resident" not in table:
+        return None
+    row = _entry(table, "resident", dict)
+    found = Resident(_entry(row, "entry", str), _entry(row, "offset", int))
+    if found.entry not in {entry.name for entry in entries}:
+        raise ValueError(f"resident: there is no entry {found.entry!r}")
+    return found
 
 
 def _entry(row: Any, key: str, kind: type) -> Any:

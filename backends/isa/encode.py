@@ -44,6 +44,8 @@ def encode(program: Program,
     functions += [_write_function(function, writers, entry=True) for function in program.entries]
     table = {"encoding": L.ENCODING, "functions": functions, "sbuf_bytes": program.sbuf_bytes,
              "hbm_bytes": program.hbm_bytes, "semaphores": program.semaphores}
+    if program.resident is not None:
+        table["resident"] = {"entry": program.resident.entry, "offset": program.resident.offset}
     return {engine: writer.image() for engine, writer in writers.items()}, table
 
 

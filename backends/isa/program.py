@@ -248,13 +248,23 @@ class Function:
     streams: dict[Engine, Stream] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """What stays in SBUF: bytes of each partition from `offset` on, filled by one entry, which the loader runs, and written
+    by no other."""
+
+    entry: str
+    offset: int
+
+
 @dataclass()
 class Program:
     """The code of one core: functions, and entries (main streams) that call them; each ends every engine with `halt`.
 
     A module that runs wholly on the device has one entry; one with host regions in between has one entry per device region.
-    Semaphores are 0 and registers undefined when an entry starts; HBM keeps its content from entry to entry, SBUF and PSUM
-    do not. sbuf_bytes: bytes a partition used; hbm_bytes: size of the HBM arena; semaphores: how many are used.
+    Semaphores are 0 and registers undefined when an entry starts; HBM keeps its content from entry to entry, SBUF and PSUM do
+    not, but for what is resident. sbuf_bytes: bytes a partition used; hbm_bytes: size of the HBM arena; semaphores: how many
+    are used.
     """
 
     functions: list[Function]
@@ -262,6 +272,7 @@ class Program:
     sbuf_bytes: int = 0
     hbm_bytes: int = 0
     semaphores: int = 0
+    resident: Resident | None = None
 
     def streams(self) -> Iterator[tuple[str, Engine, Stream]]:
         for function in [*self.functions, *self.entries]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nxcc.backends.isa.addresses import split
 from nxcc.backends.isa.program import (
@@ -342,13 +343,21 @@ def _wrap(value: int | None) -> int | None:
 
 
 def rehearse(position: int, entry: Function, functions: list[Function], trees: Mapping[tuple[str, int, Engine], Block],
-             target: Target, report: Report) -> None:
-    """Report what comes to a standstill or reads what nothing wrote, in each scenario that makes a difference."""
+             target: Target, report: Report, resident: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Report what comes to a standstill or reads what nothing wrote, in each scenario that makes a difference.
+
+    resident: bytes of SBUF that hold something before the entry starts. Returned: those that do after it, all if the
+    rehearsal ended early.
+    """
     codes = {(index, engine): flatten(tree.body, []) for (kind, index, engine), tree in trees.items() if kind == "function"}
     for scenario in SCENARIOS:
         performers = [Performer(engine, flatten(trees["entry", position, engine].body, []), entry.name)
                       for engine in entry.streams]
         rehearsal = Rehearsal(performers, functions, codes, target, scenario, report)
+        rows = rehearsal.content.rows[Memory.SBUF]
+        if resident is not None:
+            rows |= resident
         rehearsal.run()
         if not rehearsal.depends_on_data:
             break
+    return rows if rehearsal.steps < STEPS_MAX else np.ones_like(rows)

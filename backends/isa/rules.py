@@ -101,8 +101,9 @@ def _transfer(instruction: Instruction, target: Target) -> Iterator[str]:
     sides = [o for o in instruction.operands.values() if isinstance(o, DmaPattern)]
     if any(len(side.strides) != len(sizes) for side in sides):
         yield f"strides are not as many as the {len(sizes)} sizes"
-    if not 0 <= field(instruction, "queue") < target.dma.queues:
-        yield f"queue {field(instruction, 'queue')} of {target.dma.queues}"
+    queues = target.dma.queues + target.dma.pinned_queues
+    if not 0 <= field(instruction, "queue") < queues:
+        yield f"queue {field(instruction, 'queue')} of {queues}"
     if not target.features.dma_cast and len({side.dtype for side in sides}) > 1:
         yield f"{target.name} cannot cast in a transfer"
     if instruction.fields.get("accumulate") == "add" and not target.features.dma_accumulate:

@@ -40,10 +40,14 @@ def queue_name(member: str, queue: int) -> str:
 
 
 def queue_sets(program: Program, queues: int, members: Mapping[Engine, str] = ENGINE_MEMBERS) -> dict[str, dict[str, Any]]:
-    """The "dma_queue" member of def.json: each queue set that a trigger names, over `queues` hardware queues."""
+    """The "dma_queue" member of def.json: each queue set that a trigger names, over `queues` hardware queues.
+
+    Those numbered from `queues` on are pinned: they fill SBUF when the program is loaded.
+    """
     used = {(engine, instruction.fields.get("queue", 0)) for _, engine, stream in program.streams() for instruction in stream
             if L.is_trigger(instruction.spec)}
     return {queue_name(members[engine], queue): {"type": "data", "num_queues": queues, "owner": members[engine].lower()}
+            | ({"pinned": True} if queue >= queues else {})
             for engine, queue in sorted(used, key=lambda pair: (members[pair[0]], pair[1]))}
 
 

@@ -6,7 +6,11 @@ Accesses that no semaphore orders are found by strict simulation, not here.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nxcc.backends.isa.addresses import Arena, Findings, Walk
+from nxcc.backends.isa.layout import is_trigger
 from nxcc.backends.isa.program import Engine, Function, Program
 from nxcc.backends.isa.rehearsal import rehearse
 from nxcc.backends.isa.rules import breaches
@@ -26,15 +30,24 @@ def verify_program(program: Program, target: Target, *, hbm_bytes: int) -> None:
     _verify_limits(program, target, hbm_bytes, problems)
     trees = _verify_structure(program, problems)
     _verify_instructions(program, target, problems)
+    _verify_resident(program, target, problems)
     problems.raise_if_any()
-    for position, entry in enumerate(program.entries):
+    kept: NDArray[np.bool_] | None = None
+    for position, entry in _loading_first(program):
         findings = Findings()
+        loads = program.resident is not None and entry.name == program.resident.entry
+        writable = target.sbuf.usable_bytes if program.resident is None or loads else program.resident.offset
         for engine in entry.streams:
-            Walk(engine, Arena(target, hbm_bytes), program.functions, trees, problems.add, findings).entry(position, entry)
+            walk = Walk(engine, Arena(target, hbm_bytes, writable), program.functions, trees, problems.add, findings)
+            walk.entry(position, entry)
         _verify_waits(position, entry, trees, findings, problems)
         problems.raise_if_any()
-        rehearse(position, entry, program.functions, trees, target, problems.add)
+        content = rehearse(position, entry, program.functions, trees, target, problems.add, kept)
         problems.raise_if_any()
+        if loads:
+            assert program.resident is not None
+            kept = content
+            kept[:, :program.resident.offset] = False
 
 
 class Problems:
@@ -62,6 +75,25 @@ def _verify_limits(program: Program, target: Target, hbm_bytes: int, problems: P
     for name, value, most in limits:
         if not 0 <= value <= most:
             problems.found[("program", f"{name}: {value}, at most {most}")] = None
+
+
+def _loading_first(program: Program) -> list[tuple[int, Function]]:
+    """The entries by position, the one that fills what is resident before those that read it."""
+    name = program.resident.entry if program.resident is not None else ""
+    return sorted(enumerate(program.entries), key=lambda row: row[1].name != name)
+
+
+def _verify_resident(program: Program, target: Target, problems: Problems) -> None:
+    """Pinned queues belong to the entry that fills what is resident, and it uses no other; that part has a place."""
+    resident = program.resident
+    if resident is not None and not 0 <= resident.offset <= program.sbuf_bytes:
+        problems.found[("program", f"resident from byte {resident.offset} of {program.sbuf_bytes}")] = None
+    entries = {entry.name for entry in program.entries}
+    for name, engine, stream in program.streams():
+        loads = resident is not None and name == resident.entry and name in entries
+        for index, instruction in enumerate(stream):
+            if is_trigger(instruction.spec) and (instruction.fields.get("queue", 0) >= target.dma.queues) != loads:
+                problems.add(name, engine, index, "pinned queues are for loading what is resident, other queues for the rest")
 
 
 def _verify_structure(program: Program, problems: Problems) -> Trees:

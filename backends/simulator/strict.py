@@ -106,10 +106,15 @@ class Watch:
         """Number of the first access of the running entry; accesses of earlier entries precede all of it."""
         self.engine_names = list(Engine)
 
-    def start(self) -> None:
-        for memory, buffer in ((Memory.SBUF, self.memories.sbuf), (Memory.PSUM, self.memories.psum)):
-            buffer.fill(POISON)
-            self.shadows[memory].forget()
+    def start(self, resident: int) -> None:
+        """Begin an entry with rubbish on chip; resident: the bytes of an SBUF partition from there on stay as they are."""
+        rows = (self.memories.partitions, self.memories.sbuf_pitch)
+        self.memories.sbuf.reshape(rows)[:, :resident] = POISON
+        self.memories.psum.fill(POISON)
+        self.shadows[Memory.PSUM].forget()
+        kept = self.shadows[Memory.SBUF].writer.reshape(rows)[:, resident:].copy()
+        self.shadows[Memory.SBUF].forget()
+        self.shadows[Memory.SBUF].writer.reshape(rows)[:, resident:] = kept
         self.first += len(self.events)
         self.events.clear()
         self.histories.clear()
@@ -452,7 +457,8 @@ class StrictMachine(Machine):
         return result
 
     def _run(self) -> None:
-        self.watch.start()
+        resident = self.program.resident
+        self.watch.start(resident.offset if resident is not None else self.memories.sbuf_pitch)
         for actions in self.engines:
             actions.clock = Clock()
             actions.registers[:] = [self.random.randrange(-1 << 31, 1 << 31) for _ in range(REGISTERS)]

@@ -116,9 +116,12 @@ class Code:
 _MEMORIES = {Memory.SBUF: 0, Memory.PSUM: 1, Memory.HBM: 2}
 
 
-def prepare(program: Program, target: Target) -> Code:
-    """Costs and branch targets of every instruction; CompileError(PROGRAM_INVALID) for streams whose blocks do not close."""
-    code = Code(ports=_contended(program, target))
+def prepare(program: Program, target: Target, slots: list[Slot] | None = None) -> Code:
+    """Costs and branch targets of every instruction; CompileError(PROGRAM_INVALID) for streams whose blocks do not close.
+
+    slots: of programs of other cores, which go on here, so that a number means one instruction of all of them.
+    """
+    code = Code(ports=_contended(program, target), slots=[] if slots is None else slots)
     for functions, prepared, is_entry in ((program.functions, code.functions, False), (program.entries, code.entries, True)):
         for function in functions:
             prepared.append({engine: _Preparer(code, target, function, engine).steps(stream, is_entry)

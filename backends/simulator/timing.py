@@ -121,11 +121,11 @@ class Timing:
 
 
 class Clock:
-    """Times entries of one program; costs are prepared once."""
+    """Times entries of one program; costs are prepared once. slots: see timed.prepare."""
 
-    def __init__(self, program: Program, target: Target) -> None:
+    def __init__(self, program: Program, target: Target, slots: list[Slot] | None = None) -> None:
         self.target = target
-        self.code = timed.prepare(program, target)
+        self.code = timed.prepare(program, target, slots)
 
     @property
     def slots(self) -> list[Slot]:

@@ -112,7 +112,7 @@ class _GraphWalk(Walk[GraphOutcome]):
     def _compile(self, files: Prepared, folder: str) -> Build:
         cast = self.runner.auto_cast or ("none" if self.case.family in (OPERATOR, ODD) else "")
         options = options_from(output=os.path.join(folder, "model.neff"), target=self.runner.target, optlevel=self.runner.level,
-                               auto_cast=cast, io_config=files.io_config,
+                               auto_cast=cast, io_config=files.io_config, placement="support",
                                framework="TENSORFLOW" if files.io_config else "XLA")
         return compile_file(Request(files.path, options))
 

@@ -222,7 +222,7 @@ class _Walk(Walk[Outcome]):
         with open(path, "wb") as file:
             file.write(binary if binary is not None else module_bytes(self.modules[-1]))
         options = options_from(output=os.path.join(folder, "module.neff"), optlevel=level, target=self.settings.target,
-                               auto_cast="none")
+                               auto_cast="none", placement="support")
         return compile_file(Request(path, options))
 
     def _count_host(self, build: Build, level: str) -> None:

@@ -26,7 +26,8 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder: Path = tmp_path_factory.mktemp("activity")
     (folder / "m.hlo").write_text(TEXT)
     path = str(folder / "m.neff")
-    compile_file(Request(str(folder / "m.hlo"), CompileOptions(output=path, keep_on_host=request.param)))
+    compile_file(Request(str(folder / "m.hlo"), CompileOptions(output=path, keep_on_host=request.param,
+                                                                        placement="support")))
     return estimate(open_neff(path), spans=True, ranges=False)
 
 

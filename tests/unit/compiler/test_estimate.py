@@ -34,7 +34,8 @@ IN, OUT = 4 * 128 * 256, 4 * 128 * 512
 def neff(tmp_path: Path, request: pytest.FixtureRequest) -> str:
     (tmp_path / "m.hlo").write_text(TEXT)
     path = str(tmp_path / "m.neff")
-    options = CompileOptions(output=path, weight_params="1", optlevel="0", keep_on_host=getattr(request, "param", ""))
+    kept = getattr(request, "param", "")
+    options = CompileOptions(output=path, weight_params="1", optlevel="0", placement="support", keep_on_host=kept)
     compile_file(Request(str(tmp_path / "m.hlo"), options))
     return path
 

@@ -34,7 +34,7 @@ ENTRY main {
 def neff(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder: Path = tmp_path_factory.mktemp("page")
     (folder / "m.hlo").write_text(TEXT)
-    options = CompileOptions(output=str(folder / "m.neff"), optlevel="0", keep_on_host="^h$")
+    options = CompileOptions(output=str(folder / "m.neff"), optlevel="0", placement="support", keep_on_host="^h$")
     compile_file(Request(str(folder / "m.hlo"), options))
     return str(folder / "m.neff")
 

@@ -60,7 +60,7 @@ def test_loops_that_say_nothing(change):
 
 
 def test_bodies_count_as_often_as_they_run():
-    found = multiplicities(module())
+    found = multiplicities(module().entry)
     assert {computation.name: times for computation, times in found.items()} == {"main": 1, "body": 10, "condition": 10}
     assert module_work(module()).scalar == 80
     assert module_work(module(test="i, end", end="n")).scalar == 8

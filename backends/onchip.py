@@ -1,0 +1,251 @@
+"""Which transfer each read of SBUF depends on, for straight streams: one legal order is followed, a byte at a time.
+
+Partitions are looked at in rows between the bounds of all accesses, so that each access covers a row or leaves it alone.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nxcc.backends.isa.addresses import extent, split
+from nxcc.backends.isa.program import (
+    DMA_PARTITION_STRIDE,
+    AccessPattern,
+    Affine,
+    DmaPattern,
+    Engine,
+    Function,
+    Instruction,
+    Memory,
+    Operand,
+)
+from nxcc.backends.target import Target
+
+NOBODY = 0
+
+
+@dataclass(eq=False)
+class Load:
+    """A transfer of a piece of a weight into SBUF: partitions first..last-1, bytes low..high-1 of each.
+
+    readers: engine, index and operand of what reads it. partner: another load whose bytes are read together with its own;
+    is_mixed: with bytes that are no weight's, or not certain.
+    """
+
+    engine: Engine
+    index: int
+    instruction: Instruction
+    first: int
+    last: int
+    low: int
+    high: int
+    readers: list[tuple[Engine, int, str]] = field(default_factory=list)
+    partner: Load | None = None
+    is_mixed: bool = False
+
+    @property
+    def source(self) -> DmaPattern:
+        side = self.instruction.operands["source"]
+        assert isinstance(side, DmaPattern)
+        return side
+
+    @property
+    def target(self) -> DmaPattern:
+        side = self.instruction.operands["destination"]
+        assert isinstance(side, DmaPattern)
+        return side
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        sizes: tuple[int, ...] = self.instruction.fields["sizes"]
+        return sizes
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.sizes)) * self.source.dtype.byte_size
+
+    def root(self) -> Load:
+        """The load that stands for all that are read together with this one."""
+        root = self
+        while root.partner is not None:
+            root = root.partner
+        return root
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Ranges of partitions and, in each, the bytes at `offset` with a walk over (stride, size), all in bytes.
+
+    is_exact: all of these bytes are touched in all of these partitions; otherwise some may not be.
+    """
+
+    partitions: tuple[tuple[int, int], ...]
+    offset: int
+    dims: tuple[tuple[int, int], ...]
+    item: int
+    is_exact: bool = True
+
+    @property
+    def low(self) -> int:
+        return self.offset + extent(list(self.dims), self.item)[0]
+
+    @property
+    def high(self) -> int:
+        return self.offset + extent(list(self.dims), self.item)[1]
+
+
+def footprint(operand: Operand, sizes: Sequence[int]) -> Footprint:
+    """Where an operand with a constant address touches SBUF. sizes: of the transfer."""
+    item = operand.dtype.byte_size
+    if isinstance(operand, AccessPattern):
+        dims = tuple([(stride * item, size) for stride, size in operand.dims])
+        return Footprint(((operand.partition, operand.partition + operand.partitions),), operand.offset.constant, dims, item)
+    partition, offset = divmod(operand.address.constant, DMA_PARTITION_STRIDE)
+    steps = [(split(stride), size) for stride, size in zip(operand.strides, sizes, strict=True)]
+    touched = {partition}
+    for step, size in steps:
+        if step[0]:
+            touched = {start + step[0] * i for start in touched for i in range(size)}
+    dims = tuple((step[1], size) for step, size in steps if step[1])
+    return Footprint(_ranges(touched), offset, dims, item, not any(step[0] and step[1] and size > 1 for step, size in steps))
+
+
+def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as half-open ranges."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number:
+            found[-1][1] = number + 1
+        else:
+            found.append([number, number + 1])
+    return tuple((first, last) for first, last in found)
+
+
+def at_offset(operand: Operand, shift: int) -> Operand:
+    """The operand with its bytes moved within their partitions."""
+    if isinstance(operand, AccessPattern):
+        return replace(operand, offset=Affine(operand.offset.constant + shift))
+    return replace(operand, address=Affine(operand.address.constant + shift))
+
+
+def legal_order(entry: Function) -> Iterator[tuple[Engine, int, Instruction]]:
+    """The instructions of straight streams in an order that their waits allow; transfers are done at once."""
+    counts: dict[int, int] = {}
+    at = dict.fromkeys(entry.streams, 0)
+    progress = True
+    while progress:
+        progress = False
+        for engine, stream in entry.streams.items():
+            while at[engine] < len(stream):
+                instruction = stream[at[engine]]
+                if any(counts.get(wait.index.constant, 0) < wait.value.constant for wait in instruction.waits):
+                    break
+                yield engine, at[engine], instruction
+                for signal in instruction.signals:
+                    counts[signal.index.constant] = counts.get(signal.index.constant, 0) + signal.amount
+                at[engine] += 1
+                progress = True
+    assert all(at[engine] == len(stream) for engine, stream in entry.streams.items()), "the engines wait for each other"
+
+
+Touch = tuple[str, str, Footprint]
+"""An operand in SBUF: its name, how it is accessed ("r", "w", "rw"), where."""
+
+
+class Trace:
+    """Follows one entry. loads: its transfers of weights, in order; spans: (address, bytes) of the weights, ascending."""
+
+    def __init__(self, entry: Function, spans: Sequence[tuple[int, int]], target: Target) -> None:
+        self.spans = spans
+        self.starts = [start for start, _ in spans]
+        self.loads: list[Load] = []
+        steps = [(engine, index, instruction, _touched(instruction)) for engine, index, instruction in legal_order(entry)]
+        steps = [step for step in steps if step[3]]
+        self._divide(place for *_, touches in steps for _, _, place in touches)
+        self.owners = np.zeros((len(self.bounds), target.sbuf.partition_bytes), np.int32)
+        for engine, index, instruction, touches in steps:
+            for name, access, place in touches:
+                if "r" in access:
+                    self._read(place, (engine, index, name), "w" in access)
+            for _, access, place in touches:
+                if "w" in access:
+                    self._write(place, self._load(engine, index, instruction, place))
+
+    def tiles(self) -> Iterator[list[Load]]:
+        """Loads that belong together, as far as all of them could stay on chip."""
+        found: dict[int, list[Load]] = {}
+        for load in self.loads:
+            found.setdefault(id(load.root()), []).append(load)
+        return (loads for loads in found.values() if not any(load.is_mixed for load in loads))
+
+    def _divide(self, places: Iterable[Footprint]) -> None:
+        """Rows of partitions such that no access covers a part of one: between all bounds of all accesses."""
+        ranges = {(first, last) for place in places for first, last in place.partitions}
+        bounds = sorted({bound for pair in ranges for bound in pair})
+        number = {bound: index for index, bound in enumerate(bounds)}
+        self.bounds = bounds
+        self.rows = {pair: range(number[pair[0]], number[pair[1]]) for pair in ranges}
+
+    def _load(self, engine: Engine, index: int, instruction: Instruction, place: Footprint) -> int:
+        """The number of the load that the instruction is, NOBODY if it is none."""
+        source = instruction.operands.get("source")
+        if instruction.spec.name != "dma_copy" or not isinstance(source, DmaPattern) or source.memory is not Memory.HBM \
+                or not self._is_weight(source, instruction.fields["sizes"]):
+            return NOBODY
+        first, last = place.partitions[0][0], place.partitions[-1][1]
+        self.loads.append(Load(engine, index, instruction, first, last, place.low, place.high, is_mixed=not place.is_exact))
+        return len(self.loads)
+
+    def _is_weight(self, source: DmaPattern, sizes: Sequence[int]) -> bool:
+        low, high = extent(list(zip(source.strides, sizes, strict=True)), source.dtype.byte_size)
+        start = source.address.constant
+        number = bisect.bisect_right(self.starts, start + low) - 1
+        return number >= 0 and start + high <= sum(self.spans[number])
+
+    def _cells(self, place: Footprint) -> Iterator[np.ndarray]:
+        """The owners' cells that a footprint touches, row by row."""
+        sizes = (*[size for _, size in place.dims], place.item)
+        strides = (*[4 * stride for stride, _ in place.dims], 4)
+        for pair in place.partitions:
+            for row in self.rows[pair]:
+                yield np.ndarray(sizes, np.int32, self.owners[row], 4 * place.offset, strides)
+
+    def _owners(self, place: Footprint) -> set[int]:
+        found: set[int] = set()
+        for cells in self._cells(place):
+            first = int(cells.min())
+            found |= {first} if first == int(cells.max()) else {int(n) for n in np.unique(cells)}
+        return found
+
+    def _read(self, place: Footprint, reader: tuple[Engine, int, str], is_written: bool) -> None:
+        numbers = self._owners(place)
+        loads = [self.loads[number - 1] for number in sorted(numbers - {NOBODY})]
+        for load in loads:
+            load.is_mixed |= is_written or NOBODY in numbers
+            _join(loads[0], load)
+        if loads:
+            loads[0].readers.append(reader)
+
+    def _write(self, place: Footprint, number: int) -> None:
+        if not place.is_exact:
+            for before in self._owners(place) - {NOBODY}:
+                self.loads[before - 1].is_mixed = True
+        for cells in self._cells(place):
+            cells[...] = number
+
+
+def _touched(instruction: Instruction) -> list[Touch]:
+    sizes = instruction.fields.get("sizes", ())
+    return [(declared.name, declared.access, footprint(instruction.operands[declared.name], sizes))
+            for declared in instruction.spec.operands
+            if declared.name in instruction.operands and instruction.operands[declared.name].memory is Memory.SBUF]
+
+
+def _join(one: Load, other: Load) -> None:
+    first, second = one.root(), other.root()
+    if first is not second:
+        second.partner = first

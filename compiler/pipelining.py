@@ -1,0 +1,180 @@
+"""Several cores: the graph cut into stages of equal time, each with its weights on chip.
+
+How long an instruction takes with its weights on chip is asked of the timing simulator once, for the whole graph on one core
+whose chip has room for all of them. After a cut each stage is lowered, pinned and timed as it is; what that shows corrects the
+costs, and the graph is cut again, as long as the longest stage gets shorter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nxcc.backends.codegen import DebugEntry, DeviceCode, DeviceNode, generate
+from nxcc.backends.cost import handover
+from nxcc.backends.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.simulator.timing import Clock
+from nxcc.backends.target import Target
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.hlo.module import Module
+from nxcc.passes.partition import Plan
+from nxcc.passes.stages import Stages
+
+ROUNDS = 3
+"""Cuts that are tried at most."""
+
+WORK_SHARE = 0.25
+"""Part of SBUF that a stage keeps for its work, at least, where weights want the rest."""
+
+UNLIMITED = 1 << 40
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How device nodes become code: for which target, at which level, which values are declared weights, and whether
+    transposes are exact."""
+
+    target: Target
+    optlevel: int
+    weights: Collection[str]
+    exact_transposes: bool = False
+
+    def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None) -> DeviceCode:
+        """The code of what runs on a core, as it comes from code generation."""
+        nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes_of(core)]
+        used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
+        values = {name: shape for name, shape in plan.values.items() if name in used}
+        aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
+        return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
+                        exact_transposes=self.exact_transposes, debug=debug)
+
+    def pinned(self, code: DeviceCode, room: int | None = None) -> Pinned:
+        """The code with its weights on chip, as far as they fit."""
+        blocks = [(binding.address, binding.size) for binding, _ in code.constants]
+        blocks += [(binding.address, binding.size) for name, binding in code.bindings.items() if name in self.weights]
+        return pin(code.program, blocks, self.target, room)
+
+    def stage(self, plan: Plan, core: int, debug: list[DebugEntry]) -> DeviceCode:
+        """The code of a stage; where weights and work do not both fit, work is also tried with less room."""
+        start = len(debug)
+        code = self.code(plan, core, debug)
+        found = self.pinned(code)
+        code.program = found.program
+        sbuf = self.target.sbuf
+        area = max(sbuf.usable_bytes - found.wanted_bytes, int(WORK_SHARE * sbuf.usable_bytes))
+        area = area // sbuf.align_bytes * sbuf.align_bytes
+        if not found.streamed_bytes or (found.program.resident is not None and area >= found.program.resident.offset):
+            return code
+        smaller = replace(self.target, sbuf=replace(sbuf, reserved_bytes=sbuf.partition_bytes - area))
+        entries = debug[:start]
+        try:
+            other = self.code(plan, core, entries, smaller)
+        except CompileError as error:
+            if error.code is not OUT_OF_MEMORY:
+                raise
+            return code
+        other.program = self.pinned(other).program
+        if run_ticks(other, self.target) >= run_ticks(code, self.target):
+            return code
+        debug[:] = entries
+        other.debug = debug
+        return other
+
+
+def run_ticks(code: DeviceCode, target: Target) -> int:
+    """Ticks of one run of all entries, loading left out."""
+    clock = Clock(code.program, target)
+    return sum(clock.time(number).ticks for number, entry in enumerate(code.program.entries) if entry.name != LOAD_ENTRY)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Answers the cut (see nxcc.passes.cost.StageCosts)."""
+
+    target: Target
+    weights: Collection[str]
+    measured: Mapping[tuple[str, str], int]
+    needs: Mapping[tuple[str, str], int]
+    resident_bytes: int
+
+    def ticks(self, node: str, instruction: str) -> int:
+        return self.measured.get((node, instruction), 0)
+
+    def needed_bytes(self, node: str, instruction: str) -> int:
+        return self.needs.get((node, instruction), 0)
+
+    def stream_ticks(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        dma = self.target.dma
+        rate = min(dma.engines * dma.bytes_per_second_per_engine, self.target.hbm.share_bytes_per_second)
+        ticks: NDArray[np.int64] = np.ceil(sizes * (self.target.ticks_per_second / rate)).astype(np.int64)
+        return ticks
+
+    def handover_ticks(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([handover([size] if size else [], True, self.target) for size in sizes.tolist()], np.int64)
+
+    def is_weight(self, value: str) -> bool:
+        return value in self.weights
+
+
+def stages_of(plan: Plan, lowering: Lowering) -> Stages:
+    """The ways to cut a plan for one core; its device nodes are lowered and timed once."""
+    code = lowering.code(plan, 0)
+    found = lowering.pinned(code, UNLIMITED)
+    clock = Clock(found.program, lowering.target)
+    places = [(report.node, report.part_of) for report in code.regions]
+    measured, needs = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for number, entry in enumerate(found.program.entries):
+        for region, ticks in clock.time(number).region_ticks().items() if entry.name != LOAD_ENTRY else ():
+            if region >= 0:
+                measured[places[region]] += ticks
+    for region, size in found.needs.items():
+        needs[places[region]] += size
+    sbuf = lowering.target.sbuf
+    room = max(sbuf.usable_bytes - code.program.sbuf_bytes, int((1 - WORK_SHARE) * sbuf.usable_bytes))
+    return Stages(plan, _Costs(lowering.target, lowering.weights, measured, needs, room * lowering.target.partitions))
+
+
+def pipelined(module: Module, plan: Plan, lowering: Lowering, count: int) -> tuple[Plan, list[DeviceCode]]:
+    """The plan cut into stages on as many cores, and the code of each core.
+
+    CompileError(PIPELINE) if there are no such stages.
+    """
+    stages = stages_of(plan, lowering)
+    best: tuple[int, Plan, list[DeviceCode]] | None = None
+    tried: set[tuple[int, ...]] = set()
+    for _ in range(ROUNDS):
+        ends = stages.cut(count)
+        if ends in tried:
+            break
+        tried.add(ends)
+        found = stages.plan(module, ends)
+        codes, measured = _lower(found, lowering)
+        if best is None or max(measured) < best[0]:
+            best = max(measured), found, codes
+        stages.learn(ends, measured)
+    assert best is not None
+    return best[1], best[2]
+
+
+def proposal(plan: Plan, lowering: Lowering, one_core_us: float) -> dict[str, Any]:
+    """How many cores give most a core, as plain JSON; times in microseconds, those of several cores before they are lowered.
+
+    one_core_us: between two results of one core.
+    """
+    target = lowering.target
+    found = stages_of(plan, lowering).intervals(target.cores.pipeline_max)
+    intervals = {1: one_core_us} | {cores: target.nanoseconds(ticks) / 1e3 for cores, ticks in found.items() if cores > 1}
+    best = min(intervals, key=lambda cores: (cores * intervals[cores], cores))
+    shown = sorted({1, best, *(cores for cores in intervals if cores & (cores - 1) == 0)})
+    return {"cores": best, "candidates": [{"cores": cores, "interval_us": intervals[cores]} for cores in shown]}
+
+
+def _lower(plan: Plan, lowering: Lowering) -> tuple[list[DeviceCode], list[int]]:
+    debug: list[DebugEntry] = []
+    codes = [lowering.stage(plan, core, debug) for core in range(plan.cores)]
+    return codes, [run_ticks(code, lowering.target) for code in codes]
