@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from nxcc.backends.lowering.rowbatches import RowBatches
 from nxcc.backends.lowering.rowprogram import RowProgram
+from nxcc.backends.lowering.rowspread import RowSpread
 from nxcc.backends.lowering.rowtiles import RowTiles
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
@@ -32,4 +33,4 @@ def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequen
     """Write the tile program of a fused region."""
     rows = int(instruction.frontend_attributes[ROWS])
     program = RowProgram(kernel, instruction.called[0], rows, operands, results)
-    (RowBatches if program.batch else RowTiles)(program).lower()
+    (RowBatches if program.batch else RowTiles if program.dots else RowSpread)(program).lower()

@@ -33,12 +33,14 @@ class RowProgram:
     """Facts of one region: rows of its operands and results, and the steps.
 
     dots: products in order. lefts: their left sides that come from outside, by product. batch: row dimensions that select a
-    matrix. is_parallel: columns do not depend on each other either, so that tiles may be cut along them too.
+    matrix. shares: parts of the columns that count as rows. is_parallel: columns do not depend on each other either, so that
+    tiles may be cut along them too.
     """
 
     def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View]) -> None:
         self.kernel = kernel
         self.rows = rows
+        self.shares = 1
         self.order = body.post_order()
         self.roots = list(body.root.operands) if body.root.opcode == "tuple" else [body.root]
         maps = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
@@ -81,12 +83,13 @@ class RowProgram:
         marks = self.maps[instruction]
         if width is not None and COLUMN in marks:
             return width
-        return math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
+        total = math.prod(size for size, mark in zip(instruction.shape.dims, marks, strict=True) if mark == COLUMN)
+        return total // self.shares if COLUMN in marks else total
 
     def total_columns(self) -> int:
         """Columns of the results of a program with independent columns."""
         columns = self.outputs[0].dims[self.rows:]
-        return columns[0][1] if columns else 1
+        return columns[0][1] // self.shares if columns else 1
 
     def cut_columns(self, value: Instruction, view: View, start: Index, size: int) -> View:
         """Columns start.. of a value's view; a value without columns stays as it is."""
@@ -155,9 +158,9 @@ class RowProgram:
                 found[row.instruction] = spread(self.kernel, view, lanes)
         return found
 
-    def load(self, view: View, rows: int) -> Access:
-        """A tile [rows, 1, columns] of a view whose leading dimensions are the rows."""
-        tile = self.kernel.sbuf((rows, 1, view.elements // rows), view.dtype)
+    def load(self, view: View, rows: int, groups: int = 1) -> Access:
+        """A tile [rows, groups, columns] of a view whose leading dimensions are the rows, then the groups."""
+        tile = self.kernel.sbuf((rows, groups, view.elements // (rows * groups)), view.dtype)
         self.kernel.dma(unfolded(tile, view), view)
         return tile
 

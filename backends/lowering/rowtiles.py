@@ -26,9 +26,6 @@ LEFT_SHARE = 0.3
 BLOCK_TILES = 4
 """Tiles of rows in a block where matrices stay: enough to turn the next tile's left side during this one's work."""
 
-LEAST_SHARE = 512
-"""Columns of a share at least, where columns lie beside each other on partitions."""
-
 STREAM_SHARE = 0.25
 """Part of SBUF for the columns of matrices that stream by."""
 
@@ -56,7 +53,7 @@ class Rows:
 
 
 class RowTiles:
-    """Tiles of rows one after the other."""
+    """Tiles of rows one after the other. groups: so many rows on each partition."""
 
     def __init__(self, program: RowProgram) -> None:
         self.program = program
@@ -64,8 +61,8 @@ class RowTiles:
         self.lanes = min(self.kernel.target.partitions, math.prod(program.sizes))
         self.sides = {dot: program.side(dot).insert(0) for dot in program.dots}
         self.matrices = self._matrices()
-        self.shares = self._shares()
-        self.fixed = program.fixed_tiles(program.inputs, self.lanes) if self.shares == 1 else {}
+        self.fixed = program.fixed_tiles(program.inputs, self.lanes) if program.shares == 1 else {}
+        self.groups = 1
         self.moving: list[Input] = [i for i in program.inputs if i.instruction not in self.fixed]
         self.sources = list(dict.fromkeys(program.lefts.values()))
 
@@ -77,10 +74,6 @@ class RowTiles:
         if lead == 1 and self.matrices and self.sources and self.kernel.copies.rotates:
             self._ahead(views[:first], views[first:])
             return
-        if self.shares > 1:
-            names = [*(i.instruction for i in self.moving), *program.roots]
-            views = [self._shared(name, view, lead) for name, view in zip(names, views, strict=True)]
-            lead += 1
         for block in self._blocks(views, lead):
             lefts = {source: self._left(Rows([view], block.lead, block.count, block.tiles))
                      for source, view in zip(self.sources, block.views[first:], strict=True)}
@@ -124,23 +117,6 @@ class RowTiles:
             last.fill(expr(0))
             work(full, last, rest)
 
-    def _shares(self) -> int:
-        """How many parts of the columns lie on partitions beside each other, where there are few rows and no products."""
-        program = self.program
-        rows, total = math.prod(program.sizes), program.total_columns()
-        if program.dots or not program.is_parallel:
-            return 1
-        most = min(self.kernel.target.partitions // rows, total // LEAST_SHARE)
-        return next((n for n in range(most, 1, -1) if total % n == 0), 1)
-
-    def _shared(self, value: Instruction, view: View, lead: int) -> View:
-        """A view whose columns are cut into shares, which are rows too."""
-        if COLUMN not in self.program.maps[value]:
-            return view.insert(lead, self.shares)
-        *rows, (stride, size) = view.dims
-        part = size // self.shares
-        return replace(view, dims=(*rows, (stride * part, self.shares), (stride, part)))
-
     def _around_columns(self, rows: Rows, lefts: Mapping[Instruction, Sides]) -> None:
         """Matrices stream by: tiles of columns around all tiles of rows of a block."""
         for start, size in self.kernel.tiles(self.program.total_columns(), self._width()):
@@ -150,11 +126,11 @@ class RowTiles:
 
     def _row_tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], number: Index) -> None:
         """One tile of rows with all its columns: in pieces, if columns do not depend on each other."""
-        total = self.program.total_columns() // self.shares if self.program.is_parallel else 0
+        total = self.program.total_columns() if self.program.is_parallel else 0
         width = self._width() if self.program.is_parallel else 0
         if total <= width:
             self._tile(rows, lefts, self.matrices, number, (0, total or None))
-        elif self.shares > 1 or not self._fits_whole(rows):
+        elif not self._fits_whole(rows):
             for start, size in self.kernel.tiles(total, width):
                 self._tile(rows, lefts, self.matrices, number, (start, size))
         else:
@@ -197,18 +173,18 @@ class RowTiles:
     def _given(self, rows: Rows, start: Index, width: int | None) -> dict[Instruction, Access]:
         """Tiles of the operands of a tile of rows; width: None for all columns."""
         program = self.program
-        given = {name: tile.rows(0, rows.count).insert(0) for name, tile in self.fixed.items()}
+        given = {name: tile.rows(0, rows.count).insert(0, self.groups) for name, tile in self.fixed.items()}
         if width is not None:
             given = {name: tile.cut(1, start, width) for name, tile in given.items()}
         for row, view in zip(self.moving, rows.views, strict=False):
             part = view if width is None else program.cut_columns(row.instruction, view, start, width)
-            given[row.instruction] = program.load(part, rows.count)
+            given[row.instruction] = program.load(part, rows.count, self.groups)
         return given
 
     def _values(self, rows: int, given: dict[Instruction, Access], product: _Product, width: int | None,
                 places: Mapping[Instruction, Access]) -> Values:
         program = self.program
-        pool = Pool(self.kernel, rows, 1)
+        pool = Pool(self.kernel, rows, self.groups)
         return Values(self.kernel, program.plan, pool, lambda i: program.columns(i, width), given, product, self._sums_max(),
                       places)
 
@@ -226,7 +202,7 @@ class RowTiles:
             budget = min(budget, int(self.kernel.room.sbuf_bytes * STREAM_SHARE) // (each * copies))
         width = budget // bank * bank if budget >= bank else max(64, budget // 64 * 64)
         most = bank * (self._sums_max() if self.sides else 4)
-        total = self.program.total_columns() // self.shares
+        total = self.program.total_columns()
         pieces = -(-total // max(1, min(total, width, most)))
         even = -(-total // pieces)
         return max(1, min(total, width, most, -(-even // 64) * 64 if pieces > 1 else total))

@@ -34,3 +34,38 @@ ENTRY main {
 @pytest.mark.parametrize("optlevel", [1, 2])
 def test_few_rows_match(text: str, optlevel: int) -> None:
     check_text(text, tolerance=1e-5, optlevel=optlevel)
+
+SHORT_ROWS = """
+HloModule m
+add { a = f32[] parameter(0)  b = f32[] parameter(1)  ROOT c = f32[] add(a, b) }
+ENTRY main {
+  x = f32[1500,6] parameter(0)
+  column = f32[1500] parameter(1)
+  row = f32[6] parameter(2)
+  c = f32[1500,6] broadcast(column), dimensions={0}
+  r = f32[1500,6] broadcast(row), dimensions={1}
+  p = f32[1500,6] multiply(x, c)
+  t = f32[1500,6] tanh(p)
+  q = f32[1500,6] multiply(t, r)
+  w = f32[1500,6] multiply(q, q)
+  zero = f32[] constant(0)
+  s = f32[1500] reduce(w, zero), dimensions={1}, to_apply=add
+  sb = f32[1500,6] broadcast(s), dimensions={0}
+  ROOT d = f32[1500,6] multiply(q, sb)
+}
+"""
+ONE_DIMENSION = """
+HloModule m
+ENTRY main {
+  x = f32[70001] parameter(0)
+  y = f32[70001] parameter(1)
+  t = f32[70001] tanh(x)
+  ROOT z = f32[70001] multiply(t, y)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [SHORT_ROWS, ONE_DIMENSION], ids=["short rows", "one dimension"])
+@pytest.mark.parametrize("optlevel", [1, 2])
+def test_short_rows_share_partitions(text: str, optlevel: int) -> None:
+    check_text(text, tolerance=1e-5, optlevel=optlevel)
