@@ -282,3 +282,77 @@ def swiglu(kernel: Kernel) -> None:
                          lambda k, n=n: held.at(0, k).cut(0, n * 512, 512))
                 kernel.activation(result.cut(0, n * 512, 512), sums[n])
             kernel.dma(block(out, m * P, P, 0, inner), result, engine=Engine.SCALAR)
+
+
+def lora(kernel: Kernel) -> None:
+    """x . w + (x . a) . b over 4096 x 5120 x 12288, rank 128: weights stationary, rows turned once and kept in HBM, and so are
+    the product of low rank and the sums of each quarter of the depth; results turned back square by square."""
+    rows, inner, columns, width, quarter = 4096, 5120, 12288, 1024, 10
+    x, w, out = matrix(0, rows, inner), matrix(1, inner, columns), matrix(2, rows, columns)
+    a, b, x_turned = matrix(3, inner, P), matrix(4, P, columns), matrix(5, inner, rows)
+    low, partial = matrix(6, columns, rows), matrix(7, columns, rows)
+    banks, sums = [kernel.psum((P, 4, P), F32) for _ in range(2)], [kernel.psum((P, 512)) for _ in range(4)]
+    with kernel.scope():
+        raw, turned = ([kernel.sbuf((P, inner), F32) for _ in range(2)] for _ in range(2))
+        with rotated(kernel, rows // P) as indices:
+            for m, rows_of, columns_of in zip(indices, raw, turned, strict=True):
+                kernel.dma(rows_of, block(x, m * P, P, 0, inner))
+                squares = columns_of.reshape(inner // P, P)
+                turned_rows(kernel, squares, rows_of, banks)
+                kernel.dma(folded(x_turned, 0, inner // P, m * P, P), squares, engine=Engine.SCALAR)
+    with kernel.scope():
+        _low_rank(kernel, (a, b, x_turned, low), sums)
+    held = kernel.sbuf((P, quarter, width), F32)
+    moving = [kernel.sbuf((P, quarter, 512), F32) for _ in range(2)]
+    others = [kernel.sbuf((P, 512), F32) for _ in range(4)]
+    results = [kernel.sbuf((P, 512), F32) for _ in range(4)]
+    backs = [kernel.sbuf((P, 4, P), F32) for _ in range(2)]
+
+    def quarter_of(n: Expr, number: int) -> None:
+        kernel.dma(held, folded(w, number * quarter * P, quarter, n * width, width))
+        arrived(kernel, sums[0], held)
+        with rotated(kernel, rows // 512) as indices:
+            for m, tile in zip(indices, moving, strict=True):
+                kernel.dma(tile, folded(x_turned, number * quarter * P, quarter, m * 512, 512))
+                arrived(kernel, sums[0], tile)
+                for c in range(width // P):
+                    place, result = (n * width + c * P, P, m * 512, 512), results[c % 4]
+                    kernel.dma(others[c % 4], block(partial if number else low, *place))
+                    products(kernel, sums[c % 4], quarter, lambda k, c=c: held.at(0, k).cut(0, c * P, P),
+                             lambda k, tile=tile: tile.at(0, k))
+                    kernel.tensor_tensor(result, others[c % 4], sums[c % 4], "add")
+                    if number < inner // P // quarter - 1:
+                        kernel.dma(block(partial, *place), result, engine=Engine.SCALAR)
+                        continue
+                    back = backs[c % 2]
+                    turned_rows(kernel, back, result, banks)
+                    kernel.dma(folded(out, m * 512, 4, n * width + c * P, P), back, engine=Engine.SCALAR)
+
+    with kernel.loop(columns // width) as n:
+        for number in range(inner // P // quarter):
+            quarter_of(n, number)
+
+
+def _low_rank(kernel: Kernel, operands: tuple[View, View, View, View], sums: list[Access]) -> None:
+    """low [columns, rows] = b^T . (a^T . x), 512 rows at a time."""
+    a, b, x_turned, low = operands
+    (inner, rows), columns = x_turned.sizes, b.sizes[1]
+    narrow, wide = kernel.sbuf((P, inner // P, P), F32), kernel.sbuf((P, columns), F32)
+    kernel.dma(narrow, folded(a, 0, inner // P, 0, P))
+    kernel.dma(wide, b)
+    arrived(kernel, sums[0], narrow)
+    tiles = [(kernel.sbuf((P, 10, 512), F32), kernel.sbuf((P, 512), F32)) for _ in range(2)]
+    results = [kernel.sbuf((P, 512), F32) for _ in range(4)]
+    with kernel.loop(rows // 512) as m:
+        product = tiles[0][1]
+        for part in range(inner // P // 10):
+            moving = tiles[part % 2][0]
+            kernel.dma(moving, folded(x_turned, part * 10 * P, 10, m * 512, 512))
+            for k in range(10):
+                kernel.matmul(sums[0], narrow.at(0, part * 10 + k), moving.at(0, k), accumulate=part + k > 0)
+        kernel.activation(product, sums[0])
+        with rotated(kernel, columns // P, 4) as indices:
+            for number, c in enumerate(indices):
+                kernel.matmul(sums[number], wide.cut(0, c * P, P), product)
+                kernel.activation(results[number], sums[number])
+                kernel.dma(block(low, c * P, P, m * 512, 512), results[number], engine=Engine.SCALAR)

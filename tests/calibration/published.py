@@ -70,5 +70,6 @@ KERNELS = (
     Published(nkibench.rmsnorm_matmul, 999.7, "A", "nkib_rmsnorm_matmul", 4),
     Published(nkibench.add_rmsnorm_matmul, 1054.8, "A", "nkib_add_rmsnorm_matmul", 4),
     Published(nkibench.matmul_add_rmsnorm, 2666.6, "A", "nkib_matmul_add_rmsnorm", 4),
+    Published(nkibench.lora, 30166.4, "A", "nkib_lora", 8),
     Published(nkibench.swiglu, 4221.8, "A", "nkib_swiglu", 4),
 )
