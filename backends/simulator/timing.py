@@ -334,12 +334,11 @@ class _Sequencer:
 
     __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node",
                  "free", "free_node", "recent", "busy", "region", "table", "access", "interval", "done", "account", "loads",
-                 "wait", "entry", "after")
+                 "wait", "after")
 
     def __init__(self, run: _Run, engine: Engine, steps: list[Step]) -> None:
         self.run_, self.engine, self.number = run, engine, ENGINES.index(engine)
-        self.entry = self.steps = steps
-        self.at = 0
+        self.steps, self.at = steps, 0
         self.frames: list[list[int]] = []
         self.back: tuple[list[Step], int, int] | None = None
         self.registers = [0] * REGISTERS
@@ -399,8 +398,6 @@ class _Sequencer:
 
     def _work(self, step: Step) -> bool:
         _, busy, latency, reads, writes, ports, signals, computed, slot, table, transfer = step
-        if self.steps is self.entry:
-            self._stand(slot)
         run, free, region = self.run_, self.free, self.region
         start, node = self._ready_for(reads, busy)
         if ports:
@@ -441,12 +438,6 @@ class _Sequencer:
         if transfer is None:
             timeline.occupy(places, start, end)
         return slot, number, places
-
-    def _stand(self, slot: int) -> None:
-        """Work written out in the entry itself names its own region, as a call does for what it calls."""
-        debug = self.run_.code.slots[slot].debug
-        if debug >= 0 and debug != self.region:
-            self.region, self.account = debug, self.run_.account(debug)
 
     def _ready_for(self, reads: Any, busy: int) -> tuple[int, Node]:
         """When the next work can start as far as this engine goes, and why not earlier."""
