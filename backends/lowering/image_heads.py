@@ -36,7 +36,8 @@ class Place:
 class Product:
     """A convolution of images [in SBUF, beside each other along channels] to `blocks` blocks of `lanes` output channels.
 
-    count: images in a group. unrolled: blocks are written one after the other, so that their places are numbers.
+    count: images in a group. unrolled: blocks are written one after the other, so that their places are numbers. doubled: the
+    image and the weights lie on as many partitions behind as well, the image a row further, the weights of the next row.
     """
 
     images: Sequence[Image]
@@ -46,6 +47,7 @@ class Product:
     count: int
     columns_of_kernel: int
     unrolled: bool = False
+    doubled: bool = False
 
 
 Axis = tuple[Phase, Strip]
@@ -97,38 +99,82 @@ def _walk(phase: Phase, strip: Strip) -> tuple[Index, int, int]:
     return strip.at * phase.step + phase.first, strip.count, phase.step
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One window cell of some rows and columns of a piece (first, number); both: with the cell in the next window row."""
+
+    row: Cell
+    rows: tuple[int, int]
+    column: Cell
+    columns: tuple[int, int]
+    both: bool = False
+
+
+def _passes(doubled: bool, rows: Axis, columns: Axis) -> list[_Pass]:
+    """The passes over a piece, those first that cover all of it."""
+    (row_phase, r), (column_phase, c) = rows, columns
+    found = []
+    for column in column_phase.cells:
+        across = column_phase.outputs(column, c.first, c.count)
+        for row, down, both in _row_cells(doubled, row_phase, r):
+            if across[1] and down[1]:
+                found.append(_Pass(row, down, column, across, both))
+    return sorted(found, key=lambda one: (one.rows, one.columns) != ((r.first, r.count), (c.first, c.count)))
+
+
+def _row_cells(doubled: bool, phase: Phase, strip: Strip) -> Iterator[tuple[Cell, tuple[int, int], bool]]:
+    """Window rows with the outputs that they add to. doubled: two rows together where an output has both."""
+    cells = list(phase.cells)
+    while cells:
+        cell = cells.pop(0)
+        first, count = phase.outputs(cell, strip.first, strip.count)
+        if not doubled or not cells:
+            yield cell, (first, count), False
+            continue
+        other = cells.pop(0)
+        start, number = phase.outputs(other, strip.first, strip.count)
+        low, high = max(first, start), min(first + count, start + number)
+        if high <= low:
+            yield cell, (first, count), False
+            yield other, (start, number), False
+            continue
+        yield cell, (low, high - low), True
+        for one, begin, end in ((cell, first, first + count), (other, start, start + number)):
+            yield one, (begin, low - begin), False
+            yield one, (high, end - high), False
+
+
 def _multiply(kernel: Kernel, product: Product, sums: Access, block: Index, images: tuple[Index, int], rows: Axis,
               columns: Axis) -> None:
     """sums [lanes; images, rows, columns] of one block of output channels."""
     (row_phase, r), (column_phase, c) = rows, columns
-    cells = [(row, column) for row in row_phase.cells for column in column_phase.cells
-             if row_phase.outputs(row, r.first, r.count)[1] and column_phase.outputs(column, c.first, c.count)[1]]
-    full = [(row, column) for row, column in cells
-            if row_phase.covers(row, r.first, r.count) and column_phase.covers(column, c.first, c.count)]
-    if not full:
+    passes = _passes(product.doubled, rows, columns)
+    is_open = not passes or (passes[0].rows, passes[0].columns) != ((r.first, r.count), (c.first, c.count))
+    if is_open:
         open_sums(kernel, sums.flat(), product.weights.parts[0].dtype)
-    cells.sort(key=lambda cell: cell not in full[:1])
 
     def run(part: int, b: Index, first: bool) -> None:
         image, weights = product.images[part], product.weights.parts[part].at(0, b)
-        for number, (row, column) in enumerate(cells):
-            cell = row.number * product.columns_of_kernel + column.number
+        for number, one in enumerate(passes):
+            cell = one.row.number * product.columns_of_kernel + one.column.number
+            (top, height), (left, width) = one.rows, one.columns
+            moving = image.place(b, images, _read(row_phase, r, one.row, top, height),
+                                 _read(column_phase, c, one.column, left, width))
             stationary = weights.at(0, cell).cut(0, block, product.lanes, product.blocks)
-            top, height = row_phase.outputs(row, r.first, r.count)
-            left, width = column_phase.outputs(column, c.first, c.count)
-            moving = image.place(b, images, _read(row_phase, r, row, top, height), _read(column_phase, c, column, left, width))
+            if product.doubled and not one.both:
+                half = moving.partitions // 2
+                moving, stationary = moving.rows(0, half), stationary.rows(0, half)
             out = sums.cut(1, top - r.first, height).cut(2, left - c.first, width)
             kernel.matmul(out.flat(), stationary.flat(), moving.flat(), accumulate=not first or number > 0)
 
-    opened = not full
     for part, image in enumerate(product.images):
-        if image.blocks * len(cells) <= UNROLLED_PASSES:
+        if image.blocks * len(passes) <= UNROLLED_PASSES:
             for b in range(image.blocks):
-                run(part, b, not opened)
-                opened = True
+                run(part, b, not is_open)
+                is_open = True
             continue
-        run(part, 0, not opened)
-        opened = True
+        run(part, 0, not is_open)
+        is_open = True
         with kernel.loop(image.blocks - 1) as index:
             run(part, index + 1, False)
 

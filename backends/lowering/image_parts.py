@@ -76,8 +76,8 @@ class Run:
                 self.packed_weights[head] = load_packed_weights(kernel, head, operands[head.operands[1]], program.packed[head],
                                                                 rows, self.banks, cut)
             elif head.opcode == "convolution":
-                channels = [program.sizes(part)[1] for part in program.parts(head)]
-                self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], channels, self.banks, cut)
+                self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], program.part_channels(head),
+                                                  self.banks, cut, head in program.doubled)
         self.work = [] if once else self._works()
 
     def _works(self) -> list[_Work]:
@@ -146,7 +146,7 @@ class Run:
         lanes, blocks, *places = sizes
         alone = places[1] * places[2] == 1
         dims = contiguous((*places, blocks)) if alone else contiguous((blocks, *places))
-        tile = Access(Memory.SBUF, value.shape.dtype, 0, lanes, offset, dims)
+        tile = Access(Memory.SBUF, value.shape.dtype, self.program.first_lane(value), lanes, offset, dims)
         return Image(tile.permute(_FROM_BLOCKS_LAST) if alone else tile, expr(self._rows(value, part)[0]))
 
     def _part_view(self, view: View, value: Instruction, part: Part) -> View:
@@ -165,6 +165,10 @@ class Run:
         for start in range(0, blocks, step):
             count = min(step, blocks - start)
             self.kernel.dma(tile.cut(0, start, count), source.cut(1, start, count), engine=Engine.SYNC)
+        rows = tile.sizes[3] - 1
+        if rows and any(value in self.program.parts(head) for head in self.program.doubled):
+            behind = replace(tile, partition=tile.partition + tile.partitions)
+            self.kernel.dma(behind.cut(2, 0, rows), source.cut(3, 1, rows), engine=Engine.SYNC)
 
     def _has_long_runs(self, tile: Access) -> bool:
         """Whether each block of channels is a run that a transfer moves well."""
@@ -207,10 +211,10 @@ class Run:
                 self.work[number].on_piece(place, sums)
             return
         if head.opcode == "convolution":
-            made, images = self.spread(head), [self.images[image] for image in self.program.parts(head)]
+            made, images = self.spread(head), self._read_by(head)
             stores = number == self.program.stage_of[self.program.root] and self._stores_blocks(part)
             product = Product(images, self.weights[head], made.lanes, made.blocks, part.count,
-                              head.attribute("window").dims[-1].size, stores)
+                              head.attribute("window").dims[-1].size, stores, head in self.program.doubled)
             rows = self._strips(head, ROW, part.rows)
             columns = self._strips(head, COLUMN, None)
             for done, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
@@ -222,6 +226,17 @@ class Run:
         for block, _ in self.kernel.tiles(self.spread(head).blocks, 1):
             place = self._everything(head, block, part)
             self.work[number].on_piece(place, self._reduced(head, place, part))
+
+    def _read_by(self, head: Instruction) -> list[Image]:
+        """The images of a convolution's passes: what lies beside each other, or twice, as one."""
+        images = [self.images[part] for part in self.program.parts(head)]
+        if head in self.program.stacked:
+            lanes = sum(image.tile.partitions for image in images)
+        elif head in self.program.doubled:
+            lanes = 2 * images[0].tile.partitions
+        else:
+            return images
+        return [replace(images[0], tile=replace(images[0].tile, partitions=lanes))]
 
     def _strips(self, head: Instruction, mark: int, strip: Strip | None) -> list[tuple[Phase, Strip]]:
         """What is made of each phase of an axis."""

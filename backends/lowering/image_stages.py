@@ -21,6 +21,9 @@ from nxcc.ir.hlo.module import Instruction
 ALIGNMENT = 64
 """Bytes between places of tiles."""
 
+DOUBLED = 32, 64
+"""Channels of an image that comes twice: partitions on which the second may begin."""
+
 BANK = 512
 """Places of a piece of a product."""
 
@@ -53,6 +56,8 @@ class Program:
         self.stage_of: dict[Instruction, int] = {}
         self.packed = {head: found for head in self.heads if (found := self._packing(head)) is not None}
         self.stages = self._stages()
+        self.stacked = {head: parts for head in self.heads if (parts := self._stack(head))}
+        self.doubled = {head for head in self.heads if self._is_doubled(head)}
         self.stored = self._stored()
 
     @property
@@ -113,6 +118,37 @@ class Program:
             return None
         return packing(self.sizes(value)[1], len(rows[0].cells), self.partitions) if covers_a_column(columns[0], BANK) else None
 
+    def _stack(self, head: Instruction) -> list[Instruction]:
+        """Images in memory that a convolution reads side by side and that fit on the partitions together; else none."""
+        parts = self.parts(head) if head.opcode == "convolution" and head not in self.packed else []
+        if len(parts) < 2 or len(set(parts)) < len(parts) or not self.outside.issuperset(parts):
+            return []
+        alone = all(self._is_join(user) for part in parts for user in part.users if user in self.inside)
+        return parts if alone and sum(self.sizes(part)[1] for part in parts) <= self.partitions else []
+
+    def _is_doubled(self, head: Instruction) -> bool:
+        """Whether a convolution's image comes twice, the second time a row further: a pass then sums over two window rows."""
+        if head.opcode != "convolution" or head in self.packed or len(self.parts(head)) > 1:
+            return False
+        (value,), rows = self.parts(head), self.phases(head, ROW)
+        made = spread(self.sizes(value)[1], self.partitions)
+        if made is None or made.blocks > 1 or made.lanes not in DOUBLED or 2 * made.lanes > self.partitions:
+            return False
+        neighbours = len(rows) == 1 and len(rows[0].cells) > 1 and rows[0].cells[1].shift - rows[0].cells[0].shift == 1
+        return value in self.outside and neighbours and not head.attribute("window").dims[0].reversal
+
+    def first_lane(self, value: Instruction) -> int:
+        """The partition on which a stored value begins."""
+        for parts in self.stacked.values():
+            if value in parts:
+                return sum(self.sizes(part)[1] for part in parts[:parts.index(value)])
+        return 0
+
+    def part_channels(self, head: Instruction) -> list[int]:
+        """Channels of what a convolution's passes take at a time."""
+        channels = [self.sizes(part)[1] for part in self.parts(head)]
+        return [sum(channels)] if head in self.stacked else channels
+
     def packed_source(self, head: Instruction) -> Instruction:
         """The value in memory that a packed convolution reads."""
         value = head.operands[0]
@@ -122,6 +158,15 @@ class Program:
         """Bytes a partition of an image of a packed convolution, for so many output rows."""
         value = head.operands[0]
         return packed_bytes(self.packed[head], rows, self.sizes(value)[3], value.shape.dtype.byte_size) + 64
+
+    def passing_bytes(self, head: Instruction) -> int:
+        """Bytes a partition of what a window makes of one block of an image, besides its stored result."""
+        if head.opcode != "reduce-window":
+            return 0
+        _, _, height, width = self.sizes(head)
+        own = 0 if head in self.stored else height * width
+        later = len(self.stages[self.stage_of[head]].members) * height * width
+        return (self.sizes(head.operands[0])[2] * width + own + later) * F32.byte_size
 
     def _reads_later(self, user: Instruction, value: Instruction) -> bool:
         if user in self.packed or self._is_cast_on_the_way(user):
@@ -161,7 +206,7 @@ class Program:
             return 0
         if head in self.packed:
             return len(self.phases(head, COLUMN)[0].cells) * self.sizes(head)[1] * head.operands[1].shape.dtype.byte_size
-        return weight_bytes(head, [self.sizes(part)[1] for part in self.parts(head)], self.partitions)
+        return weight_bytes(head, self.part_channels(head), self.partitions)
 
     def image_bytes(self, value: Instruction, elements: int) -> int:
         """Bytes a partition of a stored value with so many elements a channel."""
@@ -170,7 +215,11 @@ class Program:
     def arena(self, sizes: Mapping[Instruction, int]) -> tuple[dict[Instruction, int], int]:
         """Places for stored values of so many bytes, and the bytes in all: values that are not there together share memory."""
         placed: dict[Instruction, int] = {}
-        for value in sorted(sizes, key=lambda v: (self.stage_of[v], -sizes[v])):
+        beside = {part: parts[0] for parts in self.stacked.values() for part in parts[1:]}
+        for value in sorted(sizes, key=lambda v: (v in beside, self.stage_of[v], -sizes[v])):
+            if value in beside:
+                placed[value] = placed[beside[value]]
+                continue
             others = sorted((placed[o], sizes[o]) for o in placed if self._meet(o, value))
             start = 0
             for low, size in others:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.image_geometry import on_partitions, spread
@@ -55,8 +56,11 @@ def weight_bytes(convolution: Instruction, parts: Sequence[int], partitions: int
 
 
 def load_weights(kernel: Kernel, convolution: Instruction, view: View, parts: Sequence[int], banks: Iterator[Access],
-                 outputs: tuple[Index, int] | None) -> Weights:
-    """Bring the weights. parts: as for weight_bytes; outputs: which output channels, all if None."""
+                 outputs: tuple[Index, int] | None, doubled: bool = False) -> Weights:
+    """Bring the weights. parts: as for weight_bytes; outputs: which output channels, all if None.
+
+    doubled: once more on the partitions behind, there with the next window row's in each row's place.
+    """
     source = weights_view(convolution, view)
     if outputs is not None:
         source = source.cut(len(source.dims) - 1, *outputs)
@@ -65,12 +69,15 @@ def load_weights(kernel: Kernel, convolution: Instruction, view: View, parts: Se
     for channels in parts:
         found = spread(channels, kernel.target.partitions)
         assert found is not None
-        tile = kernel.sbuf((found.lanes, found.blocks, cells_of(convolution), source.sizes[-1]), view.dtype)
+        lanes = found.lanes * (2 if doubled else 1)
+        tile = kernel.sbuf((lanes, found.blocks, cells_of(convolution), source.sizes[-1]), view.dtype)
         part = on_partitions(source.cut(0, start, channels), found)
-        if abs(part.dims[-1][0]) == view.dtype.byte_size or part.sizes[-1] == 1:
-            _bring(kernel, tile, part)
-        else:
-            _turn(kernel, tile, part, banks)
+        move = _bring if abs(part.dims[-1][0]) == view.dtype.byte_size or part.sizes[-1] == 1 else partial(_turn, banks=banks)
+        move(kernel, tile.rows(0, found.lanes), part)
+        if doubled:
+            rows = part.sizes[2] - 1
+            cells = cells_of(convolution) // part.sizes[2] * rows
+            move(kernel, tile.rows(found.lanes, found.lanes).cut(1, 0, cells), part.cut(2, 1, rows))
         tiles.append(tile)
         start += channels
     return Weights(tuple(tiles))

@@ -82,19 +82,15 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     budget = room * 9 // 10 - COLUMN_BYTES - _scratch_bytes(program)
     weights = sum(map(program.weight_bytes, program.heads))
     images = max(program.sizes(value)[0] for value in program.stored)
-    each = _bytes_of_one(program)
+    _, each = program.arena({v: program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored})
+    each += sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
+    each += sum(map(program.passing_bytes, program.heads))
     if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
         found = _strip_plan(program, budget, weights, copies)
         if found is not None:
             return found
     group = group_size(images, each, budget - weights, copies)
     return Plan(group) if group else None
-
-
-def _bytes_of_one(program: Program) -> int:
-    """Bytes a partition that all images of one place in the batch take."""
-    _, each = program.arena({v: program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored})
-    return each + sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
 
 
 def _scratch_bytes(program: Program) -> int:
@@ -119,7 +115,8 @@ def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Pla
     def strip_bytes(rows: int) -> int:
         _, images = program.arena({v: program.image_bytes(v, program.strip_rows(v, head, rows) * program.sizes(v)[3])
                                    for v in program.stored})
-        return images + sum(program.packed_bytes(h, rows) for h in program.packed)
+        passing = program.passing_bytes(head) * min(rows, count) // count
+        return images + passing + sum(program.packed_bytes(h, rows) for h in program.packed)
 
     rows = max((n for n in range(1, count + 1) if strip_bytes(n) * copies <= budget - weights), default=0)
     if rows == 0:
@@ -141,13 +138,8 @@ def _write_channels(kernel: Kernel, program: Program, views: Mapping[Instruction
                     cut: tuple[Index, int] | None) -> None:
     images = max(program.sizes(value)[0] for value in program.stored)
     if plan.rows is None:
-        copies = kernel.copies.inner
-        run = Run(kernel, program, views, result, cut, once=images <= plan.images and copies > 1)
-        group = plan.images
-        if not run.once:
-            # weights and scratch lie in their places, and what is left is known
-            group = min(group, max(1, group_size(images, _bytes_of_one(program), kernel.sbuf_free_bytes, copies)))
-        for start, count in turns(kernel, images, group):
+        run = Run(kernel, program, views, result, cut, once=images <= plan.images)
+        for start, count in turns(kernel, images, plan.images):
             run.part(Part(start, count))
         return
     run = Run(kernel, program, views, result, cut, once=False)

@@ -135,8 +135,17 @@ def up(size: int) -> str:
     return g.text()
 
 
+def joined(size: int) -> str:
+    """Two images side by side on partitions; another one twice, a row further, with a stride."""
+    g = Graph()
+    z = g.relu(g.conv(g.join(g.input(1, 40, size, size), g.input(1, 24, size, size)), 48, 3))
+    g.map("add", z, g.conv(g.input(1, 32, 2 * size, 2 * size), 48, 3, 2))
+    return g.text()
+
+
 MODULES = {
-    "bottleneck": bottleneck(1, 256, 64, 10), "bottleneck of three": bottleneck(3, 160, 32, 5),
+    "joined": joined(11), "double": stem(2, 64, 9, 40, 3, 1), "double with a stride": stem(1, 32, 13, 20, 5, 2),
+    "bottleneck": bottleneck(1, 160, 40, 8), "bottleneck of three": bottleneck(3, 136, 32, 5),
     "stem": stem(1, 3, 32, 24, 7, 2), "stem of two": stem(2, 3, 30, 40, 3, 1), "wide stem": stem(1, 1, 20, 16, 5, 1),
     "down": down(2, 12), "odd down": down(1, 15), "up": up(9), "strips": stem(1, 16, 80, 136, 3, 1),
 }
