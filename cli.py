@@ -377,7 +377,7 @@ def cache_why(**values: Any) -> int:
 def list_operators(framework: str, target: str, as_json: bool) -> int:
     """The operators that run on the device, one name a line."""
     from nxcc.compiler.operators import operator_lines, operator_report
-    _show("list-operators", operator_report(framework, target), operator_lines, as_json)
+    _show("list-operators", operator_report(framework, target, as_json), operator_lines, as_json)
     return 0
 
 

@@ -63,8 +63,9 @@ def builder_names(opcode: str) -> tuple[str, ...]:
     return BUILDER_NAMES.get(opcode) or ("".join(part.capitalize() for part in opcode.split("-")),)
 
 
-def operator_report(framework: str, target: str) -> dict[str, Any]:
-    """Names and opcodes; framework: XLA for builder spellings, HLO for opcodes, TENSORFLOW for GraphDef operators."""
+def operator_report(framework: str, target: str, in_detail: bool = False) -> dict[str, Any]:
+    """The operators that the device runs; framework: XLA for builder spellings, HLO for opcodes, TENSORFLOW for GraphDef
+    operators. in_detail: every operator there is, with where it runs and why (asks the lowering rules)."""
     from nxcc.compiler.options import TARGET_NAMES
     found = TARGET_NAMES.get(target, target)
     if found not in ON_DEVICE:
@@ -77,8 +78,11 @@ def operator_report(framework: str, target: str) -> dict[str, Any]:
                            remedy=one_of(spelling, ("XLA", "TENSORFLOW", "HLO")))
     opcodes = ON_DEVICE[found]
     names = {name for opcode in opcodes for name in builder_names(opcode)} if spelling == "XLA" else set(opcodes)
-    rows = [{"opcode": opcode, "names": list(builder_names(opcode))} for opcode in opcodes]
-    return {"target": found, "framework": spelling, "names": sorted(names), "operators": rows}
+    body = {"target": found, "framework": spelling, "names": sorted(names)}
+    if not in_detail:
+        return body
+    from nxcc.compiler.operator_support import support_rows
+    return body | {"operators": support_rows(found)}
 
 
 def _tensorflow_report(target: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TypeVar
 
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.emission import Tile, bytes_of, emit_term, emit_terms, repeats
 from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.target import Target
@@ -185,6 +186,8 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
         return f"{instruction.opcode} of {dtype} elements has no device code"
     if _is_wide(instruction) and instruction.opcode not in WIDE and instruction.opcode not in WIDE_ROUTINES:
         return f"{instruction.opcode} of 64-bit elements: the engines of {target.name} compute in at most 32 bits"
+    if _is_wide(instruction) and instruction.opcode not in WIDE and Engine.GPSIMD not in target.engines:
+        return f"{instruction.opcode} of 64-bit elements takes native integers, which {target.name} has not"
     limit = LIMITS.get(instruction.opcode)
     return limit(instruction, target) if limit else None
 

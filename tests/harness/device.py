@@ -43,7 +43,12 @@ def check_text(text: str, inputs: Sequence[Any] | None = None, tolerance: float 
     tolerance: relative to each result's elements, with the smallest normal f32 (f16: its smallest number) as the floor; by
     default by dtype. Integers, zeros' signs, infinities and NaN must agree exactly.
     """
-    module = read_text(text)
+    check_module(read_text(text), inputs, tolerance, optlevel)
+
+
+def check_module(module: Module, inputs: Sequence[Any] | None = None, tolerance: float | None = None,
+                 optlevel: int = 0) -> None:
+    """As `check_text`."""
     values = [np.asarray(value) for value in inputs] if inputs is not None else random_inputs(module)
     found, wanted = run_on_device(module, values, optlevel), flatten(evaluate(module, values))
     for number, (got, want) in enumerate(zip(found, wanted, strict=True)):

@@ -5,7 +5,8 @@ from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import load_target
-from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names
+from nxcc.compiler.operator_forms import EXPANDED
+from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names, operator_report
 from nxcc.ir.hlo.operator import operators
 from nxcc.ir.hlo.text.reader import read_text
 
@@ -25,6 +26,18 @@ def test_what_v1_lacks_is_refused_there_and_runs_on_v2(text: str) -> None:
     root = read_text(f"HloModule m\nENTRY e {{\n {text}\n}}").entry.root
     assert root.opcode in LACKING["v1"] and root.opcode not in ON_DEVICE["v1"]
     assert unsupported(root, load_target("v1")) and unsupported(root, load_target("v2")) is None
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_each_operator_says_where_it_runs_and_why_not_on_the_device(target: str) -> None:
+    rows = {row["opcode"]: row for row in operator_report("HLO", target, in_detail=True)["operators"]}
+    assert set(rows) == set(operators())
+    assert {row["placement"] for row in rows.values()} <= {"device", "host", "no"}
+    on_device = {opcode for opcode, row in rows.items() if row["placement"] == "device"}
+    assert on_device <= set(ON_DEVICE[target]) | set(EXPANDED)
+    assert set(ON_DEVICE["v2"]) <= on_device or target == "v1"
+    assert all(row["constraint"] for row in rows.values() if row["placement"] != "device")
+    assert "s64" in rows["add"]["dtypes"] and "do not multiply s64" in rows["convolution"]["constraint"]
 
 
 def test_only_opcodes_have_spellings() -> None:
