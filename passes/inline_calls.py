@@ -7,18 +7,21 @@ After:
   the instructions of f over x, those of g over them, and what read r reads the last of them
 
 Control dependencies go where nothing in the module has a side effect; else only what has one keeps them. A choice between
-tuples is one between their elements. An asynchronous start whose result is read by anything but its own chain stays, and so
-does what one of our own passes outlined.
+tuples is one between their elements. A buffer is the array that it holds, and a marker on an array is that array. An
+asynchronous start whose result is read by anything but its own chain stays, and so does what one of our own passes outlined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
+from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.ops.opaque import TARGETS
+from nxcc.ir.shapes import Shape, tuple_of
 from nxcc.passes.dead_code import remove_uncalled
 from nxcc.passes.effects import has_side_effect, is_ordered
 from nxcc.passes.rewriting import remove_unread, settle
@@ -34,12 +37,37 @@ class InlineCalls:
     name: str = "inline-calls"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed = _hold_arrays(module)
         ordered = is_ordered(module)
         # callees first, so that what is inlined has been dissolved already
         for computation in module.reachable():
             changed |= _dissolve(computation, ordered)
         return remove_uncalled(module) or changed
+
+
+def _hold_arrays(module: Module) -> bool:
+    """A buffer is the array that it holds: values here have memory of their own in any case."""
+    changed = False
+    for instruction in module.instructions():
+        if any(part.dtype is BUFFER for part in _parts(instruction.shape)):
+            instruction.shape = _held(instruction.shape)
+            changed = True
+    if changed and module.entry_layout is not None:
+        parameters, result = module.entry_layout
+        module.entry_layout = tuple(map(_held, parameters)), _held(result)
+    return changed
+
+
+def _parts(shape: Shape) -> Iterator[Shape]:
+    yield shape
+    for element in shape.elements:
+        yield from _parts(element)
+
+
+def _held(shape: Shape) -> Shape:
+    if shape.dtype is BUFFER:
+        return shape.elements[0]
+    return tuple_of(*map(_held, shape.elements)) if shape.is_tuple else shape
 
 
 def _dissolve(computation: Computation, ordered: bool) -> bool:
@@ -166,6 +194,22 @@ def _chosen(builder: Builder, predicate: Instruction, first: Instruction, second
     return builder.tuple(*(_chosen(builder, predicate, *pair) for pair in pairs))
 
 
+def _identity_call(instruction: Instruction, builder: Builder) -> bool:
+    """A marker that hands an array on."""
+    if not _is_marker(instruction) or has_side_effect(instruction):
+        return False
+    operand, shape = instruction.operands[0].shape, instruction.shape
+    alike = (operand.dtype, operand.dims, operand.dynamic) == (shape.dtype, shape.dims, shape.dynamic)
+    return alike and shape.is_array and _pass_through(instruction, builder)
+
+
+def _is_marker(instruction: Instruction) -> bool:
+    if instruction.opcode != "custom-call" or len(instruction.operands) != 1:
+        return False
+    row = TARGETS.get(instruction.attribute("custom_call_target"))
+    return row is not None and row.identity
+
+
 _RULES: dict[str, Callable[[Instruction, Builder], bool]] = {
     "call": _inline,
     "fusion": _inline,
@@ -175,4 +219,5 @@ _RULES: dict[str, Callable[[Instruction, Builder], bool]] = {
     "copy-done": _copy_done,
     "async-done": _async_done,
     "select": _choose_elements,
+    "custom-call": _identity_call,
 }

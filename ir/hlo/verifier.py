@@ -32,6 +32,7 @@ from functools import cache
 from typing import Any
 
 from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, Code, CompileError
+from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.hlo.attributes import (
     Attribute,
     ConvolutionDimensions,
@@ -178,6 +179,10 @@ def _layout_reasons(module: Module, parameters: list[Shape], result: Shape) -> I
         yield f"entry_computation_layout returns {declared_result}, the entry {module.entry.name} returns {result}"
 
 
+MUST_ALIAS = "must-alias"
+"""The kind of alias that is a promise; the other kind is an offer, which parts of different sizes cannot take."""
+
+
 def _alias_reasons(module: Module, parameters: list[Shape], result: Shape) -> Iterator[str]:
     outputs: set[tuple[int, ...]] = set()
     inputs: set[tuple[int, tuple[int, ...]]] = set()
@@ -187,7 +192,7 @@ def _alias_reasons(module: Module, parameters: list[Shape], result: Shape) -> It
         what = f"input_output_alias of output {list(alias.output_index)} and parameter {alias.parameter}"
         if output is None or source is None:
             yield f"{what} {list(alias.parameter_index)} names what does not exist"
-        elif output.byte_size != source.byte_size:
+        elif output.byte_size != source.byte_size and alias.kind == MUST_ALIAS:
             yield f"{what} joins {output} and {source}"
         if alias.output_index in outputs or (alias.parameter, alias.parameter_index) in inputs:
             yield f"{what} repeats one of them"
@@ -366,6 +371,8 @@ def _check_declared(instruction: Instruction, inferred: Shape) -> None:
     declared = instruction.shape
     if instruction.opcode in RESULT_TYPE_IS_DECLARED and declared.is_array:
         inferred = inferred.with_dtype(declared.dtype)
+    if instruction.opcode == "scan" and declared.is_array and len(inferred.elements) == 1:
+        inferred = inferred.elements[0]
     if not compatible(declared, inferred):
         raise ShapeError(f"the result is declared as {declared}, it is {inferred}")
 
@@ -378,8 +385,13 @@ def _check_output_aliases(instruction: Instruction) -> None:
         what = f"output_to_operand_aliasing of {list(alias.output_index)} and operand {alias.operand}"
         if output is None or source is None:
             raise ShapeError(f"{what} {list(alias.operand_index)} names what does not exist")
-        if not compatible(output, source):
+        if not compatible(*map(_held, (output, source))):
             raise ShapeError(f"{what} joins {output} and {source}")
+
+
+def _held(shape: Shape) -> Shape:
+    """Of a buffer the array that it holds: pinning an array keeps its memory."""
+    return shape.elements[0] if shape.dtype is BUFFER else shape
 
 
 def _is_unbounded(instruction: Instruction) -> bool:

@@ -71,6 +71,20 @@ ENTRY e { x = f32[3] parameter(0)
   j = s32[] get-tuple-element(w), index=0
   y = f32[3] get-tuple-element(w), index=1
   ROOT t = (s32[], f32[3]) tuple(j, y) }""",
+    # what only marks, pins or places an array
+    "markers": """
+ENTRY e { x = f32[4] parameter(0)
+  s = f32[4] custom-call(x), custom_call_target="Sharding"
+  n = f32[4] negate(s)
+  p = b(f32[4]) custom-call(n), custom_call_target="Pin", output_to_operand_aliasing={{}: (0, {})}
+  u = f32[4] custom-call(p), custom_call_target="Unpin", output_to_operand_aliasing={{}: (0, {})}
+  ROOT h = f32[4] custom-call(u), custom_call_target="MoveToHost" }""",
+    "scan_of_one_result": """
+step { x = f32[3] parameter(0)
+  n = f32[3] negate(x)
+  ROOT t = (f32[3]) tuple(n) }
+ENTRY e { x = f32[5,3] parameter(0)
+  ROOT s = f32[5,3] scan(x), dimensions={0}, num_carries=0, to_apply=step }""",
 }
 
 

@@ -13,6 +13,7 @@ from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import MAX_CALL_DEPTH, MAX_TUPLE_DEPTH, verify
 from nxcc.ir.location import Location
 from nxcc.ir.shapes import Layout, Shape, array, tuple_of
@@ -223,3 +224,19 @@ def test_time_grows_with_instructions_only() -> None:
         verify(module)
         times.append(time.process_time() - start)
     assert times[1] < 40 * times[0], "eight times the instructions must not take forty times as long"
+
+
+def test_pinned_buffer_may_alias_the_array_that_it_holds() -> None:
+    verify(read_text("""HloModule m
+ENTRY e { x = f32[4] parameter(0)
+  p = b(f32[4]) custom-call(x), custom_call_target="Pin", output_to_operand_aliasing={{}: (0, {})}
+  ROOT u = f32[4] custom-call(p), custom_call_target="Unpin", output_to_operand_aliasing={{}: (0, {})} }"""))
+
+
+def test_scan_of_one_result_may_be_an_array() -> None:
+    verify(read_text("""HloModule m
+step { x = f32[8] parameter(0)
+  n = f32[8] negate(x)
+  ROOT t = (f32[8]) tuple(n) }
+ENTRY e { x = f32[16,8] parameter(0)
+  ROOT s = f32[16,8] scan(x), dimensions={0}, num_carries=0, to_apply=step }"""))
