@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.backends.codegen import structural_opcodes
+from nxcc.backends.codegen import STRUCTURAL
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.target import load_target
@@ -14,13 +14,13 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
 from nxcc.backends.tile.text import program_lines
-from nxcc.compiler.operator_forms import FORMS
+from nxcc.compiler.operator_forms import EXPANDED, FORMS
 from nxcc.compiler.operator_support import form_of
 from nxcc.ir.dtypes import F32, S32, DType
 from nxcc.ir.hlo.module import Instruction
 
 FOLDER = Path(__file__).parent / "lowering"
-OPCODES = sorted(set(rules()) & set(FORMS) - set(structural_opcodes()))
+OPCODES = sorted(set(rules()) & set(FORMS) - STRUCTURAL - set(EXPANDED))
 LINES_MAX = 200
 """Lines that are kept of a long program."""
 
