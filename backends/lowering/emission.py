@@ -53,7 +53,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
     """out = root, all tiles being [rows, groups, columns], or [rows, groups, 1] where columns repeat.
 
     total: [rows, groups, 1] gets the sum of the results, which a function of the scalar engine makes. scratch: those of the
-    tiles, in PSUM, whose last use this is: the first result of an instruction that reads one is written over it.
+    tiles, of f32, whose last use this is: a temporary of the last instruction that reads one is written over it.
     """
     groups, columns = out.sizes[1:]
     if Engine.GPSIMD not in kernel.target.engines:
@@ -65,13 +65,13 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
     term, place = _stored(root, out.flat() if groups == 1 else out)
     plan = _Plan((term,))
     if total is not None or plan.width(kernel, columns, groups) == columns:
-        _Emission(kernel, plan, tiles, [place], groups, total, scratch).run()
+        _Emission(kernel, plan, tiles, [place], groups, total, scratch, True).run()
         return
     last = len(place.dims) - 1
     for start, size in kernel.tiles(columns, plan.width(kernel, columns, groups)):
         cut = [tile if not isinstance(tile, Access) or tile.sizes[-1] == 1 != columns else tile.cut(last, start, size)
                for tile in tiles]
-        _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups).run()
+        _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups, balances=True).run()
 
 
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
@@ -265,11 +265,11 @@ class _Emission:
     """Writes the instructions of a plan for one piece of the columns.
 
     groups: above 1, tiles are [rows, groups, columns], and an instruction with an operand for each row is written for one
-    group after the other; `group` is the one at work, None for all at once.
+    group after the other; `group` is the one at work, None for all at once. balances: whether Scalar may do Vector's work.
     """
 
     def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
-                 total: Access | None = None, scratch: Sequence[Access] = ()) -> None:
+                 total: Access | None = None, scratch: Sequence[Access] = (), balances: bool = False) -> None:
         self.kernel = kernel
         self.plan = plan
         self.tiles = tiles
@@ -279,6 +279,7 @@ class _Emission:
         self.groups = groups
         self.group: int | None = None
         self.total = total
+        self.balances = balances
         self.over: dict[Term, Access] = {}
         if scratch:
             self._overwrite(scratch)
@@ -293,8 +294,8 @@ class _Emission:
         for position, term in last.items():
             tile = self.tiles[position]
             fits = term in self.plan.slots and term.span is Span.TILE and term.dtype is F32
-            if fits and tile in scratch and term not in self.over and engine_writes_psum(term):
-                assert isinstance(tile, Access)
+            if fits and tile in scratch and term not in self.over and isinstance(tile, Access) \
+                    and tile.sizes[-1] == self.out.sizes[-1] and (tile.memory is Memory.SBUF or engine_writes_psum(term)):
                 self.over[term] = tile
 
     def run(self) -> None:
@@ -385,6 +386,9 @@ class _Emission:
         other = term.inputs[1 - position]
         if place is not None:
             engine = Engine.GPSIMD if Engine.GPSIMD in (engine_of(term), engine_of(inner)) else Engine.VECTOR
+            if engine is Engine.VECTOR and self._normalises(term, inner) and self.kernel.scalar_is_idler(to.free):
+                self._normalise(to, data, scalar, self._scalar(other))
+                return
             self.kernel.tensor_scalar(to, data, inner.op, scalar, term.op, self._scalar(other), reverse0=first == 0,
                                       reverse1=position == 1, engine=engine)
             return
@@ -393,6 +397,19 @@ class _Emission:
         data, b = self._apart(data, self._data(other, to))
         self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields,
                          data=data, b=b, out=to, scalar0=scalar if isinstance(scalar, Access) else None)
+
+    def _normalises(self, term: Term, inner: Term) -> bool:
+        """Whether a term is (data - column) * column."""
+        return self.balances and term.kind is Kind.ALU and (inner.op, term.op) == ("subtract", "multiply") \
+            and inner.inputs[1].span is Span.COLUMN and term.span is Span.TILE \
+            and any(x.span is Span.COLUMN for x in term.inputs)
+
+    def _normalise(self, to: Access, data: Access, mean: Access | float, factor: Access | float) -> None:
+        """The same on Scalar: data * factor + bias with the bias -mean * factor."""
+        assert isinstance(mean, Access) and isinstance(factor, Access)
+        bias = self.kernel.sbuf(mean.sizes, F32)
+        self.kernel.tensor_scalar(bias, mean, "multiply", factor, "multiply", -1.0)
+        self.kernel.activation(to, data, scale=factor, bias=bias)
 
     def _activation(self, term: Term, to: Access) -> None:
         inner = self.plan.joined.get(term)
@@ -419,7 +436,9 @@ class _Emission:
         self.kernel.select(to, self._data(predicate, to), self._data(a, to), other)
 
     def _copy(self, term: Term, to: Access) -> None:
-        self.kernel.copy(to, self._data(term.inputs[0], to))
+        scalar = term.span is Span.TILE and to.dtype.is_float and term.inputs[0].dtype.is_float \
+            and self.balances and self.kernel.scalar_is_idler(to.free)
+        self.kernel.copy(to, self._data(term.inputs[0], to), Engine.SCALAR if scalar else Engine.VECTOR)
 
     def _constant(self, term: Term, to: Access) -> None:
         self.kernel.memset(to, term.number)

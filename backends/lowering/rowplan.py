@@ -29,7 +29,7 @@ MEMBERS_MAX = 12
 class Step:
     """value: what gets a tile. members: it and what is computed with it, operands first. reads: values that come from other
     steps. dtype: what it is stored in. total: a sum over its columns that is taken on the way. squares: only the total of its
-    squares is wanted."""
+    squares is wanted. spread: beside a sum, the sum of squared differences from the mean."""
 
     value: Instruction
     members: tuple[Instruction, ...]
@@ -37,6 +37,7 @@ class Step:
     dtype: DType
     total: Instruction | None = None
     squares: bool = False
+    spread: Instruction | None = None
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _Planner:
         self.squares: set[Instruction] = set()
         self.joined: dict[Instruction, Instruction] = {}
         self.scales: dict[Instruction, float] = {}
+        self.spreads: dict[Instruction, Instruction] = {}
 
     def _show(self, value: Instruction) -> Instruction:
         return self.shown.get(value, value)
@@ -97,6 +99,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         self._take_scales()
+        self._take_spreads()
         self._take_totals()
         self._narrow()
         self._join()
@@ -120,7 +123,7 @@ class _Planner:
         inside = set(members)
         reads = dict.fromkeys(o for m in members for o in self._operands(m) if o not in inside and o.opcode != "constant")
         return Step(value, tuple(members), tuple(reads), self.dtypes.get(value, value.shape.dtype), self.totals.get(value),
-                    value in self.squares)
+                    value in self.squares, self.spreads.get(value))
 
     def _take_scales(self) -> None:
         """Products with a matrix for each of many that are only read times a power of two."""
@@ -141,6 +144,36 @@ class _Planner:
             if shown is old:
                 self.shown[name] = value
 
+    def _take_spreads(self) -> None:
+        """Sums of squared differences from the mean come with the sum that the mean is computed from."""
+        readers = self._readers()
+        for reduce in [i for i in self.work if i.opcode == "reduce" and _is_plain_sum(i)]:
+            squares = self._show(reduce.operands[0])
+            if not _is_square(squares) or readers.get(squares) != [reduce] or squares in self.results:
+                continue
+            total = self._summed(self._show(squares.operands[0]))
+            if total is not None and total not in self.spreads:
+                self.spreads[total] = reduce
+                self.work.remove(reduce)
+                self.work.remove(squares)
+
+    def _summed(self, centred: Instruction) -> Instruction | None:
+        """The sum whose mean is subtracted from what it sums."""
+        if centred.opcode != "subtract":
+            return None
+        data, mean = map(self._show, centred.operands)
+        if mean.opcode not in ("divide", "multiply") or data.shape.dtype is not F32 or data.opcode == "constant":
+            return None
+        total, number = map(self._show, mean.operands)
+        if total.opcode == "constant" and mean.opcode == "multiply":
+            total, number = number, total
+        if total.opcode != "reduce" or number.opcode != "constant" or not _is_plain_sum(total) or total not in self.work:
+            return None
+        count = data.shape.element_count / max(1, total.shape.element_count)
+        wanted = count if mean.opcode == "divide" else 1 / count
+        same = self._show(total.operands[0]) is data and has_columns(data, self.maps)
+        return total if same and math.isclose(float(number.attributes["literal"].splat_value), wanted, rel_tol=1e-6) else None
+
     def _take_totals(self) -> None:
         """Sums that come with their terms."""
         readers = self._readers()
@@ -148,9 +181,8 @@ class _Planner:
             value = self._show(reduce.operands[0])
             if not _is_plain_sum(reduce) or value in self.totals or value not in readers or value.shape.dtype is not F32:
                 continue
-            square = value.opcode == "multiply" and value.operands[0] is value.operands[1] and readers[value] == [reduce] \
-                and value not in self.results
-            if value.opcode in ACCUMULATING or square:
+            square = _is_square(value) and readers[value] == [reduce] and value not in self.results
+            if reduce not in self.spreads and (value.opcode in ACCUMULATING or square):
                 self.totals[value] = reduce
                 self.work.remove(reduce)
                 if square:
@@ -183,6 +215,10 @@ class _Planner:
             if has_columns(value, self.maps) == has_columns(user, self.maps) and size <= MEMBERS_MAX:
                 self.joined[value] = user
                 sizes[user] = size
+
+
+def _is_square(value: Instruction) -> bool:
+    return value.opcode == "multiply" and value.operands[0] is value.operands[1]
 
 
 def _power_of_two(scaling: Instruction, show: Callable[[Instruction], Instruction]) -> float | None:

@@ -20,8 +20,14 @@ from nxcc.ir.dtypes import DType
 TRANSFER_BYTES = 1 << 19
 """Bytes of one transfer of a matrix: products begin with the first, and none is too short for the bandwidth."""
 
-TRANSFERS_MAX = 6
+TRANSFERS_MAX = 10
 """Transfers of one matrix at most: each takes a semaphore."""
+
+AHEAD = 2
+"""Transfers of matrices that wait for the DMA engines at once: what else is to be moved must not stand behind all of them."""
+
+PACE_BYTES = 64
+"""Bytes that are moved to find out that a transfer is done."""
 
 SPREAD_BYTES = 1 << 16
 """Bytes from which a row is repeated on all partitions by the tensor engine and not by the transfer."""
@@ -168,6 +174,8 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(groups, to.blocks, columns)
     for number, count in enumerate(parts):
+        if number >= AHEAD and kernel.copies.rotates:
+            _await(kernel, to.tile.cut(0, (number - AHEAD) * per, 1))
         source = view.cut(1, number * per * lanes, count * height)
         shaped = source.reshape((groups, count, height, columns))
         assert shaped is not None
@@ -176,6 +184,13 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
     if rest:
         kernel.dma(split.at(1, full).rows(0, rest), view.cut(1, full * lanes, rest).permute((1, 0, 2)))
     return parts
+
+
+def _await(kernel: Kernel, tile: Access) -> None:
+    """Let Sync start no further transfer until this tile has come: a few bytes of it are moved aside."""
+    with kernel.scope():
+        columns = min(tile.sizes[2], PACE_BYTES // tile.dtype.byte_size)
+        kernel.dma(kernel.sbuf((1, columns), tile.dtype), tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
 
 
 def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int, rows: tuple[Index, int],
@@ -212,20 +227,38 @@ def _walk(kernel: Kernel, count: int, opening: bool) -> Iterator[tuple[Expr, boo
         yield number + int(opening), False
 
 
-def spread(kernel: Kernel, row: View, lanes: int) -> Access:
-    """A row of HBM [columns..] on so many partitions, [lanes, columns]."""
-    columns = row.elements
-    tile = kernel.sbuf((lanes, columns), row.dtype)
-    if lanes * columns * row.dtype.byte_size < SPREAD_BYTES or row.dtype not in kernel.target.engines[Engine.PE].dtypes:
-        repeated = View(row.memory, row.dtype, row.address, ((0, lanes), *row.dims))
-        kernel.dma(unfolded(tile, repeated), repeated)
-        return tile
-    line = kernel.sbuf((1, columns), row.dtype)
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A row that is to be repeated on all partitions. line: [1, columns] on the chip; ones: what the tensor engine repeats
+    it with, [1, partitions]."""
+
+    line: Access
+    ones: Access
+
+    def write(self, kernel: Kernel, tile: Access) -> None:
+        """tile [partitions, columns] = the row."""
+        _, columns = tile.sizes
+        most = kernel.target.tensor.moving_max
+        banks = itertools.cycle([kernel.psum((tile.partitions, min(columns, most)))
+                                 for _ in range(max(1, min(2, -(-columns // most), kernel.psum_free_banks)))])
+        for first, size in kernel.tiles(columns, most):
+            bank = next(banks).cut(0, 0, size)
+            kernel.matmul(bank, self.ones, self.line.cut(0, first, size), exact=True)
+            kernel.copy(tile.cut(0, first, size), bank, Engine.SCALAR)
+
+
+def to_spread(kernel: Kernel, row: View, lanes: int) -> Spread | None:
+    """Bring a row of HBM [columns..] for `Spread`; None where a transfer repeats it as well."""
+    if lanes * row.elements * row.dtype.byte_size < SPREAD_BYTES or row.dtype not in kernel.target.engines[Engine.PE].dtypes:
+        return None
+    line = kernel.sbuf((1, row.elements), row.dtype)
     kernel.dma(unfolded(line, row.insert(0)), row.insert(0))
     ones = kernel.sbuf((1, lanes), row.dtype)
     kernel.memset(ones, 1.0)
-    for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
-        bank = kernel.psum((lanes, size))
-        kernel.matmul(bank, ones, line.cut(0, start, size), exact=True)
-        kernel.copy(tile.cut(0, start, size), bank, Engine.SCALAR)
-    return tile
+    return Spread(line, ones)
+
+
+def repeat(kernel: Kernel, row: View, tile: Access) -> None:
+    """tile [partitions, columns] = a row of HBM [columns..], repeated by the transfer."""
+    repeated = View(row.memory, row.dtype, row.address, ((0, tile.partitions), *row.dims))
+    kernel.dma(unfolded(tile, repeated), repeated)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.lowering.rowplan import plan_rows
-from nxcc.backends.lowering.rowproducts import spread
+from nxcc.backends.lowering.rowproducts import Spread, to_spread
 from nxcc.backends.lowering.tiling import unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -147,15 +147,15 @@ class RowProgram:
         return replace(view, dims=tuple(
             (stride, self.sizes[d]) if d < self.batch else (stride, size) for d, (stride, size) in enumerate(view.dims)))
 
-    def fixed_tiles(self, inputs: Sequence[Input], lanes: int) -> dict[Instruction, Access]:
-        """What is the same for all rows, on so many partitions: [lanes, columns]; only what may stay."""
+    def fixed_rows(self, inputs: Sequence[Input], lanes: int) -> dict[Instruction, Spread | None]:
+        """What is the same for all rows and may stay on the chip, brought to be repeated; None where a transfer repeats it."""
         room = self.kernel.room.sbuf_bytes // FIXED_SHARE
-        found = {}
+        found: dict[Instruction, Spread | None] = {}
         for row in inputs:
-            view = replace(row.view, dims=row.view.dims[self.rows:])
-            room -= view.elements * view.dtype.byte_size
+            view = columns_of(row, self.rows)
+            room -= view.elements * row.view.dtype.byte_size
             if row.fixed and room >= 0:
-                found[row.instruction] = spread(self.kernel, view, lanes)
+                found[row.instruction] = to_spread(self.kernel, view, lanes)
         return found
 
     def load(self, view: View, rows: int, groups: int = 1) -> Access:
@@ -163,6 +163,11 @@ class RowProgram:
         tile = self.kernel.sbuf((rows, groups, view.elements // (rows * groups)), view.dtype)
         self.kernel.dma(unfolded(tile, view), view)
         return tile
+
+
+def columns_of(row: Input, rows: int) -> View:
+    """An operand without its row dimensions."""
+    return replace(row.view, dims=row.view.dims[rows:])
 
 
 def _arrange(view: View, marks: RowMap, rows: int) -> View:

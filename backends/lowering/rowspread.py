@@ -42,7 +42,7 @@ class RowSpread(RowTiles):
             if groups > 1:
                 self._tile(rows, {}, {}, 0, (0, None))
             else:
-                self._row_tile(rows, {}, 0)
+                self.row_tile(rows, {}, 0)
 
     def _shared(self, value: Instruction, view: View, lead: int) -> View:
         """A view whose columns are cut into shares, which are rows too."""

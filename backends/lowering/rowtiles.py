@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from nxcc.backends.isa.program import Memory
-from nxcc.backends.lowering.rowproducts import Sides, bring, bring_blocks, is_turned, multiply, sides, sides_bytes, turn
-from nxcc.backends.lowering.rowprogram import Input, RowProgram
-from nxcc.backends.lowering.rowvalues import Pool, Values
+from nxcc.backends.lowering.rowproducts import (
+    Sides,
+    Spread,
+    bring,
+    bring_blocks,
+    is_turned,
+    multiply,
+    repeat,
+    sides,
+    sides_bytes,
+    turn,
+)
+from nxcc.backends.lowering.rowprogram import Input, RowProgram, columns_of
+from nxcc.backends.lowering.rowvalues import Pool, Values, sums_banks, sums_pitch
 from nxcc.backends.lowering.tiling import loops, store, unfolded
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
@@ -25,6 +36,9 @@ LEFT_SHARE = 0.3
 
 BLOCK_TILES = 4
 """Tiles of rows in a block where matrices stay: enough to turn the next tile's left side during this one's work."""
+
+TURNING_BANKS = 2
+"""PSUM banks for turning left sides while sums of another tile of rows are there."""
 
 STREAM_SHARE = 0.25
 """Part of SBUF for the columns of matrices that stream by."""
@@ -60,11 +74,25 @@ class RowTiles:
         self.kernel = program.kernel
         self.lanes = min(self.kernel.target.partitions, math.prod(program.sizes))
         self.sides = {dot: program.side(dot).insert(0) for dot in program.dots}
+        rows = program.fixed_rows(program.inputs, self.lanes) if program.shares == 1 else {}
         self.matrices = self._matrices()
-        self.fixed = program.fixed_tiles(program.inputs, self.lanes) if program.shares == 1 else {}
+        self.fixed = {i.instruction: self._fixed(i, rows[i.instruction]) for i in program.inputs if i.instruction in rows}
         self.groups = 1
-        self.moving: list[Input] = [i for i in program.inputs if i.instruction not in self.fixed]
+        self.moving: list[Input] = [i for i in program.inputs if i.instruction not in rows]
         self.sources = list(dict.fromkeys(program.lefts.values()))
+        self.is_late = False
+        self.banks: list[Access] = []
+
+    def _fixed(self, row: Input, spread: Spread | None) -> Access:
+        """[partitions, columns] of what is the same for all rows."""
+        view = columns_of(row, self.program.rows)
+        tile = self.kernel.sbuf((self.lanes, view.elements), view.dtype)
+        if spread is None:
+            repeat(self.kernel, view, tile)
+        else:
+            with self.kernel.scope():
+                spread.write(self.kernel, tile)
+        return tile
 
     def lower(self) -> None:
         program = self.program
@@ -82,40 +110,30 @@ class RowTiles:
                 self._around_columns(own, lefts)
             else:
                 for number, _ in self.kernel.tiles(own.tiles, 1):
-                    self._row_tile(own.tile(number), lefts, number)
+                    self.row_tile(own.tile(number), lefts, number)
 
     def _ahead(self, views: Sequence[View], sources: Sequence[View]) -> None:
         """Matrices stay: the left side of the next tile of rows is loaded and turned before this one is worked on."""
         kernel, lanes = self.kernel, self.kernel.target.partitions
         full, rest = divmod(views[0].sizes[0], lanes)
-        buffers = [_Lefts(self, sources, lanes) for _ in range(min(2, full))]
-
-        def work(number: Index, own: _Lefts, count: int = lanes) -> None:
-            self._row_tile(Rows([v.cut(0, expr(number) * lanes, count) for v in views], 1, count), own.sides, 0)
-
-        def pair(number: Expr, ahead: int) -> None:
-            """Two tiles of rows; ahead: how many more follow at least, up to one."""
-            for step in range(2):
-                if step + 1 < 2 + ahead:
-                    buffers[1 - step].fill(number + step + 1)
-                work(number + step, buffers[step])
-
+        lefts = [_Lefts(self, sources, lanes)] if full else []
+        if full > 1:
+            lefts.append(_Lefts(self, sources, lanes, lefts[0].raws))
+        rows = _Ahead(self, views, lefts, full)
         if full:
-            buffers[0].fill(expr(0))
-        rounds = (full - 1) // 2 if full > 4 else 0
+            rows.lefts[0].fill(expr(0))
+        rounds = (full - 1) // 2 - 1 if full > 4 else 0
         if rounds:
+            rows.pair(expr(0), 4)
             with kernel.loop(rounds) as index:
-                pair(index * 2, 1)
-        for number in range(2 * rounds, full, 2):
+                rows.pair(index * 2 + 2, 4)
+        for number in range(2 * rounds + 2 * bool(rounds), full, 2):
             with kernel.scope():
-                if number + 1 < full:
-                    pair(expr(number), int(number + 2 < full))
-                else:
-                    work(number, buffers[0])
+                rows.pair(expr(number), full - number)
         if rest:
             last = _Lefts(self, [v.cut(0, full * lanes, rest) for v in sources], rest)
             last.fill(expr(0))
-            work(full, last, rest)
+            self.row_tile(Rows([v.cut(0, full * lanes, rest) for v in views], 1, rest), last.sides, 0)
 
     def _around_columns(self, rows: Rows, lefts: Mapping[Instruction, Sides]) -> None:
         """Matrices stream by: tiles of columns around all tiles of rows of a block."""
@@ -124,12 +142,13 @@ class RowTiles:
             for number, _ in self.kernel.tiles(rows.tiles, 1):
                 self._tile(rows.tile(number), lefts, chunk, number, (start, size), 0)
 
-    def _row_tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], number: Index) -> None:
-        """One tile of rows with all its columns: in pieces, if columns do not depend on each other."""
+    def row_tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], number: Index,
+                 after: Callable[[], None] | None = None) -> None:
+        """One tile of rows with all its columns: in pieces, if columns do not depend on each other; see _Product for after."""
         total = self.program.total_columns() if self.program.is_parallel else 0
         width = self._width() if self.program.is_parallel else 0
         if total <= width:
-            self._tile(rows, lefts, self.matrices, number, (0, total or None))
+            self._tile(rows, lefts, self.matrices, number, (0, total or None), after=after)
         elif not self._fits_whole(rows):
             for start, size in self.kernel.tiles(total, width):
                 self._tile(rows, lefts, self.matrices, number, (start, size))
@@ -158,13 +177,13 @@ class RowTiles:
             store(kernel, view, results[root])
 
     def _tile(self, rows: Rows, lefts: Mapping[Instruction, Sides], matrices: Mapping[Instruction, Sides], number: Index,
-              columns: tuple[Index, int | None], offset: Index | None = None) -> None:
+              columns: tuple[Index, int | None], offset: Index | None = None, after: Callable[[], None] | None = None) -> None:
         """Load, run and store one tile. columns: start and number, None for all; offset: where they begin in the matrices."""
         program, (start, width) = self.program, columns
         roots = dict(zip(program.roots, rows.views[len(self.moving):], strict=True))
         if width is not None:
             roots = {root: program.cut_columns(root, view, start, width) for root, view in roots.items()}
-        product = _Product(self, lefts, matrices, expr(number) * self.lanes, start if offset is None else offset)
+        product = _Product(self, lefts, matrices, expr(number) * self.lanes, start if offset is None else offset, after)
         values = self._values(rows.count, self._given(rows, start, width), product, width, {})
         values.run()
         for root, view in roots.items():
@@ -181,16 +200,26 @@ class RowTiles:
             given[row.instruction] = program.load(part, rows.count, self.groups)
         return given
 
-    def _values(self, rows: int, given: dict[Instruction, Access], product: _Product, width: int | None,
+    def _values(self, rows: int, given: Mapping[Instruction, Access], product: _Product, width: int | None,
                 places: Mapping[Instruction, Access]) -> Values:
         program = self.program
-        pool = Pool(self.kernel, rows, self.groups)
+        pool = Pool(self.kernel, rows, self.groups, self.banks)
         return Values(self.kernel, program.plan, pool, lambda i: program.columns(i, width), given, product, self._sums_max(),
                       places)
 
+    def take_banks(self) -> None:
+        """PSUM for the sums of one tile of rows at a time: the next tile may have it once the first step has read them."""
+        columns = max(self.program.columns(dot, None) for dot in self.program.dots)
+        if sums_banks(self.kernel, columns, 1) <= self._sums_max():
+            pitch = sums_pitch(self.kernel, columns)
+            tiles = [self.kernel.psum((self.lanes, 1, pitch)) for _ in range(self.program.sums_alive())]
+            self.banks = [tile.cut(1, 0, columns) for tile in tiles]
+
     def _sums_max(self) -> int:
         """Banks of PSUM for the sums of one product."""
-        return max(1, self.kernel.room.psum_banks // (self.kernel.copies.inner * max(1, self.program.sums_alive())))
+        banks = self.kernel.room.psum_banks
+        rotating = banks - TURNING_BANKS if self.is_late else banks // self.kernel.copies.inner
+        return max(1, rotating // max(1, self.program.sums_alive()))
 
     def _width(self) -> int:
         """Columns of a tile, so that all values alive at once fit, and matrices that stream by."""
@@ -278,14 +307,51 @@ class RowTiles:
         return to
 
 
-class _Lefts:
-    """Room for the left sides of one tile of rows."""
+class _Ahead:
+    """Tiles of rows whose left sides are turned ahead: of the next tile before this one's products, where epilogues of pieces
+    of columns follow close behind; else of the tile after the next between products and epilogue, which is long."""
 
-    def __init__(self, tiles: RowTiles, views: Sequence[View], rows: int) -> None:
+    def __init__(self, tiles: RowTiles, views: Sequence[View], lefts: list[_Lefts], full: int) -> None:
+        self.tiles, self.views, self.lefts, self.full = tiles, views, lefts, full
+        self.is_late = tiles.is_late = not tiles.program.is_parallel
+        if self.is_late:
+            tiles.take_banks()
+
+    def pair(self, number: Expr, remaining: int) -> None:
+        """Two tiles of rows from `number` on, if there are; remaining: how many there are from there, or more."""
+        for step in range(min(2, remaining)):
+            ahead = self._ahead(number + step, step, remaining - step, number.terms == () and number.constant == 0)
+            if not self.is_late:
+                ahead()
+            self._work(number + step, self.lefts[step], ahead if self.is_late else None)
+
+    def _ahead(self, number: Expr, step: int, remaining: int, is_first: bool) -> Callable[[], None]:
+        """Turns the left sides that are due."""
+        def late() -> None:
+            if is_first and step == 0 and remaining > 1:
+                self.lefts[1].fill(number + 1)
+            if remaining > 2:
+                self.lefts[step].fill(number + 2)
+
+        def early() -> None:
+            if remaining > 1:
+                self.lefts[1 - step].fill(number + 1)
+        return late if self.is_late else early
+
+    def _work(self, number: Expr, own: _Lefts, after: Callable[[], None] | None) -> None:
+        lanes = own.rows
+        rows = Rows([v.cut(0, number * lanes, lanes) for v in self.views], 1, lanes)
+        self.tiles.row_tile(rows, own.sides, 0, after)
+
+
+class _Lefts:
+    """Room for the left sides of one tile of rows. raws: where they lie before they are turned."""
+
+    def __init__(self, tiles: RowTiles, views: Sequence[View], rows: int, raws: Sequence[Access] = ()) -> None:
         self.kernel, self.rows, self.views = tiles.kernel, rows, views
         self.sides = {source: sides(self.kernel, view.sizes[1], 1, rows, view.dtype, False)
                       for source, view in zip(tiles.sources, views, strict=True)}
-        self.raws = [self.kernel.sbuf((rows, 1, view.sizes[1]), view.dtype) for view in views]
+        self.raws = raws or [self.kernel.sbuf((rows, 1, view.sizes[1]), view.dtype) for view in views]
 
     def fill(self, number: Expr) -> None:
         for (source, to), raw, view in zip(list(self.sides.items()), self.raws, self.views, strict=True):
@@ -298,10 +364,12 @@ class _Lefts:
 
 
 class _Product:
-    """Products of one tile. row, column: where its rows and columns begin in left sides and matrices."""
+    """Products of one tile. row, column: where its rows and columns begin in left sides and matrices; after: what is to be
+    written behind the last product."""
 
     def __init__(self, tiles: RowTiles, lefts: Mapping[Instruction, Sides], matrices: Mapping[Instruction, Sides], row: Index,
-                 column: Index) -> None:
+                 column: Index, after: Callable[[], None] | None = None) -> None:
+        self.after = after
         self.tiles, self.lefts, self.matrices, self.row, self.column = tiles, lefts, matrices, row, column
 
     def __call__(self, dot: Instruction, left: Access | None, out: Access) -> None:
@@ -317,11 +385,13 @@ class _Product:
         sums = partial(self._sums, dot, side, row)
         if out.memory is Memory.PSUM:
             sums(out.at(0, 0), self.column, columns)
-            return
-        for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
-            bank = kernel.psum((rows, size))
-            sums(bank, expr(self.column) + start, size)
-            kernel.copy(out.at(0, 0).cut(0, start, size), bank)
+        else:
+            for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
+                bank = kernel.psum((rows, size))
+                sums(bank, expr(self.column) + start, size)
+                kernel.copy(out.at(0, 0).cut(0, start, size), bank)
+        if self.after is not None and dot is self.tiles.program.dots[-1]:
+            self.after()
 
     def _sums(self, dot: Instruction, left: Sides, row: Index, out: Access, column: Index, columns: int) -> None:
         kernel = self.tiles.kernel

@@ -8,10 +8,10 @@ group's work while they wait for each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from nxcc.backends.isa.program import Memory
+from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.emission import emit_groups
 from nxcc.backends.lowering.pointwise import Tile, compose, emits, has_formula
 from nxcc.backends.lowering.reduction import combiner, emit_row_reduce
@@ -21,6 +21,9 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, DType
 from nxcc.ir.hlo.module import Instruction
+
+STATISTICS_COLUMNS = 512
+"""Columns that one instruction takes the mean and variance of, at most."""
 
 Product = Callable[[Instruction, Access | None, Access], None]
 """product(dot, left, sums): write the dot's sums [rows, groups, columns]; left: the left side, if it was computed here."""
@@ -32,10 +35,13 @@ IDENTITIES = {"add": 0.0, "maximum": -math.inf, "minimum": math.inf, "multiply":
 class Pool:
     """Tiles of SBUF and PSUM for values; those given back are used again for values of the same size."""
 
-    def __init__(self, kernel: Kernel, rows: int, groups: int) -> None:
+    def __init__(self, kernel: Kernel, rows: int, groups: int, banks: Sequence[Access] = ()) -> None:
+        """banks: tiles of PSUM that may be used."""
         self.kernel, self.rows, self.groups = kernel, rows, groups
         self._free: dict[tuple[int, DType], list[Access]] = {}
         self._banks: dict[int, list[Access]] = {}
+        for tile in banks:
+            self.give_back(tile.rows(0, rows))
 
     def take(self, columns: int, dtype: DType) -> Access:
         free = self._free.get((columns, dtype))
@@ -103,14 +109,19 @@ class Values:
         if tile.memory is Memory.SBUF and tile.dtype is root.shape.dtype:
             return tile
         out = self.pool.take(self.columns(root), root.shape.dtype)
-        self.kernel.copy(out, tile)
+        self._copy(out, tile)
         return out
+
+    def _copy(self, out: Access, data: Access) -> None:
+        """A copy with cast of floats by the engine that has less to do; of anything else by Vector."""
+        scalar = out.dtype.is_float and data.dtype.is_float and self.kernel.scalar_is_idler(out.free)
+        self.kernel.copy(out, data, Engine.SCALAR if scalar else Engine.VECTOR)
 
     def settle(self, root: Instruction, place: Access) -> None:
         """Bring a result to its place, if it was not computed there."""
         tile = self._whole(self.plan.shown.get(root, root), root)
         if (tile.memory, tile.offset, tile.dims) != (place.memory, place.offset, place.dims):
-            self.kernel.copy(place, tile)
+            self._copy(place, tile)
 
     def _take(self, step: Step, columns: int) -> Access:
         """A tile of SBUF for a step's value: its place, if it has one of this size."""
@@ -140,6 +151,9 @@ class Values:
 
     def _reduce(self, step: Step) -> None:
         instruction = step.value
+        if step.spread is not None:
+            self._statistics(step)
+            return
         data = self._whole(self.plan.shown.get(instruction.operands[0], instruction.operands[0]), instruction.operands[0])
         out = self._take(step, 1)
         op = combiner(instruction.called[0])
@@ -150,6 +164,25 @@ class Values:
             for group in range(self.pool.groups):
                 emit_row_reduce(self.kernel, instruction, data.at(0, group), out.at(0, group))
         self.tiles[instruction] = out
+
+    def _statistics(self, step: Step) -> None:
+        """A sum, and the sum of squared differences from the mean, from one pass over the data."""
+        assert step.spread is not None
+        data = self._whole(step.reads[0], step.value.operands[0])
+        columns, most = data.sizes[2], STATISTICS_COLUMNS
+        pieces = -(-columns // most)
+        stats = self.pool.take(6 * pieces, F32)
+        found = self.pool.take(2, F32)
+        for group in range(self.pool.groups):
+            for piece in range(pieces):
+                size = min(most, columns - piece * most)
+                self.kernel.bn_stats(stats.at(0, group).cut(0, 6 * piece, 6), data.at(0, group).cut(0, piece * most, size))
+            self.kernel.bn_aggr(found.at(0, group), stats.at(0, group))
+        for number, value in enumerate((step.value, step.spread)):
+            out = self.tiles[value] = self.pool.take(1, F32)
+            self.kernel.tensor_scalar(out, found.cut(1, number, 1), "multiply", float(columns))
+        self.pool.give_back(stats)
+        self.pool.give_back(found)
 
     def _dot(self, step: Step) -> None:
         dot = step.value
@@ -178,7 +211,7 @@ class Values:
         if step.squares:
             self._square(step, out, total)
         elif found is not None:
-            emit_groups(self.kernel, found[0], found[1], out, total, self._dying_sums(step))
+            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step))
         else:
             inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
             self._emit(step.value, inputs, out)
@@ -198,13 +231,26 @@ class Values:
                 if isinstance(tile, Access) and tile.memory is Memory.PSUM and self.plan.last[value] is step \
                         and tile.sizes[2] == columns:
                     return tile
-        return self._take(step, columns)
+        return self._over(step, columns) or self._take(step, columns)
 
-    def _dying_sums(self, step: Step) -> list[Access]:
-        """Tiles in PSUM that nobody reads after this step."""
+    def _over(self, step: Step, columns: int) -> Access | None:
+        """The tile in SBUF of a value that nobody reads after this step."""
+        if step.value in self.places or columns == 1:
+            return None
+        for value in step.reads:
+            tile = self.tiles[value]
+            dies = self.plan.last[value] is step and value not in self.plan.results and value not in self.given
+            if dies and isinstance(tile, Access) and tile.memory is Memory.SBUF and tile.sizes[2] == columns \
+                    and tile.dtype is step.dtype and all(stride for stride, size in tile.dims if size > 1):
+                return tile
+        return None
+
+    def _dying(self, step: Step) -> list[Access]:
+        """Tiles of f32 that nobody reads after this step."""
         dying = [self.tiles[v] for v in step.reads if self.plan.last[v] is step and v in self.tiles
                  and v not in self.plan.results and v not in self.given]
-        return [tile for tile in dying if isinstance(tile, Access) and tile.memory is Memory.PSUM]
+        return [tile for tile in dying if isinstance(tile, Access) and tile.dtype is F32
+                and all(stride for stride, size in tile.dims if size > 1)]
 
     def _square(self, step: Step, out: Access, total: Access | None) -> None:
         assert total is not None

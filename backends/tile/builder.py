@@ -45,6 +45,7 @@ class Kernel:
     Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     exact_transposes: transposes are moves of elements, never products, which a NaN or an infinity spreads in.
+    work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None) -> None:
@@ -54,6 +55,7 @@ class Kernel:
         self.copies = copies
         self.tf32 = False
         self.exact_transposes = False
+        self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
         self.program = TileProgram(name)
         self.debug = -1
         self._block: list[Statement] = self.program.body
@@ -174,6 +176,9 @@ class Kernel:
             raise CompileError(UNSUPPORTED, f"{self.program.name} would run on the {chosen.name.lower()} engine",
                                why=f"{self.target.name} has none")
         present = {name: operand for name, operand in operands.items() if operand is not None}
+        first = present.get(spec.operands[0].name) if spec.operands else None
+        if chosen in self.work and isinstance(first, Access):
+            self.work[chosen] += first.free / self.target.engines[chosen].clock_hz
         self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
 
     def dma(self, destination: Access | View, source: Access | View, *, accumulate: str = "none",
@@ -318,6 +323,11 @@ class Kernel:
                       engine: Engine = Engine.VECTOR) -> None:
         self.emit(isa.vector.TENSOR_REDUCE, engine, {"op": op, "axes": axes, "negate": negate}, data=data, out=out)
 
+    def scalar_is_idler(self, columns: int) -> bool:
+        """Whether Scalar would be done earlier than Vector with so many more columns."""
+        vector, scalar = (self.work[e] + columns / self.target.engines[e].clock_hz for e in (Engine.VECTOR, Engine.SCALAR))
+        return scalar < vector
+
     def copy(self, out: Access, data: Access, engine: Engine = Engine.VECTOR) -> None:
         """out = data with cast, on Vector, GpSimd or Scalar; 64-bit elements are moved word by word."""
         if out.dtype.bits > 32:
@@ -327,6 +337,14 @@ class Kernel:
             self.activation(out, data)
         else:
             self.emit(isa.vector.TENSOR_COPY, engine, data=data, out=out)
+
+    def bn_stats(self, out: Access, data: Access) -> None:
+        """out [P, 6] = count, mean and variance * count of the even elements, then of the odd ones."""
+        self.emit(isa.vector.BN_STATS, data=data, out=out)
+
+    def bn_aggr(self, out: Access, data: Access) -> None:
+        """out [P, 2] = mean and variance of what triples (count, mean, variance * count) describe."""
+        self.emit(isa.vector.BN_AGGR, data=data, out=out)
 
     def copy_predicated(self, out: Access, predicate: Access, data: Access) -> None:
         """out = data where the predicate is not 0; 64-bit elements word by word."""
