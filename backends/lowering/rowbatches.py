@@ -7,15 +7,19 @@ block in one transfer an operand; groups of the block then run through the progr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.rowproducts import Sides, bring, is_turned, multiply, sides, sides_bytes, turn
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowvalues import Pool, Values, sums_banks
+from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.hlo.module import Instruction
+
+PIECES_MAX = 4
+"""Runs of a block that may be written one after the other; more are looped over."""
 
 GROUPS_MAX = 8
 """Groups in step at most: their instructions are written one after the other."""
@@ -57,7 +61,8 @@ class RowBatches:
         for first, block in self.kernel.tiles(heads, self._block(heads, groups, views, matrices)):
             sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
             for row, size in self.kernel.tiles(rows, self.kernel.target.partitions):
-                self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups)
+                with self.kernel.psum_scope():
+                    self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups)
 
     def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
               groups: int) -> None:
@@ -69,17 +74,28 @@ class RowBatches:
         first = len(program.inputs)
         outputs = dict(zip(program.roots, views[first:], strict=False))
         results = {root: kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype) for root in program.roots}
-        for start, size in kernel.tiles(block, groups):
-            pool = Pool(kernel, rows, size)
+
+        def values(start: Index, size: int, shares: Pool | None = None) -> Values:
             product = _Product(self, {dot: side.of(start) for dot, side in lefts.items()},
                                {dot: side.of(start) for dot, side in matrices.items()})
             places = {program.plan.shown.get(root, root): tile.cut(0, start, size) for root, tile in results.items()}
             part = {name: tile.cut(0, start, size) for name, tile in given.items()}
-            values = Values(kernel, program.plan, pool, lambda i: program.columns(i, None), part, product,
-                            kernel.room.psum_banks, places)
-            values.run()
+            pool = Pool(kernel, rows, size, shares=shares)
+            return Values(kernel, program.plan, pool, lambda i: program.columns(i, None), part, product,
+                          kernel.room.psum_banks, places)
+
+        def settle(run: Values, start: Index, size: int) -> None:
             for root, tile in results.items():
-                values.settle(root, tile.cut(0, start, size))
+                run.settle(root, tile.cut(0, start, size))
+
+        if kernel.copies.rotates and block <= PIECES_MAX * groups:
+            pieces = [(start, min(groups, block - start)) for start in range(0, block, groups)]
+            _interleaved(values, settle, self._half(), pieces)
+        else:
+            for start, size in kernel.tiles(block, groups):
+                run = values(start, size)
+                run.run()
+                settle(run, start, size)
         for root, view in outputs.items():
             shaped = results[root].linear().reshape((rows, block, *view.sizes[2:]))
             assert shaped is not None
@@ -112,6 +128,12 @@ class RowBatches:
         turn(self.kernel, raw, to, scale=self.program.plan.scales.get(dot, 1.0))
         return to
 
+    def _half(self) -> int:
+        """The number of steps before the left side of the last product is made, if one is made here."""
+        plan, dots = self.program.plan, self.program.dots
+        left = plan.shown.get(dots[-1].operands[0], dots[-1].operands[0])
+        return next((n for n, step in enumerate(plan.steps) if step.value is left), 0)
+
     # ---- sizes --------------------------------------------------------------------------------------------------
 
     def _groups(self, heads: int, matrices: Mapping[Instruction, View], packs: Mapping[Instruction, bool]) -> int:
@@ -125,7 +147,8 @@ class RowBatches:
         for parts in range(1, heads + 1):
             share = (heads + parts - 1) // parts
             groups = min(heads, (share + together - 1) // together * together)
-            banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + 1
+            ahead = sums_banks(self.kernel, widths[0], groups) if self._half() and groups < heads else 0
+            banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + ahead + 1
             values = groups * widest * 4 * self.program.alive() * self.kernel.copies.inner
             if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * room.sbuf_bytes:
                 return groups
@@ -141,6 +164,21 @@ class RowBatches:
                 each += 2 * columns * view.dtype.byte_size
         most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.kernel.copies.outer)
         return heads if heads <= most else max(1, most // groups) * groups
+
+
+def _interleaved(values: Callable[[Index, int, Pool | None], Values], settle: Callable[[Values, Index, int], None], half: int,
+                 pieces: Sequence[tuple[int, int]]) -> None:
+    """Runs of several pieces of a block: the first half of the next stands before the second half of this one, so that the
+    engines of one half work while the other's do."""
+    runs: list[Values] = []
+    for number, (start, size) in enumerate(pieces):
+        runs.append(values(start, size, runs[0].pool if runs else None))
+        runs[-1].run(0, half)
+        if number:
+            runs[number - 1].run(half)
+            settle(runs[number - 1], *pieces[number - 1])
+    runs[-1].run(half)
+    settle(runs[-1], *pieces[-1])
 
 
 def _outer_loops(batches: RowBatches, views: list[View], count: int) -> Iterator[list[View]]:

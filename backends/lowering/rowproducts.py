@@ -157,11 +157,20 @@ def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
     groups, depth, columns = view.sizes
     to = sides(kernel, depth, groups, columns, view.dtype, packs)
     rows = view.permute((2, 0, 1))
+    if columns <= kernel.target.partitions:
+        # not in a scope: what is loaded next would wait for this tile's memory
+        _load_turned(kernel, rows, to, 0)
+        return to
     for start, count in kernel.tiles(columns, kernel.target.partitions):
-        raw = kernel.sbuf((count, groups, depth), view.dtype)
-        kernel.dma(raw, rows.cut(0, start, count))
-        turn(kernel, raw, to, start)
+        _load_turned(kernel, rows.cut(0, start, count), to, start)
     return to
+
+
+def _load_turned(kernel: Kernel, rows: View, to: Sides, start: Index) -> None:
+    """Columns from `start` of `to` = rows [columns, groups, k]."""
+    raw = kernel.sbuf(rows.sizes, rows.dtype)
+    kernel.dma(raw, rows)
+    turn(kernel, raw, to, start)
 
 
 def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from nxcc.backends.lowering.rowvalues import Pool, Values, sums_banks, sums_pitc
 from nxcc.backends.lowering.tiling import loops, store, unfolded
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import COLUMN
 
@@ -36,6 +37,9 @@ LEFT_SHARE = 0.3
 
 BLOCK_TILES = 4
 """Tiles of rows in a block where matrices stay: enough to turn the next tile's left side during this one's work."""
+
+PIECES_MAX = 4
+"""Pieces of the columns that may be written one after the other; more are looped over."""
 
 TURNING_BANKS = 2
 """PSUM banks for turning left sides while sums of another tile of rows are there."""
@@ -165,11 +169,14 @@ class RowTiles:
         kernel, program = self.kernel, self.program
         given = self._given(rows, 0, None)
         results = {root: kernel.sbuf((rows.count, 1, program.columns(root, None)), root.shape.dtype) for root in program.roots}
-        for start, size in kernel.tiles(total, width):
+        pool = self._pool(rows.count)
+        unrolled = total <= PIECES_MAX * width
+        pieces = [(expr(s), min(width, total - s)) for s in range(0, total, width)] if unrolled else kernel.tiles(total, width)
+        for start, size in pieces:
             part = {name: tile.cut(1, start, size) if COLUMN in program.maps[name] else tile for name, tile in given.items()}
             places = {program.plan.shown.get(root, root): tile.cut(1, start, size) for root, tile in results.items()}
             product = _Product(self, lefts, self.matrices, expr(number) * self.lanes, start)
-            values = self._values(rows.count, part, product, size, places)
+            values = self._values(pool if unrolled else self._pool(rows.count), part, product, size, places)
             values.run()
             for root, tile in results.items():
                 values.settle(root, tile.cut(1, start, size))
@@ -184,7 +191,7 @@ class RowTiles:
         if width is not None:
             roots = {root: program.cut_columns(root, view, start, width) for root, view in roots.items()}
         product = _Product(self, lefts, matrices, expr(number) * self.lanes, start if offset is None else offset, after)
-        values = self._values(rows.count, self._given(rows, start, width), product, width, {})
+        values = self._values(self._pool(rows.count), self._given(rows, start, width), product, width, {})
         values.run()
         for root, view in roots.items():
             store(self.kernel, view, values.result(root))
@@ -200,10 +207,13 @@ class RowTiles:
             given[row.instruction] = program.load(part, rows.count, self.groups)
         return given
 
-    def _values(self, rows: int, given: Mapping[Instruction, Access], product: _Product, width: int | None,
+    def _pool(self, rows: int) -> Pool:
+        spare = 0 if self.is_late else self.kernel.room.psum_banks // self.kernel.copies.inner
+        return Pool(self.kernel, rows, self.groups, self.banks, spare=spare)
+
+    def _values(self, pool: Pool, given: Mapping[Instruction, Access], product: _Product, width: int | None,
                 places: Mapping[Instruction, Access]) -> Values:
         program = self.program
-        pool = Pool(self.kernel, rows, self.groups, self.banks)
         return Values(self.kernel, program.plan, pool, lambda i: program.columns(i, width), given, product, self._sums_max(),
                       places)
 
@@ -287,10 +297,14 @@ class RowTiles:
     # ---- products -----------------------------------------------------------------------------------------------
 
     def _matrices(self) -> dict[Instruction, Sides]:
-        """Matrices that stay on the chip, by product: all of them or none."""
+        """Matrices that stay on the chip, by product: all of them or none. Where several tiles of rows would read them
+        again, a region takes the whole machine rather."""
         lanes = self.kernel.target.partitions
+        whole = self.kernel.target.sbuf.usable_bytes
         size = sum(sides_bytes(view.sizes[1], view.sizes[2], view.dtype, lanes) for view in self.sides.values())
         if size > RESIDENT_SHARE * self.kernel.room.sbuf_bytes:
+            if math.prod(self.program.sizes) > lanes and self.kernel.room.sbuf_bytes < whole and size <= RESIDENT_SHARE * whole:
+                raise CompileError(OUT_OF_MEMORY, f"{self.kernel.program.name} keeps {size} bytes a partition of matrices")
             return {}
         return {dot: bring(self.kernel, view, False) for dot, view in self.sides.items()}
 

@@ -35,11 +35,14 @@ IDENTITIES = {"add": 0.0, "maximum": -math.inf, "minimum": math.inf, "multiply":
 class Pool:
     """Tiles of SBUF and PSUM for values; those given back are used again for values of the same size."""
 
-    def __init__(self, kernel: Kernel, rows: int, groups: int, banks: Sequence[Access] = ()) -> None:
-        """banks: tiles of PSUM that may be used."""
+    def __init__(self, kernel: Kernel, rows: int, groups: int, banks: Sequence[Access] = (),
+                 shares: Pool | None = None, spare: int = 0) -> None:
+        """banks: tiles of PSUM that may be used; shares: another pool whose PSUM this one uses too; spare: banks of PSUM up to
+        which sums get fresh ones, so that the next product need not wait until the last one's sums are read."""
+        self.spare = spare
         self.kernel, self.rows, self.groups = kernel, rows, groups
         self._free: dict[tuple[int, DType], list[Access]] = {}
-        self._banks: dict[int, list[Access]] = {}
+        self._banks: dict[int, list[Access]] = shares._banks if shares is not None else {}
         for tile in banks:
             self.give_back(tile.rows(0, rows))
 
@@ -50,8 +53,13 @@ class Pool:
     def take_sums(self, columns: int) -> Access:
         """[rows, groups, columns] of f32 in PSUM; no group's columns cross a bank where they fit into one."""
         pitch = sums_pitch(self.kernel, columns)
-        free = self._banks.get(sums_banks(self.kernel, columns, self.groups))
-        tile = free.pop(0) if free else self.kernel.psum((self.rows, self.groups, pitch), F32)
+        banks = sums_banks(self.kernel, columns, self.groups)
+        free = self._banks.get(banks)
+        if free and self.spare < banks:
+            tile = free.pop(0)
+        else:
+            self.spare -= banks
+            tile = self.kernel.psum((self.rows, self.groups, pitch), F32)
         return replace(tile, dims=((pitch, self.groups), (1, columns)))
 
     def give_back(self, tile: Tile) -> None:
@@ -92,8 +100,9 @@ class Values:
         self.given = frozenset(given)
         self.places = places or {}
 
-    def run(self) -> None:
-        for step in self.plan.steps:
+    def run(self, first: int = 0, last: int | None = None) -> None:
+        """Run the steps, or some of them."""
+        for step in self.plan.steps[first:last]:
             _RUN.get(step.value.opcode, Values._compute)(self, step)
             for value in step.reads:
                 if self.plan.last[value] is step and value not in self.plan.results and value not in self.given \

@@ -115,6 +115,13 @@ class Kernel:
         self._sbuf, self._psum = sbuf, psum
 
     @contextmanager
+    def psum_scope(self) -> Iterator[None]:
+        """Tiles in PSUM made inside are given back at the end; those in SBUF stay."""
+        psum = self._psum
+        yield
+        self._psum = psum
+
+    @contextmanager
     def loop(self, count: int) -> Iterator[Expr]:
         """A loop of `count` iterations; yields its variable."""
         statement = Loop(self.symbol("i", "loop", 0, count - 1), count)
