@@ -82,15 +82,20 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     budget = room * 9 // 10 - COLUMN_BYTES - _scratch_bytes(program)
     weights = sum(map(program.weight_bytes, program.heads))
     images = max(program.sizes(value)[0] for value in program.stored)
-    _, each = program.arena({v: program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored})
-    each += sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
-    each += sum(map(program.passing_bytes, program.heads))
+    each = _bytes_of_one(program)
     if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
         found = _strip_plan(program, budget, weights, copies)
         if found is not None:
             return found
     group = group_size(images, each, budget - weights, copies)
     return Plan(group) if group else None
+
+
+def _bytes_of_one(program: Program) -> int:
+    """Bytes a partition that all images of one place in the batch take."""
+    _, each = program.arena({v: program.image_bytes(v, program.sizes(v)[2] * program.sizes(v)[3]) for v in program.stored})
+    each += sum(program.packed_bytes(head, program.sizes(head)[2]) for head in program.packed)
+    return each + sum(map(program.passing_bytes, program.heads))
 
 
 def _scratch_bytes(program: Program) -> int:
@@ -138,8 +143,13 @@ def _write_channels(kernel: Kernel, program: Program, views: Mapping[Instruction
                     cut: tuple[Index, int] | None) -> None:
     images = max(program.sizes(value)[0] for value in program.stored)
     if plan.rows is None:
-        run = Run(kernel, program, views, result, cut, once=images <= plan.images)
-        for start, count in turns(kernel, images, plan.images):
+        copies = kernel.copies.inner
+        run = Run(kernel, program, views, result, cut, once=images <= plan.images and copies > 1)
+        group = plan.images
+        if not run.once:
+            # weights and scratch lie in their places, and what is left is known
+            group = min(group, max(1, group_size(images, _bytes_of_one(program), kernel.sbuf_free_bytes, copies)))
+        for start, count in turns(kernel, images, group):
             run.part(Part(start, count))
         return
     run = Run(kernel, program, views, result, cut, once=False)
