@@ -240,7 +240,8 @@ class Program:
         stage = self.stage_of[value]
         if self.stage_of[other] >= stage or self._last_stage(other) != stage or other.shape != value.shape:
             return False
-        late = [user for user in other.users if user in self.inside and self.stage_of.get(user) == stage]
+        late = [user for user in other.users
+                if self._is_join(user) or user in self.inside and self.stage_of.get(user) == stage]
         return all(user.opcode == "add" for user in late)
 
     def _last_stage(self, value: Instruction) -> int:
