@@ -25,11 +25,11 @@ from nxcc.ir.hlo.module import Module
 from nxcc.passes.partition import Plan
 from nxcc.passes.stages import Stages
 
-ROUNDS = 3
+ROUNDS = 2
 """Cuts that are tried at most."""
 
-WORK_SHARE = 0.25
-"""Part of SBUF that a stage keeps for its work, at least, where weights want the rest."""
+WORK_SHARES = (0.25, 0.375, 0.5)
+"""Parts of SBUF to try for a stage's work where weights want the rest; the middle one is what the cut counts with."""
 
 UNLIMITED = 1 << 40
 
@@ -60,30 +60,42 @@ class Lowering:
         return pin(code.program, blocks, self.target, room)
 
     def stage(self, plan: Plan, core: int, debug: list[DebugEntry]) -> DeviceCode:
-        """The code of a stage; where weights and work do not both fit, work is also tried with less room."""
+        """The code of a stage; where weights and work do not both fit, the fastest of several shares of the chip for work."""
         start = len(debug)
-        code = self.code(plan, core, debug)
-        found = self.pinned(code)
-        code.program = found.program
+        best = self.code(plan, core, debug)
+        found = self.pinned(best)
+        best.program = found.program
+        if not found.streamed_bytes:
+            return best
+        ticks, entries = run_ticks(best, self.target), list(debug)
+        for area in self._areas(found.wanted_bytes):
+            tried = debug[:start]
+            code = self._tight(plan, core, tried, area)
+            if code is not None and (took := run_ticks(code, self.target)) < ticks:
+                best, ticks, entries = code, took, tried
+        debug[:] = entries
+        best.debug = debug
+        return best
+
+    def _areas(self, wanted: int) -> list[int]:
+        """Bytes of a partition to try for work, where weights want so many."""
         sbuf = self.target.sbuf
-        area = max(sbuf.usable_bytes - found.wanted_bytes, int(WORK_SHARE * sbuf.usable_bytes))
-        area = area // sbuf.align_bytes * sbuf.align_bytes
-        if not found.streamed_bytes or (found.program.resident is not None and area >= found.program.resident.offset):
-            return code
+        sizes = [sbuf.usable_bytes - wanted, *(int(share * sbuf.usable_bytes) for share in WORK_SHARES)]
+        return sorted({size // sbuf.align_bytes * sbuf.align_bytes for size in sizes
+                       if size >= min(WORK_SHARES) * sbuf.usable_bytes})
+
+    def _tight(self, plan: Plan, core: int, debug: list[DebugEntry], area: int) -> DeviceCode | None:
+        """The code with so many bytes of a partition for work; None if that is too little."""
+        sbuf = self.target.sbuf
         smaller = replace(self.target, sbuf=replace(sbuf, reserved_bytes=sbuf.partition_bytes - area))
-        entries = debug[:start]
         try:
-            other = self.code(plan, core, entries, smaller)
+            code = self.code(plan, core, debug, smaller)
         except CompileError as error:
             if error.code is not OUT_OF_MEMORY:
                 raise
-            return code
-        other.program = self.pinned(other).program
-        if run_ticks(other, self.target) >= run_ticks(code, self.target):
-            return code
-        debug[:] = entries
-        other.debug = debug
-        return other
+            return None
+        code.program = self.pinned(code).program
+        return code
 
 
 def run_ticks(code: DeviceCode, target: Target) -> int:
@@ -135,7 +147,7 @@ def stages_of(plan: Plan, lowering: Lowering) -> Stages:
     for region, size in found.needs.items():
         needs[places[region]] += size
     sbuf = lowering.target.sbuf
-    room = max(sbuf.usable_bytes - code.program.sbuf_bytes, int((1 - WORK_SHARE) * sbuf.usable_bytes))
+    room = max(sbuf.usable_bytes - code.program.sbuf_bytes, int((1 - WORK_SHARES[1]) * sbuf.usable_bytes))
     return Stages(plan, _Costs(lowering.target, lowering.weights, measured, needs, room * lowering.target.partitions))
 
 

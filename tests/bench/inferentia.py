@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,27 @@ def _estimated(estimate: Line, published_ms: float) -> Line:
     return {"estimated_ms": ms, "ratio": ms / published_ms, "bound_by": estimate["bound_by"],
             "range_ms": [us / 1e3 for us in estimate["range_us"]], "moved_most_by": most and most["fact"],
             "moved_ms": most and [most["fast_us"] / 1e3, most["slow_us"] / 1e3]}
+
+
+@dataclass(frozen=True)
+class PublishedPipeline:
+    """A module pipelined over several cores: time of a request, and requests in a second."""
+
+    module: str
+    cores: int
+    latency_ms: float
+    per_second: float
+
+
+def pipelines(folder: Path) -> list[PublishedPipeline]:
+    """Published figures of NeuronCore Pipeline; both numbers of a module stand in rows of their own."""
+    values: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if "Pipeline" in row["model"] and row["target"] == "v1":
+                values[row["module"], int(row["cores_used"])][row["metric"]] = float(row["value"])
+    return [PublishedPipeline(module, cores, found["latency_p50_ms"], found["throughput_per_s"])
+            for (module, cores), found in values.items()]
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:

@@ -354,6 +354,33 @@ def bench_inferentia(bench: Bench) -> None:
     bench.results["inferentia"] = {"lines": lines, "summary": total}
 
 
+def bench_pipeline(bench: Bench) -> None:
+    """NeuronCore Pipeline: estimated and published latency and throughput."""
+    say("\npipeline: one model over several cores of v1; latency in an empty pipeline, results a second from a full one")
+    try:
+        corpus = bench.corpus()
+    except CorpusMissing as missing:
+        say(f"left out: {missing}")
+        return
+    rows = []
+    for row in inferentia.pipelines(corpus.path / "timing"):
+        found = _estimated(bench, corpus, row.module, "all", "--target", "v1", "--auto-cast-type", "bf16",
+                           "--neuroncore-pipeline-cores", str(row.cores))
+        if "failure" in found:
+            say(f"{row.module:28} {row.cores:3} cores: {found['failure']}")
+            continue
+        flow = found["pipeline"]
+        streamed = sum(stage["streamed_bytes"] for stage in flow["stages"])
+        pinned = sum(stage["pinned_bytes"] for stage in flow["stages"])
+        say(f"{row.module:28} {row.cores:3} cores: latency {flow['latency_us'] / 1e3:.2f} ms, published {row.latency_ms:.2f}; "
+            f"{flow['requests_per_second']:.0f} a second, published {row.per_second:.0f}; bound by {flow['bound_by']}; weights "
+            f"{pinned / 1e6:.0f} MB on chip, {streamed / 1e6:.0f} MB streamed a request")
+        rows.append({"module": row.module, "cores": row.cores, "latency_ms": flow["latency_us"] / 1e3,
+                     "per_second": flow["requests_per_second"], "published_latency_ms": row.latency_ms,
+                     "published_per_second": row.per_second, "pinned_bytes": pinned, "streamed_bytes": streamed})
+    bench.results["pipeline"] = rows
+
+
 # ---- clock ------------------------------------------------------------------------------------------------------------
 
 
@@ -375,7 +402,8 @@ def bench_clock(bench: Bench) -> None:
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "start": bench_start, "compile": bench_compile, "size": bench_size, "simulate": bench_simulate, "clock": bench_clock,
-    "estimate": bench_estimate, "frontend": bench_frontend, "inferentia": bench_inferentia}
+    "estimate": bench_estimate, "frontend": bench_frontend, "inferentia": bench_inferentia,
+    "pipeline": bench_pipeline}
 
 
 def _compile_bytecode() -> None:
