@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from nxcc.ir.dtypes import BF16, F32, PRED, S32, S64, U32, DType
 from nxcc.ir.hlo.attributes import Window, WindowDimension
 from nxcc.ir.hlo.builder import infer_shape
@@ -26,12 +28,22 @@ def _integer_sums(dtype: DType) -> tuple[str, ...]:
     return (*SUMS, "multiply", "and", "or", "xor") if dtype.is_integer else SUMS
 
 
+def canonical(g: Generator, x: Instruction) -> Instruction:
+    """The value with one kind of NaN: which sign a computed NaN has is nobody's promise, and orders look at it."""
+    if not x.shape.dtype.is_float:
+        return x
+    is_nan = g.make("compare", x, x, direction="NE")
+    nan = g.scope.builder.splat(x.shape.dtype, (), np.asarray(np.nan, x.shape.dtype.numpy))
+    return g.make("select", is_nan, g.scope.builder.broadcast(nan, x.shape.dims), x)
+
+
 def _place_of_first(g: Generator, value: DType, place: DType) -> Computation:
     """The combiner of argmax or argmin: ties go to the lower place."""
     direction = g.random.choice(("GT", "LT"))
 
     def body(p: list[Instruction]) -> Instruction:
-        better, same = (g.make("compare", p[0], p[2], direction=word) for word in (direction, "EQ"))
+        kind = "TOTALORDER" if value.is_float else ""
+        better, same = (g.make("compare", p[0], p[2], direction=word, type=kind) for word in (direction, "EQ"))
         earlier = g.make("and", same, g.make("compare", p[1], p[3], direction="LT"))
         first = g.make("or", better, earlier)
         return g.make("tuple", g.make("select", first, p[0], p[2]), g.make("select", first, p[1], p[3]))
@@ -49,7 +61,8 @@ def _reduce(g: Generator) -> Instruction | list[Instruction] | None:
         place = g.random.choice((S32, S32, U32, S64))
         count = g.note(g.make("iota", shape=x.shape.without_layout().with_dtype(place), iota_dimension=dimensions[-1]))
         combiner = _place_of_first(g, x.shape.dtype, place)
-        starts = [g.like(array(dtype)) for dtype in (x.shape.dtype, place)]
+        x = canonical(g, x)
+        starts = [canonical(g, g.like(array(x.shape.dtype))), g.like(array(place))]
         shape = tuple_of(*(array(dtype, *(size for d, size in enumerate(x.shape.dims) if d not in dimensions))
                            for dtype in (x.shape.dtype, place)))
         made = g.make("reduce", x, count, *starts, dimensions=dimensions, called=[combiner], shape=shape)
@@ -116,6 +129,7 @@ def _sort(g: Generator) -> Instruction | list[Instruction] | None:
     if x is None:
         return None
     others = [g.like(x.shape.with_dtype(g.random.choice((F32, S32, BF16, S64)))) for _ in range(g.random.choice((0, 0, 1, 2)))]
+    x, others = canonical(g, x), [canonical(g, other) for other in others]
     shapes = [array(o.shape.dtype) for o in (x, *others) for _ in range(2)]
     direction = g.random.choice(("LT", "GT"))
 
@@ -141,7 +155,8 @@ def _topk(g: Generator) -> Instruction | list[Instruction] | None:
     x = g.pick(lambda shape: shape.rank > 0 and shape.dtype in (F32, BF16, S32, S64) and shape.dims[-1] > 0)
     if x is None:
         return None
-    return taken_apart(g, g.make("topk", x, k=g.random.randint(1, min(x.shape.dims[-1], 20)), largest=g.random.random() < 0.7))
+    count, largest = g.random.randint(1, min(x.shape.dims[-1], 20)), g.random.random() < 0.7
+    return taken_apart(g, g.make("topk", canonical(g, x), k=count, largest=largest))
 
 
 @maker("batch-norm-training", "batch-norm-inference", "batch-norm-grad")
