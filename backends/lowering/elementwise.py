@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import flat_tiles, load, store, tile_like
+from nxcc.backends.lowering.tiling import flat_tiles, fold, load, store, tile_like
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.program import View
+from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 
@@ -34,10 +35,33 @@ def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequen
     views = [operand if operand.sizes == result.sizes else _repeat(operand, result) for operand in operands]
     width = tile_width(kernel, len(views) + 1 + TEMPORARIES[instruction.opcode])
     for *inputs, out in flat_tiles(kernel, [*views, result], width):
-        tiles = [load(kernel, view) for view in inputs]
+        whole = [not _is_column(view, out) for view in inputs]
+        tiles = [load(kernel, view) if keep or not any(whole) and view is inputs[0] else _load_column(kernel, view, out)
+                 for view, keep in zip(inputs, whole, strict=True)]
         tile = tile_like(kernel, out)
         emits()[instruction.opcode](kernel, instruction, tiles, tile)
         store(kernel, out, tile)
+
+
+def _leading(view: View) -> int:
+    """How many dimensions of a tile's view are its rows (see `fold`)."""
+    rows, leading = fold(view)[0], 0
+    while math.prod(view.sizes[:leading]) < rows:
+        leading += 1
+    return leading
+
+
+def _is_column(view: View, out: View) -> bool:
+    """Whether an operand has one element for each row of the tile, which a transfer would fetch again for each column."""
+    columns = view.dims[_leading(out):]
+    return math.prod(size for _, size in columns) > 1 and all(stride == 0 or size == 1 for stride, size in columns)
+
+
+def _load_column(kernel: Kernel, view: View, out: View) -> Access:
+    """A column [rows, 1] that repeats along the tile."""
+    leading = _leading(out)
+    column = View(view.memory, view.dtype, view.address, (*view.dims[:leading], (view.dtype.byte_size, 1)))
+    return load(kernel, column, leading=leading)
 
 
 def _repeat(scalar: View, like: View) -> View:

@@ -69,3 +69,29 @@ ENTRY main {
 @pytest.mark.parametrize("optlevel", [1, 2])
 def test_short_rows_share_partitions(text: str, optlevel: int) -> None:
     check_text(text, tolerance=1e-5, optlevel=optlevel)
+
+A_COLUMN = """
+HloModule m
+ENTRY main {
+  x = f32[3,70,40] parameter(0)
+  c = f32[3,70] parameter(1)
+  b = f32[3,70,40] broadcast(c), dimensions={0,1}
+  ROOT d = f32[3,70,40] divide(x, b)
+}
+"""
+TWO_COLUMNS = """
+HloModule m
+ENTRY main {
+  c = f32[300] parameter(0)
+  e = f32[300] parameter(1)
+  b = f32[300,40] broadcast(c), dimensions={0}
+  f = f32[300,40] broadcast(e), dimensions={0}
+  ROOT d = f32[300,40] multiply(b, f)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [A_COLUMN, TWO_COLUMNS], ids=["one", "two"])
+@pytest.mark.parametrize("optlevel", [0, 1, 2])
+def test_columns_repeat(text: str, optlevel: int) -> None:
+    check_text(text, tolerance=1e-5, optlevel=optlevel)
