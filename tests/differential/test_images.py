@@ -181,23 +181,22 @@ def test_image_program(name: str, cast: str) -> None:
     assert np.abs(found - wanted[0]).max() <= TOLERANCES[cast] * np.abs(wanted[0]).max()
 
 
-@pytest.mark.parametrize("target", ["v1", "v2"])
-def test_a_result_is_not_written_over_what_its_product_reads_beside_others(target: str, tmp_path: Path) -> None:
+def test_a_result_is_not_written_over_what_its_product_reads_beside_others(tmp_path: Path) -> None:
     """The two images that are joined have the shape of the result, which may take over a value that is only added to it."""
     text = """HloModule m
 ENTRY main {
-  s = f32[1,12,12,8] parameter(0)
+  s = f32[1,32,32,8] parameter(0)
   r = f32[3,3,8,16] parameter(1)
   k = f32[3,3,32,16] parameter(2)
-  a = f32[1,12,12,16] parameter(3)
-  first = f32[1,12,12,16] convolution(s, r), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
-  both = f32[1,12,12,32] concatenate(first, a), dimensions={3}
-  ROOT second = f32[1,12,12,16] convolution(both, k), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
+  a = f32[1,32,32,16] parameter(3)
+  first = f32[1,32,32,16] convolution(s, r), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
+  both = f32[1,32,32,32] concatenate(first, a), dimensions={3}
+  ROOT second = f32[1,32,32,16] convolution(both, k), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
 }"""
-    build = compile_module(read_text(text), options_from(target=target, auto_cast="matmult"))
+    build = compile_module(read_text(text), options_from(auto_cast="none"))
     assert build.package is not None
     write_neff(str(tmp_path / "m.neff"), build.package)
     module = read_text(text)
     inputs = random_inputs(module)
     (got,), (want,) = load(str(tmp_path / "m.neff")).run(inputs), flatten(evaluate(module, inputs))
-    assert np.abs(got - want).max() <= 0.02 * np.abs(want).max()
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
