@@ -123,16 +123,14 @@ def _special_products(candidate: Candidate) -> set[str]:
 
 
 def _poisoned(module: Module, products: set[str], poison: float) -> Module:
-    """A copy in which a number is added to these products."""
+    """A copy in which a number stands for these products."""
     copy = clone_module(module)
     for computation in copy.computations:
         for product in [i for i in computation.instructions if i.name in products and i.shape.dtype.is_float]:
             builder = Builder(computation)
             value = np.asarray(poison).astype(product.shape.dtype.numpy)
             number = builder.splat(product.shape.dtype, product.shape.dims, value)
-            spoilt = builder.make("add", product, number)
-            computation.replace(product, spoilt)
-            computation.set_operands(spoilt, (product, number))
+            computation.replace(product, number)
             computation.sort()
     return copy
 
