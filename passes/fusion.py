@@ -96,11 +96,12 @@ def _reduce_form(instruction: Instruction) -> bool:
 
 
 def _dot_form(instruction: Instruction) -> bool:
-    """Batch dimensions in order, one summed dimension, a matrix of two dimensions."""
+    """Batch dimensions in order, one summed dimension, rows on the left, a matrix of two dimensions."""
     batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
     ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
     alike = instruction.operands[0].shape.dtype is instruction.operands[1].shape.dtype
-    return ordered and alike and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
+    has_rows = instruction.operands[0].shape.rank > 1
+    return ordered and alike and has_rows and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
 
 
 _FORMS = {"reduce": _reduce_form, "dot": _dot_form}

@@ -85,6 +85,14 @@ step { x = f32[3] parameter(0)
   ROOT t = (f32[3]) tuple(n) }
 ENTRY e { x = f32[5,3] parameter(0)
   ROOT s = f32[5,3] scan(x), dimensions={0}, num_carries=0, to_apply=step }""",
+    # a row program wants rows: this product has none
+    "vector_by_matrix": """
+ENTRY e { x = f32[5] parameter(0)
+  w = f32[5,17] parameter(1)
+  n = f32[5] negate(x)
+  d = f32[17] dot(n, w), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+  t = f32[17] tanh(d)
+  ROOT e = f32[17] exponential(t) }""",
 }
 
 
