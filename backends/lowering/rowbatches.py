@@ -41,7 +41,7 @@ class RowBatches:
     def lower(self) -> None:
         program, batch = self.program, self.program.batch
         views, count = program.join_rows([*(i.view for i in program.inputs), *program.outputs,
-                                          *map(program.arranged, self.sources)], batch)
+                                          *map(program.left, self.sources)], batch)
         if count == batch:
             views, count = [v.insert(batch) for v in views], count + 1
         outer = [*range(batch - 1), *range(batch, count - 1)]

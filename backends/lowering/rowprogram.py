@@ -73,6 +73,11 @@ class RowProgram:
                      for (stride, size), full in zip(view.dims, self.sizes, strict=False))
         return replace(view, dims=(*dims, *view.dims[self.rows:]))
 
+    def left(self, parameter: Instruction) -> View:
+        """The left side of products as [row dimensions.., summed dimension], also where that has a single element."""
+        view = self.arranged(parameter)
+        return view if len(view.dims) > self.rows else view.insert(self.rows)
+
     def _input(self, parameter: Instruction) -> Input:
         view = self.arranged(parameter)
         fixed = all(stride == 0 for stride, _ in view.dims[:self.rows]) and len(view.dims) > self.rows

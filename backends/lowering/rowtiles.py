@@ -101,7 +101,7 @@ class RowTiles:
     def lower(self) -> None:
         program = self.program
         views, lead = program.join_rows([*(i.view for i in self.moving), *program.outputs,
-                                         *map(program.arranged, self.sources)], 0)
+                                         *map(program.left, self.sources)], 0)
         first = len(views) - len(self.sources)
         if lead == 1 and self.matrices and self.sources and self.kernel.copies.rotates:
             self._ahead(views[:first], views[first:])
@@ -266,7 +266,7 @@ class RowTiles:
         lanes = self.kernel.target.partitions
         each = 0
         for source in self.sources:
-            view = self.program.arranged(source)
+            view = self.program.left(source)
             depth = math.prod(view.sizes[self.program.rows:])
             each += sides_bytes(depth, lanes, view.dtype, lanes)
         most = int(self.kernel.room.sbuf_bytes * LEFT_SHARE) // (each * copies.outer)
