@@ -44,8 +44,8 @@ class TargetImageCapacity:
         labels = convolution.attribute("dim_labels")
         window = convolution.attribute("window").dims
         channels: int = convolution.operands[0].shape.dims[labels.input_feature]
-        rows: int = window[max(0, len(window) - 2)].size
-        return channels < FEW_CHANNELS and channels * rows <= self.target.partitions
+        rows: int = window[max(0, len(window) - 2)].size if window else 1
+        return bool(window) and channels < FEW_CHANNELS and channels * rows <= self.target.partitions
 
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap]) -> bool:
         order = self._order(members, maps)
@@ -80,7 +80,9 @@ def _convolution(instruction: Instruction, target: Target) -> bool:
     """Float products of whole images, channels of both sides spread well, a stride or a dilation of the base along an axis."""
     data, kernel = (operand.shape for operand in instruction.operands[:2])
     maps = convolution_maps(instruction)
-    if len(instruction.operands) != 2 or maps is None or data.dtype is not kernel.dtype or not instruction.shape.dtype.is_float:
+    if len(instruction.operands) != 2 or maps is None or not instruction.attribute("window").dims:
+        return False
+    if data.dtype is not kernel.dtype or not instruction.shape.dtype.is_float:
         return False
     if data.dtype not in target.engines[Engine.PE].dtypes or not data.dtype.is_float or 0 in (*data.dims, *kernel.dims):
         return False

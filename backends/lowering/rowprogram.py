@@ -56,6 +56,7 @@ class RowProgram:
         self.is_parallel = is_column_parallel(self.order, maps, self.roots)
         read = {value for step in self.plan.steps if step.value.opcode != "dot" for value in step.reads}
         read |= {self.plan.shown.get(root, root) for root in self.roots}
+        read |= {self.plan.shown.get(dot.operands[0], dot.operands[0]) for dot in self.dots if dot not in self.lefts}
         self.inputs = [self._input(p) for p in self.operands if p in maps and p in read]
 
     def _row_sizes(self) -> tuple[int, ...]:

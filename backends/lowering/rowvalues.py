@@ -196,7 +196,8 @@ class Values:
     def _dot(self, step: Step) -> None:
         dot = step.value
         source = self.plan.shown.get(dot.operands[0], dot.operands[0])
-        left = self._whole(source, dot.operands[0]) if source in self.tiles else None
+        is_outside = source.opcode == "parameter" and source not in self.tiles
+        left = None if is_outside else self._whole(source, dot.operands[0])
         columns = self.columns(dot)
         if sums_banks(self.kernel, columns, self.pool.groups) <= self.sums_max and self._may_stay(step):
             out = self.pool.take_sums(columns)

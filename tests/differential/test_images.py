@@ -20,7 +20,7 @@ from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
 from nxcc.passes.pipeline import run_pipeline
 
-from harness.device import random_inputs
+from harness.device import check_text, random_inputs
 
 HEAD = """HloModule m
 sum { a = f32[] parameter(0)
@@ -200,3 +200,14 @@ ENTRY main {
     inputs = random_inputs(module)
     (got,), (want,) = load(str(tmp_path / "m.neff")).run(inputs), flatten(evaluate(module, inputs))
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_a_convolution_without_spatial_dimensions_is_no_image() -> None:
+    check_text("""HloModule flat
+ENTRY main {
+  x = f32[6,8] parameter(0)
+  w = f32[8,5] parameter(1)
+  c = f32[6,5] convolution(x, w), dim_labels=bf_io->bf
+  ROOT t = f32[6,5] tanh(c)
+}
+""", tolerance=1e-5, optlevel=2)

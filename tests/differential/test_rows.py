@@ -129,3 +129,29 @@ ENTRY main {{
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(300, 256, 384), (64, 130, 768), (1, 128, 1100), (129, 640, 1280)])
 def test_norm_behind_a_product(rows: int, depth: int, columns: int) -> None:
     check_whole(normed(rows, depth, columns), levels=("2",), strict=True)
+
+
+REPEATED_LEFT = """HloModule repeated
+ENTRY main {
+  x = f32[5] parameter(0)
+  p = f32[3,5,4] parameter(1)
+  q = f32[3,2,4] parameter(2)
+  b = f32[3,2,5] broadcast(x), dimensions={2}
+  d = f32[3,2,4] dot(b, p), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}
+  ROOT a = f32[3,2,4] add(d, q)
+}
+"""
+CONSTANT_LEFT = """HloModule constant
+ENTRY main {
+  p = f32[258,1] parameter(0)
+  c = f32[] constant(-1.25)
+  b = f32[3,1] broadcast(c), dimensions={}
+  d = f32[3,258] dot(b, p), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  ROOT t = f32[3,258] tanh(d)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [REPEATED_LEFT, CONSTANT_LEFT], ids=["a row for all batches", "a number"])
+def test_left_sides_that_repeat(text: str) -> None:
+    check_whole(text, levels=("1", "2"), strict=True)
