@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from nxcc.ir.hlo.module import Instruction
-from nxcc.ir.hlo.rowspace import UNIT, is_elementwise
+from nxcc.ir.hlo.rowspace import UNIT, is_elementwise, reshape_map, transpose_map
 
 BATCH, CHANNEL, ROW, COLUMN = range(4)
 """Marks in a map. Windows over one spatial dimension have columns only."""
@@ -64,23 +64,6 @@ def _broadcast(instruction: Instruction, result: ImageMap) -> list[ImageMap | No
     return [found] if kept <= {CHANNEL} or kept == {mark for mark in result if mark != UNIT} else None
 
 
-def _reshape(instruction: Instruction, result: ImageMap) -> list[ImageMap | None] | None:
-    """Only dimensions of size 1 may come or go."""
-    source = instruction.operands[0].shape.dims
-    marks = [mark for mark in result if mark != UNIT]
-    if [size for size in instruction.shape.dims if size != 1] != [size for size in source if size != 1]:
-        return None
-    rest = iter(marks)
-    return [tuple(UNIT if size == 1 else next(rest) for size in source)]
-
-
-def _transpose(instruction: Instruction, result: ImageMap) -> list[ImageMap | None] | None:
-    operand = [UNIT] * len(result)
-    for place, source in enumerate(instruction.attribute("dimensions")):
-        operand[source] = result[place]
-    return [tuple(operand)]
-
-
 def _convolution(instruction: Instruction, result: ImageMap) -> list[ImageMap | None] | None:
     maps = convolution_maps(instruction)
     return [maps[0], None] if maps is not None and maps[1] == result else None
@@ -125,8 +108,8 @@ def _concatenate(instruction: Instruction, result: ImageMap) -> list[ImageMap | 
 
 _RULES: dict[str, Callable[[Instruction, ImageMap], list[ImageMap | None] | None]] = {
     "broadcast": _broadcast,
-    "reshape": _reshape,
-    "transpose": _transpose,
+    "reshape": reshape_map,
+    "transpose": transpose_map,
     "convolution": _convolution,
     "reduce-window": _reduce_window,
     "reduce": _reduce,

@@ -51,7 +51,7 @@ def _broadcast(instruction: Instruction, result: RowMap) -> list[RowMap | None] 
     return [tuple(result[d] for d in dimensions)]
 
 
-def _reshape(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:
+def reshape_map(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:
     """Only dimensions of size 1 may come or go."""
     source = instruction.operands[0].shape.dims
     marks = [(size, mark) for size, mark in zip(instruction.shape.dims, result, strict=True) if size != 1]
@@ -61,7 +61,8 @@ def _reshape(instruction: Instruction, result: RowMap) -> list[RowMap | None] | 
     return [tuple(UNIT if size == 1 else next(rest) for size in source)]
 
 
-def _transpose(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:
+def transpose_map(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None:
+    """Dimensions keep their marks where they go."""
     operand = [UNIT] * len(result)
     for place, source in enumerate(instruction.attribute("dimensions")):
         operand[source] = result[place]
@@ -93,8 +94,8 @@ def _dot(instruction: Instruction, result: RowMap) -> list[RowMap | None] | None
 
 _RULES: dict[str, Callable[[Instruction, RowMap], list[RowMap | None] | None]] = {
     "broadcast": _broadcast,
-    "reshape": _reshape,
-    "transpose": _transpose,
+    "reshape": reshape_map,
+    "transpose": transpose_map,
     "reduce": _reduce,
     "dot": _dot,
 }
