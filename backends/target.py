@@ -246,7 +246,7 @@ class Uncertain:
     """A fact, or several that are one question, with values for a faster and a slower machine.
 
     fast, slow: by dotted path; multiples of the present values if scaled. causes: names of what on a critical path it decides
-    (`simulator.timing.Cause`). why: what the sources leave open.
+    (`simulator.outcome.Cause`). why: what the sources leave open.
     """
 
     name: str

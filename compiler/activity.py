@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nxcc.backends.simulator.outcome import ENGINES
 from nxcc.backends.simulator.timeline import Integers, Occupancy, Timeline
-from nxcc.backends.simulator.timing import ENGINES
 from nxcc.compiler.estimate import Estimate, engine_names
 from nxcc.compiler.regions import END, ROW, SLOT, START, node_starts
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nxcc.backends.simulator.timing import Cause
+from nxcc.backends.simulator.outcome import Cause
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.estimate import Estimate, estimate
 from nxcc.compiler.options import DECLARED, CompileOptions

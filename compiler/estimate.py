@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nxcc.backends.isa.program import Engine, Program
+from nxcc.backends.simulator.outcome import Cause, Timing
 from nxcc.backends.simulator.timed import Slot
-from nxcc.backends.simulator.timing import Cause, Clock, Timing
+from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.device import entry_number, load_programs
 from nxcc.compiler.flow import Pipeline, pipeline, pipeline_lines

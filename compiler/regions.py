@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from nxcc.backends.isa.program import AccessPattern
+from nxcc.backends.simulator.outcome import ENGINES, Cause, Timing
 from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timeline import COLUMNS, Integers
-from nxcc.backends.simulator.timing import ENGINES, Cause, Timing
 from nxcc.backends.target import Target
 from nxcc.compiler.estimate import Estimate, engine_names
 from nxcc.neff.members import SourceEntry

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.simulator.timing import Cause
+from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import Target, Uncertain
 
 Values = Mapping[str, float]

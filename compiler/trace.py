@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from nxcc.backends.simulator.outcome import ENGINES
 from nxcc.backends.simulator.timeline import Integers, Timeline
-from nxcc.backends.simulator.timing import ENGINES
 from nxcc.compiler.estimate import Estimate
 from nxcc.compiler.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, source_of
 

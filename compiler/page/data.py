@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.isa.text import instruction_text
+from nxcc.backends.simulator.outcome import ENGINES, Cause
 from nxcc.backends.simulator.timeline import COLUMNS, Integers, Timeline
-from nxcc.backends.simulator.timing import ENGINES, Cause
 from nxcc.backends.target import Target
 from nxcc.compiler.estimate import Estimate, engine_names
 from nxcc.compiler.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, regions_of, row, source_of

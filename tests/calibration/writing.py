@@ -14,7 +14,8 @@ from nxcc.backends.assembly import BASE_REGISTER, assemble, plan_of
 from nxcc.backends.isa.instructions import control
 from nxcc.backends.isa.layout import is_trigger
 from nxcc.backends.isa.program import Affine, Function, Instruction, Memory, Program
-from nxcc.backends.simulator.timing import Clock, Timing
+from nxcc.backends.simulator.outcome import Timing
+from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr

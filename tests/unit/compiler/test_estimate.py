@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.simulator.timing import Cause
+from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.estimate import crossing_bytes, estimate, estimate_file, estimate_lines

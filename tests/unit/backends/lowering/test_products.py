@@ -9,7 +9,8 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.operands import split_depth
 from nxcc.backends.lowering.product import ONCE, Batch, Multiplication, planned
 from nxcc.backends.lowering.product_plan import Product, _cuts, _timed, machine, plan
-from nxcc.backends.simulator.timing import Clock, Timing
+from nxcc.backends.simulator.outcome import Timing
+from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.tile.builder import Copies, Kernel
 from nxcc.ir.dtypes import BF16, F32
 

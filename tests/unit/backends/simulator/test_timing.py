@@ -3,7 +3,8 @@
 import pytest
 
 from nxcc.backends.isa.program import Engine, Function, Program
-from nxcc.backends.simulator.timing import Cause, Clock
+from nxcc.backends.simulator.outcome import Cause
+from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import load_target
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.dtypes import BF16, F32, S32
