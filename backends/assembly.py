@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nxcc.backends.berths import ALONE, EPOCH, FIRST_OF_REGIONS, Berth, Entrance, Room, room
+from nxcc.backends.berths import ALONE, EPOCH, FIRST_OF_REGIONS, Berth, Entrance, room
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.layout import TERMS_MAX, WAITS_MAX
 from nxcc.backends.isa.program import (
@@ -95,23 +95,25 @@ def plan_of(program: TileProgram, target: Target, overlapped: bool) -> Plan:
 
 
 def assemble(program: TileProgram, target: Target, plan: Plan, entrance: Entrance = ALONE) -> AssembledFunction:
-    """The streams of a region in the berth of its entrance; its tiles are allocated from 0 on."""
+    """The streams of a region at the place of its entrance; its tiles are allocated from 0 on."""
     registers = Registers(FIRST_ARGUMENT_REGISTER)
     arguments = tuple(registers.take(symbol) for symbol in program.arguments)
     assembler = _Assembler(registers, program, plan, target, entrance)
     assembler.block(program.body)
     assembler.finish()
-    place = room(target, entrance.berth)
-    used = place.first_semaphore + plan.semaphores
-    return AssembledFunction(Function(_name(program, entrance), assembler.streams), arguments, plan.total, used)
+    used = room(target, entrance.berth).first_semaphore + plan.semaphores
+    return AssembledFunction(Function(_name(program, target, entrance), assembler.streams), arguments, plan.total, used)
 
 
-def _name(program: TileProgram, entrance: Entrance) -> str:
+def _name(program: TileProgram, target: Target, entrance: Entrance) -> str:
     """Tells a region's entrances apart."""
     if entrance == ALONE:
         return program.name
+    usual = room(target, entrance.berth)
     after = "".join(f".{number}" for number in sorted(entrance.after))
-    return f"{program.name}.{entrance.berth.value}{entrance.lag or ''}{after}"
+    sbuf = f".sbuf{entrance.sbuf_start}" if entrance.sbuf_start != usual.sbuf_start else ""
+    psum = f".bank{entrance.psum_bank}" if entrance.psum_bank * target.psum.bank_bytes != usual.psum_start else ""
+    return f"{program.name}.{entrance.berth.value}{entrance.lag or ''}{after}{sbuf}{psum}{'.psum' * entrance.shares_psum}"
 
 
 class _Assembler:
@@ -124,7 +126,8 @@ class _Assembler:
         self.entrance = entrance
         self.late = frozenset(program.arguments[number] for number in entrance.after)
         self.behind: set[Engine] = set()
-        self.place: Room = room(target, entrance.berth)
+        self.first_semaphore = room(target, entrance.berth).first_semaphore
+        self.start = {Memory.SBUF: entrance.sbuf_start, Memory.PSUM: entrance.psum_bank * target.psum.bank_bytes}
         self.first_loop_register = registers.mark()
         self.streams: dict[Engine, Stream] = {}
         registers.bind(BASE, BASE_REGISTER)
@@ -168,7 +171,7 @@ class _Assembler:
                      for semaphore, value in events)
 
     def _semaphore(self, number: int) -> Affine:
-        return Affine(number if number < FIRST_OF_REGIONS else number - FIRST_OF_REGIONS + self.place.first_semaphore)
+        return Affine(number if number < FIRST_OF_REGIONS else number - FIRST_OF_REGIONS + self.first_semaphore)
 
     def _signal(self, semaphore: int, amount: int) -> Signal:
         return Signal(self._semaphore(semaphore), amount)
@@ -190,7 +193,9 @@ class _Assembler:
     def _late(self, site: Site) -> list[Event]:
         """The end of the region before, if the site touches memory of its; an engine awaits it once, since loops run at
         least once and what comes first in the program comes first in the stream."""
-        if site.engine in self.behind or self.late.isdisjoint(self.plan.addressed.get(site_key(site), ())):
+        waits = not self.late.isdisjoint(self.plan.addressed.get(site_key(site), ())) \
+            or self.entrance.shares_psum and _touches_psum(site.statement)
+        if site.engine in self.behind or not waits:
             return []
         self.behind.add(site.engine)
         return [_done(0)]
@@ -208,12 +213,11 @@ class _Assembler:
 
     def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
-            start = self.place.sbuf_start if operand.memory is Memory.SBUF else 0
-            address = self._short(self.registers.affine(operand.address + start), engine)
+            address = self._short(self.registers.affine(operand.address + self.start.get(operand.memory, 0)), engine)
             return DmaPattern(operand.memory, operand.dtype, address, tuple(stride for stride, _ in operand.dims))
-        start = self.place.sbuf_start if operand.memory is Memory.SBUF else self.place.psum_start
+        offset = operand.offset + self.start[operand.memory]
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
-                             self._short(self.registers.affine(operand.offset + start), engine), operand.dims)
+                             self._short(self.registers.affine(offset), engine), operand.dims)
 
     def _short(self, value: Affine, engine: Engine) -> Affine:
         """The value with as many terms as an instruction holds; the terms of loops are added up in a register first.
@@ -258,6 +262,11 @@ class _Assembler:
         for engine in sorted(self.users.get(statement.symbol, ()), key=lambda e: e.value):
             self._stream(engine).append(Instruction(
                 isa.control.REGISTER_ALU, fields={"register": register, "op": statement.op, "a": a, "b": b}))
+
+
+def _touches_psum(statement: Op | ScalarLoad) -> bool:
+    return isinstance(statement, Op) and any(
+        isinstance(o, Access) and o.memory is Memory.PSUM for o in statement.operands.values())
 
 
 def _done(lag: int) -> Event:

@@ -1,8 +1,10 @@
-"""Two regions run at a time, each in a berth of its own: half of SBUF, of PSUM and of the semaphores.
+"""Two regions run at a time, each in a berth of its own: part of SBUF and of PSUM, half of the semaphores.
 
-A region may begin once the one before its predecessor is done, since that had the same berth. What it reads or overwrites of
-its predecessor's it awaits access by access (`Entrance.after`), so that weights load and engines work while the predecessor
-still stores. A region that does not fit into half of the machine takes it whole and runs alone.
+A region may begin once the one before its predecessor is done. What it reads or overwrites of its predecessor's it awaits
+access by access (`Entrance.after`), so that weights load and engines work while the predecessor still stores. Berths are halves
+where both regions fit into one; else one begins at the bottom and the other ends at the top, and if there is PSUM for one of
+them only, the later one's engines wait where they first touch it. A region that does not fit beside its predecessor begins
+after it; one that needs more than half of the semaphores takes the machine whole.
 """
 
 from __future__ import annotations
@@ -62,16 +64,55 @@ def room(target: Target, berth: Berth) -> Room:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a region needs: bytes of a partition of SBUF, PSUM banks, semaphores."""
+
+    sbuf_bytes: int
+    psum_banks: int
+    semaphores: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entrance:
     """How a call of a region begins. lag: regions that may still be running, 0 or 1; after: numbers of the address
-    arguments whose memory that one reads or writes in a way that conflicts."""
+    arguments whose memory that one reads or writes in a way that conflicts. sbuf_start: byte of a partition, psum_bank: where
+    the region's memory begins; shares_psum: whether the one before may have some of the same banks."""
 
     berth: Berth = Berth.WHOLE
     lag: int = 0
     after: frozenset[int] = frozenset()
+    sbuf_start: int = 0
+    psum_bank: int = 0
+    shares_psum: bool = False
 
 
 ALONE = Entrance()
+
+
+def beside(target: Target, before: Entrance, had: Footprint, need: Footprint) -> Entrance:
+    """How a region begins after one that began so and had so much: beside it if there is room, else when it is done.
+
+    Where weights stay on chip, what both halves leave free is theirs.
+    """
+    berth, whole, upper = before.berth.other, room(target, Berth.WHOLE), room(target, Berth.UPPER)
+    if before.berth is Berth.WHOLE or target.dma.pinned_queues and need.sbuf_bytes > upper.sbuf_bytes:
+        return Entrance(Berth.LOWER)
+    bank = target.psum.bank_bytes
+    sbuf = _start(berth, need.sbuf_bytes, before.sbuf_start, had.sbuf_bytes, upper.sbuf_start, whole.sbuf_bytes)
+    psum = _start(berth, need.psum_banks, before.psum_bank, had.psum_banks, upper.psum_start // bank, whole.psum_banks)
+    if sbuf is None:
+        return Entrance(Berth.LOWER)
+    start = sbuf // target.sbuf.align_bytes * target.sbuf.align_bytes
+    return Entrance(berth, 1, frozenset(), start, 0 if psum is None else psum, psum is None)
+
+
+def _start(berth: Berth, need: int, start: int, had: int, half: int, whole: int) -> int | None:
+    """Where `need` of a memory begins beside what has `had` of it from `start` on; None if there is not enough."""
+    if berth is Berth.LOWER:
+        return 0 if need <= start or not had else None
+    if need <= whole - half and start + had <= half:
+        return half
+    return whole - need if start + had <= whole - need else None
 
 
 @dataclass(frozen=True, slots=True)

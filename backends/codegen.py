@@ -13,7 +13,7 @@ from typing import Any
 
 from nxcc.backends.arena import Arena, Buffer
 from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
-from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, room, touched
+from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footprint, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.fused import is_program
 from nxcc.backends.lowering.registry import Rule, rules
@@ -99,11 +99,11 @@ class DeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A region's tile program and what waits for what in it. halves: whether half of the machine is enough for it."""
+    """A region's tile program and what waits for what in it. need: what it has of the machine if others may run beside it."""
 
     program: TileProgram
     plan: Plan
-    halves: bool
+    need: Footprint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class _Generator:
         self.optlevel = optlevel
         self.exact_transposes = exact_transposes
         self.arena = Arena(target.hbm.bytes)
-        self.main = MainStreams(target.engines)
+        self.main = MainStreams(target)
         self.functions: list[Function] = []
         self.entries: list[Function] = []
         self.bindings: dict[str, Binding] = {}
@@ -207,7 +207,7 @@ class _Generator:
         return Located(View(Memory.HBM, dtype, Expr(buffer.address), dims_), buffer)
 
     def node(self, node: DeviceNode) -> None:
-        self.main = MainStreams(self.target.engines, self.optlevel > 0 and self.target.features.control_flow)
+        self.main = MainStreams(self.target, self.optlevel > 0 and self.target.features.control_flow)
         arguments = []
         for name, parameter in zip(node.inputs, node.module.entry.parameters, strict=True):
             located = self.external[name]
@@ -380,14 +380,15 @@ class _Generator:
         lowered = self._lowered.get(key)
         if lowered is None:
             lowered = self._lowered[key] = self._lower(instruction, operands, results, shared)
-        entrance = self.main.entrance(operands, results) if lowered.halves and shared else ALONE
+        need = lowered.need if shared else None
+        entrance = self.main.entrance(operands, results, need) if need else ALONE
         found = self._regions.get((key, entrance))
         if found is None:
             found = self._regions[key, entrance] = self._assemble(lowered, entrance)
         index, assembled = found
         arguments = {register: address // ARGUMENT_UNIT
                      for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
-        self.main.call(index, assembled, arguments, len(self.debug) - 1, entrance, touched(operands, results))
+        self.main.call(index, assembled, arguments, len(self.debug) - 1, entrance, touched(operands, results), need)
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name, *self._place))
 
     def _assemble(self, lowered: Lowered, entrance: Entrance) -> tuple[int, AssembledFunction]:
@@ -395,7 +396,7 @@ class _Generator:
         assembled = assemble(lowered.program, self.target, lowered.plan, entrance)
         self.semaphores = max(self.semaphores, assembled.semaphores)
         self.functions.append(assembled.function)
-        self.sbuf_bytes = max(self.sbuf_bytes, room(self.target, entrance.berth).sbuf_start + lowered.program.sbuf_bytes)
+        self.sbuf_bytes = max(self.sbuf_bytes, entrance.sbuf_start + lowered.program.sbuf_bytes)
         return len(self.functions) - 1, assembled
 
     def _lower(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Lowered:
@@ -409,8 +410,10 @@ class _Generator:
                     raise
                 continue
             plan = plan_of(kernel.program, self.target, self.optlevel > 0)
-            halves = berth is not Berth.WHOLE and plan.overlaps and plan.semaphores <= room(self.target, berth).semaphores
-            return Lowered(kernel.program, plan, halves)
+            shares = plan.overlaps and plan.semaphores <= room(self.target, Berth.LOWER).semaphores
+            program = kernel.program
+            need = Footprint(program.sbuf_bytes, program.psum_banks, plan.semaphores) if shares else None
+            return Lowered(program, plan, need)
         raise AssertionError("the last attempt returns or raises")
 
     def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,

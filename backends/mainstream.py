@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
-from nxcc.backends.berths import ALONE, READS, Berth, Entrance, Touched
+from nxcc.backends.berths import ALONE, READS, Berth, Entrance, Footprint, Touched, beside
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
 from nxcc.backends.rolling import Call, call_of, find_rolls, rolled
+from nxcc.backends.target import Target
 from nxcc.backends.tile.program import View
+from nxcc.ir.facts import dataclass
 
 CONTROL_REGISTERS = 8
 """Registers at the top that hold selectors of enclosing conditionals; functions never use them."""
@@ -21,14 +24,24 @@ Marks = dict[Engine, int]
 """A place in all streams."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The region called last: how it began, what it has, the HBM that it touches."""
+
+    entrance: Entrance
+    need: Footprint
+    memory: Touched
+
+
 class MainStreams:
     """Writes the streams. An engine that takes no part in a call catches up with its count only when it next needs it.
 
     rolls: repeated calls become loops in the end.
     """
 
-    def __init__(self, engines: Iterable[Engine], rolls: bool = False) -> None:
-        self.engines = tuple(engine for engine in Engine if engine in set(engines))
+    def __init__(self, target: Target, rolls: bool = False) -> None:
+        self.target = target
+        self.engines = tuple(engine for engine in Engine if engine in target.engines)
         self.streams: dict[Engine, Stream] = {
             engine: [Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": Affine(0)})]
             for engine in self.engines}
@@ -37,32 +50,34 @@ class MainStreams:
         self._selectors = 0
         self._rolls = rolls
         self._runs: list[list[Marks]] = []
-        self._last: tuple[Berth, Touched] | None = None
+        self._last: _Last | None = None
 
-    def entrance(self, operands: Sequence[View], results: Sequence[View]) -> Entrance:
-        """How a region that fits into half of the machine begins if it is called next.
+    def entrance(self, operands: Sequence[View], results: Sequence[View], need: Footprint) -> Entrance:
+        """How a region that leaves some of the machine to others begins if it is called next.
 
-        It runs beside the region called last, if that has half of the machine too and no branch lies between.
+        It runs beside the region called last, if both fit and no branch lies between.
         """
-        if self._last is None or self._last[0] is Berth.WHOLE:
+        if self._last is None:
             return Entrance(Berth.LOWER)
-        berth, before = self._last
+        found = beside(self.target, self._last.entrance, self._last.need, need)
+        if not found.lag:
+            return found
         numbers: dict[int, int] = {}
         after = set()
         for position, view in enumerate((*operands, *results)):
             number = numbers.setdefault(view.address.constant, len(numbers))
-            if before.conflicts(view, position >= len(operands)):
+            if self._last.memory.conflicts(view, position >= len(operands)):
                 after.add(number)
-        return Entrance(berth.other, 1, frozenset(after))
+        return replace(found, after=frozenset(after))
 
     def call(self, index: int, assembled: AssembledFunction, arguments: dict[int, int], debug: int = -1,
-             entrance: Entrance = ALONE, memory: Touched | None = None) -> None:
+             entrance: Entrance = ALONE, memory: Touched | None = None, need: Footprint | None = None) -> None:
         """Call function `index` on every engine that has code in it; arguments: register -> value.
 
         debug: entry of the HLO instruction that is called for, since equal ones share a function. memory: HBM that it reads
-        and writes, for the region after it.
+        and writes, need: what it has of the machine, both for the region after it.
         """
-        self._last = (entrance.berth, memory) if memory is not None else None
+        self._last = _Last(entrance, need, memory) if memory is not None and need is not None else None
         used = self._used.get(index)
         if used is None:
             used = {engine: registers_used(stream) for engine, stream in assembled.function.streams.items()}

@@ -85,6 +85,7 @@ class Kernel:
             raise CompileError(OUT_OF_MEMORY, f"{self.program.name} needs more than {self.room.psum_banks} PSUM banks")
         offset = self._psum
         self._psum += bytes_
+        self.program.psum_banks = max(self.program.psum_banks, self._psum // bank)
         return Access(Memory.PSUM, dtype, 0, sizes[0], expr(offset), contiguous(sizes[1:]))
 
     @property

@@ -237,12 +237,16 @@ Statement = Op | Loop | ScalarLoad | ScalarOp
 
 @dataclass()
 class TileProgram:
-    """A region's code. arguments: symbols that the caller sets (HBM bases in units of ARGUMENT_UNIT bytes)."""
+    """A region's code. arguments: symbols that the caller sets (HBM bases in units of ARGUMENT_UNIT bytes).
+
+    sbuf_bytes: of a partition, psum_banks: what its tiles take, from 0 on.
+    """
 
     name: str
     arguments: tuple[Symbol, ...] = ()
     body: list[Statement] = field(default_factory=list)
     sbuf_bytes: int = 0
+    psum_banks: int = 0
 
     def ops(self) -> Iterator[Op]:
         """All instructions, in program order, loops entered once."""

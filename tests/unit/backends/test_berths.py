@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nxcc.backends import mainstream
-from nxcc.backends.berths import Berth, Entrance, Touched, extent, room
+from nxcc.backends.berths import Berth, Entrance, Footprint, Touched, beside, extent, room
 from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.simulator.strict import StrictMachine
@@ -87,6 +89,33 @@ def test_regions_alternate_and_wait_for_what_they_share() -> None:
     assert all(len(e) > 1 for e in entrances[1:]), "each product waits for the one before"
 
 
+HALF = room(V2, Berth.LOWER)
+WHOLE = room(V2, Berth.WHOLE)
+
+
+def test_halves_stay_halves() -> None:
+    small = Footprint(HALF.sbuf_bytes, HALF.psum_banks, 10)
+    upper = beside(V2, Entrance(Berth.LOWER), small, small)
+    assert (upper.berth, upper.lag, upper.sbuf_start, upper.shares_psum) == (Berth.UPPER, 1, HALF.sbuf_bytes, False)
+    lower = beside(V2, upper, small, small)
+    assert (lower.berth, lower.lag, lower.sbuf_start, lower.shares_psum) == (Berth.LOWER, 1, 0, False)
+
+
+def test_a_large_region_runs_beside_a_small_one_and_waits_for_its_banks() -> None:
+    small = Footprint(WHOLE.sbuf_bytes // 4, HALF.psum_banks, 10)
+    large = Footprint(WHOLE.sbuf_bytes // 4 * 3, WHOLE.psum_banks - 1, 10)
+    upper = beside(V2, Entrance(Berth.LOWER), small, large)
+    assert upper.lag == 1 and upper.shares_psum
+    assert small.sbuf_bytes <= upper.sbuf_start and upper.sbuf_start + large.sbuf_bytes <= WHOLE.sbuf_bytes
+    lower = beside(V2, upper, large, small)
+    assert lower == Entrance(Berth.LOWER, 1, frozenset(), 0, 0, True)
+
+
+def test_a_region_that_does_not_fit_beside_the_one_before_waits_for_it() -> None:
+    large = Footprint(WHOLE.sbuf_bytes // 4 * 3, 4, 10)
+    assert beside(V2, Entrance(Berth.LOWER), large, large).lag == 0
+
+
 def test_any_order_of_the_engines_gives_the_oracles_result() -> None:
     code, inputs, wanted = compiled()
     for seed in range(6):
@@ -96,8 +125,8 @@ def test_any_order_of_the_engines_gives_the_oracles_result() -> None:
 
 def test_a_call_that_does_not_wait_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     entrance = mainstream.MainStreams.entrance
-    monkeypatch.setattr(mainstream.MainStreams, "entrance", lambda self, operands, results: Entrance(
-        entrance(self, operands, results).berth, entrance(self, operands, results).lag, frozenset()))
+    monkeypatch.setattr(mainstream.MainStreams, "entrance", lambda self, operands, results, need: replace(
+        entrance(self, operands, results, need), after=frozenset()))
     code, inputs, _ = compiled()
     with pytest.raises(CompileError, match="NXC04"):
         for seed in range(6):
