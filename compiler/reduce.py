@@ -377,7 +377,10 @@ class _Resize:
     def value(self, value: Value) -> Value:
         if isinstance(value, tuple):
             return tuple(map(self.value, value))
-        return None if value is None else np.ascontiguousarray(value[tuple(slice(self.number(d)) for d in value.shape)])
+        if value is None:
+            return None
+        part = value[tuple(slice(self.number(d)) for d in value.shape)]
+        return np.ascontiguousarray(part).reshape(part.shape)  # which makes a scalar a vector of one
 
     def instruction(self, instruction: Instruction) -> None:
         """Resize attributes, then take the shape that the operator gives, or the resized one where it gives none."""

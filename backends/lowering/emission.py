@@ -380,12 +380,11 @@ class _Emission:
     def _joined(self, term: Term, inner: Term, place: int | None, to: Access) -> None:
         first = _scalar_place(inner)
         assert first is not None
-        data, scalar = self._reachable(self._data(inner.inputs[1 - first], to), engine_of(inner)), \
-            self._scalar(inner.inputs[first])
+        engine = Engine.GPSIMD if Engine.GPSIMD in (engine_of(term), engine_of(inner)) else Engine.VECTOR
+        data, scalar = self._reachable(self._data(inner.inputs[1 - first], to), engine), self._scalar(inner.inputs[first])
         position = term.inputs.index(inner)
         other = term.inputs[1 - position]
         if place is not None:
-            engine = Engine.GPSIMD if Engine.GPSIMD in (engine_of(term), engine_of(inner)) else Engine.VECTOR
             if engine is Engine.VECTOR and self._normalises(term, inner) and self.kernel.scalar_is_idler(to.free):
                 self._normalise(to, data, scalar, self._scalar(other))
                 return

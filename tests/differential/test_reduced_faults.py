@@ -93,6 +93,12 @@ ENTRY e { x = f32[5] parameter(0)
   d = f32[17] dot(n, w), lhs_contracting_dims={0}, rhs_contracting_dims={0}
   t = f32[17] tanh(d)
   ROOT e = f32[17] exponential(t) }""",
+    # sums lie in PSUM, which GpSimd does not reach; the maximum before its power is Vector's, and joined
+    "root_of_a_product": """
+ENTRY e { x = f32[130,16,1,4] parameter(0)
+  y = f32[1,130,1] parameter(1)
+  d = f32[1,16,4,1] dot(x, y), lhs_batch_dims={2}, lhs_contracting_dims={0}, rhs_batch_dims={0}, rhs_contracting_dims={1}
+  ROOT s = f32[1,16,4,1] sqrt(d) }""",
 }
 
 

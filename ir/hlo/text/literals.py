@@ -188,7 +188,8 @@ def _matches(skeleton: str, dims: tuple[int, ...]) -> bool:
     if not dims:
         return not skeleton
     expected = "{}"
-    for size in reversed(dims[:-1]):
+    written = dims[:dims.index(0) + 1] if 0 in dims else dims  # an empty dimension shows nothing of those inside it
+    for size in reversed(written[:-1]):
         if len(expected) * size + 2 > len(skeleton):
             return False
         expected = "{" + expected * size + "}"

@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.random_hlo import Bounds, Tally, check, drawn_opcodes, fault_text, reduced
+from harness.random_hlo import Bounds, Court, Tally, check, drawn_opcodes, fault_text, reduced
+from harness.xla import Xla
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -16,10 +17,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first module")
     parser.add_argument("--instructions", type=int, default=Bounds().instructions)
     parser.add_argument("--reduce", type=int, default=150, help="trials to reduce each fault with; 0: do not")
+    parser.add_argument("--levels", default="0,1", help="of optimisation; empty: none")
+    parser.add_argument("--strict", action="store_true", help="simulate all in strict mode")
+    parser.add_argument("--target", default="v2", choices=("v1", "v2"))
+    parser.add_argument("--quick", action="store_true", help="the levels only, and no pass switched off")
+    parser.add_argument("--xla", default="", metavar="PYTHON", help="a Python with jax: XLA judges the oracle")
+    parser.add_argument("--focus", default="", help="opcodes and patterns that every second draw is of, with commas")
+    parser.add_argument("--without", default="", help="opcodes that are not drawn, with commas")
     options = parser.parse_args(words)
     tally, faults = Tally(), Counter[str]()
+    xla = Xla(options.xla) if options.xla else None
+    court = Court(tuple(filter(None, options.levels.split(","))), options.strict, options.target, options.quick, xla)
+    bounds = Bounds(instructions=options.instructions, focus=tuple(filter(None, options.focus.split(","))),
+                    without=tuple(filter(None, options.without.split(","))))
     for seed in range(options.seed, options.seed + options.count):
-        fault = check(seed, tally, Bounds(instructions=options.instructions))
+        fault = check(seed, tally, bounds, court)
+        if tally.modules % 100 == 0:
+            sys.stderr.write(f"{tally.modules} modules, {sum(faults.values())} faults\n")
         if fault is None:
             continue
         faults[fault.verdict.key] += 1
@@ -28,6 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.write((fault_text(fault, small) if first else f"seed {seed}, {fault.trial}: {fault.verdict.key}") + "\n\n")
         sys.stdout.flush()
     _print_tally(tally, faults)
+    if xla is not None:
+        xla.close()
     return int(bool(faults))
 
 

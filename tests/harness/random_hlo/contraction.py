@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nxcc.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, S8, S32
 from nxcc.ir.hlo.attributes import ConvolutionDimensions, Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
@@ -17,14 +19,20 @@ def _dot(g: Generator) -> Instruction | None:
     if x is None:
         return None
     order = g.random.sample(range(x.shape.rank), x.shape.rank)
-    batches = g.random.randint(0, min(1, x.shape.rank - 1))
-    contracted = order[batches:batches + g.random.randint(1, max(1, min(2, x.shape.rank - batches)))]
-    kept = [x.shape.dims[d] for d in order[:batches]]
-    summed = [x.shape.dims[d] for d in contracted]
-    free = [g.random.choice((1, 3, 8, 17))] if g.random.random() < 0.8 else []
-    y = g.like(array(x.shape.dtype, *kept, *summed, *free))
-    right = list(range(batches)), list(range(batches, batches + len(contracted)))
-    made = g.scope.builder.dot(x, y, (contracted, right[1]), (order[:batches], right[0]))
+    batches = g.random.choice([n for n in (0, 0, 1, 1, 2) if n <= x.shape.rank])
+    summed = order[batches:batches + g.random.choice((0, 1, 1, 1, 1, 2))]
+    named = [(x.shape.dims[d], "batch") for d in order[:batches]] + [(x.shape.dims[d], "summed") for d in summed]
+    named += [(g.random.choice((1, 3, 8, 17)), "free") for _ in range(g.random.choice((0, 1, 1, 1, 1, 2)))]
+    places = list(range(len(named)))
+    if g.random.random() < 0.7:
+        g.random.shuffle(places)
+    dims = [named[place][0] for place in places]
+    where = [places.index(n) for n in range(len(named))]
+    free = [x.shape.dims[d] for d in order[batches + len(summed):]]
+    if math.prod([*dims, *free]) > 20 * g.bounds.elements:
+        return None
+    y = g.like(array(x.shape.dtype, *dims))
+    made = g.scope.builder.dot(x, y, (summed, where[batches:batches + len(summed)]), (order[:batches], where[:batches]))
     if x.shape.dtype in (BF16, F16, F8E4M3, F8E5M2) and g.random.random() < 0.5:
         made.shape = made.shape.with_dtype(F32)
     elif x.shape.dtype is S8 and g.random.random() < 0.5:
@@ -72,5 +80,3 @@ def _laid_out(sizes: tuple[int, ...], places: tuple[int, ...]) -> list[int]:
     for size, place in zip(sizes, places, strict=True):
         dims[place] = size
     return dims
-
-

@@ -27,16 +27,74 @@ def _call(g: Generator) -> Instruction | None:
 
 
 @maker("conditional")
-def _conditional(g: Generator) -> Instruction | None:
+def _conditional(g: Generator) -> Instruction | list[Instruction] | None:
+    """Branches with operands of their own, now and then tuples; one result or two."""
     x = g.pick()
     if x is None or g.depth >= g.bounds.depth:
         return None
-    shape = x.shape
     of_truth = g.random.random() < 0.5
     count = 2 if of_truth else g.random.randint(1, 4)
-    branches = [g.computation([shape], lambda p: g.steps(g.random.randint(1, 2), shape)) for _ in range(count)]
+    shapes = [x.shape.without_layout()]
+    if g.random.random() < 0.4:
+        shapes.append(g.like(g.shape(rank=g.random.randint(0, 2))).shape.without_layout())
+    operands = []
+    for _ in range(count):
+        other = g.pick() or x
+        operands.append(g.make("tuple", other, x) if g.random.random() < 0.3 else other if g.random.random() < 0.5 else x)
+
+    def body(p: list[Instruction]) -> Instruction:
+        if p[0].shape.is_tuple:
+            for n in range(len(p[0].shape.elements)):
+                g.note(g.scope.builder.get_tuple_element(p[0], n))
+        found = [g.steps(g.random.randint(0, 2), shape) for shape in shapes]
+        return found[0] if len(found) == 1 else g.make("tuple", *found)
+
+    branches = [g.computation([operand.shape.without_layout()], body) for operand in operands]
     chooser = g.like(array(PRED if of_truth else S32))
-    return g.make("conditional", chooser, *[x] * count, shape=shape, called=branches)
+    shape = shapes[0] if len(shapes) == 1 else tuple_of(*shapes)
+    made = g.make("conditional", chooser, *operands, shape=shape, called=branches)
+    return made if len(shapes) == 1 else [g.scope.builder.get_tuple_element(made, n) for n in range(len(shapes))]
+
+
+@maker("loop-over-rows")
+def _rows(g: Generator) -> Instruction | list[Instruction] | None:
+    """A loop that reads a row of one array a turn, carries a value, and writes a row of another: what scans become."""
+    x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.dims[0] <= 40 and shape.element_count <= 4000)
+    if x is None or g.depth >= g.bounds.depth:
+        return None
+    builder, count = g.scope.builder, x.shape.dims[0]
+    row = array(x.shape.dtype, *x.shape.dims[1:])
+    counter = g.random.choice((S32, S32, S32, S64, U32))
+    backwards = g.random.random() < 0.3
+    turns = count if g.random.random() < 0.7 else g.random.randint(0, count + 2)
+    rows = x.shape.without_layout()
+    state = tuple_of(array(counter), rows, row, rows)
+
+    def number(value: int) -> Instruction:
+        return g.scope.builder.constant(np.asarray(value, counter.numpy))
+
+    def body(p: list[Instruction]) -> Instruction:
+        step, data, carried, written = (g.scope.builder.get_tuple_element(p[0], n) for n in range(4))
+        place = g.make("subtract", number(count - 1), step) if backwards else step
+        if g.random.random() < 0.3:
+            zero = number(0)
+            place = g.make("select", g.make("compare", place, zero, direction="LT"), g.make("add", place, number(count)), place)
+        starts = [place, *(number(0) for _ in row.dims)]
+        read = g.make("dynamic-slice", data, *starts, dynamic_slice_sizes=(1, *row.dims))
+        g.note(carried)
+        g.note(g.scope.builder.reshape(read, row.dims))
+        following = g.steps(g.random.randint(1, 3), row)
+        result = g.scope.builder.reshape(g.steps(g.random.randint(0, 1), row), (1, *row.dims))
+        written = g.make("dynamic-update-slice", written, result, *starts)
+        return g.make("tuple", g.make("add", step, number(1)), data, following, written)
+
+    def condition(p: list[Instruction]) -> Instruction:
+        return g.make("compare", g.scope.builder.get_tuple_element(p[0], 0), number(turns), direction="LT")
+
+    zero = builder.literal(splat(counter, (), 0))
+    start = g.make("tuple", zero, x, g.like(row), g.like(rows))
+    made = g.make("while", start, shape=state, called=[g.computation([state], body), g.computation([state], condition)])
+    return [builder.get_tuple_element(made, n) for n in (0, 2, 3)]
 
 
 @maker("while")

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from nxcc.compiler.reduce import Candidate
-from nxcc.ir.dtypes import BF16, C64, F8E4M3, F8E5M2, F16, F32, PRED, S4, S8, S16, S32, S64, U8, U16, U32, U64, DType
+from nxcc.ir.dtypes import BF16, C64, F8E4M3, F8E5M2, F16, F32, PRED, S2, S4, S8, S16, S32, S64, U4, U8, U16, U32, U64, DType
+from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.builder import Builder, infer_shape
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import ShapeError, find, operators
 from nxcc.ir.hlo.verifier import verify
-from nxcc.ir.shapes import Shape, array
+from nxcc.ir.shapes import Layout, Shape, array
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How large a module may grow. sizes: of dimensions, odd ones and ones around the machine's limits among them."""
+    """How large a module may grow. sizes: of dimensions, odd ones and ones around the machine's limits among them.
+
+    focus: what every second draw is of. without: what is not drawn.
+    """
 
     instructions: int = 10
     parameters: int = 4
@@ -32,7 +36,9 @@ class Bounds:
     depth: int = 2
     sizes: tuple[int, ...] = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 127, 128, 130, 513)
     dtypes: tuple[DType, ...] = (F32,) * 8 + (BF16,) * 3 + (F16, F16, S32, S32, S32, U32, S8, U8, S16, U16, PRED, PRED) + \
-        (S64, S64, U64, F8E4M3, F8E5M2, S4, C64)
+        (S64, S64, U64, F8E4M3, F8E5M2, S4, U4, S2, C64)
+    focus: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 LEFT_OUT: dict[str, str] = {
@@ -74,20 +80,54 @@ class Generator:
         entry = self.module.entry
         results = [i for i in self.scope.made if not i.users and (i.shape.is_array or i.opcode == "tuple")]
         results = results or [self.scope.values[-1]]
+        while len(results) > 2 and self.random.random() < 0.2:
+            results = [*results[2:], self.scope.builder.make("tuple", *results[:2])]
         entry.root = results[0] if len(results) == 1 else self.scope.builder.make("tuple", *results)
         self.module.computations = self.module.reachable()
+        self._border()
         verify(self.module)
         return Candidate(self.module, tuple(self.value(p.shape) for p in entry.parameters))
+
+    def _border(self) -> None:
+        """Now and then layouts of parameters and results, and results that may lie where parameters do."""
+        entry = self.module.entry
+        if self.random.random() < 0.2:
+            for instruction in [*entry.parameters, entry.root]:
+                instruction.shape = self.laid_out(instruction.shape)
+        if self.random.random() < 0.2 and entry.root.shape.is_tuple:
+            taken: set[int] = set()
+            aliases = []
+            for place, result in enumerate(entry.root.shape.elements):
+                fitting = [n for n, p in enumerate(entry.parameters)
+                           if n not in taken and p.shape == result and p.shape.layout == result.layout]
+                if fitting:
+                    taken.add(fitting[0])
+                    aliases.append(IoAlias((place,), fitting[0], (), "may-alias"))
+            self.module.aliases = tuple(aliases)
+
+    def laid_out(self, shape: Shape) -> Shape:
+        """The shape with its dimensions in some order in memory."""
+        if not shape.is_array:
+            return replace(shape, elements=tuple(map(self.laid_out, shape.elements)))
+        return replace(shape, layout=Layout(tuple(self.random.sample(range(shape.rank), shape.rank))))
 
     def step(self) -> None:
         """One operator more; a maker that finds nothing to work on gives None, and another is drawn."""
         made = None
         while made is None:
-            opcode = self.random.choice(drawn_opcodes())
+            opcode = self._draw()
             maker = MAKERS.get(opcode)
             made = maker(self) if maker else self.elementwise(opcode)
         self.scope.made += made if isinstance(made, list) else [made]
         self.scope.values += [i for i in (made if isinstance(made, list) else [made]) if i.shape.is_array]
+
+    def _draw(self) -> str:
+        if self.bounds.focus and self.random.random() < 0.5:
+            return self.random.choice(self.bounds.focus)
+        names = structured() if self.random.random() < 0.4 else drawn_opcodes()
+        while (opcode := self.random.choice(names)) in self.bounds.without:
+            pass
+        return opcode
 
     # Types and values
 
@@ -99,6 +139,8 @@ class Generator:
         for _ in range(count):
             dims.append(self.random.choice([size for size in self.bounds.sizes if size <= left]))
             left //= dims[-1]
+        if dims and self.random.random() < 0.015:
+            dims[0] = 0
         self.random.shuffle(dims)
         return array(dtype or self.random.choice(self.bounds.dtypes), *dims)
 
@@ -237,6 +279,12 @@ def element_types(opcode: str) -> frozenset[DType]:
 def drawn_opcodes() -> tuple[str, ...]:
     """Opcodes to draw from, in a fixed order."""
     return tuple(name for name in operators() if name in MAKERS or _is_plain(name))
+
+
+@cache
+def structured() -> tuple[str, ...]:
+    """Operators with structure, and patterns of several operators; drawn twice as often as their number says."""
+    return tuple(MAKERS)
 
 
 @cache

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from nxcc.ir.dtypes import S32, S64, U32
-from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.dtypes import F32, PRED, S32, S64, U8, U32
+from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.shapes import array
 
 from harness.random_hlo.generator import Generator, has_dims, maker
+from harness.random_hlo.reduction import taken_apart
 
 
 def _starts(g: Generator, x: Instruction) -> list[Instruction]:
@@ -39,26 +42,58 @@ def _dynamic_update_slice(g: Generator) -> Instruction | None:
     return g.make("dynamic-update-slice", x, g.like(update), *starts)
 
 
-def _indices(g: Generator, x: Instruction) -> tuple[Instruction, list[int], int]:
-    """Indices for some dimensions of a value, now and then outside of it; the dimensions, and where the vectors lie."""
-    dimensions = g.random.sample(range(x.shape.rank), g.random.randint(1, min(2, x.shape.rank)))
-    batch = [g.random.choice((1, 3, 8, 20)) for _ in range(g.random.choice((0, 1, 1, 1, 2)))]
-    lowest = -1 if g.random.random() < 0.3 else 0
-    columns = [g.numbers.integers(lowest, max(1, x.shape.dims[d]), batch) for d in dimensions]
+@dataclass(frozen=True)
+class _Places:
+    """Where a gather reads or a scatter writes. batching: (dimension of the operand, dimension of the indices) pairs.
+
+    sizes: of a slice; gone: its dimensions of size 1 that vanish; batch: dimensions of the indices without the vectors'.
+    """
+
+    indices: Instruction
+    dimensions: list[int]
+    vectors_at: int
+    batching: list[tuple[int, int]]
+    sizes: list[int]
+    gone: list[int]
+
+    @property
+    def batch(self) -> list[int]:
+        return [size for d, size in enumerate(self.indices.shape.dims) if d != self.vectors_at]
+
+    @property
+    def window(self) -> list[int]:
+        taken = {d for d, _ in self.batching}
+        return [size for d, size in enumerate(self.sizes) if d not in self.gone and d not in taken]
+
+
+def _places(g: Generator, x: Instruction) -> _Places:
+    """Indices for some dimensions of a value, now and then outside of it."""
+    order = g.random.sample(range(x.shape.rank), x.shape.rank)
+    shared = g.random.choice((0, 0, 0, 1, 1, 2)) if x.shape.rank > 1 else 0
+    batched, rest = order[:min(shared, x.shape.rank - 1)], order[min(shared, x.shape.rank - 1):]
+    dimensions = g.random.sample(rest, g.random.randint(0 if g.random.random() < 0.05 else 1, min(2, len(rest))))
+    own = g.random.choices((1, 3, 8, 20), k=g.random.choice((0, 1, 1, 1, 2)))
+    batch = [x.shape.dims[d] for d in batched] + own
+    names = list(range(len(batch)))
+    g.random.shuffle(names)
+    batch = [batch[n] for n in names]
+    lowest = -2 if g.random.random() < 0.3 else 0
+    columns = [g.numbers.integers(lowest, max(1, x.shape.dims[d] - lowest), batch) for d in dimensions]
     place = g.random.randint(0, len(batch))
-    dtype = g.random.choice((S32, S32, S32, S64))
-    values = np.stack(columns, axis=place).astype(dtype.numpy)
+    dtype = g.random.choice((S32, S32, S32, S64, U32 if lowest == 0 else S32, U8 if lowest == 0 else S32))
+    values = np.stack(columns, axis=place) if columns else np.zeros([*batch[:place], 0, *batch[place:]])
+    if len(dimensions) == 1 and g.random.random() < 0.2:
+        values, place = values.reshape(batch), len(batch)  # the vectors' dimension left out
+    values = values.astype(dtype.numpy)
     given = g.scope.parameters_left and g.random.random() < 0.3
     indices = g.parameter(array(dtype, *values.shape)) if given else g.note(g.scope.builder.constant(values))
-    return indices, dimensions, place
-
-
-def _window(g: Generator, x: Instruction, dimensions: list[int]) -> tuple[list[int], list[int]]:
-    """(sizes of a slice, dimensions of size 1 that vanish)."""
-    sizes = [size if d not in dimensions else g.random.randint(1, size) if g.random.random() < 0.3 else 1
-             for d, size in enumerate(x.shape.dims)]
-    gone = [d for d, size in enumerate(sizes) if size == 1 and (d in dimensions and g.random.random() < 0.8)]
-    return sizes, gone
+    behind = values.ndim > len(batch)
+    pairs = sorted((d, at + (at >= place and behind)) for d, at in ((d, names.index(n)) for n, d in enumerate(batched)))
+    sizes = [1 if d in batched or size == 0 else size for d, size in enumerate(x.shape.dims)]
+    for d in dimensions:
+        sizes[d] = g.random.randint(1, sizes[d]) if g.random.random() < 0.3 else 1
+    gone = [d for d in sorted(dimensions) if sizes[d] == 1 and g.random.random() < 0.8]
+    return _Places(indices, dimensions, place, pairs, sizes, gone)
 
 
 @maker("gather")
@@ -66,31 +101,50 @@ def _gather(g: Generator) -> Instruction | None:
     x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 3000)
     if x is None:
         return None
-    indices, dimensions, place = _indices(g, x)
-    sizes, gone = _window(g, x, dimensions)
-    batch, kept = indices.shape.rank - 1, x.shape.rank - len(gone)
-    offsets = sorted(g.random.sample(range(batch + kept), kept))
-    return g.make("gather", x, indices, offset_dims=tuple(offsets), collapsed_slice_dims=tuple(gone),
-                  start_index_map=tuple(dimensions), index_vector_dim=place, slice_sizes=tuple(sizes))
+    places = _places(g, x)
+    offsets = sorted(g.random.sample(range(len(places.batch) + len(places.window)), len(places.window)))
+    return g.make("gather", x, places.indices, offset_dims=tuple(offsets), collapsed_slice_dims=tuple(places.gone),
+                  start_index_map=tuple(places.dimensions), index_vector_dim=places.vectors_at,
+                  operand_batching_dims=tuple(d for d, _ in places.batching),
+                  start_indices_batching_dims=tuple(d for _, d in places.batching), slice_sizes=tuple(places.sizes))
 
 
 @maker("scatter")
-def _scatter(g: Generator) -> Instruction | None:
+def _scatter(g: Generator) -> Instruction | list[Instruction] | None:
     x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 3000)
     if x is None:
         return None
-    indices, dimensions, place = _indices(g, x)
-    sizes, gone = _window(g, x, dimensions)
-    batch = [size for d, size in enumerate(indices.shape.dims) if d != place]
-    window = [size for d, size in enumerate(sizes) if d not in gone]
+    found = _places(g, x)
+    batch, window = found.batch, found.window
     places = sorted(g.random.sample(range(len(batch) + len(window)), len(window)))
     rest, inner = iter(batch), iter(window)
     dims = [next(inner) if d in places else next(rest) for d in range(len(batch) + len(window))]
     if int(np.prod(dims)) > 4000:
         return None
-    updates = g.like(array(x.shape.dtype, *dims))
-    words = ("add", "maximum", "minimum", "multiply") if not x.shape.dtype.is_complex else ("add",)
-    replaces = g.random.random() < 0.25
-    combiner = g.computation([array(x.shape.dtype)] * 2, lambda p: p[1]) if replaces else g.combiner(x.shape.dtype, words)
-    return g.make("scatter", x, indices, updates, update_window_dims=tuple(places), inserted_window_dims=tuple(gone),
-                  scatter_dims_to_operand_dims=tuple(dimensions), index_vector_dim=place, called=[combiner])
+    operands = [x]
+    if g.random.random() < 0.1:
+        operands.append(g.like(x.shape.with_dtype(g.random.choice((F32, S32)))))
+    updates = [g.like(array(o.shape.dtype, *dims)) for o in operands]
+    return taken_apart(g, g.make(
+        "scatter", *operands, found.indices, *updates, update_window_dims=tuple(places), inserted_window_dims=tuple(found.gone),
+        scatter_dims_to_operand_dims=tuple(found.dimensions), index_vector_dim=found.vectors_at,
+        input_batching_dims=tuple(d for d, _ in found.batching),
+        scatter_indices_batching_dims=tuple(d for _, d in found.batching), called=[_written(g, operands)]))
+
+
+def _written(g: Generator, operands: list[Instruction]) -> Computation:
+    """The combiner of a scatter: an operator, or the update itself."""
+    def one(old: Instruction, new: Instruction) -> Instruction:
+        words = ("add", "maximum", "minimum", "multiply", "update")
+        if old.shape.dtype.is_complex:
+            words = ("add", "update")
+        elif old.shape.dtype is PRED:
+            words = ("and", "or", "xor", "update")
+        opcode = g.random.choice(words)
+        return new if opcode == "update" else g.make(opcode, old, new)
+
+    def body(p: list[Instruction]) -> Instruction:
+        results = [one(p[n], p[n + len(operands)]) for n in range(len(operands))]
+        return results[0] if len(results) == 1 else g.make("tuple", *results)
+
+    return g.computation([array(o.shape.dtype) for o in operands] * 2, body)

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.reduce import Budget, Candidate, reduce_candidate
-from nxcc.compiler.trial import DIFFERS, REFUSED, Trial, Verdict, difference
+from nxcc.compiler.runtime import load
+from nxcc.compiler.trial import AGREES, DIFFERS, REFUSED, Trial, Verdict, difference
+from nxcc.compiler.verify import oracle_inside, output_error
+from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.builder import Builder, clone_module
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.writer import write_text
+from nxcc.neff.writer import write_neff
 from nxcc.passes.pipeline import PASS_NAMES
 
 from harness.random_hlo.generator import Bounds, Generator
+from harness.xla import NoVerdict, Xla
+
+
+class Judge(Protocol):
+    """Whoever says whether a module goes right on these values, one a parameter."""
+
+    def judge(self, module: Module, inputs: Sequence[Any]) -> Verdict: ...
+
 
 EXCUSED = "differs beside special values in products"
 """A verdict that is no fault, see `excused_elements`."""
@@ -42,32 +57,105 @@ class Fault:
     trial: str
     verdict: Verdict
     candidate: Candidate
+    judge: Judge
 
 
-def trials_for(seed: int) -> dict[str, Trial]:
-    """The judges of a module: both levels, one pass switched off in turn, and strict simulation of every fourth."""
-    off = PASS_NAMES[seed % len(PASS_NAMES)]
-    found = {"-O0": Trial(CompileOptions(optlevel="0")), "-O1": Trial(CompileOptions(optlevel="1")),
-             f"-O1 --disable-pass {off}": Trial(CompileOptions(optlevel="1", disable_pass=(off,)))}
-    if seed % 4 == 0:
-        found["-O1 --strict"] = Trial(CompileOptions(optlevel="1"), strict=True, seed=seed)
+@dataclass(frozen=True)
+class Court:
+    """Who judges. levels: of optimisation. strict: each in strict simulation; else every fourth module at the last level.
+
+    quick: nothing but the levels. xla: runs modules with XLA, which then judges the oracle.
+    """
+
+    levels: tuple[str, ...] = ("0", "1")
+    strict: bool = False
+    target: str = "v2"
+    quick: bool = False
+    xla: Xla | None = None
+
+
+class CastTrial(Trial):
+    """A trial on a target that casts what it multiplies: the oracle on the module with these casts is the judge."""
+
+    def judge(self, module: Module, inputs: Sequence[Any]) -> Verdict:
+        verdict = super().judge(module, inputs)
+        if verdict.kind != DIFFERS:
+            return verdict
+        leaves = flatten(tuple(inputs))
+        with tempfile.TemporaryDirectory(prefix="nxcc-trial-") as folder:
+            path = os.path.join(folder, "module.neff")
+            build = compile_module(clone_module(module), self.options, Source())
+            assert build.package is not None
+            write_neff(path, build.package)
+            loaded = load(path)
+            named = {tensor.name: array for tensor, array in zip(loaded.inputs, leaves, strict=True)}
+            wanted = oracle_inside(loaded, None, loaded.prepare(named))
+            got = loaded.run(leaves)
+        words = difference(module, inputs, got, wanted)
+        within = all(output_error(one, other) <= CAST_TOLERANCE for one, other in zip(got, wanted, strict=True))
+        return Verdict(DIFFERS, DIFFERS, words) if words and not within else Verdict(AGREES)
+
+
+CAST_TOLERANCE = 0.01
+"""Of a float, where operands are cast to 16 bits: one that lies beside the middle of two steps of 2^-8 may go either way."""
+
+
+@dataclass(frozen=True)
+class XlaTrial:
+    """The oracle is judged, by XLA."""
+
+    xla: Xla
+
+    def judge(self, module: Module, inputs: Sequence[Any]) -> Verdict:
+        try:
+            wanted = self.xla.run(module, inputs)
+        except NoVerdict as error:
+            return Verdict(REFUSED, f"XLA: {str(error)[:60]}", str(error))
+        try:
+            got = flatten(evaluate(module, inputs))
+        except CompileError as error:
+            return Verdict(REFUSED, f"{error.code.name} {error.what}", str(error))
+        words = difference(module, inputs, got, wanted)
+        return Verdict(DIFFERS, f"oracle {DIFFERS}", words) if words else Verdict(AGREES)
+
+
+def trials_for(seed: int, court: Court | None = None) -> dict[str, Trial]:
+    """The judges of a module: each level, one pass switched off in turn, and strict simulation of every fourth."""
+    court = court or Court()
+    if not court.levels:
+        return {}
+    off, last = PASS_NAMES[seed % len(PASS_NAMES)], court.levels[-1]
+
+    def trial(level: str, strict: bool = court.strict, **options: Any) -> Trial:
+        kind = Trial if court.target == "v2" else CastTrial
+        return kind(CompileOptions(optlevel=level, target=court.target, **options), strict, seed)
+
+    found = {f"-O{level}": trial(level) for level in court.levels}
+    if court.quick:
+        return found
+    found[f"-O{last} --disable-pass {off}"] = trial(last, disable_pass=(off,))
+    if seed % 4 == 0 and not court.strict:
+        found[f"-O{last} --strict"] = trial(last, strict=True)
     return found
 
 
-def check(seed: int, tally: Tally, bounds: Bounds | None = None) -> Fault | None:
+def check(seed: int, tally: Tally, bounds: Bounds | None = None, court: Court | None = None) -> Fault | None:
     """Generate a module and hear its judges; the first fault."""
     candidate = Generator(seed, bounds).candidate()
     tally.modules += 1
     tally.opcodes += Counter(i.opcode for i in candidate.module.instructions())
-    for name, trial in trials_for(seed).items():
+    judges: dict[str, Judge] = dict(trials_for(seed, court))
+    if court is not None and court.xla is not None:
+        judges = {"XLA": XlaTrial(court.xla)} | judges
+    for name, trial in judges.items():
         verdict = trial.judge(candidate.module, candidate.values)
         tally.verdicts[verdict.kind] += 1
         if verdict.kind == REFUSED:
             tally.refused[verdict.key] += 1
-        if verdict.kind == DIFFERS and name != "-O0" and differs_where_excused(candidate, trial):
+        if verdict.kind == DIFFERS and name != "-O0" and isinstance(trial, Trial) and differs_where_excused(candidate, trial):
             tally.verdicts[EXCUSED] += 1
         elif verdict.is_fault:
-            return Fault(seed, name, verdict, candidate)
+            return Fault(seed, name, verdict, candidate, trial)
     return None
 
 
@@ -137,10 +225,8 @@ def _poisoned(module: Module, products: set[str], poison: float) -> Module:
 
 def reduced(fault: Fault, trials: int = 150, seconds: float = 60.0) -> Candidate:
     """The smallest module found with the same fault."""
-    trial = trials_for(fault.seed)[fault.trial]
-
     def fails(module: Module, values: Sequence[Any]) -> bool:
-        verdict = trial.judge(module, values)
+        verdict = fault.judge.judge(module, values)
         return (verdict.kind, verdict.key) == (fault.verdict.kind, fault.verdict.key)
 
     return reduce_candidate(fault.candidate, fails, Budget(trials, seconds))

@@ -31,6 +31,8 @@ def _reshape(g: Generator) -> Instruction | None:
 
 def _factors(g: Generator, count: int) -> list[int]:
     """Dimensions with this product."""
+    if count == 0:
+        return [g.random.choice((1, 3)), 0]
     dims: list[int] = []
     while count > 1 and len(dims) < g.bounds.rank - 1:
         divisors = [d for d in range(1, min(count, 1000) + 1) if count % d == 0]
@@ -66,8 +68,13 @@ def _pad(g: Generator) -> Instruction | None:
     x = g.pick(lambda shape: shape.rank > 0 and shape.element_count * 8 <= g.bounds.elements)
     if x is None:
         return None
-    rows = [PaddingDimension(g.random.randint(-min(1, size - 1), 3), g.random.randint(-1 if size > 2 else 0, 3),
-                             g.random.choice((0, 0, 1, 2))) for size in x.shape.dims]
+    rows = []
+    for size in x.shape.dims:
+        interior = g.random.choice((0, 0, 1, 2))
+        spread = max(0, size + (size - 1) * interior)
+        low = g.random.choice((0, 1, 3, -min(1, spread), -min(3, spread), -g.random.randint(0, spread)))
+        high = g.random.choice((0, 1, 3, -min(1, spread), -g.random.randint(0, spread)))
+        rows.append(PaddingDimension(low, max(high, -(spread + low)), interior))
     return g.make("pad", x, g.like(array(x.shape.dtype)), padding=tuple(rows))
 
 

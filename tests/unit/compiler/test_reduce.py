@@ -115,6 +115,25 @@ def test_dimensions_shrink_in_attributes_too() -> None:
     assert found.values[0].shape == (1, 1)
 
 
+def test_numbers_stay_numbers_beside_dimensions_that_shrink() -> None:
+    """What is cut along dimensions has as many as before, none included."""
+    start = candidate("""HloModule m
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY e { x = f32[40] parameter(0)
+  z = f32[] constant(1)
+  ROOT r = f32[] reduce(x, z), dimensions={0}, to_apply=add }""")
+
+    def fails(module: Module, values: Any) -> bool:
+        ranks = [(i.shape.rank, i.attribute("literal").array.ndim) for i in module.entry.instructions if i.opcode == "constant"]
+        assert all(shape == array for shape, array in ranks)
+        return "reduce" in opcodes(module)
+
+    found = reduce_candidate(start, fails)
+    assert max(p.shape.rank for p in found.module.entry.parameters) == 1
+
+
 def test_budget_ends_the_search() -> None:
     budget = Budget(trials=3)
     reduce_candidate(candidate(CHAIN), holds("floor"), budget)

@@ -63,7 +63,7 @@ def test_negative_zero_keeps_its_sign() -> None:
 
 
 @pytest.mark.parametrize(("dims", "text"), [
-    ((0,), "{}"), ((0, 2), "{  }"), ((2, 0), "{ {}, {} }"), ((2, 1), "{ {1}, {1} }"),
+    ((0,), "{}"), ((0, 2), "{  }"), ((0, 513, 4, 1), "{  }"), ((2, 0), "{ {}, {} }"), ((2, 1), "{ {1}, {1} }"),
     ((1, 2, 1, 1), "{ { /*i0=0*/ { /*i1=0*/ {1} }, { /*i1=1*/ {1} } } }"),
     ((1, 2, 0, 3), "{ { /*i0=0*/ { /*i1=0*/ }, { /*i1=1*/ } } }")], ids=str)
 def test_braces_follow_the_dimensions(dims: tuple[int, ...], text: str) -> None:
