@@ -12,6 +12,7 @@ the epilogue of a product and attention as a whole come out as cases of this one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import field
 
@@ -174,7 +175,7 @@ def _join(region: _Region, candidate: Instruction, able: set[Instruction], capac
     if not free and (len(region.members) >= MEMBERS_MAX or candidate not in able or not _enclosed(candidate, region)):
         return False
     maps = operand_maps(candidate, region.maps[candidate])
-    if maps is None or not _agree(candidate, maps, region):
+    if maps is None or not _agree(candidate, maps, region) or _repeats(candidate, region):
         return False
     trial = dict(region.maps)
     trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
@@ -213,6 +214,15 @@ def _agree(candidate: Instruction, maps: list[RowMap | None], region: _Region) -
         if found is not None and region.maps.get(operand, found) != found:
             return False
     return True
+
+
+def _repeats(candidate: Instruction, region: _Region) -> bool:
+    """Whether a sum or product is the same for many rows, and to compute it for each is more work than the root's."""
+    if candidate.opcode not in _FORMS:
+        return False
+    marks = region.maps[candidate]
+    times = math.prod(size for d, size in enumerate(region.root.shape.dims[:region.rows]) if d not in marks)
+    return times > 1 and times * candidate.operands[0].shape.element_count > region.root.shape.element_count
 
 
 def _copied(user: Instruction, region: _Region) -> bool:

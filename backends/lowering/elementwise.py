@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import flat_tiles, fold, load, store, tile_like
+from nxcc.backends.lowering.tiling import flat_tiles, fold, load, memory_order, store, tile_like
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -28,13 +28,14 @@ def tile_width(kernel: Kernel, tiles: int) -> int:
     return max(1, min(WIDTH_MAX, kernel.sbuf_free_bytes // (4 * max(tiles, 1)) // 64 * 64))
 
 
-@rule(*(opcode for opcode in emits() if opcode != "copy"), unsupported=_unsupported)
+@rule(*(opcode for opcode in emits() if opcode != "copy"), unsupported=_unsupported, follows=True)
 def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """One pass over the iteration space; scalar operands of clamp and select repeat along all dimensions."""
+    """One pass over the elements as the result lies; scalar operands of clamp and select repeat along all dimensions."""
     result = results[0]
     views = [operand if operand.sizes == result.sizes else _repeat(operand, result) for operand in operands]
     width = tile_width(kernel, len(views) + 1 + TEMPORARIES[instruction.opcode])
-    for *inputs, out in flat_tiles(kernel, [*views, result], width):
+    order = memory_order(result)
+    for *inputs, out in flat_tiles(kernel, [view.permute(order) for view in (*views, result)], width):
         whole = [not _is_column(view, out) for view in inputs]
         tiles = [load(kernel, view) if keep or not any(whole) and view is inputs[0] else _load_column(kernel, view, out)
                  for view, keep in zip(inputs, whole, strict=True)]

@@ -16,7 +16,7 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, words_in
 from nxcc.backends.lowering.elementwise import tile_width
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import join, load, row_tiles, store
+from nxcc.backends.lowering.tiling import join, load, memory_order, row_tiles, store
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -198,8 +198,9 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     data, initials = operands[:count], operands[count:]
     folding: Folding = _General(kernel, computation, [view.dtype for view in data]) if op is None \
         else _Plain(kernel, op, data[0].dtype)
-    dims = instruction.attribute("dimensions")
-    kept = [d for d in range(len(data[0].dims)) if d not in dims]
+    order = memory_order(data[0])
+    dims = [d for d in order if d in instruction.attribute("dimensions")]
+    kept = [d for d in range(len(order)) if d not in dims]
     together = next((d for d in kept if _lies_together(data[0], d)), None)
     if together is None:
         rows, outs = [view.permute((*kept, *dims)) for view in data], list(results)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.lowering.rowplan import plan_rows
 from nxcc.backends.lowering.rowproducts import Spread, to_spread
-from nxcc.backends.lowering.tiling import unfolded
+from nxcc.backends.lowering.tiling import memory_order, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.module import Computation, Instruction
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, row_map, shown
+from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, maps_of, row_map, shown
 
 FIXED_SHARE = 4
 """What is the same for all rows may take one part in so many of SBUF and stay; more is loaded with each tile."""
+
+
+Maps = dict[Instruction, RowMap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,18 @@ class RowProgram:
 
     def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View]) -> None:
         self.kernel = kernel
-        self.rows = rows
         self.shares = 1
         self.order = body.post_order()
         self.roots = list(body.root.operands) if body.root.opcode == "tuple" else [body.root]
-        maps = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
-        assert maps is not None, f"{body.name} is no row program"
+        self.operands = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
+        found = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
+        assert found is not None, f"{body.name} is no row program"
+        self.rows, maps = self._as_it_lies(found, results) or (rows, found)
         self.maps = maps
         self.plan = plan_rows(self.order, maps, self.roots)
-        self.operands = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
         self.sizes = self._row_sizes()
-        self.outputs = [_arrange(view, maps[root], rows) for root, view in zip(self.roots, results, strict=True)]
+        self.column_order = self._column_order()
+        self.outputs = [self._arrange(view, root) for root, view in zip(self.roots, results, strict=True)]
         self.dots = [step.value for step in self.plan.steps if step.value.opcode == "dot"]
         self.lefts = {dot: shown(dot.operands[0]) for dot in self.dots if shown(dot.operands[0]).opcode == "parameter"}
         self.batch = max((len(i.attribute("lhs_batch_dims")) for i in self.dots), default=0)
@@ -59,6 +63,25 @@ class RowProgram:
         read |= {self.plan.shown.get(dot.operands[0], dot.operands[0]) for dot in self.dots if dot not in self.lefts}
         self.inputs = [self._input(p) for p in self.operands if p in maps and p in read]
 
+    def _as_it_lies(self, maps: Maps, results: Sequence[View]) -> tuple[int, Maps] | None:
+        """Rows and maps of a program without products or reductions whose columns are the dimension that lies together.
+
+        None where the given maps move as many bytes in runs, or where the dimensions do not allow others.
+        """
+        dims = {root.shape.dims for root in self.roots}
+        if len(dims) > 1 or any(i.opcode == "dot" for i in self.order) or not is_column_parallel(self.order, maps, self.roots):
+            return None
+        order = [d for d in memory_order(results[0]) if results[0].sizes[d] > 1]
+        if len(order) < 2:
+            return None
+        marks = dict(zip(order, (*range(len(order) - 1), COLUMN), strict=True))
+        turned = maps_of(self.order, {root: tuple(marks.get(d, UNIT) for d in range(root.shape.rank)) for root in self.roots})
+        if turned is None or not is_column_parallel(self.order, turned, self.roots):
+            return None
+        views = [*self.operands.items(), *zip(self.roots, results, strict=True)]
+        better = _bytes_in_runs(views, turned) > _bytes_in_runs(views, maps)
+        return (len(order) - 1, turned) if better else None
+
     def _row_sizes(self) -> tuple[int, ...]:
         sizes = [1] * self.rows
         for value, marks in self.maps.items():
@@ -67,9 +90,36 @@ class RowProgram:
                     sizes[mark] = size
         return tuple(sizes)
 
+    def _column_order(self) -> list[int] | None:
+        """Column dimensions as they lie in the largest operand, the slowest first; None where values have different ones."""
+        sizes = {found for value, marks in self.maps.items() if (found := tuple(
+            size for size, mark in zip(value.shape.dims, marks, strict=True) if mark == COLUMN))}
+        if len(sizes) != 1 or any(i.opcode in ("dot", "transpose") for i in self.order):
+            return None
+        largest = max((p for p in self.operands if p in self.maps and COLUMN in self.maps[p]),
+                      key=lambda p: p.shape.byte_size, default=None)
+        if largest is None:
+            return None
+        view = self.operands[largest]
+        return memory_order(replace(view, dims=tuple(
+            dim for dim, mark in zip(view.dims, self.maps[largest], strict=True) if mark == COLUMN)))
+
+    def _arrange(self, view: View, value: Instruction) -> View:
+        """[row dimensions in order.., column dimensions..]; a row dimension that the value lacks has size 1."""
+        dims: list[tuple[int, int]] = [(0, 1)] * self.rows
+        columns = []
+        for dim, mark in zip(view.dims, self.maps[value], strict=True):
+            if mark >= 0:
+                dims[mark] = dim
+            elif mark == COLUMN:
+                columns.append(dim)
+        if self.column_order is not None and columns:
+            columns = [columns[d] for d in self.column_order]
+        return View(view.memory, view.dtype, view.address, (*dims, *columns))
+
     def arranged(self, parameter: Instruction) -> View:
         """An operand as [row dimensions.., column dimensions..], repeated along the rows that it lacks."""
-        view = _arrange(self.operands[parameter], self.maps[parameter], self.rows)
+        view = self._arrange(self.operands[parameter], parameter)
         dims = tuple((stride, size) if size == full else (0, full)
                      for (stride, size), full in zip(view.dims, self.sizes, strict=False))
         return replace(view, dims=(*dims, *view.dims[self.rows:]))
@@ -171,18 +221,12 @@ class RowProgram:
         return tile
 
 
+def _bytes_in_runs(views: Iterable[tuple[Instruction, View]], maps: Mapping[Instruction, RowMap]) -> int:
+    """Bytes of values whose columns are neighbours in memory."""
+    return sum(view.elements * view.dtype.byte_size for value, view in views if value in maps and any(
+        mark == COLUMN and stride == view.dtype.byte_size for (stride, _), mark in zip(view.dims, maps[value], strict=True)))
+
+
 def columns_of(row: Input, rows: int) -> View:
     """An operand without its row dimensions."""
     return replace(row.view, dims=row.view.dims[rows:])
-
-
-def _arrange(view: View, marks: RowMap, rows: int) -> View:
-    """[row dimensions in order.., column dimensions..]; a row dimension that the value lacks has size 1."""
-    dims: list[tuple[int, int]] = [(0, 1)] * rows
-    columns = []
-    for dim, mark in zip(view.dims, marks, strict=True):
-        if mark >= 0:
-            dims[mark] = dim
-        elif mark == COLUMN:
-            columns.append(dim)
-    return View(view.memory, view.dtype, view.address, (*dims, *columns))

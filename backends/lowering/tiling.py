@@ -10,6 +10,12 @@ from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
 
 
+def memory_order(view: View) -> list[int]:
+    """A view's dimensions as they lie in memory, the slowest first; those that repeat or have size 1 stay in front."""
+    strides = [abs(stride) if size > 1 and stride else math.inf for stride, size in view.dims]
+    return sorted(range(len(strides)), key=lambda d: (-strides[d], d))
+
+
 def join(views: Sequence[View]) -> list[View]:
     """The same views over the fewest common dimensions, in the same element order; at least one dimension."""
     kept: list[list[tuple[int, int]]] = [[] for _ in views]
