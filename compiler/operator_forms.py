@@ -42,6 +42,9 @@ FORMS: dict[str, str] = {
     "map": f"T[6,9] map(T[6,9] p, T[6,9] q), dimensions={{0,1}}, to_apply={_combiner('multiply')}",
     "dot": "T[6,5] dot(T[6,9] p, T[9,5] q), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
     "convolution": "T[2,4,7,7] convolution(T[2,3,9,9] p, T[4,3,3,3] q), window={size=3x3}, dim_labels=bf01_oi01->bf01",
+    "ragged-dot": "T[6,5] ragged-dot(T[6,9] p, T[3,9,5] q, s32[3] r), lhs_contracting_dims={1}, rhs_contracting_dims={1}, "
+                  "lhs_ragged_dims={0}, rhs_group_dims={0}",
+    "scaled-dot": "T[6,5] scaled-dot(T[6,8] p, T[8,5] q, T[3,2] r, T[] s), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
     "fft": "c64[6,9] fft(c64[6,9] p), fft_type=FFT, fft_length={9}",
     "cholesky": "T[6,6] cholesky(T[6,6] p), lower=true",
     "triangular-solve": "T[6,6] triangular-solve(T[6,6] p, T[6,6] q), left_side=true, lower=true, transpose_a=NO_TRANSPOSE",
@@ -101,6 +104,7 @@ LIMITS: dict[str, tuple[str, ...]] = {
 EXPANDED = {
     "scan": "a counted loop",
     **dict.fromkeys(("batch-norm-training", "batch-norm-inference", "batch-norm-grad"), "plain operators"),
+    **dict.fromkeys(("ragged-dot", "scaled-dot"), "plain products"),
     "all-reduce": "its operand, on one device", **dict.fromkeys(("copy-start", "copy-done"), "its operand"),
     **dict.fromkeys(("async-start", "async-update", "async-done"), "the call that it wraps"),
 }
@@ -115,7 +119,6 @@ ELSEWHERE = {
                     "there is no program at the other end; the host stands for it"),
     **dict.fromkeys(("dynamic-reshape", "get-dimension-size", "set-dimension-size"),
                     "sizes that change at run time are the host's, within their static bound"),
-    **dict.fromkeys(("ragged-dot", "scaled-dot"), "no lowering: the host computes it"),
     "rng-get-and-update-state": "the state lies with the host",
 }
 """Operators without device code, and why."""

@@ -25,6 +25,7 @@ from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expand_products import ExpandProducts
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
@@ -52,6 +53,7 @@ MAKE: dict[str, Make] = {
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
     "dead-code": lambda options, report: DeadCode(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
+    "expand-products": lambda options, report: ExpandProducts(),
     "expand-scan": lambda options, report: ExpandScan(),
     "fold-constants": lambda options, report: FoldConstants(),
     "inline-calls": lambda options, report: InlineCalls(),

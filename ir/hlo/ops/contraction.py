@@ -252,7 +252,9 @@ operator("scaled-dot", 4, attributes=(*DOT_DIMS, OPERAND_PRECISION, ALGORITHM), 
 # ragged-dot: one dimension of the left side is cut into groups of run-time sizes
 
 @dataclass(frozen=True, slots=True)
-class _Ragged:
+class RaggedDims:
+    """Which dimensions a ragged dot multiplies; ragged: of the left side, cut into groups; group: of the right side, if any."""
+
     dims: DotDims
     ragged: int
     group: Dims
@@ -277,6 +279,11 @@ class _Ragged:
                        shifted(self.dims.rhs_contracting))
 
 
+def ragged_dims(instruction: Instruction) -> RaggedDims:
+    return RaggedDims(dot_dims(instruction), instruction.attribute("lhs_ragged_dims")[0],
+                      tuple(instruction.attribute("rhs_group_dims")))
+
+
 def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dims, rhs_group_dims: Dims,
                   **attributes: Any) -> Shape:
     dims = _dims_in(attributes)
@@ -286,7 +293,7 @@ def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dim
         raise ShapeError(f"ragged-dot takes one ragged dimension of {lhs}, not {list(lhs_ragged_dims)}")
     if groups.rank < 1 or not groups.dtype.is_integer:
         raise ShapeError(f"ragged-dot takes integer group sizes of at least one dimension, not {groups}")
-    prefix = _Ragged(dims, lhs_ragged_dims[0], tuple(rhs_group_dims)).prefix(lhs.rank)
+    prefix = RaggedDims(dims, lhs_ragged_dims[0], tuple(rhs_group_dims)).prefix(lhs.rank)
     if groups.rank > 1 and groups.dims[:-1] != tuple(lhs.dims[d] for d in prefix):
         raise ShapeError(f"ragged-dot takes group sizes of one dimension, or of dimensions {list(prefix)} of {lhs} too, "
                          f"not {groups}")
@@ -301,7 +308,7 @@ def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dim
     return _shape_of(dtype, lead + sizes)
 
 
-def _group_mask(lhs: Array, ragged: _Ragged, sizes: Array, group: int) -> Array:
+def _group_mask(lhs: Array, ragged: RaggedDims, sizes: Array, group: int) -> Array:
     """True where the left side's element is in the group; dimensions of `sizes` before the last are those of `prefix`."""
     ends = np.cumsum(sizes.astype(np.int64), axis=-1)[..., group]
     starts = ends - sizes[..., group]
@@ -316,8 +323,7 @@ def _group_mask(lhs: Array, ragged: _Ragged, sizes: Array, group: int) -> Array:
 
 def _ragged_dot(instruction: Instruction, lhs: Array, rhs: Array, sizes: Array) -> Array:
     """Sum over groups of dot(left side masked to the group, right side of the group); contracting: one result a group."""
-    ragged = _Ragged(dot_dims(instruction), instruction.attribute("lhs_ragged_dims")[0],
-                     tuple(instruction.attribute("rhs_group_dims")))
+    ragged = ragged_dims(instruction)
     dtype = instruction.shape.dtype
     accumulate = dtypes.F32 if dtype.is_float and dtype.bits < 32 else dtype
     parts = []
