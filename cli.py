@@ -12,10 +12,10 @@ from typing import Any
 try:
     import click
 
-    from nxcc.compiler.arguments import check_value, choice_value, environment_flags, prepare
+    from nxcc.compiler.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
     from nxcc.compiler.failures import JSON_SCHEMA, guard
     from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
-    from nxcc.ir.diagnostics import USAGE, CompileError
+    from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 except KeyboardInterrupt:
     sys.stderr.write("nxcc: interrupted; nothing was written\n")
     sys.exit(130)
@@ -64,6 +64,8 @@ def entry() -> None:
 
 def _run(words: list[str]) -> int:
     arguments = prepare(words, tuple(nxcc.commands), environment_flags())
+    if arguments.words and arguments.words[0] not in COMPILE_COMMANDS:
+        _warn(arguments.notices)
     try:
         status = nxcc.main(arguments.words, "nxcc", standalone_mode=False, obj=arguments.notices)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -110,7 +112,13 @@ def _print_json(command: str, body: dict[str, Any]) -> None:
     click.echo(json.dumps({"schema": JSON_SCHEMA, "command": command, **body}, sort_keys=True, allow_nan=False))
 
 
+def _warn(notices: Sequence[str]) -> None:
+    for notice in notices:
+        click.echo(f"nxcc: warning: {notice}", err=True)
+
+
 def _show(command: str, body: dict[str, Any], lines: Callable[[dict[str, Any]], list[str]], as_json: bool) -> None:
+    _warn(body.get("notices", ()))
     if as_json:
         _print_json(command, body)
     else:
@@ -118,13 +126,22 @@ def _show(command: str, body: dict[str, Any], lines: Callable[[dict[str, Any]], 
             click.echo(line)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, the nearest of which is named for one that does not exist."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise CompileError(USAGE, f"no command is named {args[0]!r}", remedy=one_of(args[0], self.commands))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, "--version", "-V", package_name="nxcc")
 def nxcc() -> None:
     """Compile models for AWS NeuronCores, and check every compile without a chip.
 
-    A model is a serialized HloModuleProto or HloProto, or HLO text. Exit status: 0 done, 1 the input or the machine
-    cannot do it, 2 wrong usage, 70 an error inside nxcc, 130 interrupted.
+    A model is a serialized HloModuleProto or HloProto, HLO text, or a TensorFlow GraphDef or SavedModel. Exit status: 0 done,
+    1 the input or the machine cannot do it, 2 wrong usage, 70 an error inside nxcc, 130 interrupted.
     """
 
 
@@ -253,7 +270,7 @@ def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
 
 
 @nxcc.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=_FILE, required=False)
 @click.option("--output", "-o", type=_FILE, help="Where to write; default: text to stdout.")
 @click.option("--passes", metavar="P1,P2", help="Passes to run in this order; default: none, so that formats are converted.")
 @click.option("--all-passes", is_flag=True, help="Run the whole pipeline.")
@@ -261,13 +278,15 @@ def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
               callback=lambda context, parameter, value: check_value("--emit", value, _FORMATS))
 @click.option("--list", "list_passes", is_flag=True, help="Print the names of all passes, in order.")
 @_declared(Role.CODE)
-def opt(model: str, output: str | None, passes: str | None, all_passes: bool, emit: str, list_passes: bool,
+def opt(model: str | None, output: str | None, passes: str | None, all_passes: bool, emit: str, list_passes: bool,
         **values: Any) -> int:
     """Read MODEL, run passes, write it as HLO text or binary."""
     from nxcc.compiler.convert import convert, pass_list
     if list_passes:
         click.echo("\n".join(pass_list()))
         return 0
+    if model is None:
+        raise CompileError(USAGE, "Missing argument 'MODEL'", remedy="see `nxcc --help`")
     text = convert(model, output, None if all_passes else passes or "", emit, CompileOptions(**values))
     if text is not None:
         click.echo(text, nl=False)

@@ -32,6 +32,8 @@ from nxcc.compiler.options import (
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 
 COMPILE_COMMANDS = ("compile", "check")
+COMPILING_COMMANDS = ("verify", "opt", "bisect", "reduce")
+"""Commands that take the options of a compile beside their own."""
 PIPELINE_WORDS = ("compile", "SaveTemps", "tensorize", "codegen", "schedule")
 MAX_FILE_DEPTH = 8
 _NONE: Mapping[str, str] = {}
@@ -50,18 +52,18 @@ def prepare(words: Sequence[str], commands: Sequence[str], environment: str = ""
     """Bring a command line into plain form.
 
     commands: names of all commands. environment: what NEURON_CC_FLAGS holds, read only under --env-flags.
-    Only the words of `compile` and `check` are rewritten, since only they have vendor spellings.
+    Words of commands that do not compile stay as they are.
     Raises CompileError(USAGE).
     """
     expanded = _expand_files(list(words), 0)
     index = _command_index(expanded, commands)
-    if index is None or expanded[index] not in COMPILE_COMMANDS:
+    if index is None or expanded[index] not in COMPILE_COMMANDS + COMPILING_COMMANDS:
         return Arguments(expanded)
-    rest = expanded[:index] + expanded[index + 1:]
+    command, rest = expanded[index], expanded[:index] + expanded[index + 1:]
     if "--env-flags" in rest:
         rest = _split(environment, "NEURON_CC_FLAGS") + rest
-    found = Arguments([expanded[index]])
-    _Rewriter(rest, found).run()
+    found = Arguments([command])
+    _Rewriter(rest, found, command in COMPILE_COMMANDS).run()
     return found
 
 
@@ -117,12 +119,16 @@ def _wants_next(word: str) -> bool:
 
 
 class _Rewriter:
-    """Walks the words once; each kind of option has its own step."""
+    """Walks the words once; each kind of option has its own step.
 
-    def __init__(self, words: list[str], found: Arguments) -> None:
+    is_whole: every option is known here. Else the command has others of its own, and their words stay where they are.
+    """
+
+    def __init__(self, words: list[str], found: Arguments, is_whole: bool) -> None:
         self.words = words
         self.position = 0
         self.found = found
+        self.is_whole = is_whole
         self.fp32_cast_given = False
 
     def run(self) -> None:
@@ -132,11 +138,12 @@ class _Rewriter:
             if word == "--":
                 files += self.words[self.position:]
                 break
-            if word == "-" or not word.startswith("-"):
-                files.append(word)
-            else:
+            if word != "-" and word.startswith("-"):
                 self._option(word)
-        self.found.words += ["--", *files]
+            else:
+                (files if self.is_whole else self.found.words).append(word)
+        if files or self.is_whole:
+            self.found.words += ["--", *files]
 
     def _next(self) -> str:
         word = self.words[self.position]
@@ -161,10 +168,13 @@ class _Rewriter:
         elif name in _SPECIAL:
             _SPECIAL[name](self, attached)
         elif name in REPLACED:
-            self.found.words += REPLACED[name]
-            self.found.notices.append(f"{name} is deprecated; it means {' '.join(REPLACED[name])}")
-        else:
+            word, why = REPLACED[name]
+            self.found.words.append(word)
+            self.found.notices.append(f"{name} means {word}: {why}")
+        elif self.is_whole or _is_accepted(name):
             self._accepted(name, attached)
+        else:
+            self.found.words.append(word)
 
     def _declared(self, flag: str, attached: str | None) -> None:
         _, row = BY_FLAG[flag]
@@ -243,6 +253,11 @@ class _Rewriter:
 
 
 _SPECIAL = {"--fp32-cast": _Rewriter.fp32_cast, "--fast-math": _Rewriter.fast_math}
+
+
+def _is_accepted(name: str) -> bool:
+    """Whether an option is one that is accepted and does nothing."""
+    return name in ACCEPTED or name.replace("_", "-") in ACCEPTED or name.startswith(ACCEPTED_PREFIXES)
 
 
 def _optlevel_spelling(name: str, attached: str | None) -> tuple[str, str | None]:

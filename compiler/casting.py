@@ -54,6 +54,8 @@ def notices(asked: CompileOptions, options: CompileOptions, target: Target) -> l
         return [(True, f"{target.name} has no f32 matrix products: their operands are cast to {options.auto_cast_type} "
                        "in spite of --auto-cast none")]
     found = [(False, f"casts: {cast_words(options)}{origin}; sums stay in f32, inputs and outputs keep their types")]
+    if asked.auto_cast_type and options.auto_cast == NONE:
+        found.append((True, f"--auto-cast-type {asked.auto_cast_type} has no effect: --auto-cast none casts nothing"))
     if options.relayout:
         found.append((False, f"relayout: {RELAYOUT[options.relayout]}"))
     return found

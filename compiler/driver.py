@@ -138,6 +138,10 @@ class _Compilation:
                                   str(instruction.location), remedy="export the model with a fixed or a bounded size there")
                      for instruction in module.entry.instructions if _is_unbounded(instruction.shape)]
         raise_problems(problems)
+        if self.options.keep_on_host:
+            pattern = host_pattern(self.options)
+            if not any(is_kept(pattern, row) for computation in module.computations for row in computation.instructions):
+                self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
 
     def _bind(self) -> None:
         module = self.build.module

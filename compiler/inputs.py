@@ -80,6 +80,8 @@ def _matches(pattern: str) -> Callable[[bytes], bool]:
 
 _IMAGE = "give a model file, not a picture"
 FOREIGN: tuple[Foreign, ...] = (
+    Foreign("a NEFF, which is compiled already", _starts(*(bytes((version, *bytes(8), 4, *bytes(6))) for version in (1, 2))),
+            "`nxcc run`, `estimate` and `info` take it"),
     Foreign("an ELF program or library", _starts(b"\x7fELF"), "give the model, not a program"),
     Foreign("a PNG picture", _starts(b"\x89PNG"), _IMAGE),
     Foreign("a JPEG picture", _starts(b"\xff\xd8\xff"), _IMAGE),

@@ -70,7 +70,8 @@ def _flag(*flags: str, help: str, role: Role, **rest: Any) -> Any:
     return _option(False, *flags, help=help, kind=Kind.FLAG, role=role, **rest)
 
 
-OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1: optimised, no search. 2: with search."
+OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1, 2, 3: optimised; all cuts of a product that \
+fit are timed at each of them, in milliseconds, so that their code is the same."
 _NO_TRN = "nxcc compiles for v1 (inf1) and v2 (inf2, trn1, trn1n)"
 TARGET_NAMES = {"inf1": "v1", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
 
@@ -106,7 +107,7 @@ class CompileOptions:
         choices=("fast", "exact"), changes_output=True, recorded_if_given=True)
     optlevel: str = _option(
         "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2"), synonyms={"3": "2"},
-        metavar="0|1|2", changes_output=True)
+        metavar="0|1|2|3", changes_output=True)
     weights: str = _option(
         "", "--weights", kind=Kind.FILE, metavar="W.npz|W.safetensors",
         help="Bind parameters, by number or name, to these values; they are cast and packed into the NEFF.")
@@ -231,7 +232,6 @@ ACCEPTED: dict[str, Accepted] = {
     "-lnc": _LOGICAL,
     "--enable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
     "--disable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
-    "--enable-saturate-infinity": Accepted("transposes keep infinities here", Takes.NOTHING),
     "--enable-fast-context-switch": Accepted("weights are loaded when the NEFF is loaded", Takes.NOTHING),
     "--enable-fast-loading-neuron-binaries": Accepted("a NEFF is not compressed unless --compress is given", Takes.NOTHING),
     "--pipeline": Accepted("the whole compiler always runs; --workdir keeps intermediate files", Takes.WORDS,
@@ -266,8 +266,11 @@ ACCEPTED: dict[str, Accepted] = {
 
 ACCEPTED_PREFIXES = ("--internal-", "--enable-internal-", "--enable-experimental-", "--experimental-")
 
-REPLACED: dict[str, tuple[str, ...]] = {"--enable-experimental-O1": ("--optlevel=1",)}
-"""Deprecated flags that stand for others."""
+REPLACED: dict[str, tuple[str, str]] = {
+    "--enable-experimental-O1": ("--optlevel=1", "it is deprecated"),
+    "--enable-saturate-infinity": ("--relayout=exact", "an infinity stays in its own row where no transpose is a product"),
+}
+"""Flags that stand for others, with the reason."""
 
 FP32_CAST: dict[str, tuple[str, str]] = {
     "all": ("all", "bf16"), "all-fp16": ("all", "fp16"), "matmult": ("matmult", "bf16"),

@@ -199,10 +199,10 @@ def conform(array: Array, shape: Shape, what: str, where: str, code: Code) -> Ar
     elif _holds_bits(array.dtype, wanted):
         found = array.view(wanted.numpy) if array.ndim else array.reshape(1).view(wanted.numpy).reshape(())
     else:
-        raise CompileError(code, f"{what} is {array.dtype}{list(array.shape)}, the parameter {shape}", where,
+        raise CompileError(code, f"{what} is {array.dtype}{list(array.shape)}, the module has {shape}", where,
                            remedy=f"give {_spelling(wanted)}")
     if found.shape != shape.dims:
-        raise CompileError(code, f"{what} is {array.dtype}{list(array.shape)}, the parameter {shape}", where)
+        raise CompileError(code, f"{what} is {array.dtype}{list(array.shape)}, the module has {shape}", where)
     return found
 
 
@@ -295,8 +295,8 @@ def check_inputs(arrays: Mapping[str, Array], tensors: Sequence[Tensor], path: s
     problems: list[CompileError] = []
     for tensor in tensors:
         if tensor.name not in arrays:
-            near = ", ".join(sorted(arrays)[:8])
-            problems.append(CompileError(INPUT_MISMATCH, f"{tensor.name} is missing", path, why=f"the file has {near}"))
+            there = ", ".join(sorted(arrays)[:8]) or "no arrays"
+            problems.append(CompileError(INPUT_MISMATCH, f"{tensor.name} is missing", path, why=f"the file has {there}"))
             continue
         try:
             shape = tensor.shape.with_dtype(tensor.dtype)

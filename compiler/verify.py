@@ -18,7 +18,7 @@ from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.limits import time_limit
-from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
@@ -31,6 +31,9 @@ from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import HostConstant
 from nxcc.neff.reader import is_neff
+
+LOAD_OPTIONS = ("target", "weights")
+"""Options of a compile that have a meaning for a file that is compiled already."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,21 @@ def verify_file(request: VerifyRequest) -> dict[str, Any]:
     Weights of a model are bound when it is compiled, or, if it declares them, when the NEFF is loaded.
     """
     if is_neff(request.path):
-        return _verify_neff(request, request.path, None)
+        return _verify_neff(request, request.path, None) | {"notices": _passed_over(request)}
     with tempfile.TemporaryDirectory(prefix="nxcc-verify-") as folder:
         output = os.path.join(folder, "module.neff")
         options = replace(request.options, output=output, depfile="", stop_after="")
         if options.weight_params:
             options = replace(options, weights="")
         compile_file(Request(request.path, options))
-        return _verify_neff(request, output, read_model(request.path, graph_request(request.options)))
+        return _verify_neff(request, output, read_model(request.path, graph_request(request.options))) | {"notices": []}
+
+
+def _passed_over(request: VerifyRequest) -> list[str]:
+    """A line if options of a compile were given for a file that is compiled already."""
+    given = [row.name for name, row in DECLARED.items() if row.role is Role.CODE and name not in LOAD_OPTIONS
+             and getattr(request.options, name) != getattr(CompileOptions, name)]
+    return [f"{' and '.join(given)} has no effect: {request.path} is compiled already"] if given else []
 
 
 def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
@@ -87,7 +97,8 @@ def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> 
 def _compared(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
     declared_only = original is None or bool(request.options.weight_params)
     weights = request.options.weights or None
-    loaded = load(path, weights if declared_only else None, strict=request.strict, seed=request.seed)
+    target = request.options.target if request.options.target != CompileOptions.target else None
+    loaded = load(path, weights if declared_only else None, target=target, strict=request.strict, seed=request.seed)
     arrays = read_arrays(request.inputs) if request.inputs else None
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     got = loaded.run(values)

@@ -79,6 +79,40 @@ def test_verify_fails_with_its_code_when_results_differ(model: Path, capsys: pyt
     assert "NXC0500" in out and out.count("DIFFERS") == 1
 
 
+def test_verify_says_which_options_a_neff_no_longer_heeds(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q"]) == 0
+    assert main(["verify", "small.neff", "--auto-cast", "all"]) == 0
+    assert "warning: --auto-cast has no effect: small.neff is compiled already" in capsys.readouterr().err
+    assert main(["verify", "small.neff", "--target", "v1"]) == 1
+    assert "compiled for v2, not for v1" in capsys.readouterr().err
+
+
+def test_an_expression_that_matches_nothing_is_said(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q", "--keep-on-host", "dense"]) == 0
+    assert json_of(capsys, "compile", "small.hlo", "--keep-on-host", "dens$")["notices"] == [
+        "--keep-on-host dens$ has no effect: no instruction matches"]
+
+
+@pytest.mark.parametrize(("line", "text"), [
+    ("complie small.hlo", "no command is named 'complie'; did you mean compile?"),
+    ("opt", "Missing argument 'MODEL'"),
+    ("run small.neff --input x", "Did you mean"),
+])
+def test_wrong_words_name_the_nearest(model: Path, capsys: pytest.CaptureFixture[str], line: str, text: str) -> None:
+    assert main(line.split()) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_passes_are_listed_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "fusion" in lines_of(capsys, "opt", "--list")
+
+
+def test_a_compiled_file_is_no_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q"]) == 0
+    assert main(["compile", "small.neff"]) == 1
+    assert "it looks like a NEFF, which is compiled already" in capsys.readouterr().err
+
+
 def test_verify_of_a_model_compiles_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json_of(capsys, "verify", "small.hlo", "--weights", "w.npz")["passed"]
     assert [path.name for path in model.parent.glob("*.neff")] == []

@@ -24,7 +24,7 @@ def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
     (["compile", "m", "--auto-cast=sometimes"], "one of none, matmult, all"),
     (["compile", "m", "--stop-after=nowhere"], "NXC0002"),
     (["run", "f", "--strikt"], "No such option"),
-    (["nonsense"], "No such command"),
+    (["nonsense"], "no command is named"),
     (["verify", "m", "--target", "trn2"], "nxcc compiles for v1"),
     (["list-operators", "--target", "trn9"], "no operators are known"),
     (["explain", "NXC9999"], "nothing is known"),

@@ -4,7 +4,7 @@ from nxcc.compiler.arguments import prepare
 from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.ir.diagnostics import USAGE, CompileError
 
-COMMANDS = ("compile", "check", "run")
+COMMANDS = ("compile", "check", "run", "verify")
 
 
 def words_of(line: str) -> list[str]:
@@ -89,6 +89,19 @@ def test_environment_flags_come_first_and_only_when_asked_for() -> None:
 
 def test_other_commands_keep_their_words() -> None:
     assert words_of("run f.neff --inputs x --foo") == ["run", "f.neff", "--inputs", "x", "--foo"]
+
+
+def test_commands_that_compile_too_know_the_vendors_words() -> None:
+    words = words_of("--target inf1 verify m.pb --inputs in.npz --fast-math none --lnc 1 --strict -O1 --foo")
+    assert words == ["verify", "--target=v1", "m.pb", "--inputs", "in.npz", "--auto-cast=matmult", "--auto-cast-type=bf16",
+                     "--relayout=exact", "--strict", "--optlevel=1", "--foo"]
+
+
+def test_a_flag_that_stands_for_another_is_said() -> None:
+    found = prepare(["compile", "--enable-saturate-infinity", "m"], COMMANDS)
+    assert found.words == ["compile", "--relayout=exact", "--", "m"]
+    assert found.notices == ["--enable-saturate-infinity means --relayout=exact: an infinity stays in its own row where no "
+                             "transpose is a product"]
 
 
 def test_python_options_are_checked_as_the_command_line() -> None:

@@ -70,6 +70,13 @@ def test_the_log_says_what_is_cast() -> None:
     assert is_warning and "no f32 matrix products" in text
 
 
+def test_a_type_that_nothing_is_cast_to_is_said() -> None:
+    target = load_target("v2")
+    asked = CompileOptions(auto_cast_type="fp16")
+    said = [text for is_warning, text in notices(asked, resolved(asked, target), target) if is_warning]
+    assert said == ["--auto-cast-type fp16 has no effect: --auto-cast none casts nothing"]
+
+
 def test_relayout_is_recorded_only_if_given() -> None:
     assert "relayout" not in CompileOptions().effective()
     assert CompileOptions(relayout="exact").effective()["relayout"] == "exact"
