@@ -3,6 +3,7 @@
 import pytest
 
 from nxcc.backends.cost import RULES
+from nxcc.backends.isa.program import INSTRUCTIONS
 from nxcc.compiler.explain import explain_lines
 from nxcc.ir.diagnostics import CompileError
 
@@ -11,6 +12,10 @@ def test_cost_of_an_instruction_has_formula_constants_and_sources():
     lines = explain_lines(("cost", "matmul"))
     assert lines[0] == "on v2:" and any("cost in cycles: passes *" in line for line in lines)
     assert any("tensor.pass_factor = " in line and "[measured]" in line for line in lines)
+
+
+def test_every_machine_instruction_has_a_cost():
+    assert set(RULES) == set(INSTRUCTIONS)
 
 
 @pytest.mark.parametrize("target", ["v1", "v2"])

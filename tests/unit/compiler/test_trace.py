@@ -21,13 +21,60 @@ ENTRY main {
 """
 
 
+def trace(folder: Path, **options: object) -> dict:
+    (folder / "m.hlo").write_text(TEXT)
+    compile_file(Request(str(folder / "m.hlo"), CompileOptions(output=str(folder / "m.neff"), **options)))
+    profile_file(ProfileRequest(str(folder / "m.neff"), trace=str(folder / "t.json")))
+    return json.loads((folder / "t.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder: Path = tmp_path_factory.mktemp("trace")
-    (folder / "m.hlo").write_text(TEXT)
-    compile_file(Request(str(folder / "m.hlo"), CompileOptions(output=str(folder / "m.neff"))))
-    profile_file(ProfileRequest(str(folder / "m.neff"), trace=str(folder / "t.json")))
-    return json.loads((folder / "t.json").read_text())["traceEvents"]
+    return trace(tmp_path_factory.mktemp("trace"))["traceEvents"]
+
+
+NUMBER = (int, float)
+FIELDS: dict[str, dict[str, object]] = {
+    "X": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "dur": NUMBER},
+    "M": {"name": str, "pid": int, "args": dict},
+    "C": {"name": str, "pid": int, "ts": NUMBER, "args": dict},
+    "s": {"name": str, "cat": str, "id": (int, str), "pid": int, "tid": int, "ts": NUMBER},
+    "f": {"name": str, "cat": str, "id": (int, str), "pid": int, "tid": int, "ts": NUMBER, "bp": str},
+}
+"""Required fields of the phases that are written. Source: "Trace Event Format", sections Complete, Metadata, Counter and Flow
+Events."""
+ALLOWED = {"name", "cat", "ph", "ts", "dur", "pid", "tid", "args", "id", "bp"}
+METADATA = {"process_name": ("name", str), "thread_name": ("name", str), "thread_sort_index": ("sort_index", int)}
+
+
+def fault(event: dict) -> str:
+    """What the format does not allow in an event; empty if it is well formed."""
+    required = FIELDS.get(event.get("ph", ""))
+    if required is None:
+        return "phase"
+    wrong = [key for key, kind in required.items() if not isinstance(event.get(key), kind) or isinstance(event[key], bool)]
+    wrong += sorted(event.keys() - ALLOWED)
+    wrong += [key for key in ("ts", "dur") if key in event and not 0 <= event[key] < float("inf")]
+    if event["ph"] == "M":
+        key, kind = METADATA.get(event["name"], ("", object))
+        wrong += [] if set(event["args"]) == {key} and isinstance(event["args"][key], kind) else ["metadata"]
+    if event["ph"] == "C":
+        wrong += [] if event["args"] and all(isinstance(value, NUMBER) for value in event["args"].values()) else ["series"]
+    if event["ph"] == "f":
+        wrong += [] if event["bp"] == "e" else ["bp"]
+    return ", ".join(wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_on_host": "^t$"}, {"target": "v1", "neuroncore_pipeline_cores": 2}],
+                         ids=["device", "host", "pipeline"])
+def test_every_event_has_the_form_that_viewers_take(tmp_path: Path, options: dict) -> None:
+    document = trace(tmp_path, **options)
+    assert document["displayTimeUnit"] in ("ms", "ns") and document.keys() <= {"displayTimeUnit", "traceEvents"}
+    assert [found for event in document["traceEvents"] if (found := fault(event))] == []
+    processes = {event["pid"] for event in document["traceEvents"]}
+    assert processes == {event["pid"] for event in document["traceEvents"] if event["name"] == "process_name"}
+    flows = [(event["ph"], event["name"], event["id"]) for event in document["traceEvents"] if event["ph"] in "sf"]
+    assert len(set(flows)) == len(flows)
 
 
 def slices(events):
