@@ -35,6 +35,7 @@ from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
+from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
@@ -111,6 +112,7 @@ STEPS: tuple[Step, ...] = (
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
+    Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
@@ -159,6 +161,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("recognize-functions", "fusion", "a known function is one instruction of a region"),
     ("legalize-dtypes", "fusion", "a region is computed in the dtypes that it has"),
     (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
+    ("patch-products", "canonicalize-dot", "a product of patches sums several dimensions"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
     ("move-reshapes", "common-subexpressions", "equal work is equal once its reshapes are gone"),
     ("common-subexpressions", "fusion", "a region must not hold what another one computes too"),

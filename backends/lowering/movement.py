@@ -9,6 +9,7 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import flat_tiles, store, tile_like
+from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -31,7 +32,7 @@ def lower_copy(kernel: Kernel, instruction: Instruction, operands: Sequence[View
     source, result = operands[0], results[0]
     target = result if result.sizes == source.sizes else result.reshape(source.sizes)
     assert target is not None
-    kernel.dma(target, source)
+    move(kernel, target, source)
 
 
 @rule("concatenate")
@@ -41,7 +42,7 @@ def lower_concatenate(kernel: Kernel, instruction: Instruction, operands: Sequen
     start = 0
     for operand in operands:
         size = operand.sizes[dim]
-        kernel.dma(results[0].cut(dim, start, size), operand)
+        move(kernel, results[0].cut(dim, start, size), operand)
         start += size
 
 
@@ -58,7 +59,7 @@ def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
         data = data.cut(dim, first if size else 0, size)
         result = result.cut(dim, padding.low + first * step if size else 0, size, step)
     if data.elements:
-        kernel.dma(result, data)
+        move(kernel, result, data)
 
 
 def _fill(kernel: Kernel, result: View, value: View) -> None:

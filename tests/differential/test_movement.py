@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from nxcc.ir.dtypes import dtype as named
+from nxcc.ir.hlo.text.reader import read_text
 
-from harness.device import check_text
+from harness.clocked import microseconds
+from harness.device import check_text, random_inputs
+from harness.whole import check_whole
 
 DTYPES = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32", "s64", "u64")
 PADS = (((3, 5), "1_2_1x-1_2_0", (8, 6)), ((3, 5), "0_0x-3_-2", (3, 0)), ((0, 5), "1_1x0_0", (2, 5)), ((4,), "-1_2_2", (11,)),
@@ -52,3 +55,40 @@ ENTRY main {{
   all = {dtype}[3,205] concatenate(x, y, back), dimensions={{1}}
   ROOT r = {dtype}[205,3] transpose(all), dimensions={{1,0}}
 }}""", [numbers(dtype, 3, 5), numbers(dtype, 3, 0), numbers(dtype, 3, 200)])
+
+
+TURNED = [("f32", (3, 50, 70), (0, 2, 1)), ("bf16", (200, 33), (1, 0)), ("s32", (40, 700), (1, 0)), ("f32", (17, 5, 129), (2, 1, 0)),
+          ("u16", (64, 3, 512), (2, 0, 1)), ("f32", (1500, 16), (1, 0))]
+
+
+@pytest.mark.parametrize(("dtype", "sizes", "order"), TURNED, ids=str)
+def test_copies_that_turn_keep_every_bit(dtype: str, sizes: tuple[int, ...], order: tuple[int, ...]) -> None:
+    """Beside each other, so that the transposes are no views of the result; infinities stay where they are."""
+    turned = [sizes[d] for d in order]
+    text = f"""HloModule m
+ENTRY main {{
+  x = {dtype}[{",".join(map(str, sizes))}] parameter(0)
+  y = {dtype}[{",".join(map(str, turned))}] parameter(1)
+  t = {dtype}[{",".join(map(str, turned))}] transpose(x), dimensions={{{",".join(map(str, order))}}}
+  ROOT c = {dtype}[{2 * turned[0]},{",".join(map(str, turned[1:]))}] concatenate(y, t), dimensions={{0}}
+}}
+"""
+    module = read_text(text)
+    values = random_inputs(module)
+    if not dtype.startswith(("s", "u")):
+        values[0][..., 3] = np.inf
+        values[0][..., 1] = np.nan
+    check_whole(text, values, ("1", "2"), strict=True)
+    check_whole(text, values, ("2",), target="v1")
+
+
+def test_copies_that_turn_take_long_transfers() -> None:
+    text = """HloModule m
+ENTRY main {
+  x = f32[768,196] parameter(0)
+  y = f32[1,768] parameter(1)
+  t = f32[196,768] transpose(x), dimensions={1,0}
+  ROOT c = f32[197,768] concatenate(y, t), dimensions={0}
+}
+"""
+    assert microseconds(text) < 25

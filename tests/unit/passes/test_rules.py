@@ -14,13 +14,14 @@ from nxcc.ir.shapes import Shape
 from nxcc.passes.canonicalize_dot import RULES as DOT_RULES
 from nxcc.passes.expand_batch_norm import RULES as NORM_RULES
 from nxcc.passes.narrow_selections import RULES as NARROWING_RULES
+from nxcc.passes.patch_products import RULES as PATCH_RULES
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 from nxcc.passes.rules import arithmetic, motion, movement
 from nxcc.passes.store_transposed import RULES as STORING_RULES
 
 from harness.hlo_text import module_of
 
-FAMILIES = (arithmetic.RULES, movement.RULES, motion.RULES, DOT_RULES, NARROWING_RULES, STORING_RULES)
+FAMILIES = (arithmetic.RULES, movement.RULES, motion.RULES, DOT_RULES, NARROWING_RULES, PATCH_RULES, STORING_RULES)
 RULES = {rule.name: rule for family in FAMILIES for rule in family}
 FLOATS = (0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3e-39, 1e-45, 3.4e38, -3.4e38, 7.0)
 INTEGERS = (0, 1, -1, 5, 2**31 - 1, -2**31, 1000, -7, 3, 2, 100, 31)
@@ -116,12 +117,21 @@ CASES = [
     ("transpose-of-constant", "x = f32[2,3] constant({{1,-0,3},{4,nan,6}})\n"
                               "ROOT r = f32[3,2] transpose(x), dimensions={1,0}"),
     ("choice-of-widened", X + splat("f64", "0") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
+    ("product-of-patches", "x = f32[2,3,19,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
+                           "ROOT r = f32[2,5,2,2] convolution(x, w), window={size=9x8 stride=9x8}, dim_labels=bf01_oi01->bf01"),
+    ("product-of-patches", "x = f32[2,1,16,3] parameter(0)\n w = f32[1,8,3,5] parameter(1)\n"
+                           "ROOT r = f32[1,2,2,5] convolution(x, w), window={size=1x8 stride=1x8}, dim_labels=b01f_01io->0b1f"),
     ("dot-in-normal-form", "x = f32[3,2,2] parameter(0)\n w = f32[2,5,3] parameter(1)\n"
                            "ROOT r = f32[2,2,5] dot(x, w), lhs_batch_dims={1}, rhs_batch_dims={0}, lhs_contracting_dims={0}, "
                            "rhs_contracting_dims={2}"),
 ]
 
 NOT_CASES = [
+    ("product-of-patches", "x = f32[2,3,18,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
+                           "ROOT r = f32[2,5,2,3] convolution(x, w), window={size=9x8 stride=9x4}, dim_labels=bf01_oi01->bf01"),
+    ("product-of-patches", "x = f32[2,3,18,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
+                           "ROOT r = f32[2,5,2,2] convolution(x, w), window={size=9x8 stride=9x8 pad=0_0x1_0}, "
+                           "dim_labels=bf01_oi01->bf01"),
     ("identity-operand", X + splat("f32", "0") + "ROOT r = f32[4,3] add(x, k)"),
     ("identity-operand", X + splat("f32", "-0") + "ROOT r = f32[4,3] subtract(x, k)"),
     ("integer-product-of-zero", X + splat("f32", "0") + "ROOT r = f32[4,3] multiply(x, k)"),
@@ -174,7 +184,7 @@ def test_rule_keeps_every_bit(name: str, text: str) -> None:
     verify(module)
     for got, want in zip(flatten(evaluate(module, inputs)), before, strict=True):
         assert got.dtype == want.dtype
-        if name.startswith(("dot", "reduce-of-reshape")):
+        if name.startswith(("dot", "reduce-of-reshape", "product-of-patches")):
             np.testing.assert_allclose(got, want, rtol=1e-6)
         else:
             assert _bits(got) == _bits(want)
