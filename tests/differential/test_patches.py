@@ -15,13 +15,13 @@ ENTRY main {{
   x = f32[1,3,{size},{size}] parameter(0)
   w = f32[{width},3,{patch},{patch}] parameter(1)
   bias = f32[{width}] parameter(2)
-  token = f32[1,1,{width}] parameter(3)
+  first = f32[1,1,{width}] parameter(3)
   c = {grid} convolution(x, w), window={{size={patch}x{patch} stride={patch}x{patch}}}, dim_labels=bf01_oi01->bf01
   biases = {grid} broadcast(bias), dimensions={{1}}
   d = {grid} add(c, biases)
   e = f32[1,{width},{side * side}] reshape(d)
   f = {rows} transpose(e), dimensions={{0,2,1}}
-  ROOT g = f32[1,{side * side + 1},{width}] concatenate(token, f), dimensions={{1}}
+  ROOT g = f32[1,{side * side + 1},{width}] concatenate(first, f), dimensions={{1}}
 }}
 """
 
