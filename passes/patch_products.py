@@ -50,7 +50,8 @@ def _product(convolution: Instruction, builder: Builder) -> Instruction | None:
             sizes.append(kernel.shape.dims[inside])
     patches = builder.reshape(_without_rest(convolution, builder), sizes)
     notes = {key: convolution.attributes[key] for key in ("operand_precision", "algorithm") if key in convolution.attributes}
-    product = builder.dot(patches, kernel, tuple(zip(*summed, strict=True)), dtype=convolution.shape.dtype, **notes)
+    dims = [d for d, _ in summed], [d for _, d in summed]
+    product = builder.dot(patches, kernel, dims, dtype=convolution.shape.dtype, **notes)
     product.frontend_attributes = dict(convolution.frontend_attributes)
     made = [*(spread for _, spread in free), convolution.attribute("dim_labels").output_feature]
     return transpose_to(builder, product, [made.index(d) for d in range(len(made))])
@@ -68,7 +69,7 @@ def _is_of_patches(convolution: Instruction) -> bool:
 
 
 def _parts(convolution: Instruction) -> list[tuple[int | None, int | None]]:
-    """For each dimension of the data: the result's dimension that it is spread over, and the kernel's that it is summed with."""
+    """For each dimension of the data: the result's that it is spread over, and the kernel's that it is summed with."""
     labels = convolution.attribute("dim_labels")
     found: dict[int, tuple[int | None, int | None]] = {
         labels.input_batch: (labels.output_batch, None), labels.input_feature: (None, labels.kernel_input_feature)}

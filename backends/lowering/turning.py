@@ -1,8 +1,8 @@
 """Copies between orders of memory: elements that lie together on one side only are turned on the chip, in long transfers.
 
 Vector transposes blocks of 32 x 32 elements in place, bit by bit as they are. A tile holds blocks of the source's slow
-dimension beside each other, with 32 of it on the partitions of each quadrant; the quadrants share out the fast dimension. Turned,
-the partitions hold the fast dimension, and what was slow lies together.
+dimension beside each other, with 32 of it on the partitions of each quadrant; the quadrants share out the fast dimension.
+Turned, the partitions hold the fast dimension, and what was slow lies together.
 
   source [a, b], b together      raw [quadrant, a % 32; a // 32, b]      turned [quadrant, b % 32; b // 32, a]
 """
