@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from conformance.steps import READ_STEPS, Outcome, device_steps
 from conformance.walk import CLASSES, PASSED, WalkOutcome
 
-SCHEMA = 1
+SCHEMA = 2
 O = TypeVar("O", bound=WalkOutcome)  # noqa: E741
 SHOWN_NAMES = 4
 MIN_FAMILY = 8
@@ -33,9 +33,9 @@ def judged(outcomes: Iterable[O]) -> list[O]:
     return [o for o in outcomes if o.kind == PASSED or o.kind != o.expected]
 
 
-def levels_of(outcomes: Iterable[Outcome]) -> list[str]:
-    found = {step.split()[1] for o in outcomes for step in o.steps if " " in step}
-    return sorted(found)
+def variants_of(outcomes: Iterable[Outcome]) -> list[str]:
+    """What modules were compiled for, in the order in which each was."""
+    return list(dict.fromkeys(step.split()[1] for o in outcomes for step in o.steps if " " in step))
 
 
 def step_counts(outcomes: Sequence[Outcome]) -> list[tuple[str, int, int]]:
@@ -46,14 +46,13 @@ def step_counts(outcomes: Sequence[Outcome]) -> list[tuple[str, int, int]]:
     rows = judged(outcomes)
     scored = [o for o in rows if o.scored]
     counts = [_count(step, step, scored if step == "oracle" else rows) for step in READ_STEPS]
-    for level in levels_of(rows):
-        compiling, checking, running = device_steps(level)
-        counts += [_count(f"compiled -O{level}", compiling, rows), _count(f"machine verifier -O{level}", checking, rows),
-                   _count(f"device right -O{level}", running, scored)]
-        alone = [o for o in scored if o.steps.get(running) and not any(o.host.get(level, {}).values())]
-        free = [o for o in scored if o.steps.get(running) and not o.needs_host]
-        counts += [(f"  of these without host regions -O{level}", len(alone), len(scored)),
-                   (f"  or with excused ones only -O{level}", len(free), len(scored))]
+    for variant in variants_of(rows):
+        compiling, checking, running = device_steps(variant)
+        counts += [_count(f"{variant} compiled", compiling, rows), _count(f"{variant} machine verifier", checking, rows),
+                   _count(f"{variant} device right", running, scored)]
+        right = [o for o in scored if o.steps.get(running)]
+        counts += [(f"{variant}   of these without host regions", sum(not o.host.get(variant) for o in right), len(scored)),
+                   (f"{variant}   or with excused ones only", sum(variant not in o.needs_host for o in right), len(scored))]
     return counts
 
 
@@ -101,28 +100,33 @@ def _cell(good: int, total: int) -> str:
 
 
 def family_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """Per family: modules, fit to score, oracle right, device right at the highest level."""
+    """Per family: modules, fit to score, oracle right, device right for each variant, a host that none excuses."""
     rows = judged(outcomes)
-    levels = levels_of(rows)
-    running = device_steps(levels[-1])[2] if levels else ""
+    variants = variants_of(rows)
     families: dict[str, list[Outcome]] = defaultdict(list)
     sizes = Counter(o.family for o in rows)
     for outcome in rows:
         families[outcome.family if sizes[outcome.family] >= MIN_FAMILY else "(small families)"].append(outcome)
-    lines = [f"{'family':36}{'modules':>9}{'scored':>8}{'oracle':>8}{'device':>8}{'host':>6}  {'not passed'}"]
+    lines = [f"{'family':36}{'modules':>9}{'scored':>8}{'oracle':>8}"
+             + "".join(f"{variant:>8}{'host':>6}" for variant in variants) + "  not passed"]
     for family, members in sorted(families.items(), key=lambda row: (-len(row[1]), row[0])):
         scored = [o for o in members if o.scored]
         kinds = Counter(o.kind for o in members if o.kind != PASSED)
         lines.append(f"{family[:35]:36}{len(members):>9}{len(scored):>8}{sum(o.steps.get('oracle', False) for o in scored):>8}"
-                     f"{sum(o.steps.get(running, False) for o in scored):>8}{sum(o.needs_host for o in members):>6}  "
-                     + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
+                     + "".join(f"{sum(o.steps.get(device_steps(variant)[2], False) for o in scored):>8}"
+                               f"{sum(variant in o.needs_host for o in members):>6}" for variant in variants)
+                     + "  " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
     return lines
 
 
 def host_lines(outcomes: Iterable[Outcome]) -> list[str]:
-    """Which opcodes ran on the host, in how many modules."""
-    found = Counter(opcode for o in outcomes for opcode in {opcode for row in o.host.values() for opcode in row})
-    return [f"host regions: {', '.join(f'{opcode} {count}' for opcode, count in found.most_common())}"] if found else []
+    """Which opcodes ran on the host, in how many modules, for each variant."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in outcomes:
+        for variant, opcodes in outcome.host.items():
+            found[variant].update(dict.fromkeys(opcodes, 1))
+    return [f"{variant} host regions: {', '.join(f'{opcode} {count}' for opcode, count in counts.most_common())}"
+            for variant, counts in found.items() if counts]
 
 
 def group_lines(outcomes: Sequence[WalkOutcome], most: int) -> list[str]:

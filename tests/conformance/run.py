@@ -1,6 +1,6 @@
 """Run modules of a corpus through every step of the compiler, and report.
 
-python -m conformance.run [--sample N] [--levels 0,1] [--json OUT.json] [ZIP|FOLDER ...]     (with tests/ on the path)
+python -m conformance.run [--sample N] [--levels 0,1] [--target v2,v1] [--json OUT.json] [ZIP|FOLDER ...]   (tests/ on the path)
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from conformance.report import as_json, family_lines, group_lines, host_lines, j
 from conformance.steps import ModuleRunner, Outcome, Settings
 from conformance.walk import CLASSES, INTERNAL_ERROR, WRONG
 
-TARGETS = ("v1", "v2")
+from nxcc.backends.target import ALIASES
+
+TARGETS = tuple(sorted(set(ALIASES.values()), reverse=True))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -32,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"conformance: {error}\n")
         return 2
     levels = tuple(level for level in options.levels.split(",") if level)
-    settings = Settings(levels, options.strict, options.unscored, options.target)
+    settings = Settings(levels, options.strict, options.unscored, tuple(options.target.split(",")))
     cases = _chosen(cases, options)
     start = time.monotonic()
     outcomes = _run(cases, settings, options)
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("conformance", description=__doc__)
     parser.add_argument("corpus", nargs="*", help="zips or folders in the corpus form; default: NXCC_CORPUS")
     parser.add_argument("--levels", default="1", help="optimisation levels, as 0,1; empty: stop before the machine")
-    parser.add_argument("--target", default="v2", choices=TARGETS)
+    parser.add_argument("--target", default=",".join(TARGETS), help="targets to compile for, as v2,v1")
     parser.add_argument("--sample", type=int, default=0, help="a random choice of so many modules")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice")
     parser.add_argument("--only", default="", help="a regular expression that finds something in NAME, FAMILY or an opcode")
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unscored", action="store_true",
                         help="hold modules without a stored result against the oracle on random inputs")
     parser.add_argument("--strict", action="store_true", help="simulate in strict mode")
-    parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds a module")
+    parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds a module, for each target and level")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", help="where to write everything")
     parser.add_argument("--causes", type=int, default=40, help="how many causes to print")
@@ -82,7 +84,7 @@ def _chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
 def _run(cases: Sequence[Case], settings: Settings, options: argparse.Namespace) -> list[Outcome]:
     outcomes: list[Outcome] = []
     kinds: Counter[str] = Counter()
-    for outcome in run_all(cases, ModuleRunner(settings), options.jobs, options.limit):
+    for outcome in run_all(cases, ModuleRunner(settings), options.jobs, options.limit * max(1, len(settings.variants))):
         outcomes.append(outcome)
         kinds[outcome.kind] += 1
         _progress(len(outcomes), len(cases), kinds)

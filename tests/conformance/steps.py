@@ -47,14 +47,25 @@ CAST_TOLERANCE = 0.01
 """Of a float, where operands are cast to 16 bits: one that lies beside the middle of two steps of 2^-8 may go either way."""
 
 
-def device_steps(level: str) -> tuple[str, str, str]:
-    """Names of the steps of one optimisation level: compile, machine verifier, simulator against the stored result."""
-    return f"compile {level}", f"machine {level}", f"device {level}"
+@dataclass(frozen=True)
+class Variant:
+    """What a module is compiled for."""
+
+    target: str
+    level: str
+
+    def __str__(self) -> str:
+        return f"{self.target}-O{self.level}"
+
+
+def device_steps(variant: Variant | str) -> tuple[str, str, str]:
+    """Names of the steps of one variant: compile, machine verifier, simulator against the stored result."""
+    return f"compile {variant}", f"machine {variant}", f"device {variant}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """levels: optimisation levels to compile at; none: stop before the machine. strict: simulate in strict mode.
+    """levels, targets: what to compile for, each with each; none: stop before the machine. strict: simulate in strict mode.
 
     unscored: hold modules without a stored result against the oracle on random inputs.
     """
@@ -62,19 +73,24 @@ class Settings:
     levels: tuple[str, ...] = ("1",)
     strict: bool = False
     unscored: bool = False
-    target: str = "v2"
+    targets: tuple[str, ...] = ("v2",)
+
+    @property
+    def variants(self) -> list[Variant]:
+        return [Variant(target, level) for target in self.targets for level in self.levels]
 
 
 @dataclass
 class Outcome(WalkOutcome):
-    """What a module went through. host: opcodes of host regions by level.
+    """What a module went through. host: opcodes of host regions by variant.
 
     known: the stored result is not the module's, see `known`; it counts as not reached, but is no failure.
-    needs_host: a host instruction is there for other reasons than fft, cholesky, triangular-solve, complex or 64-bit.
+    needs_host: variants where an instruction is on the host for other reasons than fft, cholesky, triangular-solve, complex or
+    64-bit.
     """
 
     host: dict[str, dict[str, int]] = field(default_factory=dict)
-    needs_host: bool = False
+    needs_host: list[str] = field(default_factory=list)
     opcodes: tuple[str, ...] = ()
     unfit_differences: list[str] = field(default_factory=list)
     known: bool = False
@@ -117,7 +133,6 @@ class _Walk(Walk[Outcome]):
         self.inputs: list[Array] = []
         self.expected: list[Array] | None = None
         self.modules: list[Module] = []
-        self.least_limit = 0.0
 
     def steps(self) -> None:
         module = self._read()
@@ -129,9 +144,9 @@ class _Walk(Walk[Outcome]):
         elif self.settings.unscored:
             with self.optional():
                 self._random_result(module)
-        for level in self.settings.levels:
+        for variant in self.settings.variants:
             with self.optional():
-                self._device(level)
+                self._device(variant)
 
     # Reading
 
@@ -173,7 +188,7 @@ class _Walk(Walk[Outcome]):
 
     def _oracle(self, module: Module) -> None:
         results = self.do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
-        self._judge("oracle", results, module)
+        self._judge("oracle", results, self.expected, module)
 
     def _random_result(self, module: Module) -> None:
         """Random inputs and the oracle's word for them, where the corpus has none."""
@@ -181,11 +196,12 @@ class _Walk(Walk[Outcome]):
         self.inputs = random_inputs(tensors)  # type: ignore[arg-type]
         self.expected = self.do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
 
-    def _judge(self, step: str, results: Sequence[Array], module: Module) -> None:
+    def _judge(self, step: str, results: Sequence[Array], expected: Sequence[Array] | None, module: Module,
+               least_limit: float = 0.0) -> None:
         """Hold results against what is expected; a result that is not fit to score is counted, never a failure."""
-        if self.expected is None:
+        if expected is None:
             return
-        words = difference(results, self.expected, module, self.case.facts.get("checks", ()), self.least_limit)
+        words = difference(results, expected, module, self.case.facts.get("checks", ()), least_limit)
         if self.case.name in KNOWN["result"]:
             self.outcome.known = True
             self.outcome.steps[step] = False
@@ -198,44 +214,47 @@ class _Walk(Walk[Outcome]):
         self.fail(step, WRONG, f"{step.partition(' ')[0]}: {_work(self.outcome.opcodes)}", words)
         raise Stopped
 
-    def _device(self, level: str) -> None:
-        compiling, checking, running = device_steps(level)
+    def _device(self, variant: Variant) -> None:
+        compiling, checking, running = device_steps(variant)
         with tempfile.TemporaryDirectory(prefix="nxcc-conformance-") as folder:
-            build = self.do(compiling, lambda: self._compile(folder, level))
-            self._count_host(build, level)
+            build = self.do(compiling, lambda: self._compile(folder, variant))
+            self._count_host(build, str(variant))
             loaded: Loaded = self.do(checking, lambda: load(build.output, strict=self.settings.strict))
             if self.expected is not None:
                 results = self.do(running, lambda: loaded.run(self.inputs))
                 if build.options.auto_cast != "none" and self.case.name not in KNOWN["result"]:
-                    self._as_cast(loaded)
-                self._judge(running, results, self.modules[-1])
+                    self._judge(running, results, self._as_cast(loaded), self.modules[-1], CAST_TOLERANCE)
+                else:
+                    self._judge(running, results, self.expected, self.modules[-1])
 
-    def _as_cast(self, loaded: Loaded) -> None:
-        """From here on, the oracle on the module with the casts that a target without f32 products makes is the judge."""
+    def _as_cast(self, loaded: Loaded) -> list[Array]:
+        """What the oracle makes of the module with the casts that a target without f32 products makes."""
         named = {tensor.name: array for tensor, array in zip(loaded.inputs, self.inputs, strict=True)}
-        self.expected = oracle_inside(loaded, None, loaded.prepare(named))
-        self.least_limit = CAST_TOLERANCE
+        return oracle_inside(loaded, None, loaded.prepare(named))
 
-    def _compile(self, folder: str, level: str) -> Build:
+    def _compile(self, folder: str, variant: Variant) -> Build:
         binary = self.corpus.binary(self.case)
         path = os.path.join(folder, "module.pb")
         with open(path, "wb") as file:
             file.write(binary if binary is not None else module_bytes(self.modules[-1]))
-        options = options_from(output=os.path.join(folder, "module.neff"), optlevel=level, target=self.settings.target,
+        options = options_from(output=os.path.join(folder, "module.neff"), optlevel=variant.level, target=variant.target,
                                auto_cast="none", placement="support")
         return compile_file(Request(path, options))
 
-    def _count_host(self, build: Build, level: str) -> None:
+    def _count_host(self, build: Build, variant: str) -> None:
         """Opcodes that run on the host, and whether one of them has no excuse."""
         assert build.plan is not None
         names = {row.instruction for row in build.plan.host}
         found: Counter[str] = Counter()
+        excused = True
         for node in build.plan.nodes:
             for instruction in () if node.on_device else node.module.entry.instructions:
                 if instruction.name in names:
                     found[instruction.opcode] += 1
-                    self.outcome.needs_host |= not _excused(instruction)
-        self.outcome.host[level] = dict(found)
+                    excused &= _excused(instruction)
+        self.outcome.host[variant] = dict(found)
+        if not excused:
+            self.outcome.needs_host.append(variant)
 
 
 @dataclass(frozen=True)

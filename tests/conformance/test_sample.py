@@ -27,7 +27,7 @@ def test_module_passes_or_is_rejected_with_its_code(case: Case) -> None:
     code = case.facts.get("nxcc_code")
     if code is None:
         assert outcome.kind == PASSED, outcome.failures
-        assert outcome.steps["device 1"] or not case.scored
+        assert outcome.steps["device v2-O1"] or not case.scored
     else:
         assert outcome.kind == REJECTED and outcome.failures[0].code == code, outcome.failures
 
@@ -62,7 +62,7 @@ def test_wrong_expected_value_is_a_wrong_result(tmp_path: Path) -> None:
     np.savez(tmp_path / f"{case.name}.npz", **arrays)
     outcome = run_case(corpus, corpus.cases[0], Settings())
     assert outcome.kind == WRONG
-    assert {failure.step for failure in outcome.failures} == {"oracle", "device 1"}
+    assert {failure.step for failure in outcome.failures} == {"oracle", "device v2-O1"}
 
 
 def test_text_of_another_module_is_reported(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_alarm_makes_the_module_too_slow(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_worst_failure_decides_the_class() -> None:
-    failures = [Failure("verify", REJECTED, "a"), Failure("device 1", WRONG, "b"), Failure("print", INTERNAL_ERROR, "c")]
+    failures = [Failure("verify", REJECTED, "a"), Failure("device v2-O1", WRONG, "b"), Failure("print", INTERNAL_ERROR, "c")]
     outcome = Outcome("zip", "m", "f", True, "", failures=failures)
     assert outcome.kind == WRONG
     assert group_lines([outcome], 9) == ["    1  wrong result: b  (m)"]
@@ -122,6 +122,14 @@ def test_missing_corpus_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert main([str(tmp_path / "nowhere.zip")]) == 2
     with pytest.raises(CorpusMissing, match=r"neither index\.json nor zips"):
         open_corpora([str(tmp_path)])
+
+
+def test_each_target_has_its_steps_and_its_judge() -> None:
+    case = next(c for c in CORPUS.cases if c.scored and "dot" in c.facts.get("opcodes", ()))
+    outcome = run_case(CORPUS, case, Settings(targets=("v1", "v2")))
+    assert outcome.kind == PASSED and set(outcome.host) == {"v1-O1", "v2-O1"}
+    table = "\n".join(table_lines([outcome]))
+    assert "v1-O1 device right" in table and "v2-O1 device right" in table
 
 
 def test_run_over_processes_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
