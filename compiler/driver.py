@@ -16,7 +16,7 @@ from nxcc.backends.codegen import DeviceCode
 from nxcc.backends.imagecapacity import TargetImageCapacity
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity
-from nxcc.backends.support import unsupported
+from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
 from nxcc.compiler.casting import notices, resolved
@@ -217,7 +217,7 @@ def pass_settings(options: CompileOptions, target: Target) -> Settings:
         images = _ImagesWithoutKept(target, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow,
-                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
+                    dtypes=frozenset(device_dtypes(target)), product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
 
 
 def host_pattern(options: CompileOptions) -> re.Pattern[str]:

@@ -44,6 +44,7 @@ from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
 from nxcc.passes.unroll_loops import KnownPlaces, UnrollLoops
 from nxcc.passes.vectorize_loops import VectorizeLoops
+from nxcc.passes.widen_dtypes import WidenDtypes
 
 
 class Pass(Protocol):
@@ -61,7 +62,7 @@ class Settings:
     """What decides which passes run: options, the target's answers to their questions, and who hears their notes.
 
     weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
-    addresses from data. product_dtypes: what its tensor engine multiplies; empty: anything.
+    addresses from data. dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any.
     """
 
     optlevel: int
@@ -72,6 +73,7 @@ class Settings:
     report: Report = unheard
     weights: frozenset[int] = frozenset()
     is_straight: bool = False
+    dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
 
 
@@ -109,6 +111,7 @@ STEPS: tuple[Step, ...] = (
     Step("known-places", lambda settings: KnownPlaces(settings.is_straight), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
+    Step("widen-dtypes", lambda settings: WidenDtypes(settings.dtypes, settings.report), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
@@ -154,6 +157,10 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
     ("fold-constants", SIMPLIFY_FOLDED, "a folded predicate or index decides what reads it"),
     ("fold-constants", "narrow-selections", "initial values are numbers once they are folded"),
+    ("fold-constants", "widen-dtypes", "what is known is computed in the type that it has"),
+    ("expand-products", "widen-dtypes", "a scaled product is a plain one of f32 then"),
+    ("widen-dtypes", "legalize-dtypes", "both change the interface; each leaves the other's types alone"),
+    ("widen-dtypes", "autocast", "a weight may be cast again"),
     ("narrow-selections", "legalize-dtypes", "what was widened for nothing needs no proof"),
     (SIMPLIFY_FOLDED, "legalize-dtypes", "less is left whose range must be proved"),
     (SIMPLIFY_FOLDED, "recognize-functions", "numbers are numbers once they are folded"),

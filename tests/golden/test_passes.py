@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nxcc.compiler.casts import cast
+from nxcc.ir.dtypes import BF16, F32, S8, S32
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
@@ -41,6 +42,7 @@ from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import ORDER, StoreTransposed
 from nxcc.passes.vectorize_loops import VectorizeLoops
+from nxcc.passes.widen_dtypes import WidenDtypes
 
 from harness.golden import Case, cases, check, name_of
 
@@ -66,6 +68,7 @@ MAKE: dict[str, Make] = {
     "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
     "scale-later": lambda options, report: ScaleLater(),
     "simplify": lambda options, report: Simplify(),
+    "widen-dtypes": lambda options, report: WidenDtypes(frozenset({BF16, F32, S8, S32}), report),
     "vectorize-loops": lambda options, report: VectorizeLoops(report),
 }
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
