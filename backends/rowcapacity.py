@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
+from nxcc.backends.lowering.rowwide import ROWS_MIN, WIDE
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.hlo.module import Instruction
@@ -22,6 +23,9 @@ MANY_ROWS = 4
 
 STAYING_SHARE = 0.5
 """Part of SBUF that a matrix may take which stays for all rows."""
+
+STAGES = 3
+"""Tiles of rows that are worked on at a time where rows are long."""
 
 STREAM_BYTES = 16384
 """Bytes a partition for the stationary and moving tiles of a product, at least."""
@@ -55,12 +59,15 @@ class TargetRowCapacity:
         return bool(rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes)
 
     def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
-        """Peak of the live tiles when the members run in order, each with its operands and temporaries.
+        """Peak of the live tiles when the members run in order, each with its operands and temporaries, which are cut into
+        pieces of the columns. Elementwise work is written over an operand that is read no more.
 
         Where columns stream, a tile may be as narrow as MIN_STREAM_COLUMNS; left sides of products still lie whole. Where they
         do not, a row is one dimension of an access pattern.
         """
         members = dict(widths)
+        if not streams and self._fits_in_stages(members):
+            return True
         narrow = {i: min(width, MIN_STREAM_COLUMNS) if streams else width for i, width in members.items()}
         last: dict[Instruction, Instruction] = {}
         for instruction in members:
@@ -69,15 +76,17 @@ class TargetRowCapacity:
         live, peak, depths = 0, 0, 0
         for instruction, width in reversed(narrow.items()):
             live += width * 4
-            extra = TEMPORARIES.get(instruction.opcode, 0) * width * 4
+            extra = TEMPORARIES.get(instruction.opcode, 0) * min(width, MIN_STREAM_COLUMNS) * 4
+            dying = [o for o in dict.fromkeys(instruction.operands) if o in members and last[o] is instruction]
             if instruction.opcode == "dot":
                 depth = instruction.operands[0].shape.dims[instruction.attribute("lhs_contracting_dims")[0]]
                 depths += depth * 8 if streams else 0
-                extra += STREAM_BYTES + (0 if streams else depth * 8)
+                in_pieces = streams or bool(instruction.attribute("lhs_batch_dims")) and depth >= WIDE
+                extra += STREAM_BYTES + (0 if in_pieces else depth * 8)
+            elif any(narrow[operand] == width for operand in dying):
+                extra -= width * 4
             peak = max(peak, live + extra)
-            for operand in dict.fromkeys(instruction.operands):
-                if last[operand] is instruction and operand in members:
-                    live -= narrow[operand] * 4
+            live -= sum(narrow[operand] * 4 for operand in dying)
         inputs = {o: _input_columns(o, m, width) for m, width in members.items() for o in m.operands
                   if o not in members and o.shape.rank}
         if not streams and max(*members.values(), *inputs.values(), 0, 0) > self.target.pattern.size_max:
@@ -85,9 +94,38 @@ class TargetRowCapacity:
         loaded = sum(4 * min(max(columns, 1), MIN_STREAM_COLUMNS if streams else columns) for columns in inputs.values())
         return peak + loaded + depths <= SHARE * self.target.sbuf.usable_bytes
 
+    def _fits_in_stages(self, members: dict[Instruction, int]) -> bool:
+        """Whether the schedule for long rows (lowering.rowwide) has room: a few tiles of rows, each of its long values once,
+        and all matrices."""
+        lanes, width = self.target.partitions, max(members.values())
+        dots = [m for m in members if m.opcode == "dot"]
+        if width < WIDE or not any(members[dot] == width for dot in dots):
+            return False
+        if any(not dot.attribute("lhs_batch_dims") or dot.shape.dims[-2] < ROWS_MIN for dot in dots):
+            return False
+        matrices = 0
+        for dot in dots:
+            depth, columns = _matrix(dot)
+            matrices += -(-depth // lanes) * columns * dot.operands[1].shape.dtype.byte_size
+        rows = {o: _input_columns(o, m, columns) for m, columns in members.items() for o in m.operands
+                if o not in members and o.shape.rank and m.opcode != "dot"}
+        root = next(iter(members.values()))
+        values = 4 * (width + (root if root == width else 0) + sum(rows.values()))
+        return STAGES * values + matrices + STREAM_BYTES <= self.target.sbuf.usable_bytes
+
+
+def _matrix(dot: Instruction) -> tuple[int, int]:
+    """Depth and columns of the right side of a product in normal form."""
+    dims, (summed,) = dot.operands[1].shape.dims, dot.attribute("rhs_contracting_dims")
+    batch = dot.attribute("rhs_batch_dims")
+    return dims[summed], math.prod(size for d, size in enumerate(dims) if d != summed and d not in batch)
+
 
 def _input_columns(value: Instruction, reader: Instruction, width: int) -> int:
-    """Columns of a value from outside that a member with so many columns reads: a reduction's are those that it reduces."""
+    """Columns of a value from outside that a member with so many columns reads: a reduction's are those that it reduces, and
+    what is repeated along the columns has one."""
+    if value.opcode == "broadcast" and value.shape.rank - 1 not in value.attribute("dimensions"):
+        return 1
     if reader.opcode == "reduce" and value is reader.operands[0]:
         return width * value.shape.element_count // max(1, reader.shape.element_count)
     return value.shape.dims[-1]

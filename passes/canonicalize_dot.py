@@ -8,6 +8,11 @@ After:
 
 Batches come first and in order, one dimension is summed, and one dimension of the right side remains. What is missing is made
 of size 1. Transposes and reshapes stand where `nxcc.passes.move_reshapes` can join them with others.
+
+A product of batches that is only read transposed, the columns before the rows, has its sides exchanged:
+  d = f32[8,128,64] dot(k, q), ..    t = f32[8,64,128] transpose(d), dimensions={0,2,1}
+becomes
+  t = f32[8,64,128] dot(q, transpose(k)), ..
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ class CanonicalizeDot:
 
 
 def _canonical(dot: Instruction, builder: Builder) -> Instruction | None:
-    if is_canonical_dot(dot):
+    if is_canonical_dot(dot) or any(map(_is_exchanged, dot.users)):
         return None
     lhs, rhs = dot.operands
     lhs_batch, rhs_batch = dot.attribute("lhs_batch_dims"), dot.attribute("rhs_batch_dims")
@@ -53,5 +58,38 @@ def _others(x: Instruction, batch: tuple[int, ...], summed: tuple[int, ...]) -> 
     return tuple(d for d in range(x.shape.rank) if d not in batch and d not in summed)
 
 
-RULES = (Rule("dot-in-normal-form", ("dot",), _canonical),)
+def _is_exchanged(transpose: Instruction) -> bool:
+    """Whether this alone reads a product of batches, and has its columns before its rows."""
+    if transpose.opcode != "transpose" or transpose.operands[0].opcode != "dot" or len(transpose.operands[0].users) != 1:
+        return False
+    dot, order = transpose.operands[0], transpose.attribute("dimensions")
+    if dot.parent is not None and dot.parent.root is dot or dot.attributes.get("operand_precision"):
+        return False
+    batch = len(dot.attribute("lhs_batch_dims"))
+    rows = dot.operands[0].shape.rank - batch - len(dot.attribute("lhs_contracting_dims"))
+    columns = dot.shape.rank - batch - rows
+    return bool(batch and rows and columns and order[:batch] == tuple(range(batch))
+                and min(order[batch:batch + columns]) >= batch + rows)
+
+
+def _exchanged(transpose: Instruction, builder: Builder) -> Instruction | None:
+    if not _is_exchanged(transpose):
+        return None
+    dot, order = transpose.operands[0], transpose.attribute("dimensions")
+    lhs, rhs = dot.operands
+    lhs_batch, rhs_batch = dot.attribute("lhs_batch_dims"), dot.attribute("rhs_batch_dims")
+    lhs_summed, rhs_summed = dot.attribute("lhs_contracting_dims"), dot.attribute("rhs_contracting_dims")
+    rows, columns = _others(lhs, lhs_batch, lhs_summed), _others(rhs, rhs_batch, rhs_summed)
+    batch = len(lhs_batch)
+    new_rows = [columns[d - batch - len(rows)] for d in order[batch:batch + len(columns)]]
+    new_columns = [rows[d - batch] for d in order[batch + len(columns):]]
+    left = transpose_to(builder, rhs, (*rhs_batch, *new_rows, *rhs_summed))
+    right = transpose_to(builder, lhs, (*lhs_batch, *lhs_summed, *new_columns))
+    batch_sizes, depth = left.shape.dims[:batch], math.prod(lhs.shape.dims[d] for d in lhs_summed)
+    left = reshape_to(builder, left, (*left.shape.dims[:batch + len(new_rows)], depth))
+    right = reshape_to(builder, right, (*batch_sizes, depth, math.prod(lhs.shape.dims[d] for d in rows)))
+    return reshape_to(builder, dot_like(dot, left, right, batch, builder), transpose.shape.dims)
+
+
+RULES = (Rule("exchanged-sides", ("transpose",), _exchanged), Rule("dot-in-normal-form", ("dot",), _canonical),)
 _TABLE = rules_by_opcode(RULES)

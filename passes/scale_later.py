@@ -8,7 +8,7 @@ After:
   o = f32[8,128,64] divide(p, broadcast(total))
 
 Only for an exponential of differences, which a softmax keeps at 1 or below, so that sums of products are as far from overflow
-as before; and never for f16, whose range is small.
+as before; and never for f16, whose range is small. A product that is rounded to bf16 is rounded when it is scaled.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from nxcc.ir.dtypes import BF16, F32
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
+from nxcc.ir.shapes import Shape
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
 
@@ -39,13 +40,15 @@ def _scaled_behind(dot: Instruction, builder: Builder) -> Instruction | None:
     columns = right.shape.element_count // max(1, _size(right, (*dot.attribute("rhs_batch_dims"),
                                                                *dot.attribute("rhs_contracting_dims"))))
     places = _places(dot, factor.attribute("dimensions"))
-    if places is None or columns > _size(left, dot.attribute("lhs_contracting_dims")) or dot.shape.dtype is not F32:
+    if places is None or columns > _size(left, dot.attribute("lhs_contracting_dims")) or dot.shape.dtype not in (BF16, F32):
         return None
     if left is not scaled:
         data = builder.make("convert", data, shape=left.shape.without_layout())
-    product = builder.make("dot", data, right, shape=dot.shape, **dot.attributes)
+    shape = dot.shape if dot.shape.dtype is F32 else Shape(F32, dot.shape.dims)
+    product = builder.make("dot", data, right, shape=shape, **dot.attributes)
     repeated = builder.broadcast(factor.operands[0], dot.shape.dims, places)
-    return builder.make(scaled.opcode, product, repeated)
+    behind = builder.make(scaled.opcode, product, repeated)
+    return behind if dot.shape.dtype is F32 else builder.make("convert", behind, shape=dot.shape.without_layout())
 
 
 def _parts(scaled: Instruction) -> tuple[Instruction, Instruction] | None:

@@ -6,7 +6,7 @@ beside each other for all columns, the columns are cut into pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,12 @@ from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
 
 Tile = Access | float
+
+HABIT = 2e-6
+"""Seconds of work that Scalar may have more than Vector before it stops bringing products out of PSUM."""
+
+Made = dict[Hashable, Access]
+"""Columns by what they are computed from."""
 
 _ENGINES = {Kind.ALU: Engine.VECTOR, Kind.BITS: Engine.VECTOR, Kind.NATIVE: Engine.GPSIMD}
 _LEAVES = (Kind.INPUT, Kind.NUMBER)
@@ -49,11 +55,12 @@ def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], out
 
 
 def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, total: Access | None = None,
-                scratch: Sequence[Access] = ()) -> None:
+                scratch: Sequence[Access] = (), made: Made | None = None) -> None:
     """out = root, all tiles being [rows, groups, columns], or [rows, groups, 1] where columns repeat.
 
     total: [rows, groups, 1] gets the sum of the results, which a function of the scalar engine makes. scratch: those of the
-    tiles, of f32, whose last use this is: a temporary of the last instruction that reads one is written over it.
+    tiles, of f32, whose last use this is: a temporary of the last instruction that reads one is written over it. made: columns
+    that are there already, since other pieces of the same tile need them too; more are added.
     """
     groups, columns = out.sizes[1:]
     if Engine.GPSIMD not in kernel.target.engines:
@@ -65,7 +72,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
     term, place = _stored(root, out.flat() if groups == 1 else out)
     plan = _Plan((term,))
     if total is not None or plan.width(kernel, columns, groups) == columns:
-        _Emission(kernel, plan, tiles, [place], groups, total, scratch, True).run()
+        _Emission(kernel, plan, tiles, [place], groups, total, scratch, True, made).run()
         return
     last = len(place.dims) - 1
     for start, size in kernel.tiles(columns, plan.width(kernel, columns, groups)):
@@ -269,7 +276,8 @@ class _Emission:
     """
 
     def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
-                 total: Access | None = None, scratch: Sequence[Access] = (), balances: bool = False) -> None:
+                 total: Access | None = None, scratch: Sequence[Access] = (), balances: bool = False,
+                 made: Made | None = None) -> None:
         self.kernel = kernel
         self.plan = plan
         self.tiles = tiles
@@ -281,6 +289,7 @@ class _Emission:
         self.total = total
         self.balances = balances
         self.over: dict[Term, Access] = {}
+        self.made = made
         if scratch:
             self._overwrite(scratch)
 
@@ -303,10 +312,25 @@ class _Emission:
                  Kind.ACTIVATION: self._activation, Kind.RECIPROCAL: self._reciprocal, Kind.SELECT: self._select,
                  Kind.COPY: self._copy, Kind.CONSTANT: self._constant}
         for term in self.plan.order:
+            if self.made is not None and term.span is Span.COLUMN and term not in self.outs and self._is_made(term, self.made):
+                continue
             each = self.groups > 1 and self._differs_by_row(term)
             for group in range(self.groups) if each else (None,):
                 self.group = group
                 write[term.kind](term, self._place(term))
+
+    def _is_made(self, term: Term, made: Made) -> bool:
+        """Whether another piece has written a column; if not, it gets memory that stays."""
+        key = self._key(term)
+        found = key in made
+        self.over[term] = made[key] if found else made.setdefault(key, self.kernel.sbuf((self.out.partitions, 1), term.dtype))
+        return found
+
+    def _key(self, term: Term) -> Hashable:
+        """What a term computes from which tiles."""
+        if term.kind is Kind.INPUT:
+            return self.tiles[int(term.number)]
+        return term.kind, term.op, term.dtype, term.number, tuple(map(self._key, term.inputs))
 
     def _differs_by_row(self, term: Term) -> bool:
         """Whether an instruction has an operand with one element for each row, or writes one."""
@@ -361,6 +385,9 @@ class _Emission:
             self.kernel.tensor_tensor(to, a, b, term.op, engine_of(term))
         else:
             data = self._reachable(self._data(term.inputs[1 - place], to), engine_of(term))
+            if self._scales(term) and self.kernel.scalar_is_idler(to.free, HABIT if data.memory is Memory.PSUM else 0):
+                self.kernel.activation(to, data, scale=self._scalar(term.inputs[place]))
+                return
             self.kernel.tensor_scalar(to, data, term.op, self._scalar(term.inputs[place]), reverse0=place == 0,
                                       engine=engine_of(term))
 
@@ -396,6 +423,11 @@ class _Emission:
         data, b = self._apart(data, self._data(other, to))
         self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields,
                          data=data, b=b, out=to, scalar0=scalar if isinstance(scalar, Access) else None)
+
+    def _scales(self, term: Term) -> bool:
+        """Whether a term is a product of floats that Scalar may make on its way through."""
+        return self.balances and term.kind is Kind.ALU and term.op == "multiply" and term.span is Span.TILE \
+            and term.dtype.is_float and all(x.dtype.is_float for x in term.inputs)
 
     def _normalises(self, term: Term, inner: Term) -> bool:
         """Whether a term is (data - column) * column."""

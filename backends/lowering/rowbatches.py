@@ -14,6 +14,7 @@ from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.rowproducts import Sides, bring, is_turned, multiply, sides, sides_bytes, turn
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowvalues import Pool, Values, sums_banks
+from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.hlo.module import Instruction
@@ -50,7 +51,7 @@ class RowBatches:
         matrices = [program.side(dot) for dot in program.dots]
         for d in range(batch, count - 1):
             matrices = [v.insert(d - 1, views[0].sizes[d - 1]) for v in matrices]
-        for cut in _outer_loops(self, [*views, *matrices], len(outer)):
+        for cut in outer_loops(self.kernel, [*views, *matrices], len(outer)):
             self._batch(cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True)))
 
     def _batch(self, views: list[View], matrices: Mapping[Instruction, View]) -> None:
@@ -181,18 +182,18 @@ def _interleaved(values: Callable[[Index, int, Pool | None], Values], settle: Ca
     settle(runs[-1], *pieces[-1])
 
 
-def _outer_loops(batches: RowBatches, views: list[View], count: int) -> Iterator[list[View]]:
+def outer_loops(kernel: Kernel, views: list[View], count: int) -> Iterator[list[View]]:
     """Loops over the first `count` dimensions; in the innermost tiles rotate, so that the next batch loads during this one."""
     if count == 0:
         yield views
         return
     size = views[0].sizes[0]
     if count == 1 or all(n == 1 for n in views[0].sizes[1:count]):
-        for index, _ in batches.kernel.tiles(size, 1, outer=True):
-            yield from _outer_loops(batches, [v.at(0, index) for v in views], count - 1)
+        for index, _ in kernel.tiles(size, 1, outer=True):
+            yield from outer_loops(kernel, [v.at(0, index) for v in views], count - 1)
         return
-    with batches.kernel.loop(size) as index:
-        yield from _outer_loops(batches, [v.at(0, index) for v in views], count - 1)
+    with kernel.loop(size) as index:
+        yield from outer_loops(kernel, [v.at(0, index) for v in views], count - 1)
 
 
 class _Product:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.lowering.emission import emit_groups
+from nxcc.backends.lowering.emission import Made, emit_groups
 from nxcc.backends.lowering.pointwise import Tile, compose, emits, has_formula
 from nxcc.backends.lowering.reduction import combiner, emit_row_reduce
 from nxcc.backends.lowering.rowplan import Plan, Step
@@ -88,28 +88,34 @@ class Values:
     """The values of one run of a plan.
 
     columns: how many a value has in this run. given: tiles of parameters. product: see Product; sums_max: banks of PSUM
-    that sums may take, wider ones are brought to SBUF piece by piece by the product itself. places: where results are wanted.
+    that sums may take, wider ones are brought to SBUF piece by piece by the product itself. places: where results are
+    wanted. made: see emit_groups; for columns of operands that do not change.
     """
 
     def __init__(self, kernel: Kernel, plan: Plan, pool: Pool, columns: Callable[[Instruction], int],
                  given: Mapping[Instruction, Access], product: Product, sums_max: int,
-                 places: Mapping[Instruction, Access] | None = None) -> None:
+                 places: Mapping[Instruction, Access] | None = None, made: Made | None = None) -> None:
         self.kernel, self.plan, self.pool = kernel, plan, pool
         self.columns, self.product, self.sums_max = columns, product, sums_max
         self.tiles: dict[Instruction, Tile] = dict(given)
         self.given = frozenset(given)
         self.places = places or {}
+        self.made = made
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Run the steps, or some of them."""
         for step in self.plan.steps[first:last]:
-            _RUN.get(step.value.opcode, Values._compute)(self, step)
-            for value in step.reads:
-                if self.plan.last[value] is step and value not in self.plan.results and value not in self.given \
-                        and value in self.tiles:
-                    tile = self.tiles.pop(value)
-                    if tile is not self.tiles[step.value]:
-                        self.pool.give_back(tile)
+            self.perform(step)
+
+    def perform(self, step: Step) -> None:
+        """Run one step, and give back what nobody reads after it."""
+        _RUN.get(step.value.opcode, Values._compute)(self, step)
+        for value in step.reads:
+            if self.plan.last[value] is step and value not in self.plan.results and value not in self.given \
+                    and value in self.tiles:
+                tile = self.tiles.pop(value)
+                if tile is not self.tiles[step.value]:
+                    self.pool.give_back(tile)
 
     def result(self, root: Instruction) -> Access:
         """A result's tile in SBUF, with all its columns."""
@@ -215,13 +221,13 @@ class Values:
     def _compute(self, step: Step) -> None:
         """Elementwise work, by formulas joined into one term, or by a rule of its own."""
         columns = self.columns(step.value)
-        total = self.pool.take(1, F32) if step.total is not None else None
+        total = (self.places.get(step.total) or self.pool.take(1, F32)) if step.total is not None else None
         found = self._term(step)
         out = self._place(step, columns) if found is not None else self._take(step, columns)
         if step.squares:
             self._square(step, out, total)
         elif found is not None:
-            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step))
+            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step), self.made)
         else:
             inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
             self._emit(step.value, inputs, out)
@@ -233,6 +239,8 @@ class Values:
     def _place(self, step: Step, columns: int) -> Access:
         """Sums that this step alone still reads are overwritten if one more formula reads the result, since an operand in
         PSUM costs less; else a tile of SBUF: Vector and Scalar do not reach PSUM at the same time."""
+        if step.value in self.places:
+            return self._take(step, columns)
         readers = self.plan.readers.get(step.value, [])
         if step.dtype is F32 and columns > 1 and len(readers) == 1 and readers[0].value.opcode != "reduce" \
                 and self._may_stay(step):

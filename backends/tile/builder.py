@@ -331,10 +331,10 @@ class Kernel:
                       engine: Engine = Engine.VECTOR) -> None:
         self.emit(isa.vector.TENSOR_REDUCE, engine, {"op": op, "axes": axes, "negate": negate}, data=data, out=out)
 
-    def scalar_is_idler(self, columns: int) -> bool:
-        """Whether Scalar would be done earlier than Vector with so many more columns."""
+    def scalar_is_idler(self, columns: int, habit: float = 0.0) -> bool:
+        """Whether Scalar would be done earlier than Vector with so many more columns, or at most `habit` seconds later."""
         vector, scalar = (self.work[e] + columns / self.target.engines[e].clock_hz for e in (Engine.VECTOR, Engine.SCALAR))
-        return scalar < vector
+        return scalar < vector + habit
 
     def copy(self, out: Access, data: Access, engine: Engine = Engine.VECTOR) -> None:
         """out = data with cast, on Vector, GpSimd or Scalar; 64-bit elements are moved word by word."""

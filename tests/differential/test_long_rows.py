@@ -1,0 +1,81 @@
+"""Row programs whose rows are long and have a matrix for each of many, against the oracle: tiles of rows in several stages."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.attention import COMBINERS, attention
+from harness.whole import check_whole
+
+
+@pytest.mark.parametrize(("heads", "rows", "keys", "depth", "turned", "strict"), [
+    (1, 1500, 1024, 32, True, False), (2, 300, 1300, 64, False, True), (1, 130, 2176, 130, True, True),
+    (1, 64, 1025, 16, True, True)])
+def test_attention_over_many_keys(heads: int, rows: int, keys: int, depth: int, turned: bool, strict: bool) -> None:
+    check_whole(attention(1, heads, rows, keys, depth, turned), levels=("2",), strict=strict)
+
+
+SCORES = "lhs_contracting_dims={2}, rhs_contracting_dims={3}"
+VALUES = "lhs_contracting_dims={3}, rhs_contracting_dims={0}"
+
+
+def grouped(rows: int, keys: int, depth: int, dtype: str = "f32") -> str:
+    """Two heads of queries for each of two heads of keys; the scores come out with the keys first, as einsum leaves them."""
+    s, r = f"f32[2,2,{rows},{keys}]", f"f32[2,2,{rows}]"
+    return f"""HloModule grouped
+{COMBINERS}
+ENTRY main {{
+  %q = {dtype}[{rows},2,2,{depth}] parameter(0)
+  %k = {dtype}[{keys},2,{depth}] parameter(1)
+  %v = {dtype}[{keys},2,{depth}] parameter(2)
+  %dots = f32[2,{keys},{rows},2] dot(%k, %q), lhs_batch_dims={{1}}, rhs_batch_dims={{1}}, {SCORES}
+  %turned = {s} transpose(%dots), dimensions={{0,3,2,1}}
+  %third = f32[] constant(0.3)
+  %thirds = {s} broadcast(%third), dimensions={{}}
+  %scores = {s} multiply(%turned, %thirds)
+  %low = f32[] constant(-inf)
+  %zero = f32[] constant(0)
+  %most = {r} reduce(%scores, %low), dimensions={{3}}, to_apply=%max
+  %mosts = {s} broadcast(%most), dimensions={{0,1,2}}
+  %shifted = {s} subtract(%scores, %mosts)
+  %e = {s} exponential(%shifted)
+  %total = {r} reduce(%e, %zero), dimensions={{3}}, to_apply=%add
+  %totals = {s} broadcast(%total), dimensions={{0,1,2}}
+  %p = {s} divide(%e, %totals)
+  %narrow = {dtype}[2,2,{rows},{keys}] convert(%p)
+  ROOT %o = {dtype}[2,2,{rows},{depth}] dot(%narrow, %v), lhs_batch_dims={{0}}, rhs_batch_dims={{1}}, {VALUES}
+}}
+"""
+
+
+@pytest.mark.parametrize(("rows", "keys", "depth", "dtype"), [(140, 1024, 32, "f32"), (128, 1536, 64, "bf16")])
+def test_groups_of_heads(rows: int, keys: int, depth: int, dtype: str) -> None:
+    check_whole(grouped(rows, keys, depth, dtype), levels=("2",), strict=True)
+
+
+def softmax_of_products(rows: int, columns: int, depth: int) -> str:
+    m, r = f"f32[2,{rows},{columns}]", f"f32[2,{rows}]"
+    return f"""HloModule softmax
+{COMBINERS}
+ENTRY main {{
+  %a = f32[2,{rows},{depth}] parameter(0)
+  %b = f32[2,{depth},{columns}] parameter(1)
+  %bias = {m} parameter(2)
+  %d = {m} dot(%a, %b), lhs_batch_dims={{0}}, rhs_batch_dims={{0}}, lhs_contracting_dims={{2}}, rhs_contracting_dims={{1}}
+  %x = {m} add(%d, %bias)
+  %low = f32[] constant(-inf)
+  %zero = f32[] constant(0)
+  %most = {r} reduce(%x, %low), dimensions={{2}}, to_apply=%max
+  %mosts = {m} broadcast(%most), dimensions={{0,1}}
+  %shifted = {m} subtract(%x, %mosts)
+  %e = {m} exponential(%shifted)
+  %total = {r} reduce(%e, %zero), dimensions={{2}}, to_apply=%add
+  %totals = {m} broadcast(%total), dimensions={{0,1}}
+  ROOT %p = {m} divide(%e, %totals)
+}}
+"""
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(300, 1100, 64), (1300, 1024, 200)])
+def test_softmax_of_products(rows: int, columns: int, depth: int) -> None:
+    check_whole(softmax_of_products(rows, columns, depth), levels=("2",), strict=rows < 1000)

@@ -1,0 +1,54 @@
+"""Attention as HLO text, and the combiners that programs of rows reduce with."""
+
+from __future__ import annotations
+
+COMBINERS = """%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+%max (c: f32[], d: f32[]) -> f32[] {
+  %c = f32[] parameter(0)
+  %d = f32[] parameter(1)
+  ROOT %m = f32[] maximum(%c, %d)
+}
+"""
+
+
+def attention(batch: int, heads: int, rows: int, keys: int, depth: int, turned: bool = True) -> str:
+    """Softmax attention with a mask; turned: keys lie as [.., keys, heads, depth], as a projection leaves them."""
+    def lies(count: int) -> str:
+        return f"f32[{batch},{count},{heads},{depth}]"
+    k = f"f32[{batch},{heads},{depth},{keys}]"
+    s = f"f32[{batch},{heads},{rows},{keys}]"
+    r = f"f32[{batch},{heads},{rows}]"
+    by_head = "lhs_batch_dims={0,1}, rhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_contracting_dims={2}"
+    of_keys = f"""%k0 = {lies(keys)} parameter(1)
+  %k = {k} transpose(%k0), dimensions={{0,2,3,1}}""" if turned else f"%k = {k} parameter(1)"
+    return f"""HloModule attention
+{COMBINERS}
+ENTRY main {{
+  %q0 = {lies(rows)} parameter(0)
+  %q = f32[{batch},{heads},{rows},{depth}] transpose(%q0), dimensions={{0,2,1,3}}
+  {of_keys}
+  %v0 = {lies(keys)} parameter(2)
+  %v = f32[{batch},{heads},{keys},{depth}] transpose(%v0), dimensions={{0,2,1,3}}
+  %mask = f32[{batch},{keys}] parameter(3)
+  %dots = {s} dot(%q, %k), {by_head}
+  %eighth = f32[] constant(0.125)
+  %eighths = {s} broadcast(%eighth), dimensions={{}}
+  %scaled = {s} multiply(%dots, %eighths)
+  %masks = {s} broadcast(%mask), dimensions={{0,3}}
+  %scores = {s} add(%scaled, %masks)
+  %low = f32[] constant(-inf)
+  %zero = f32[] constant(0)
+  %most = {r} reduce(%scores, %low), dimensions={{3}}, to_apply=%max
+  %mosts = {s} broadcast(%most), dimensions={{0,1,2}}
+  %shifted = {s} subtract(%scores, %mosts)
+  %e = {s} exponential(%shifted)
+  %total = {r} reduce(%e, %zero), dimensions={{3}}, to_apply=%add
+  %totals = {s} broadcast(%total), dimensions={{0,1,2}}
+  %p = {s} divide(%e, %totals)
+  ROOT %o = f32[{batch},{heads},{rows},{depth}] dot(%p, %v), {by_head}
+}}
+"""
