@@ -26,12 +26,14 @@ from nxcc.compiler.resizing import Resize, resized
 from nxcc.compiler.runtime import read_module
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.builder import Builder, clone_module
-from nxcc.ir.hlo.module import Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import Graph
 from nxcc.neff.reader import Neff, open_neff
 from nxcc.neff.writer import write_neff
+from nxcc.passes.effects import anchors
 from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.rewriting import remove_unread
 
 MOST = 3
 LEAST_GAIN = 0.02
@@ -184,10 +186,19 @@ def _subject(neff: Neff, found: Estimate) -> Subject | None:
             instruction.frontend_attributes = {key: value for key, value in instruction.frontend_attributes.items()
                                                if not key.startswith(MARKED)}
     InlineCalls().run(module)
+    _dissolve_tuples(module.entry)
     module.frontend_attributes = {}
     module.entry_layout = None
     weights = _weights(module, graph)
     return Subject(module, _options(graph.nxcc.options), weights, found)
+
+
+def _dissolve_tuples(computation: Computation) -> None:
+    """Who reads an element of a tuple reads what was put there: several results of a region are one by one again."""
+    for instruction in list(computation.instructions):
+        if instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "tuple":
+            computation.replace(instruction, instruction.operands[0].operands[instruction.attribute("index")])
+    remove_unread(computation, reversed(list(computation.instructions)), anchors(computation))
 
 
 def _weights(module: Module, graph: Graph) -> frozenset[int]:
@@ -317,20 +328,28 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def _layout(subject: Subject) -> Iterator[Candidate]:
-    """The largest input handed over with its channels last, or with its last two dimensions turned."""
+    """The largest input in another order of its dimensions."""
     large = [(parameter.shape.byte_size, number) for number, parameter in subject.inputs
              if parameter.shape.rank >= 2 and parameter.shape.byte_size >= TURNED_BYTES]
     if not large:
         return
     number = max(large)[1]
     parameter = subject.module.entry.parameters[number]
-    rank = parameter.shape.rank
-    order = (0, *range(2, rank), 1) if rank == 4 else (*range(rank - 2), rank - 1, rank - 2)
+    order = other_order(parameter.shape.dims)
     prior = 0.5 * subject.found.shares().get(Cause.DMA_DATA, 0.0)
     dims = "x".join(str(parameter.shape.dims[d]) for d in order)
     words = f"hand over input {parameter.name} with dimensions ordered {','.join(map(str, order))} ({dims})"
     yield Candidate("layout", words, prior,
                     rewrite=lambda module: _turned(module, number, order), note="the caller stores it so")
+
+
+def other_order(dims: tuple[int, ...]) -> tuple[int, ...]:
+    """Another order of an input's dimensions; of an image, whose channels are fewer than its rows and columns, that of the
+    other convention."""
+    rank = len(dims)
+    if rank != 4:
+        return (*range(rank - 2), rank - 1, rank - 2)
+    return (0, 3, 1, 2) if dims[3] < min(dims[1:3]) else (0, 2, 3, 1)
 
 
 def _turned(module: Module, number: int, order: tuple[int, ...]) -> Module:

@@ -80,6 +80,8 @@ def _restore_units(module: Module) -> None:
         if dimensions is not None:
             module.entry.set_operands(instruction, [whole])
             instruction.attributes["dimensions"] = dimensions
+            if not source.users and source is not module.entry.root:
+                module.entry.remove(source)
 
 
 def _with_units(whole: tuple[int, ...], cut: tuple[int, ...], broadcast: Instruction) -> tuple[int, ...] | None:
@@ -165,7 +167,7 @@ class _Marks:
 
     def size(self, instruction: Instruction, dim: int) -> int:
         """The new size of a marked dimension."""
-        now, inner = instruction.shape.dims[dim], self.inner[instruction][dim]
+        now, inner = _like(instruction.shape).dims[dim], self.inner[instruction][dim]
         if now % (self.resize.old * inner):
             raise _CannotFollow
         return now // self.resize.old * self.resize.new
@@ -203,6 +205,11 @@ def _groups(source: tuple[int, ...], target: tuple[int, ...]) -> list[tuple[list
     return groups
 
 
+def _like(shape: Shape) -> Shape:
+    """An array's shape; of a tuple that a reduction or a sort of several arrays gives, whose dimensions are the same."""
+    return shape.elements[0] if shape.is_tuple else shape
+
+
 def _at(instruction: Instruction, number: int) -> Instruction:
     return instruction if number == RESULT else instruction.operands[number]
 
@@ -214,7 +221,7 @@ def _links(instruction: Instruction) -> Links:
     rule = _RULES.get(instruction.opcode)
     if rule is not None:
         yield from rule(instruction)
-    elif instruction.operator.elementwise or _keeps_shape(instruction):
+    elif instruction.operator.elementwise or instruction.opcode == "sort" or _keeps_shape(instruction):
         yield from _elementwise(instruction)
 
 
@@ -226,7 +233,7 @@ def _keeps_shape(instruction: Instruction) -> bool:
 
 def _elementwise(instruction: Instruction) -> Links:
     for number, operand in enumerate(instruction.operands):
-        if operand.shape.dims == instruction.shape.dims:
+        if operand.shape.dims == _like(instruction.shape).dims:
             yield from (((number, dim), (RESULT, dim)) for dim in range(operand.shape.rank))
 
 
@@ -244,8 +251,12 @@ def _reduce(instruction: Instruction) -> Links:
     kept = [dim for dim in range(instruction.operands[0].shape.rank) if dim not in gone]
     for number in range(1, inputs):
         yield from (((0, dim), (number, dim)) for dim in range(instruction.operands[0].shape.rank))
-    if instruction.shape.is_array:
-        yield from (((0, dim), (RESULT, place)) for place, dim in enumerate(kept))
+    yield from (((0, dim), (RESULT, place)) for place, dim in enumerate(kept))
+
+
+def _element(instruction: Instruction) -> Links:
+    if instruction.shape.is_array and instruction.operands[0].opcode in ("reduce", "sort"):
+        yield from (((0, dim), (RESULT, dim)) for dim in range(instruction.shape.rank))
 
 
 def _dot(instruction: Instruction) -> Links:
@@ -310,7 +321,7 @@ _RULES: Mapping[str, Callable[[Instruction], Links]] = {
     "broadcast": _broadcast, "transpose": _transpose, "reduce": _reduce, "dot": _dot, "convolution": _convolution,
     "concatenate": _concatenate, "slice": _where_equal, "dynamic-slice": _where_equal, "pad": _where_equal,
     "reverse": _elementwise, "dynamic-update-slice": _update, "reduce-window": _windowed, "gather": _gather,
-    "reduce-precision": _elementwise,
+    "reduce-precision": _elementwise, "get-tuple-element": _element,
 }
 
 
@@ -319,8 +330,9 @@ _RULES: Mapping[str, Callable[[Instruction], Links]] = {
 
 def _apply(instruction: Instruction, sizes: dict[int, int]) -> None:
     old = instruction.shape
-    dims = tuple(sizes.get(dim, size) for dim, size in enumerate(old.dims))
-    instruction.shape = Shape(old.dtype, dims)
+    dims = tuple(sizes.get(dim, size) for dim, size in enumerate(_like(old).dims))
+    leaves = [Shape(leaf.dtype, dims) for leaf in old.leaves()]
+    instruction.shape = tuple_of(*leaves) if old.is_tuple else leaves[0]
     change = _CHANGES.get(instruction.opcode)
     if change is not None:
         change(instruction, sizes)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.compiler.advice import advise
+from nxcc.compiler.advice import advise, other_order
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.estimate import estimate, estimate_file, estimate_lines
 from nxcc.compiler.options import CompileOptions
@@ -69,6 +69,31 @@ def test_batch_is_counted_by_the_sample(tmp_path):
     larger = call_us(compiled(tmp_path, DENSE.replace("[128,", "[4,"), weight_params="1-2"))
     assert batch["after_us"] == pytest.approx(larger / 4, rel=0.05)
     assert "batch 4 instead of 1" in batch["change"] and not batch["flags"]
+
+
+PAIR = """HloModule m
+ENTRY main {
+  x = f32[1,256] parameter(0)
+  q = f32[256,256] parameter(1)
+  k = f32[256,256] parameter(2)
+  a = f32[1,256] dot(x, q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  b = f32[1,256] dot(x, k), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ta = f32[1,256] tanh(a)
+  tb = f32[1,256] tanh(b)
+  ROOT t = (f32[1,256], f32[1,256]) tuple(ta, tb)
+}
+"""
+
+
+def test_batch_is_tried_where_a_region_has_several_results(tmp_path):
+    path = compiled(tmp_path, PAIR, weight_params="1-2")
+    assert by_kind(path)["batch"]["change"] == "batch 4 instead of 1, time for 1 sample"
+
+
+@pytest.mark.parametrize(("dims", "order"), [
+    ((1, 224, 224, 3), (0, 3, 1, 2)), ((1, 3, 224, 224), (0, 2, 3, 1)), ((8, 64, 512), (0, 2, 1)), ((64, 512), (1, 0))])
+def test_an_image_is_tried_in_the_other_convention(dims, order):
+    assert other_order(dims) == order
 
 
 def test_parts_on_the_host_are_named(tmp_path):

@@ -1,5 +1,6 @@
 """Modules for another batch or length: what follows, what is shared, and what cannot follow."""
 
+import numpy as np
 import pytest
 
 from nxcc.compiler.resizing import Resize, resized
@@ -73,7 +74,6 @@ def test_batch_of_one_shares_what_no_sample_owns():
 
 
 def test_each_sample_of_a_grown_batch_gives_what_one_gave():
-    import numpy as np
     body = """
   x = f32[1,2,3] parameter(0)
   bias = f32[2,3] parameter(1)
@@ -95,6 +95,40 @@ def test_lookups_follow_their_indices():
   ROOT g = f32[2,8,16] gather(table, i), offset_dims={2}, collapsed_slice_dims={0}, start_index_map={0}, index_vector_dim=2,
     slice_sizes={1,16}""", BATCH)
     assert found is not None and (found["g"], found["table"]) == ((6, 8, 16), (100, 16))
+
+
+def test_results_of_a_reduction_of_two_arrays_follow():
+    text = """HloModule m
+larger { a = f32[] parameter(0)
+ i = s32[] parameter(1)
+ b = f32[] parameter(2)
+ j = s32[] parameter(3)
+ p = pred[] compare(a, b), direction=GT
+ v = f32[] select(p, a, b)
+ k = s32[] select(p, i, j)
+ ROOT t = (f32[], s32[]) tuple(v, k) }
+ENTRY main {
+ x = f32[2,8] parameter(0)
+ n = s32[2,8] iota(), iota_dimension=1
+ low = f32[] constant(-inf)
+ none = s32[] constant(0)
+ r = (f32[2], s32[2]) reduce(x, n, low, none), dimensions={1}, to_apply=larger
+ ROOT at = s32[2] get-tuple-element(r), index=1
+}
+"""
+    found = resized(read_text(text), BATCH)
+    assert found is not None and found.entry.root.shape.dims == (6,)
+    x = np.arange(48, dtype=np.float32).reshape(6, 8)
+    assert evaluate(found, [x]).tolist() == [7] * 6
+
+
+def test_what_had_no_dimension_of_a_sample_grows_one():
+    found = resized(module("""
+  x = s32[1,1] parameter(0)
+  cut = s32[] reshape(x)
+  many = s32[1,1,8] broadcast(cut), dimensions={}
+  ROOT n = s32[1,1,8] negate(many)"""), Resize(((0, 0),), 1, 4))
+    assert found is not None and found.entry.root.shape.dims == (4, 1, 8)
 
 
 def test_convolutions_follow_with_their_batch():
