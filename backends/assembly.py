@@ -28,7 +28,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.synchronization import BASE, Event, Plan, Site, derived, ordered, site_key
 from nxcc.backends.target import Target
-from nxcc.backends.tile.expressions import Expr, Symbol
+from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 
@@ -170,10 +170,12 @@ class _Assembler:
         return tuple(Wait(self._semaphore(semaphore), self._short(self.registers.affine(value), engine))
                      for semaphore, value in events)
 
-    def _semaphore(self, number: int) -> Affine:
+    def _semaphore(self, number: Index) -> Affine:
+        if isinstance(number, Expr):
+            return self.registers.affine(number + (self.first_semaphore - FIRST_OF_REGIONS))
         return Affine(number if number < FIRST_OF_REGIONS else number - FIRST_OF_REGIONS + self.first_semaphore)
 
-    def _signal(self, semaphore: int, amount: int) -> Signal:
+    def _signal(self, semaphore: Index, amount: int) -> Signal:
         return Signal(self._semaphore(semaphore), amount)
 
     def _append(self, site: Site, instruction: Instruction) -> None:
@@ -207,7 +209,7 @@ class _Assembler:
                   for name, v in op.fields.items()}
         if op.is_dma:
             # Each place in the program has a queue of its own as far as there are any: queues overlap, one queue does not.
-            fields["queue"] = self.plan.signals[site_key(Site(op, op.engine))][0] % self.queues
+            fields["queue"] = expr(self.plan.signals[site_key(Site(op, op.engine))][0]).constant % self.queues
         self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug))
         self.registers.release(mark)
 

@@ -32,16 +32,19 @@ class Block:
         return low, high + self.bytes
 
 
-def meet(later: Block, earlier: Block, equal: Mapping[Symbol, None], carried: tuple[Symbol, int] | None) -> bool:
+Apart = Mapping[Symbol, tuple[int, bool]]
+"""Loops whose iterations differ: the count, and whether the later access is in the later iteration."""
+
+
+def meet(later: Block, earlier: Block, equal: Mapping[Symbol, None], apart: Apart) -> bool:
     """Whether the two can touch the same byte.
 
-    equal: symbols that have one value in both. carried: a loop's symbol and count; `later` runs in a later iteration of it than
-    `earlier`. All other symbols are independent of each other.
+    equal: symbols that have one value in both. All that are in neither mapping are independent of each other.
     """
-    if carried is not None and carried[1] < 2:
+    if any(count < 2 for count, _ in apart.values()):
         return False
     distance = earlier.address.constant - later.address.constant
-    terms = _address_terms(later.address, earlier.address, equal, carried)
+    terms = _address_terms(later.address, earlier.address, equal, apart)
     terms += [(stride, 0, size - 1) for stride, size in earlier.dims if size > 1]
     terms += [(-stride, 0, size - 1) for stride, size in later.dims if size > 1]
     # They touch where the difference of their first bytes is in this range.
@@ -68,13 +71,14 @@ def _span(terms: list[Term]) -> tuple[int, int]:
     return low, high
 
 
-def _address_terms(later: Expr, earlier: Expr, equal: Mapping[Symbol, None], carried: tuple[Symbol, int] | None) -> list[Term]:
+def _address_terms(later: Expr, earlier: Expr, equal: Mapping[Symbol, None], apart: Apart) -> list[Term]:
     ours, theirs = dict(later.terms), dict(earlier.terms)
     terms: list[Term] = []
     for symbol in {**ours, **theirs}:
         a, b = ours.get(symbol, 0), theirs.get(symbol, 0)
-        if carried is not None and symbol is carried[0]:
-            terms.append((-a, 1, carried[1] - 1))
+        if symbol in apart:
+            count, ahead = apart[symbol]
+            terms.append((-a if ahead else b, 1, count - 1))
             terms.append((b - a, symbol.low, symbol.high))
         elif symbol in equal:
             terms.append((b - a, symbol.low, symbol.high))

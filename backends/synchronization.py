@@ -10,18 +10,24 @@ an instruction that comes earlier in the body waits for this iteration's; with o
 iteration's; that covers all farther iterations, since counters only grow. At the end one engine waits for everything,
 takes the region's semaphores back to 0 and counts one epoch (see nxcc.backends.assembly; nxcc.backends.berths says what
 regions share). Semaphores of a plan are numbered as those of the lower berth.
+
+Tiles that take turns are a loop (`slots`). There a transfer has a semaphore for each tile. Where iterations of such a loop can
+only meet if they are the same, that iteration's end is awaited, not the last one's. Engines count in semaphores of the loop's
+own: what they do before it, in an iteration of a loop around, would stand between its last round there and its first one here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import field
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import field, replace
 
 from nxcc.backends.berths import EPOCH, FIRST_OF_REGIONS
-from nxcc.backends.dependence import Block, meet
+from nxcc.backends.dependence import Apart, Block, meet
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.tile.expressions import Expr, Symbol
-from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, Statement, TileProgram, View
+from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
+from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View
 from nxcc.ir.facts import dataclass
 
 BASE = Symbol("base", "argument", 0, 0)
@@ -30,7 +36,7 @@ BASE = Symbol("base", "argument", 0, 0)
 ENGINE_SEMAPHORE = {engine: FIRST_OF_REGIONS + index for index, engine in enumerate(Engine)}
 FIRST_TRANSFER_SEMAPHORE = FIRST_OF_REGIONS + len(ENGINE_SEMAPHORE)
 
-Event = tuple[int, Expr]
+Event = tuple[Index, Expr]
 """A semaphore and the value it must have reached."""
 
 
@@ -56,7 +62,7 @@ class Plan:
 
     total: int
     waits: dict[tuple[int, Engine], list[Event]] = field(default_factory=dict)
-    signals: dict[tuple[int, Engine], tuple[int, int]] = field(default_factory=dict)
+    signals: dict[tuple[int, Engine], tuple[Index, int]] = field(default_factory=dict)
     drain: list[Event] = field(default_factory=list)
     restore: list[tuple[int, int]] = field(default_factory=list)
     addressed: dict[tuple[int, Engine], frozenset[Symbol]] = field(default_factory=dict)
@@ -148,7 +154,10 @@ class _Extent:
 
 @dataclass(slots=True)
 class _Placed:
-    """A site with its loops (outermost first), place in program order, extents, and count before it on its semaphore."""
+    """A site with its loops (outermost first), place in program order, extents, and count before it on its semaphore.
+
+    slots: which of the loops have a semaphore for each iteration, of which `semaphore` is the first; of transfers only.
+    """
 
     site: Site
     loops: tuple[Loop, ...]
@@ -158,6 +167,24 @@ class _Placed:
     unit: int
     before: int = 0
     steps: tuple[int, ...] = ()
+    slots: tuple[int, ...] = ()
+
+    @property
+    def semaphores(self) -> int:
+        """How many it has."""
+        return math.prod(self.loops[place].count for place in self.slots)
+
+    def signal(self, at: Sequence[Expr]) -> Index:
+        """The semaphore that it counts in the iteration `at`."""
+        found, factor = expr(self.semaphore), 1
+        for place in reversed(self.slots):
+            found = found + at[place] * factor
+            factor *= self.loops[place].count
+        return found if found.terms else found.constant
+
+    def here(self) -> list[Expr]:
+        """The iteration in which it is."""
+        return [Expr(0, ((loop.symbol, 1),)) for loop in self.loops]
 
     def done(self, at: Sequence[Expr]) -> Expr:
         """The semaphore's value once this site has completed in the iteration `at` (one index per loop)."""
@@ -173,67 +200,128 @@ def derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores
     shares: a DMA signals once for each of the target's DMA engines, whether it carries a share or not (hardware model 1.8,
     completion).
     """
+    try:
+        return _derived(program, users, psum_bank_bytes, semaphores, shares, rotates=True)
+    except _SlotsMeet:
+        return _derived(program, users, psum_bank_bytes, semaphores, shares, rotates=False)
+
+
+class _SlotsMeet(Exception):
+    """A transfer of one slot must be awaited in another: counts of several semaphores do not say that it is done."""
+
+
+def _derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphores: int, shares: int,
+             rotates: bool) -> Plan | None:
+    """rotates: transfers have a semaphore for each slot."""
     placed: list[_Placed] = []
-    totals = _place(program.body, (), users, placed, psum_bank_bytes, shares)
+    _place(program.body, (), users, placed, psum_bank_bytes, shares)
     transfers = [p for p in placed if p.site.is_dma]
-    if len(ENGINE_SEMAPHORE) + len(transfers) > semaphores:
-        return None
-    for number, p in enumerate(transfers):
-        p.semaphore = FIRST_TRANSFER_SEMAPHORE + number
-    _count(program.body, users, {site_key(p.site): p for p in placed})
-    plan = Plan(1, semaphores=len(ENGINE_SEMAPHORE) + len(transfers))
-    known, touched = _Known(), _Touched(placed)
-    for p in placed:
-        events = known.reduce(p, _conflicts(p, touched.overlapping(p)))
-        plan.waits[site_key(p.site)] = events
-        plan.signals[site_key(p.site)] = (p.semaphore, p.unit)
-        plan.addressed[site_key(p.site)] = _addressed(p.site)
-    for engine, count in totals.items():
-        if count:
-            plan.restore.append((ENGINE_SEMAPHORE[engine], -count))
+    number = FIRST_TRANSFER_SEMAPHORE
     for p in transfers:
-        plan.restore.append((p.semaphore, -p.unit * _product(p.loops)))
+        p.slots = _slots_of(p) if rotates else ()
+        p.semaphore = number
+        number += p.semaphores
+    groups: dict[tuple[Engine, int], int] = {}
+    for p in placed if rotates else ():
+        outermost = next((loop for loop in p.loops if loop.slots), None)
+        if outermost is not None and not p.site.is_dma:
+            p.semaphore = groups.setdefault((p.site.engine, id(outermost)), number + len(groups))
+    number += len(groups)
+    if number - FIRST_OF_REGIONS > semaphores:
+        if rotates and (groups or any(p.slots for p in transfers)):
+            raise _SlotsMeet
+        return None
+    _count(program.body, users, {site_key(p.site): p for p in placed})
+    plan = Plan(1, semaphores=number - FIRST_OF_REGIONS)
+    known, touched, scalars = _Known(), _Touched(placed), _Scalars(program.body)
+    for p in placed:
+        events = known.reduce(p, _conflicts(p, touched.overlapping(p), scalars))
+        plan.waits[site_key(p.site)] = events
+        plan.signals[site_key(p.site)] = (p.signal(p.here()), p.unit)
+        plan.addressed[site_key(p.site)] = _addressed(p.site)
+    totals: dict[int, int] = {}
+    for p in placed:
+        if not p.site.is_dma:
+            totals[p.semaphore] = totals.get(p.semaphore, 0) + math.prod(loop.count for loop in p.loops)
+    plan.restore += [(semaphore, -count) for semaphore, count in sorted(totals.items())]
+    for p in transfers:
+        times = math.prod(loop.count for loop in p.loops) // p.semaphores
+        plan.restore += [(p.semaphore + slot, -p.unit * times) for slot in range(p.semaphores)]
     plan.drain = [(semaphore, Expr(-amount)) for semaphore, amount in plan.restore]
     return plan
 
 
-def _product(loops: Sequence[Loop]) -> int:
-    total = 1
-    for loop in loops:
-        total *= loop.count
-    return total
+def _slots_of(p: _Placed) -> tuple[int, ...]:
+    """The loops of slots in whose iterations a transfer has different tiles."""
+    moving = {symbol for operand in p.site.statement.operands.values() if operand.memory is not Memory.HBM
+              for symbol, _ in (operand.address if isinstance(operand, View) else operand.offset).terms
+              } if isinstance(p.site.statement, Op) else set()
+    return tuple(place for place, loop in enumerate(p.loops) if loop.slots and loop.symbol in moving)
+
+
+class _Scalars:
+    """What is known of run-time scalars. loops: those inside which each is computed, so that it has one value in an iteration
+    of them. parities: those that are a loop's variable modulo 2."""
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.loops: dict[Symbol, tuple[Loop, ...]] = {}
+        self.parities: dict[Symbol, Symbol] = {}
+        self._read(statements, ())
+
+    def _read(self, statements: Sequence[Statement], loops: tuple[Loop, ...]) -> None:
+        for statement in statements:
+            if isinstance(statement, Loop):
+                self._read(statement.body, (*loops, statement))
+            elif isinstance(statement, ScalarLoad | ScalarOp):
+                self.loops[statement.symbol] = loops
+            if isinstance(statement, ScalarOp) and statement.op == "modulo" and statement.b == Expr(2):
+                if loops and statement.a == Expr(0, ((loops[-1].symbol, 1),)):
+                    self.parities[statement.symbol] = loops[-1].symbol
+
+    def steady(self, block: Block, equal: Sequence[Loop]) -> list[Symbol]:
+        """Scalars in a block's address that have one value in an iteration of these loops."""
+        return [symbol for symbol, _ in block.address.terms if symbol in self.loops and len(self.loops[symbol]) <= len(equal)
+                and all(a is b for a, b in zip(self.loops[symbol], equal, strict=False))]
+
+    def before(self, block: Block, carried: Loop) -> tuple[Block, list[Symbol]]:
+        """A block as it is in the iteration before, in terms of this one's parities; and these."""
+        constant, terms, flipped = block.address.constant, [], []
+        for symbol, factor in block.address.terms:
+            if self.parities.get(symbol) is carried.symbol:
+                constant, factor = constant + factor, -factor
+                flipped.append(symbol)
+            terms.append((symbol, factor))
+        return Block(Expr(constant, tuple(terms)), block.dims, block.bytes), flipped
 
 
 def _place(statements: Sequence[Statement], loops: tuple[Loop, ...], users: Users, placed: list[_Placed],
-           psum_bank_bytes: int, shares: int) -> dict[Engine, int]:
-    """Collect all sites in program order; returns how often each engine's semaphore is counted in one run of the block."""
-    totals: dict[Engine, int] = dict.fromkeys(Engine, 0)
+           psum_bank_bytes: int, shares: int) -> None:
+    """Collect all sites in program order."""
     for statement in statements:
         if isinstance(statement, Loop):
-            inner = _place(statement.body, (*loops, statement), users, placed, psum_bank_bytes, shares)
-            for engine, count in inner.items():
-                totals[engine] += count * statement.count
+            _place(statement.body, (*loops, statement), users, placed, psum_bank_bytes, shares)
             continue
         for site in _sites(statement, users):
             unit = shares if site.is_dma else 1
             placed.append(_Placed(site, loops, len(placed), _extents(site, psum_bank_bytes), ENGINE_SEMAPHORE[site.engine],
                                   unit))
-            if not site.is_dma:
-                totals[site.engine] += 1
-    return totals
 
 
 def _count(statements: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed]) -> None:
     """Fill in, for each site, its semaphore's count before it and the count of one iteration of each loop around it."""
 
+    slots: dict[tuple[int, int], None] = {(p.semaphore, id(p.loops[place])): None for p in by_key.values() for place in p.slots}
+
     def walk(block: Sequence[Statement], before: dict[int, int], steps: tuple[dict[int, int], ...]) -> None:
         before = dict(before)
         for statement in block:
             if isinstance(statement, Loop):
-                inner = _per_run(statement.body, users, by_key)
-                walk(statement.body, before, (*steps, inner))
+                inner = _per_run(statement.body, users, by_key, slots)
+                turn = {s: 0 if (s, id(statement)) in slots else count for s, count in inner.items()}
+                walk(statement.body, before, (*steps, turn))
                 for semaphore, count in inner.items():
-                    before[semaphore] = before.get(semaphore, 0) + count * statement.count
+                    times = 1 if (semaphore, id(statement)) in slots else statement.count
+                    before[semaphore] = before.get(semaphore, 0) + count * times
                 continue
             for site in _sites(statement, users):
                 p = by_key[site_key(site)]
@@ -244,13 +332,16 @@ def _count(statements: Sequence[Statement], users: Users, by_key: dict[tuple[int
     walk(statements, {}, ())
 
 
-def _per_run(block: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed]) -> dict[int, int]:
-    """How often each semaphore is counted in one run of a block."""
+def _per_run(block: Sequence[Statement], users: Users, by_key: dict[tuple[int, Engine], _Placed],
+             slots: dict[tuple[int, int], None]) -> dict[int, int]:
+    """How often each semaphore is counted in one run of a block. slots: first semaphores and loops whose iterations have one
+    each."""
     counts: dict[int, int] = {}
     for statement in block:
         if isinstance(statement, Loop):
-            for semaphore, count in _per_run(statement.body, users, by_key).items():
-                counts[semaphore] = counts.get(semaphore, 0) + count * statement.count
+            for semaphore, count in _per_run(statement.body, users, by_key, slots).items():
+                times = 1 if (semaphore, id(statement)) in slots else statement.count
+                counts[semaphore] = counts.get(semaphore, 0) + count * times
         else:
             for site in _sites(statement, users):
                 semaphore = by_key[site_key(site)].semaphore
@@ -292,8 +383,19 @@ def _access_extent(access: Access, writes: bool, psum_bank_bytes: int) -> _Exten
     assert block is not None
     low, high = block.bounds()
     if access.memory is Memory.PSUM:
-        low, high, block = low // psum_bank_bytes * psum_bank_bytes, -(-high // psum_bank_bytes) * psum_bank_bytes, None
+        low, high = low // psum_bank_bytes * psum_bank_bytes, -(-high // psum_bank_bytes) * psum_bank_bytes
+        block = _banks(block, psum_bank_bytes)
     return _Extent(access.memory, access.partition, access.partition + access.partitions, low, high, writes, block)
+
+
+def _banks(block: Block, bank: int) -> Block | None:
+    """The whole banks that a block of PSUM lies in, where loops step from bank to bank."""
+    if not block.address.terms or any(factor % bank for _, factor in block.address.terms):
+        return None
+    constant = block.address.constant
+    low, high = Block(Expr(constant), block.dims, block.bytes).bounds()
+    first = low // bank * bank
+    return Block(Expr(first, block.address.terms), (), -(-high // bank) * bank - first)
 
 
 EVERYWHERE = 1 << 62
@@ -359,51 +461,134 @@ class _Touched:
         return [(self.placed[order], found[order]) for order in sorted(found)]
 
 
-def _conflicts(p: _Placed, overlapping: Sequence[tuple[_Placed, Pairs]]) -> list[Event]:
+Same = tuple[tuple[int, Symbol], ...]
+"""Loops of another site, by place, whose iteration is known by a symbol of this one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Conflict:
+    """The latest run of another site that one must wait for.
+
+    depth: see SAME. distance: how many iterations ago it was: 1, or 2 where tiles take turns by parity. same: of the loops
+    inside that one.
+    """
+
+    depth: int
+    distance: int = 0
+    same: Same = ()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it comes after all runs of farther iterations and of loops farther out."""
+        return self.distance <= 1 and not self.same
+
+
+def _conflicts(p: _Placed, overlapping: Sequence[tuple[_Placed, Pairs]], scalars: _Scalars) -> list[Event]:
     """What must be done before p starts: per semaphore the latest conflicting event of this iteration, and of the previous
     iteration of each loop around p (the inner one's says nothing when the inner loop has just begun)."""
-    latest: dict[tuple[int, int], _Placed] = {}
+    latest: dict[tuple[int, _Conflict], _Placed] = {}
     known: dict[int, int] = {}
     for other, pairs in reversed(overlapping):
         # The latest of each depth counts: once all depths of a semaphore are found, earlier sites add nothing.
         if known.get(other.semaphore, 0) > len(p.loops):
             continue
-        depth = _conflict(p, other, pairs)
-        if depth is not None and (other.semaphore, depth) not in latest:
-            latest[other.semaphore, depth] = other
-            known[other.semaphore] = known.get(other.semaphore, 0) + 1
-    events = []
-    for (semaphore, depth), other in sorted(latest.items(), key=lambda row: row[0]):
-        common = len(_common(p.loops, other.loops)) if depth == SAME else depth
-        at = [Expr(0, ((loop.symbol, 1),)) if place < common else Expr(loop.count - 1)
-              for place, loop in enumerate(other.loops)]
-        if depth != SAME:
-            at[depth - 1] = at[depth - 1] + -1
-        events.append((semaphore, other.done(at)))
-    return events
+        for found in _conflicts_with(p, other, pairs, scalars):
+            if (other.semaphore, found) not in latest:
+                latest[other.semaphore, found] = other
+                known[other.semaphore] = known.get(other.semaphore, 0) + found.is_last
+    rows = sorted(latest.items(), key=lambda row: (row[0][0], row[0][1].depth, row[1].order))
+    return [event for (_, found), other in rows for event in _events(p, other, found)]
 
 
-def _conflict(p: _Placed, other: _Placed, pairs: Pairs) -> int | None:
-    """The depth of the latest run of `other` that p must wait for; None if there is none.
+def _events(p: _Placed, other: _Placed, found: _Conflict) -> Iterator[Event]:
+    """The end of the run of `other` that p must wait for."""
+    depth, same = found.depth, dict(found.same)
+    common = len(_common(p.loops, other.loops)) if depth == SAME else depth
+    at = [here if place < common else Expr(0, ((same[place], 1),)) if place in same else Expr(loop.count - 1)
+          for place, (here, loop) in enumerate(zip(other.here(), other.loops, strict=True))]
+    if depth != SAME:
+        if depth - 1 in other.slots:
+            raise _SlotsMeet
+        at[depth - 1] = at[depth - 1] + -found.distance
+    value = other.done(at)
+    # What ends with the last iteration of a loop of slots has ended on all their semaphores.
+    last = [place for place in other.slots if place >= common and place not in same]
+    for slots in itertools.product(*(range(other.loops[place].count) for place in last)):
+        for place, slot in zip(last, slots, strict=True):
+            at[place] = Expr(slot)
+        yield other.signal(at), value
 
-    A transfer waits for its own previous run, whatever it touches: its semaphore counts one at a time.
+
+def _conflicts_with(p: _Placed, other: _Placed, pairs: Pairs, scalars: _Scalars) -> Iterator[_Conflict]:
+    """Conflicts with one other site, the latest first; farther ones only as far as the earlier do not cover them.
+
+    A transfer waits for the previous run that counted its semaphore, whatever it touches: one at a time.
     """
     if other is p:
-        return len(p.loops) or None
+        depth = max((place for place in range(len(p.loops)) if place not in p.slots), default=-1) + 1
+        if depth:
+            yield _Conflict(depth, 1, tuple((place, p.loops[place].symbol) for place in p.slots if place >= depth))
+        return
     common = _common(p.loops, other.loops)
-    if other.order < p.order and any(_meet(a, b, common, None) for a, b in pairs):
-        return SAME
+    if other.order < p.order:
+        meeting = [(a, b) for a, b in pairs if _meet(a, b, common, {}, scalars)]
+        if meeting:
+            yield _Conflict(SAME, 0, _same(p, other, meeting, common, {}, len(common), scalars))
+            return
     for depth in range(len(common), 0, -1):
-        if any(_meet(a, b, common[:depth - 1], common[depth - 1]) for a, b in pairs):
-            return depth
-    return None
+        outer, carried = common[:depth - 1], common[depth - 1]
+        apart = {carried.symbol: (carried.count, True)}
+        meeting = [(a, b) for a, b in pairs if _meet(a, b, outer, apart, scalars)]
+        if meeting:
+            distance = 1 if any(_meet_next(a, b, outer, carried, scalars) for a, b in meeting) else 2
+            found = _Conflict(depth, distance, _same(p, other, meeting, outer, apart, len(common), scalars))
+            yield found
+            if found.is_last:
+                return
 
 
-def _meet(later: _Extent, earlier: _Extent, equal: Sequence[Loop], carried: Loop | None) -> bool:
+def _same(p: _Placed, other: _Placed, meeting: Pairs, equal: Sequence[Loop], apart: Apart, common: int,
+          scalars: _Scalars) -> Same:
+    """Loops farther in, in which the two meet in the same iteration only: of their common loops, and of their own loops of
+    slots that count alike. equal, apart: what is known of the loops outside."""
+    found = []
+    for place in range(len(equal) + len(apart), len(other.loops)):
+        loop = other.loops[place]
+        own = [one for one in p.loops[common:] if one.slots and loop.slots and one.count == loop.count]
+        for one in own if place >= common else [loop]:
+            pairs = meeting if one is loop else [(a, _renamed(b, loop.symbol, one.symbol)) for a, b in meeting]
+            if not any(_meet(a, b, equal, {**apart, one.symbol: (one.count, ahead)}, scalars)
+                       for a, b in pairs for ahead in (True, False)):
+                found.append((place, one.symbol))
+                break
+    return tuple(found)
+
+
+def _renamed(extent: _Extent, symbol: Symbol, to: Symbol) -> _Extent:
+    """An extent whose address has another symbol for one."""
+    if extent.block is None:
+        return extent
+    address = Expr(extent.block.address.constant, tuple((to if s is symbol else s, c) for s, c in extent.block.address.terms))
+    return replace(extent, block=Block(address, extent.block.dims, extent.block.bytes))
+
+
+def _meet(later: _Extent, earlier: _Extent, equal: Sequence[Loop], apart: Apart, scalars: _Scalars) -> bool:
     if later.block is None or earlier.block is None:
         return True
-    return meet(later.block, earlier.block, dict.fromkeys(loop.symbol for loop in equal),
-                None if carried is None else (carried.symbol, carried.count))
+    same = dict.fromkeys(loop.symbol for loop in equal)
+    same |= dict.fromkeys([*scalars.steady(later.block, equal), *scalars.steady(earlier.block, equal)])
+    return meet(later.block, earlier.block, same, apart)
+
+
+def _meet_next(later: _Extent, earlier: _Extent, equal: Sequence[Loop], carried: Loop, scalars: _Scalars) -> bool:
+    """Whether they meet in iterations of a loop that follow each other; they do in some that differ."""
+    if later.block is None or earlier.block is None:
+        return True
+    before, flipped = scalars.before(earlier.block, carried)
+    if not flipped:
+        return True
+    same = dict.fromkeys(loop.symbol for loop in equal) | dict.fromkeys(flipped)
+    return meet(later.block, before, same, {carried.symbol: (carried.count, True)})
 
 
 def _common(a: Sequence[Loop], b: Sequence[Loop]) -> tuple[Loop, ...]:
@@ -419,12 +604,12 @@ class _Known:
     """Events that an engine has already waited for, earlier in the same run of the same block."""
 
     def __init__(self) -> None:
-        self._of: dict[tuple[Engine, int, object], list[tuple[tuple[Loop, ...], int]]] = {}
+        self._of: dict[tuple[Engine, Index, object], list[tuple[tuple[Loop, ...], int]]] = {}
 
     def reduce(self, p: _Placed, events: list[Event]) -> list[Event]:
         """The events that are not implied; remembers them."""
         kept = []
-        for semaphore, value in sorted(events, key=lambda e: (e[0], e[1].constant)):
+        for semaphore, value in sorted(events, key=lambda e: (expr(e[0]).constant, e[1].constant)):
             seen = self._of.setdefault((p.site.engine, semaphore, value.terms), [])
             if not any(constant >= value.constant and loops == p.loops[:len(loops)] for loops, constant in seen):
                 kept.append((semaphore, value))

@@ -17,7 +17,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from nxcc.backends.isa.program import Affine, DmaPattern, Engine, Function, Instruction, Operand, Program, Stream, Wait
+from nxcc.backends.isa.program import Affine, DmaPattern, Engine, Function, Instruction, Operand, Program, Signal, Stream, Wait
 from nxcc.backends.isa.structure import Block, Leaf, Node, parse
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 
@@ -71,6 +71,10 @@ class _Unroller:
             elif node.instruction.spec.name == "register_set":
                 value = node.instruction.fields["value"]
                 registers[node.instruction.fields["register"]] = _values(value, registers, times)
+            elif node.instruction.spec.name == "register_alu":
+                fields = node.instruction.fields
+                a, b = (_values(fields[name], registers, times) for name in ("a", "b"))
+                registers[fields["register"]] = _ALU[fields["op"]](a, b)
             elif node.instruction.spec.name == "call":
                 body = self.trees[node.instruction.fields["function"], self.engine].body
                 columns.append(self._nodes(body, replace(way, debug=_debug(node.instruction, way))))
@@ -106,16 +110,17 @@ class _Unroller:
                                why="this target has no loops: each repetition is written out",
                                remedy="use a smaller batch or shape, or keep part of the model on the host with --keep-on-host")
         one = leaf.instruction
-        waits = _waits(one, registers, times)
+        waits, signals = _waits(one, registers, times), _signals(one, registers, times)
         operands = _operands(one, registers, times)
         fields = _fields(one, registers, times)
         debug = [one.debug] * times if way.debug is None or one.debug < 0 else way.debug.tolist()
-        if waits is None and operands is None and fields is None:
+        if waits is None and signals is None and operands is None and fields is None:
             same = {at: one if at == one.debug else Instruction(one.spec, one.operands, one.fields, one.waits, one.signals, at)
                     for at in set(debug)}
             return [same[at] for at in debug]
         return [Instruction(one.spec, operands(i) if operands else one.operands, fields(i) if fields else one.fields,
-                            waits[i] if waits else one.waits, one.signals, debug[i]) for i in range(times)]
+                            waits[i] if waits else one.waits, signals[i] if signals else one.signals, debug[i])
+                for i in range(times)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,10 @@ class _Way:
     times: int
     turns: Numbers | None = None
     debug: Numbers | None = None
+
+
+_ALU: dict[str, Callable[[Numbers, Numbers], Numbers]] = {"modulo": np.mod}
+"""Operators of addresses that repeat; others need data, and the partition keeps those away."""
 
 
 def _debug(call: Instruction, way: _Way) -> Numbers | None:
@@ -151,10 +160,18 @@ def _affines(value: Affine, registers: Registers, times: int) -> list[Affine]:
 
 
 def _waits(one: Instruction, registers: Registers, times: int) -> list[tuple[Wait, ...]] | None:
-    assert all(signal.index.is_constant for signal in one.signals)
-    if all(wait.value.is_constant for wait in one.waits):
+    if all(wait.index.is_constant and wait.value.is_constant for wait in one.waits):
         return None
-    columns = [[Wait(wait.index, value) for value in _affines(wait.value, registers, times)] for wait in one.waits]
+    columns = [[Wait(index, value) for index, value in zip(_affines(wait.index, registers, times),
+                                                           _affines(wait.value, registers, times), strict=True)]
+               for wait in one.waits]
+    return list(zip(*columns, strict=True))
+
+
+def _signals(one: Instruction, registers: Registers, times: int) -> list[tuple[Signal, ...]] | None:
+    if all(signal.index.is_constant for signal in one.signals):
+        return None
+    columns = [[Signal(index, signal.amount) for index in _affines(signal.index, registers, times)] for signal in one.signals]
     return list(zip(*columns, strict=True))
 
 

@@ -227,6 +227,8 @@ class Rehearsal:
                 operand = instruction.operands.get(declared.name)
                 if operand is None or operand.memory is Memory.HBM or not _touches(declared, instruction, write):
                     continue
+                if not write and declared.access == "rw" and _opens(performer, instruction):
+                    continue
                 place = performer.value(operand.offset if isinstance(operand, AccessPattern) else operand.address)
                 if place is None:
                     self.content.trusted = not write and self.content.trusted
@@ -336,6 +338,12 @@ def _touches(declared: OperandSpec, instruction: Instruction, write: bool) -> bo
     if write:
         return "w" in declared.access
     return declared.access == "r" or instruction.fields.get("accumulate") in (True, "add") and "w" in declared.access
+
+
+def _opens(performer: Performer, instruction: Instruction) -> bool:
+    """Whether a product that could be added to overwrites, being the first of a loop."""
+    turn = instruction.fields.get("turn")
+    return turn is not None and performer.value(turn) == 0
 
 
 def _wrap(value: int | None) -> int | None:

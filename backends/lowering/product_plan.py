@@ -56,7 +56,8 @@ class Product:
 class Plan:
     """rows: of the left operand that stay. group: tiles of rows summed at once. wide: banks of columns. sets: of sums.
     chunk: blocks of k in a transfer of the right operand. ring: tiles of the right operand. seconds: what it takes, alone;
-    exposed: how much of it is the beginning and the end, where a neighbour could work."""
+    exposed: how much of it is the beginning and the end, where a neighbour could work. spare: one more set of sums for the
+    last of an odd number of pieces, behind which the first set is needed again."""
 
     rows: int
     group: int
@@ -66,10 +67,19 @@ class Plan:
     ring: int
     seconds: float
     exposed: float
+    spare: bool = False
 
     def whole(self, product: Product) -> bool:
         """Whether a tile of the right operand has the whole depth."""
         return self.chunk >= product.blocks
+
+    def chunks(self, product: Product) -> tuple[int, bool]:
+        """Whole chunks of the right operand, and whether there is a partial one behind them."""
+        return _chunks(product, self.chunk)
+
+    def tiles(self, product: Product) -> int:
+        """Tiles of the right operand."""
+        return _tiles(product, self.chunk, self.ring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +117,50 @@ def machine(target: Target, kind: str) -> Machine:
 @cache
 def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
     """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does."""
-    found = [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, cut)) is not None]
+    found = [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, banks, cut)) is not None]
     return min(found, key=lambda plan: plan.seconds, default=None)
 
 
 _Cut = tuple[int, int, int, int, int, int]
 
 
+def _chunks(product: Product, chunk: int) -> tuple[int, bool]:
+    full, rest = divmod(product.depth, chunk * product.unit)
+    return full, bool(rest)
+
+
+def _tiles(product: Product, chunk: int, ring: int) -> int:
+    """A ring, and one for each chunk that is left over; of fewer chunks those of two tiles of columns."""
+    if chunk >= product.blocks:
+        return 2
+    full, rest = _chunks(product, chunk)
+    return ring + full % ring + rest if full >= ring else RESULTS * (full + rest)
+
+
+def _is_odd(product: Product, on: Machine, cut: _Cut) -> bool:
+    """Whether what the two sets of sums take turns with is an odd number of pieces, so that the last would be in the way."""
+    held, group, wide, sets, chunk, _ = cut
+    pieces = -(-min(held, -(-product.rows // on.lanes)) // group)
+    if chunk < product.blocks:
+        pieces = -(-product.columns // (wide * on.width))
+    return sets == RESULTS and pieces % RESULTS == 1 and pieces > 1
+
+
+def _free_banks(product: Product, banks: int) -> int:
+    """For sums; the right operand is turned while they fill."""
+    return banks - 2 if product.right_turns else banks
+
+
 def _cuts(product: Product, on: Machine, banks: int) -> Iterator[_Cut]:
     """rows, group, wide, sets, chunk, ring"""
     tiles = -(-product.rows // on.lanes)
     width = -(-product.columns // on.width)
-    free = banks - 2 if product.right_turns else banks
+    free = _free_banks(product, banks)
     for group, wide, sets in itertools.product((1, 2, 3, 4, 6, 8), (1, 2, 4), (2, 1)):
         if group * wide * sets > free or group > tiles or wide > width:
             continue
-        for chunk, ring in itertools.product((1, 2, 4, 8, 16, product.blocks), (4, 3, 2)):
-            if chunk > product.blocks:
+        for chunk, ring in itertools.product((1, 2, 4, 8, 16, product.blocks), (4, 3, 2, 5)):
+            if chunk > product.blocks or (ring == 5 and _tiles(product, chunk, ring) != ring):
                 continue
             most = tiles if chunk == product.blocks else group
             for held in dict.fromkeys((group, group * 2, group * 4, group * 8, most)):
@@ -131,7 +168,7 @@ def _cuts(product: Product, on: Machine, banks: int) -> Iterator[_Cut]:
                     yield held, group, wide, sets, chunk, ring
 
 
-def _bytes(product: Product, on: Machine, cut: _Cut, pieces: int) -> int:
+def _bytes(product: Product, on: Machine, cut: _Cut, pieces: int, spare: bool) -> int:
     """Of a partition of SBUF."""
     held, group, wide, sets, chunk, ring = cut
     lanes, width = on.lanes, min(product.columns, wide * on.width)
@@ -143,17 +180,19 @@ def _bytes(product: Product, on: Machine, cut: _Cut, pieces: int) -> int:
         stays *= 2
     moving = chunk * width * product.size
     if product.right_turns:
-        stays += 2 * -(-width // lanes) * chunk * product.unit * product.size
-    return stays + moving * (2 if chunk == product.blocks else ring) + RESULTS * group * width * product.out_size + SLACK
+        moving += -(-width // lanes) * chunk * product.unit * product.size
+    return stays + moving * _tiles(product, chunk, ring) + (RESULTS + spare) * group * width * product.out_size + SLACK
 
 
-def _timed(product: Product, on: Machine, sbuf_bytes: int, cut: _Cut) -> Plan | None:
+def _timed(product: Product, on: Machine, sbuf_bytes: int, banks: int, cut: _Cut) -> Plan | None:
     """The plan with its time: the slowest of streaming, tensor engine, transfers and eviction, and what cannot overlap; the
     next rows come in one go, and what waits for the right operand behind them lives on what is there."""
     held, group, wide, sets, chunk, ring = cut
     rows, columns = held * on.lanes, wide * on.width
     pieces = -(-product.rows // rows)
-    if _bytes(product, on, cut, pieces * product.count) > sbuf_bytes:
+    odd = _is_odd(product, on, cut)
+    spare = odd and group * wide * (sets + 1) <= _free_banks(product, banks)
+    if _bytes(product, on, cut, pieces * product.count, spare) > sbuf_bytes:
         return None
     blocks, tiles = product.blocks, -(-product.rows // on.lanes)
     full, rest = divmod(product.columns, on.width)
@@ -171,7 +210,7 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, cut: _Cut) -> Plan | 
     out = moved(product.rows * product.columns, product.out_size, min(product.out_run, columns * product.out_size))
     leaving = group * columns / on.evict_rate
     chunks = -(-product.columns // columns) * -(-blocks // chunk)
-    under_way = 2 if chunk >= blocks else ring
+    under_way = min(ring, _tiles(product, chunk, ring))
 
     def piece_s(size: int) -> float:
         """Of so many tiles of rows."""
@@ -181,7 +220,8 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, cut: _Cut) -> Plan | 
         sums = -(-size // group) * -(-product.columns // columns)
         apart = (pe + moving + chunks * (on.dma_start + LATENCY_S)) / under_way
         stored = (out * share + sums * (leaving + on.dma_start + 2 * LATENCY_S)) / RESULTS
-        bubbles = 0.0 if sets > 1 else sums * (leaving + LATENCY_S)
+        runs = -(-product.columns // columns) if chunk >= blocks else -(-size // group)
+        bubbles = (sums if sets == 1 else runs if odd and not spare else 0) * (leaving + LATENCY_S)
         parts = max(1, -(-product.columns // columns) // 2) if pieces * product.count > 1 else 0
         wait = left * share / max(1, parts) + right / chunks + on.dma_start + LATENCY_S
         behind = parts * max(0.0, wait - (under_way - 1) * pe / chunks)
@@ -194,4 +234,4 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, cut: _Cut) -> Plan | 
     steady = (pieces - 1) * piece_s(held) + piece_s(last)
     exposed = opening + closing
     return Plan(rows, group, wide, sets, chunk, ring,
-                steady * product.count + exposed, exposed)
+                steady * product.count + exposed, exposed, spare)

@@ -264,17 +264,24 @@ class StrictActions(FastActions):
         first, *signals = super().operation(instruction)
         accesses = self._accesses(instruction)
         is_matmul = instruction.spec is pe_isa.MATMUL
-        accumulates = is_matmul and bool(instruction.fields.get("accumulate"))
+        accumulates = self._accumulates(instruction)
 
         def checked() -> None:
             self.clock = self.clock.ticked(self.number)
             event = self.event(is_matmul=is_matmul)
             found = accesses()
-            if accumulates:
+            if accumulates():
                 self.watch.check_group(next(a.array for a in found if a.writes), event)
             self.watch.access(found, event, self.clock)
             first()
         return [checked, *signals]
+
+    def _accumulates(self, instruction: Instruction) -> Callable[[], bool]:
+        """Whether a matmul adds to what is there, with the present registers."""
+        if instruction.spec is not pe_isa.MATMUL or not instruction.fields.get("accumulate"):
+            return lambda: False
+        turn = evaluator(instruction.fields.get("turn", pe_isa.ADDS), self.registers)
+        return lambda: turn() != 0
 
     def _accesses(self, instruction: Instruction) -> Callable[[], list[Access]]:
         """A function that yields what the instruction touches with the present registers."""
@@ -283,27 +290,34 @@ class StrictActions(FastActions):
             if spec.name not in instruction.operands:
                 continue
             reads, writes = "r" in spec.access, "w" in spec.access
-            if instruction.spec is pe_isa.MATMUL and spec.name == "out":
-                reads = bool(instruction.fields.get("accumulate"))
             operand = instruction.operands[spec.name]
-            bank = BANK_BYTES if instruction.spec is pe_isa.MATMUL and spec.name == "out" else 0
-            makers.append(self._access(operand, reads, writes, bank))
+            if instruction.spec is pe_isa.MATMUL and spec.name == "out":
+                assert isinstance(operand, AccessPattern)
+                makers.append(self._sums(operand, self._accumulates(instruction)))
+            else:
+                makers.append(self._access(operand, reads, writes))
         return lambda: [make() for make in makers]
 
-    def _access(self, operand: AccessPattern | DmaPattern, reads: bool, writes: bool, bank: int) -> Callable[[], Access]:
+    def _sums(self, operand: AccessPattern, accumulates: Callable[[], bool]) -> Callable[[], Access]:
+        """The output of a matmul, which lies in one bank and is read where it is added to."""
+        view = View(self.memories, operand, operand.dims, raw(operand.dtype))
+        offset = evaluator(operand.offset, self.registers)
+
+        def access() -> Access:
+            at = offset()
+            if (at + view.low) // BANK_BYTES != (at + view.high - 1) // BANK_BYTES:
+                raise invalid("the output of a matmul crosses a PSUM bank", f"bytes {at + view.low}..{at + view.high - 1}")
+            return Access(operand.memory, view.at(at), accumulates(), True)
+        return access
+
+    def _access(self, operand: AccessPattern | DmaPattern, reads: bool, writes: bool) -> Callable[[], Access]:
         if isinstance(operand, DmaPattern):
             linear = self.memories.dma_view(operand, (1,), (0,), raw(operand.dtype))
             address = evaluator(operand.address, self.registers)
             return lambda: Access(operand.memory, linear.at(address()), reads, writes)
         view = View(self.memories, operand, operand.dims, raw(operand.dtype))
         offset = evaluator(operand.offset, self.registers)
-
-        def access() -> Access:
-            at = offset()
-            if bank and (at + view.low) // bank != (at + view.high - 1) // bank:
-                raise invalid("the output of a matmul crosses a PSUM bank", f"bytes {at + view.low}..{at + view.high - 1}")
-            return Access(operand.memory, view.at(at), reads, writes)
-        return access
+        return lambda: Access(operand.memory, view.at(offset()), reads, writes)
 
     def _trigger(self, instruction: Instruction) -> Action:
         shares = [self._share(piece) for piece in _cut(instruction, self.watch.dma_engines)]

@@ -123,9 +123,9 @@ class Kernel:
         self._psum = psum
 
     @contextmanager
-    def loop(self, count: int) -> Iterator[Expr]:
-        """A loop of `count` iterations; yields its variable."""
-        statement = Loop(self.symbol("i", "loop", 0, count - 1), count)
+    def loop(self, count: int, slots: bool = False) -> Iterator[Expr]:
+        """A loop of `count` iterations; yields its variable. slots: see Loop."""
+        statement = Loop(self.symbol("i", "loop", 0, count - 1), count, slots=slots)
         self._block.append(statement)
         outer, self._block = self._block, statement.body
         with self.scope():
@@ -263,12 +263,19 @@ class Kernel:
                 self.dma(tile, of.cut(0, row, height).cut(1, column, width), engine=engine)
                 self.dma(to.cut(0, row, height).cut(1, column, width), tile, accumulate=accumulate, engine=engine)
 
-    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool = False, exact: bool = False) -> None:
+    def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool | Expr = False,
+               exact: bool = False) -> None:
         """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each.
 
-        exact: f32 operands are not rounded, whatever `tf32` says.
+        accumulate: an expression means wherever it is not 0. exact: f32 operands are not rounded, whatever `tf32` says.
         """
-        fields = {"accumulate": accumulate, "tf32": self.tf32 and stationary.dtype is F32 and not exact}
+        fields: dict[str, Any] = {"accumulate": True, "tf32": self.tf32 and stationary.dtype is F32 and not exact}
+        if not isinstance(accumulate, Expr):
+            fields["accumulate"] = accumulate
+        elif accumulate.is_constant:
+            fields["accumulate"] = accumulate.constant != 0
+        else:
+            fields["turn"] = accumulate
         most = self.target.tensor.stationary_max
         if stationary.free <= most:
             self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)

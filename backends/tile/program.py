@@ -207,11 +207,13 @@ class Op:
 
 @dataclass(slots=True)
 class Loop:
-    """Run `body` with symbol = 0..count-1."""
+    """Run `body` with symbol = 0..count-1. slots: iterations work on tiles of their own, so that transfers into or out of
+    these may be under way together."""
 
     symbol: Symbol
     count: int
     body: list[Statement] = field(default_factory=list)
+    slots: bool = False
 
 
 @dataclass(slots=True)

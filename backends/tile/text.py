@@ -33,7 +33,7 @@ def _lines(statements: list[Statement], depth: int) -> Iterator[str]:
 def statement_text(statement: Statement) -> str:
     """One statement; of a loop its head."""
     if isinstance(statement, Loop):
-        return f"loop {statement.symbol.name} < {statement.count}"
+        return f"{'slots' if statement.slots else 'loop'} {statement.symbol.name} < {statement.count}"
     if isinstance(statement, ScalarLoad):
         return f"{statement.symbol.name} = {operand_text(statement.source)}"
     if isinstance(statement, ScalarOp):

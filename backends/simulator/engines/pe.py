@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nxcc.backends.isa.instructions import pe as isa
+from nxcc.backends.isa.program import Affine
 from nxcc.backends.simulator.memory import Array, View, invalid, raw
 from nxcc.backends.simulator.numerics import widen
 from nxcc.backends.simulator.operation import Kernel, Operation, Prepared, semantics
@@ -73,6 +74,13 @@ def matmul(op: Operation) -> Prepared:
         raise invalid(f"matmul takes at most 128 stationary and 512 moving elements a partition, not {rows} and {columns}")
     is_direct = len(out.shape) == 2 and out.strides[1] == 4 and not op.field("accumulate")
     store = _store(op, (rows, columns), out.shape)
+    turn: Affine = op.field("turn")
+    if op.field("accumulate") and turn != ADDS:
+        overwrite = _overwrite(op, (rows, columns), out.shape)
+
+        def opening(s: Array, m: Array, to: Array, turn: int) -> None:
+            (store if turn else overwrite)(load_stationary(s), load_moving(m), to)
+        return Prepared(opening, (stationary, moving, out), (turn,))
     if is_direct:
         def kernel(s: Array, m: Array, to: Array) -> None:
             np.matmul(load_stationary(s).T, load_moving(m), out=to)
@@ -80,6 +88,20 @@ def matmul(op: Operation) -> Prepared:
         def kernel(s: Array, m: Array, to: Array) -> None:
             store(load_stationary(s), load_moving(m), to)
     return Prepared(kernel, (stationary, moving, out))
+
+
+ADDS = Affine(1)
+
+
+def _overwrite(op: Operation, flat: tuple[int, int], shape: tuple[int, ...]) -> Kernel:
+    """A function (stationary, moving, out) for a product that opens its sums."""
+    product = op.scratch.array("result", flat)
+    shaped = product.reshape(shape)
+
+    def kernel(s: Array, m: Array, to: Array) -> None:
+        np.matmul(s.T, m, out=product)
+        np.copyto(to, shaped)
+    return kernel
 
 
 def _store(op: Operation, flat: tuple[int, int], shape: tuple[int, ...]) -> Kernel:

@@ -19,21 +19,22 @@ def tile(row, column, rows=128, columns=512, pitch=8192):
 
 def test_columns_side_by_side_do_not_meet():
     at = Expr(0, ((J, 1024),))
-    assert not meet(tile(Expr(0), at + 512), tile(Expr(0), at), {J: None}, None)
-    assert not meet(tile(Expr(0), at), tile(Expr(0), at + 512), {}, (J, 5))
-    assert meet(tile(Expr(0), at + 511), tile(Expr(0), at), {J: None}, None)
+    assert not meet(tile(Expr(0), at + 512), tile(Expr(0), at), {J: None}, {})
+    assert not meet(tile(Expr(0), at), tile(Expr(0), at + 512), {}, {J: (5, True)})
+    assert meet(tile(Expr(0), at + 511), tile(Expr(0), at), {J: None}, {})
 
 
 def test_rows_of_tiles_do_not_meet_whatever_their_columns_are():
     at = Expr(0, ((I, 128),)), Expr(0, ((J, 512),))
-    assert not meet(tile(*at), tile(*at), {}, (I, 4))
-    assert meet(tile(*at), tile(*at), {I: None, J: None}, None)
+    assert not meet(tile(*at), tile(*at), {}, {I: (4, True)})
+    assert meet(tile(*at), tile(*at), {I: None, J: None}, {})
 
 
 def test_the_same_place_in_another_iteration_meets():
     still = tile(Expr(0), Expr(0, ((J, 512),)))
-    assert meet(still, still, {}, (I, 4))
-    assert not meet(still, still, {I: None}, (J, 5))
+    assert meet(still, still, {}, {I: (4, True)})
+    assert not meet(still, still, {I: None}, {J: (5, True)})
+    assert not meet(still, still, {}, {I: (4, True), J: (5, False)})
 
 
 @st.composite
@@ -50,14 +51,20 @@ def touched(block, values):
         yield from range(start, start + block.bytes)
 
 
+RELATIONS = {
+    "same": ({I: None, J: None}, {}, lambda a, b: a == b), "outer": ({}, {I: (4, True)}, lambda a, b: a[0] > b[0]),
+    "inner": ({I: None}, {J: (5, True)}, lambda a, b: a[0] == b[0] and a[1] > b[1]),
+    "behind": ({}, {I: (4, True), J: (5, False)}, lambda a, b: a[0] > b[0] and a[1] < b[1]),
+}
+
+
 @settings(max_examples=150, deadline=None)
-@given(blocks(), blocks(), st.sampled_from(("same", "outer", "inner")))
+@given(blocks(), blocks(), st.sampled_from(tuple(RELATIONS)))
 def test_a_no_is_true_for_all_iterations(later, earlier, how):
-    equal, carried = {"same": ({I: None, J: None}, None), "outer": ({}, (I, 4)), "inner": ({I: None}, (J, 5))}[how]
-    if meet(later, earlier, equal, carried):
+    equal, apart, allowed = RELATIONS[how]
+    if meet(later, earlier, equal, apart):
         return
     places = list(itertools.product(range(4), range(5)))
     for a, b in itertools.product(places, places):
-        allowed = {"same": a == b, "outer": a[0] > b[0], "inner": a[0] == b[0] and a[1] > b[1]}[how]
-        if allowed:
+        if allowed(a, b):
             assert not set(touched(later, {I: a[0], J: a[1]})) & set(touched(earlier, {I: b[0], J: b[1]}))

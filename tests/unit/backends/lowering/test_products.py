@@ -27,7 +27,7 @@ def test_every_product_has_a_cut_that_fits_and_none_is_quicker(sizes):
     on, wanted = machine(V2, "bf16"), product(*sizes)
     found = plan(wanted, on, SBUF, BANKS)
     assert found is not None
-    others = [_timed(wanted, on, SBUF, cut) for cut in _cuts(wanted, on, BANKS)]
+    others = [_timed(wanted, on, SBUF, BANKS, cut) for cut in _cuts(wanted, on, BANKS)]
     assert found.seconds == min(other.seconds for other in others if other)
     assert found.group * found.wide * found.sets <= BANKS
 
