@@ -187,7 +187,7 @@ class Multiplication:
         for b, count, turn in _pieces(self.kernel, full, at_once, banks, written=True):
             bank = self.turning.at(0, turn if number is None else number)
             bank = bank.rows(0, depth.unit).cut(0, 0, count * rows).reshape(count, rows)
-            for one in range(count):
+            with _loop(self.kernel, count) as one:
                 self.kernel.pe_transpose(bank.at(0, one), raw.cut(0, (b + one) * depth.unit, depth.unit))
             self.kernel.copy(out.cut(0, b, count).rows(0, depth.unit), bank, next(self.engines))
         if rest:

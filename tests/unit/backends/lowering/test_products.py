@@ -61,3 +61,30 @@ def test_a_large_product_keeps_the_tensor_engine_busy():
 def test_small_products_in_a_row_keep_the_transfers_busy():
     timing = clocked(4096, 4096, 64, F32, batch=16)
     assert timing.dma_busy / timing.ticks / V2.dma.engines > 0.93
+
+
+def code_size(rows, columns, depth, dtype) -> int:
+    """Statements of the tile program of a product of operands as they lie."""
+    kernel = Kernel("product", V2, Copies(2, 2))
+    left = split_depth(kernel, matrix(0, rows, depth, dtype))
+    right = split_depth(kernel, matrix(1, depth, columns, dtype).permute((1, 0)))
+    found = planned(kernel, left, right, matrix(2, rows, columns, dtype), dtype, ONCE)
+    assert found is not None
+    Multiplication(kernel, *found, dtype).run(left, right, matrix(2, rows, columns, dtype), ONCE)
+    return sum(1 for _ in kernel.program.ops())
+
+
+@pytest.mark.parametrize("dtype", (BF16, F32), ids=str)
+def test_large_products_are_no_more_code_than_small_ones(dtype):
+    least = code_size(1024, 1024, 1024, dtype)
+    for sizes in itertools.product((1024, 2048, 4096, 8192), repeat=3):
+        assert code_size(*sizes, dtype) <= least + CONSTANT
+    for size in (1000, 3000, 5000, 8191):
+        assert code_size(size, size, size, dtype) <= PARTIAL * least
+
+
+CONSTANT = 30
+"""Instructions that a product written in more pieces may have more: the last block of rows is written again."""
+
+PARTIAL = 12
+"""Partial rows, columns and depths are each written again: eight forms of the innermost work at most, and their transposes."""
