@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.effects import anchors
-from nxcc.passes.rewriting import flow_computations, remove_unread
+from nxcc.passes.rewriting import remove_unread
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DeadCode:
 
     def run(self, module: Module) -> bool:
         changed = False
-        for computation in flow_computations(module):
+        for computation in module.reachable():
             changed |= remove_unread(computation, reversed(list(computation.instructions)), anchors(computation))
         return remove_uncalled(module) or changed
 

@@ -81,11 +81,16 @@ Meaning = Callable[[Instruction, Builder], Instruction | None]
 
 
 def _done(meaning: Meaning) -> Meaning:
-    """The end of an asynchronous pair: its start's operand, where the pair means just that."""
+    """The end of an asynchronous pair: its start's operands, where the pair means just that."""
 
     def expand(instruction: Instruction, builder: Builder) -> Instruction | None:
         start = instruction.operands[0]
-        if len(start.operands) != 1 or start.operands[0].shape != instruction.shape or not start.opcode.endswith("-start"):
+        if not start.opcode.endswith("-start"):
+            return None
+        if instruction.shape.is_tuple and meaning is _operands:
+            same = tuple(o.shape for o in start.operands) == instruction.shape.elements
+            return builder.tuple(*start.operands) if same else None
+        if len(start.operands) != 1 or start.operands[0].shape != instruction.shape:
             return None
         if meaning is _permuted and (0, 0) not in start.attribute("source_target_pairs"):
             return builder.splat(instruction.shape.dtype, instruction.shape.dims, 0)

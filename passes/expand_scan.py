@@ -31,6 +31,7 @@ class ExpandScan:
     def run(self, module: Module) -> bool:
         changed = False
         waiting = flow_computations(module)
+        waiting += [called for i in module.instructions() if i.opcode == "fusion" for called in i.called]
         while waiting:
             computation = waiting.pop()
             for scan in [i for i in computation.instructions if i.opcode == "scan" and not i.control_predecessors]:

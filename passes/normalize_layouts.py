@@ -5,14 +5,15 @@ Before:
 After:
   t = f32[2,3] transpose(p), dimensions={1,0}    t.1 = f32[3,2] transpose(t), dimensions={1,0}    ROOT b = f32[6] reshape(t.1)
 
-Only a bitcast reads layouts: it keeps memory and changes the meaning of its order. Between equal element types it becomes
-reshapes and transposes. Where one remains (between types of different width), all layouts stay.
+Only a bitcast reads layouts: it keeps memory and changes the meaning of its order. Between element types of one width it
+becomes reshapes and transposes, and a bitcast-convert if they differ. Where one remains, all layouts stay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nxcc.ir.dtypes import PRED
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape
@@ -47,8 +48,16 @@ def _replace_bitcasts(computation: Computation) -> bool:
 
 def _is_plain(bitcast: Instruction) -> bool:
     source, result = bitcast.operands[0].shape, bitcast.shape
-    same = source.dtype is result.dtype and source.element_count == result.element_count
-    return same and source.is_array and not source.dynamic and not bitcast.control_predecessors
+    if not (source.is_array and result.is_array) or source.dynamic or bitcast.control_predecessors:
+        return False
+    same = source.dtype is result.dtype or _is_retyped(source, result)
+    return same and source.element_count == result.element_count
+
+
+def _is_retyped(source: Shape, result: Shape) -> bool:
+    """Whether elements are read as other ones of the same width."""
+    alike = source.dtype.bits == result.dtype.bits == 8 * source.dtype.byte_size
+    return alike and PRED not in (source.dtype, result.dtype) and source.dtype.is_complex is result.dtype.is_complex
 
 
 def _order(shape: Shape) -> tuple[int, ...]:
@@ -63,6 +72,8 @@ def _as_movement(bitcast: Instruction, builder: Builder) -> Instruction:
     source, target = _order(value.shape), _order(bitcast.shape)
     if source != tuple(range(len(source))):
         value = builder.transpose(value, source)
+    if value.shape.dtype is not bitcast.shape.dtype:
+        value = builder.make("bitcast-convert", value, shape=value.shape.with_dtype(bitcast.shape.dtype))
     physical = tuple(bitcast.shape.dims[d] for d in target)
     value = builder.reshape(value, physical)
     if target != tuple(range(len(target))):

@@ -22,6 +22,7 @@ from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_collectives import ExpandCollectives
+from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
@@ -103,6 +104,7 @@ STEPS: tuple[Step, ...] = (
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
     Step("expand-collectives", lambda settings: ExpandCollectives(), 0),
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
+    Step("expand-custom-calls", lambda settings: ExpandCustomCalls(), 0),
     Step("expand-products", lambda settings: ExpandProducts(), 0),
     Step("vectorize-loops", lambda settings: VectorizeLoops(settings.report), 1),
     Step("unroll-loops", lambda settings: UnrollLoops(settings.is_straight, settings.report), 0),
@@ -152,6 +154,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("inline-calls", "expand-collectives", "pairs around a wrapped collective dissolve into the plain one"),
     ("expand-collectives", "simplify", "slices and zeros are left that simplify away"),
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
+    ("inline-calls", "expand-custom-calls", "markers are gone, and what is left has a meaning of its own"),
+    ("expand-custom-calls", "fusion", "what it writes are row programs"),
     ("expand-products", "autocast", "what is multiplied may be cast"),
     ("expand-products", "canonicalize-dot", "a product over groups has two contracted dimensions"),
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),

@@ -26,6 +26,7 @@ from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
@@ -55,6 +56,7 @@ MAKE: dict[str, Make] = {
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
     "dead-code": lambda options, report: DeadCode(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
+    "expand-custom-calls": lambda options, report: ExpandCustomCalls(),
     "expand-products": lambda options, report: ExpandProducts(),
     "expand-scan": lambda options, report: ExpandScan(),
     "fold-constants": lambda options, report: FoldConstants(),

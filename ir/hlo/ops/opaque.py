@@ -53,7 +53,7 @@ def _wrong(instruction: Instruction, why: str) -> CompileError:
                         location=str(instruction.location), why=why)
 
 
-def _decimal(instruction: Instruction) -> int:
+def decimal_of(instruction: Instruction) -> int:
     """The whole number that is the target's backend_config, with or without quotes."""
     text = _text(instruction).strip().strip('"')
     if not text.lstrip("-").isdecimal():
@@ -61,8 +61,8 @@ def _decimal(instruction: Instruction) -> int:
     return int(text)
 
 
-def _axis(instruction: Instruction) -> int:
-    rank, axis = instruction.operands[0].shape.rank, _decimal(instruction)
+def axis_of(instruction: Instruction) -> int:
+    rank, axis = instruction.operands[0].shape.rank, decimal_of(instruction)
     if not -rank <= axis < rank:
         raise _wrong(instruction, f"axis {axis} is not one of {instruction.operands[0].shape}")
     return axis % rank
@@ -116,19 +116,19 @@ def _activation(target: str, operands: int, function: Callable[..., Any]) -> Cus
 # Normalisation and softmax, along the axis that backend_config names
 
 def _softmax(instruction: Instruction, x: Array) -> Array:
-    axis, wide = _axis(instruction), x.astype(np.float64)
+    axis, wide = axis_of(instruction), x.astype(np.float64)
     grown = np.exp(wide - wide.max(axis, keepdims=True, initial=-np.inf))
     return converted(grown / grown.sum(axis, keepdims=True), instruction.shape.dtype)
 
 
 def _softmax_backward(instruction: Instruction, gradient: Array, y: Array) -> Array:
     wide, result = gradient.astype(np.float64), y.astype(np.float64)
-    return converted(result * (wide - (wide * result).sum(_axis(instruction), keepdims=True)), instruction.shape.dtype)
+    return converted(result * (wide - (wide * result).sum(axis_of(instruction), keepdims=True)), instruction.shape.dtype)
 
 
 def _rms_norm(instruction: Instruction, x: Array, weight: Array, epsilon: Array) -> Array:
     """x * rsqrt(mean(x^2) + epsilon) * weight; weight lies along the axis."""
-    axis, wide = _axis(instruction), x.astype(np.float64)
+    axis, wide = axis_of(instruction), x.astype(np.float64)
     along = weight.astype(np.float64).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
     scaled = wide / np.sqrt((wide * wide).mean(axis, keepdims=True) + float(epsilon.reshape(-1)[0]))
     return converted(scaled * along, instruction.shape.dtype)
@@ -140,12 +140,12 @@ def _arg(find: Callable[..., Any]) -> Callable[..., Array]:
     def evaluate(instruction: Instruction, x: Array) -> Array:
         """Ties by lowest index; the first NaN wins."""
         wide = x.astype(np.float64) if x.dtype.kind not in "iu" else x
-        return np.asarray(find(wide, _axis(instruction))).astype(instruction.shape.dtype.numpy)
+        return np.asarray(find(wide, axis_of(instruction))).astype(instruction.shape.dtype.numpy)
     return evaluate
 
 
 def _neuron_top_k(instruction: Instruction, x: Array) -> Any:
-    values, indices = top_k(x, _decimal(instruction), largest=True)
+    values, indices = top_k(x, decimal_of(instruction), largest=True)
     return values, indices.astype(instruction.shape.elements[1].dtype.numpy)
 
 
@@ -184,7 +184,7 @@ def _householder_product(instruction: Instruction, packed: Array, factors: Array
 
 # Images, NHWC; backend_config holds two digits: align_corners, half_pixel_centers
 
-def _resize_flags(instruction: Instruction) -> tuple[bool, bool]:
+def resize_flags(instruction: Instruction) -> tuple[bool, bool]:
     digits = _text(instruction).replace('"', "").replace("\\", "").strip()
     if len(digits) != 2 or set(digits) - {"0", "1"}:
         raise _wrong(instruction, f"its backend_config must be two digits 0 or 1, it is {_text(instruction)!r}")
@@ -197,7 +197,7 @@ def _scale(source: int, target: int, align_corners: bool) -> np.float32:
     return np.float32(source / target)
 
 
-def _nearest(source: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
+def nearest_places(source: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
     """Source index of each target index, as TensorFlow computes it in f32."""
     place = (np.arange(target, dtype=np.float32) + np.float32(0.5 if half_pixel else 0)) * _scale(source, target, align_corners)
     whole = np.floor(place + np.float32(0.5)) if align_corners else np.floor(place)
@@ -205,14 +205,14 @@ def _nearest(source: int, target: int, align_corners: bool, half_pixel: bool) ->
 
 
 def _resize_nearest(instruction: Instruction, x: Array) -> Array:
-    flags, dims = _resize_flags(instruction), instruction.shape.dims
-    rows, columns = (_nearest(x.shape[axis], dims[axis], *flags) for axis in (1, 2))
+    flags, dims = resize_flags(instruction), instruction.shape.dims
+    rows, columns = (nearest_places(x.shape[axis], dims[axis], *flags) for axis in (1, 2))
     return np.take(np.take(x, rows, 1), columns, 2)
 
 
 def _resize_nearest_grad(instruction: Instruction, gradient: Array) -> Array:
-    flags, dims = _resize_flags(instruction), instruction.shape.dims
-    rows, columns = (_nearest(dims[axis], gradient.shape[axis], *flags) for axis in (1, 2))
+    flags, dims = resize_flags(instruction), instruction.shape.dims
+    rows, columns = (nearest_places(dims[axis], gradient.shape[axis], *flags) for axis in (1, 2))
     total = np.zeros(dims, np.float64)
     wide = gradient.astype(np.float64)
     for row, column in np.ndindex(gradient.shape[1:3]):
@@ -220,19 +220,24 @@ def _resize_nearest_grad(instruction: Instruction, gradient: Array) -> Array:
     return converted(total, instruction.shape.dtype)
 
 
-def _blend(x: Array, axis: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
-    """Linear interpolation along one axis; places outside the image take the edge."""
-    source, scale = x.shape[axis], float(_scale(x.shape[axis], target, align_corners))
+def blended_places(source: int, target: int, align_corners: bool, half_pixel: bool) -> tuple[Array, Array, Array]:
+    """For each target index the two source indices that it lies between, the edge outside the image, and the second's share."""
+    scale = float(_scale(source, target, align_corners))
     place = (np.arange(target) + 0.5) * scale - 0.5 if half_pixel else np.arange(target) * scale
     low = np.floor(place)
-    weight = (place - low).reshape([-1 if d == axis else 1 for d in range(x.ndim)])
-    first = np.take(x, np.clip(low, 0, source - 1).astype(np.int64), axis)
-    second = np.take(x, np.clip(np.ceil(place), 0, source - 1).astype(np.int64), axis)
-    return np.asarray(first + (second - first) * weight)
+    first, second = (np.clip(side, 0, source - 1).astype(np.int64) for side in (low, np.ceil(place)))
+    return first, second, np.asarray(place - low)
+
+
+def _blend(x: Array, axis: int, target: int, align_corners: bool, half_pixel: bool) -> Array:
+    """Linear interpolation along one axis."""
+    low, high, share = blended_places(x.shape[axis], target, align_corners, half_pixel)
+    first, second = np.take(x, low, axis), np.take(x, high, axis)
+    return np.asarray(first + (second - first) * share.reshape([-1 if d == axis else 1 for d in range(x.ndim)]))
 
 
 def _resize_bilinear(instruction: Instruction, x: Array) -> Array:
-    flags, dims = _resize_flags(instruction), instruction.shape.dims
+    flags, dims = resize_flags(instruction), instruction.shape.dims
     across = _blend(_blend(x.astype(np.float64), 1, dims[1], *flags), 2, dims[2], *flags)
     return converted(across, instruction.shape.dtype)
 
