@@ -17,6 +17,7 @@ from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footp
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.fused import is_program
 from nxcc.backends.lowering.registry import Rule, rules
+from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.lowering.views import as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
 from nxcc.backends.synchronization import Plan
@@ -315,15 +316,41 @@ class _Generator:
             if not operands[index].view.is_contiguous:
                 operands[index] = self.keep(self._compact(operands[index]))
                 copies.append(operands[index])
+        for index, wanted in self._rearranged(rule, instruction, operands):
+            operands[index] = self.keep(self._laid_out(operands[index], wanted))
+            copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
         taken = self._take_over(rule.in_place, operands, last_use) if instruction.shape.is_array else None
-        result = taken or self._placed.get(instruction)
+        order = self._order(rule, instruction, arrays)
+        result = taken or self._place_for(instruction, order)
         if result is None:
-            result = self._result(instruction.shape, self._order(rule, instruction, arrays))
+            result = self._result(instruction.shape, order)
         self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
         for copied in copies:
             self.drop(copied)
         return result
+
+    def _place_for(self, instruction: Instruction, order: Sequence[int] | None) -> Located | None:
+        """Where the caller wants a result, unless the rule would write it there element by element; it is copied then."""
+        placed = self._placed.get(instruction)
+        if placed is None or order is None:
+            return placed
+        fastest = next((d for d in reversed(order) if instruction.shape.dims[d] > 1), None)
+        dims = range(len(order))
+        return None if any(d != fastest and comes_in_elements(placed.view, d) for d in dims) else placed
+
+    def _rearranged(self, rule: Rule, instruction: Instruction, operands: Sequence[Value]) -> list[tuple[int, Sequence[int]]]:
+        """Operands that are copied into another order of memory first."""
+        if self.optlevel == 0 or rule.lies is None:
+            return []
+        return list(rule.lies(instruction, [o.view if isinstance(o, Located) else None for o in operands]))
+
+    def _laid_out(self, value: Located, order: Sequence[int]) -> Located:
+        """The value in a buffer of its own; order: dimensions from the slowest to the fastest."""
+        shape = Shape(value.view.dtype, value.view.sizes)
+        fresh: Located = self._result(shape, order)
+        self.copy(fresh, value)
+        return fresh
 
     def _compact(self, value: Located) -> Located:
         """The value in row-major order in a buffer of its own."""
@@ -358,12 +385,13 @@ class _Generator:
         order = rule.order(instruction) if rule.order is not None else None
         if order is not None:
             return order
-        if not rule.follows:
+        if rule.follows is None:
             return None
         for operand in operands:
             dims = operand.view.dims
             if operand.view.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
-                return sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
+                order = sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
+                return order if rule.follows(instruction, order) else None
         return None
 
     def _call(self, instruction: Instruction, operands: list[View], results: list[View]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
-from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.registry import always, rule
 from nxcc.backends.lowering.tiling import flat_tiles, fold, load, memory_order, store, tile_like
+from nxcc.backends.lowering.turning import unlike_the_first
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -28,7 +29,11 @@ def tile_width(kernel: Kernel, tiles: int) -> int:
     return max(1, min(WIDTH_MAX, kernel.sbuf_free_bytes // (4 * max(tiles, 1)) // 64 * 64))
 
 
-@rule(*(opcode for opcode in emits() if opcode != "copy"), unsupported=_unsupported, follows=True)
+def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterable[tuple[int, Sequence[int]]]:
+    return unlike_the_first(instruction.shape.dims, operands)
+
+
+@rule(*(opcode for opcode in emits() if opcode != "copy"), unsupported=_unsupported, follows=always, lies=_lies)
 def lower_elementwise(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """One pass over the elements as the result lies; scalar operands of clamp and select repeat along all dimensions."""
     result = results[0]

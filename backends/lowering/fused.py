@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from nxcc.backends.lowering.images import image_order, is_image_program, lower_image_program
-from nxcc.backends.lowering.region import is_row_program, lower_row_program
+from nxcc.backends.lowering.images import channels_last, image_order, is_image_program, lower_image_program
+from nxcc.backends.lowering.region import is_row_program, lower_row_program, rows_together, runs_along
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
@@ -21,7 +21,15 @@ def _order(instruction: Instruction) -> Sequence[int] | None:
     return image_order(instruction) if is_image_program(instruction) else None
 
 
-@rule("fusion", follows=True, order=_order)
+def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterable[tuple[int, Sequence[int]]]:
+    return (channels_last if is_image_program(instruction) else rows_together)(instruction, operands)
+
+
+def _follows(instruction: Instruction, order: Sequence[int]) -> bool:
+    return is_image_program(instruction) or runs_along(instruction, order)
+
+
+@rule("fusion", follows=_follows, order=_order, lies=_lies)
 def lower_fusion(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
     lower = lower_image_program if is_image_program(instruction) else lower_row_program

@@ -143,11 +143,23 @@ class Run:
 
     def _tile(self, value: Instruction, part: Part, sizes: tuple[int, ...], offset: Expr) -> Image:
         """Values with one place an image have their blocks side by side."""
-        lanes, blocks, *places = sizes
+        lanes, blocks, images, rows, columns = sizes
+        repeats = self._repeats(value)
+        places = (images, 1, 1) if repeats else (images, rows, columns)
         alone = places[1] * places[2] == 1
         dims = contiguous((*places, blocks)) if alone else contiguous((blocks, *places))
         tile = Access(Memory.SBUF, value.shape.dtype, self.program.first_lane(value), lanes, offset, dims)
-        return Image(tile.permute(_FROM_BLOCKS_LAST) if alone else tile, expr(self._rows(value, part)[0]))
+        tile = tile.permute(_FROM_BLOCKS_LAST) if alone else tile
+        if repeats:
+            tile = replace(tile, dims=(*tile.dims[:2], (0, rows), (0, columns)))
+        return Image(tile, expr(self._rows(value, part)[0]))
+
+    def _repeats(self, value: Instruction) -> bool:
+        """Whether a value from outside has one number for all places of an image's channel, which is brought once."""
+        if value not in self.program.outside or any(value in self.program.parts(head) for head in self.program.doubled):
+            return False
+        *_, rows, columns = self.program.view(self.operands[value], value).dims
+        return rows[1] * columns[1] > 1 and all(stride == 0 or size == 1 for stride, size in (rows, columns))
 
     def _part_view(self, view: View, value: Instruction, part: Part) -> View:
         """[lanes, blocks, images, rows, columns] of a view [channels, images, rows, columns]."""
@@ -160,6 +172,9 @@ class Run:
         """By Sync's queue behind the weights, so that the next region's weights do not come first."""
         source = self._part_view(self.program.view(self.operands[value], value), value, part)
         tile = self.images[value].tile
+        if self._repeats(value):
+            self.kernel.dma(tile.at(2, 0).at(2, 0), source.at(3, 0).at(3, 0), engine=Engine.SYNC)
+            return
         blocks = tile.sizes[1]
         step = -(-blocks // LOADS) if self.once and self._has_long_runs(tile) else blocks
         for start in range(0, blocks, step):

@@ -9,12 +9,13 @@ head may cut its images into strips of rows instead, and its output channels whe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nxcc.backends.lowering.image_geometry import LEAST_LANES, strips, turns, whole
 from nxcc.backends.lowering.image_parts import SCRATCH, Part, Run, group_size
 from nxcc.backends.lowering.image_stages import Program
+from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import View
@@ -50,7 +51,25 @@ def image_order(instruction: Instruction) -> Sequence[int]:
     marks = root_map(instruction)
     if ROW not in marks and COLUMN not in marks:
         return tuple(range(len(marks)))
+    return _channels_first(marks)
+
+
+def _channels_first(marks: ImageMap) -> Sequence[int]:
     return sorted(range(len(marks)), key=lambda d: (_ORDER.get(marks[d], -1), d))
+
+
+def channels_last(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Images among the operands whose channels lie together in memory, with the order in which partitions read them in runs."""
+    body = instruction.called[0]
+    maps = maps_of(body.post_order(), body.root, root_map(instruction))
+    assert maps is not None, f"{body.name} is no image program"
+    for parameter in body.parameters:
+        number = int(parameter.attributes["parameter_number"])
+        view, marks = operands[number], maps.get(parameter, ())
+        if view is None or CHANNEL not in marks or not {ROW, COLUMN} & set(marks):
+            continue
+        if comes_in_elements(view, marks.index(CHANNEL)):
+            yield number, _channels_first(marks)
 
 
 def lower_image_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:

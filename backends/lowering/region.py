@@ -12,16 +12,18 @@ stages that work on several tiles of rows at a time (rowwide).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nxcc.backends.lowering.rowbatches import RowBatches
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowspread import RowSpread
 from nxcc.backends.lowering.rowtiles import RowTiles
 from nxcc.backends.lowering.rowwide import RowWide, stages_of
+from nxcc.backends.lowering.turning import comes_in_elements, unlike_the_first
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
-from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, row_map, shown
 
 ROWS = "nxcc.rows"
 """Frontend attribute of a fusion that is a row program: its number of row dimensions."""
@@ -29,6 +31,51 @@ ROWS = "nxcc.rows"
 
 def is_row_program(instruction: Instruction) -> bool:
     return instruction.opcode == "fusion" and ROWS in instruction.frontend_attributes
+
+
+def runs_along(instruction: Instruction, order: Sequence[int]) -> bool:
+    """Whether a result that lies in this order of dimensions is stored in runs: along columns, or where any may be columns."""
+    rows, dims = int(instruction.frontend_attributes[ROWS]), instruction.shape.dims
+    fastest = next((d for d in reversed(order) if dims[d] > 1), rows)
+    return fastest >= rows or _is_free(instruction)
+
+
+def rows_together(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Operands whose rows lie together in memory, which tiles would read element by element, with the order that suits them.
+
+    What is multiplied comes either way, and a program whose dimensions may be rows or columns chooses (see RowProgram).
+    """
+    if _is_free(instruction):
+        if instruction.shape.is_array:
+            yield from unlike_the_first(instruction.shape.dims, operands)
+        return
+    body, maps = instruction.called[0], _maps(instruction)
+    multiplied = {shown(side) for value in body.post_order() if value.opcode == "dot" for side in value.operands}
+    for parameter in body.parameters:
+        number = int(parameter.attributes["parameter_number"])
+        view, marks = operands[number], maps.get(parameter, ())
+        if view is None or parameter in multiplied or COLUMN not in marks:
+            continue
+        if any(mark >= 0 and comes_in_elements(view, d) for d, mark in enumerate(marks)):
+            yield number, sorted(range(len(marks)), key=lambda d: (marks[d] == COLUMN, marks[d], d))
+
+
+def _maps(instruction: Instruction) -> dict[Instruction, RowMap]:
+    body, rows = instruction.called[0], int(instruction.frontend_attributes[ROWS])
+    maps = maps_of(body.post_order(), {root: row_map(root, rows) for root in _roots(body)})
+    assert maps is not None, f"{body.name} is no row program"
+    return maps
+
+
+def _roots(body: Computation) -> Sequence[Instruction]:
+    return body.root.operands if body.root.opcode == "tuple" else [body.root]
+
+
+def _is_free(instruction: Instruction) -> bool:
+    """Whether any dimension may be the columns: elementwise work alone."""
+    body = instruction.called[0]
+    order = body.post_order()
+    return all(i.opcode != "dot" for i in order) and is_column_parallel(order, _maps(instruction), _roots(body))
 
 
 def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:

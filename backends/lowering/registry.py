@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,8 +31,9 @@ class Rule:
 
     in_place: the operand whose buffer the result may take over; its view then equals the result's.
     contiguous: operands that the rule wants row-major; others are copied first.
-    follows: the result may lie in memory as an operand of the same sizes does. order: how it lies, dimensions from the
-    slowest to the fastest, if the rule cares; without either it is row-major.
+    follows: whether the result may lie in memory as an operand of the same sizes does, in this order. order: how it lies,
+    dimensions from the slowest to the fastest, if the rule cares; without either it is row-major. lies: operands (None for what
+    is no array) that the rule would read element by element, and the order in which they are to lie; they are copied first.
     """
 
     opcode: str
@@ -40,8 +41,14 @@ class Rule:
     unsupported: Support | None = None
     in_place: int | None = None
     contiguous: tuple[int, ...] = ()
-    follows: bool = False
+    follows: Callable[[Instruction, Sequence[int]], bool] | None = None
     order: Callable[[Instruction], Sequence[int] | None] | None = None
+    lies: Callable[[Instruction, Sequence[View | None]], Iterable[tuple[int, Sequence[int]]]] | None = None
+
+
+def always(instruction: Instruction, order: Sequence[int]) -> bool:
+    """For rules that work in any order of memory."""
+    return True
 
 
 RULES: dict[str, Rule] = {}

@@ -5,16 +5,18 @@ dimension beside each other, with 32 of it on the partitions of each quadrant; t
 Turned, the partitions hold the fast dimension, and what was slow lies together.
 
   source [a, b], b together      raw [quadrant, a % 32; a // 32, b]      turned [quadrant, b % 32; b // 32, a]
+
+A few channels, beside each other for each place, are put in order within partitions that hold runs of places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.tiling import loops
+from nxcc.backends.lowering.tiling import join, loops, memory_order
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import U16, U32, DType
@@ -25,8 +27,11 @@ BLOCK = 32
 CARRIERS: dict[int, DType] = {2: U16, 4: U32}
 """dtypes under which bits are moved."""
 
-LEAST_BYTES = 32768
-"""Bytes of a copy below which single elements are moved: that many descriptors take as long as a few more instructions."""
+LEAST_ELEMENTS = 4096
+"""Elements of a copy below which they are moved one by one: so many descriptors take as long as a few more instructions."""
+
+FEW_ELEMENTS = 1024
+"""The same of what few partitions read one by one, which few of the DMA engines serve."""
 
 LEAST_SIDE = 16
 """Elements of the shorter side, at least."""
@@ -38,8 +43,30 @@ SHARE_BLOCKS = 8
 """Blocks of the fast dimension in a quadrant, at most: elements of a transfer's runs into the tile."""
 
 
+def comes_in_elements(view: View, dim: int) -> bool:
+    """Whether a value, not a small one, lies together along a dimension, so that others are read element by element."""
+    unit = view.dtype.byte_size
+    stride, size = view.dims[dim]
+    if stride != unit or not 1 < size < view.elements or view.elements < FEW_ELEMENTS:
+        return False
+    return unit in CARRIERS and all(stride > 0 for stride, size in view.dims if size > 1)
+
+
+def unlike_the_first(dims: Sequence[int], operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Operands of these sizes that lie together along another dimension than the first, whose order the result takes."""
+    views = [(number, view) for number, view in enumerate(operands) if view is not None and view.sizes == tuple(dims)]
+    if len(views) < 2:
+        return
+    order = memory_order(views[0][1])
+    for number, view in views[1:]:
+        if any(comes_in_elements(view, d) for d in order[:-1]):
+            yield number, order
+
+
 def move(kernel: Kernel, to: View, of: View) -> None:
     """to = of, both in HBM, of the same sizes and dtype."""
+    order = memory_order(to)
+    to, of = join([to.permute(order), of.permute(order)])
     sides = _sides(kernel, to, of)
     if sides is None:
         kernel.dma(to, of)
@@ -48,22 +75,56 @@ def move(kernel: Kernel, to: View, of: View) -> None:
     rest = [d for d in range(len(to.dims)) if d not in (slow, fast)]
     carrier = CARRIERS[to.dtype.byte_size]
     views = [replace(view.permute((*rest, slow, fast)), dtype=carrier) for view in (to, of)]
+    write = _turn if min(views[0].sizes[-2:]) >= LEAST_SIDE else _regroup
     for target, source in loops(kernel, views, len(rest)):
-        _turn(kernel, target, source)
+        write(kernel, target, source)
 
 
 def _sides(kernel: Kernel, to: View, of: View) -> tuple[int, int] | None:
     """The dimension that lies together in `to`, and that in `of`; None where the copy is better made as it is."""
     unit = to.dtype.byte_size
-    if to.dtype is not of.dtype or unit not in CARRIERS or to.elements * unit < LEAST_BYTES or not kernel.copies.rotates:
+    if to.dtype is not of.dtype or unit not in CARRIERS or to.elements < LEAST_ELEMENTS or not kernel.copies.rotates:
         return None
     if Engine.VECTOR not in kernel.target.engines or kernel.target.partitions % BLOCK:
         return None
     slow, fast = ([d for d, (stride, size) in enumerate(view.dims) if stride == unit and size > 1] for view in (to, of))
     if len(slow) != 1 or len(fast) != 1 or slow == fast:
         return None
-    found = slow[0], fast[0]
-    return found if min(to.sizes[d] for d in found) >= LEAST_SIDE else None
+    (a,), (b,) = slow, fast
+    short, long = (a, b) if to.sizes[a] < to.sizes[b] else (b, a)
+    neighbours = of.dims[a][0] == of.sizes[b] * unit if short == b else to.dims[b][0] == to.sizes[a] * unit
+    return (a, b) if to.sizes[short] >= LEAST_SIDE or neighbours and to.sizes[long] >= kernel.target.partitions else None
+
+
+def _regroup(kernel: Kernel, to: View, of: View) -> None:
+    """As _turn where one side is short: partitions take runs of the long one, and an engine puts the elements in order."""
+    long = 0 if to.sizes[0] > to.sizes[1] else 1
+    lanes, each = kernel.target.partitions, to.sizes[1 - long]
+    most = max(1, TILE_BYTES // (each * to.dtype.byte_size))
+    for start, size in kernel.tiles(to.sizes[long], lanes * min(most, -(-to.sizes[long] // lanes))):
+        for first, rows, count in _even(size, lanes):
+            views = [_rows(view.cut(long, start + first, rows * count), long, rows) for view in (to, of)]
+            target, source = (view.permute((0, 2, 1)) if view.dims[1][0] < view.dims[2][0] else view for view in views)
+            raw, ordered = (kernel.sbuf(view.sizes, view.dtype) for view in (source, target))
+            kernel.dma(raw, source)
+            kernel.copy(ordered, raw.permute((1, 0)))
+            kernel.dma(target, ordered)
+
+
+def _even(total: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Runs of equal length, one a partition, and what is left: first, partitions, elements of each."""
+    count = total // lanes
+    if count:
+        yield 0, lanes, count
+    if total % lanes:
+        yield count * lanes, total % lanes, 1
+
+
+def _rows(view: View, long: int, rows: int) -> View:
+    """[rows, long, short] of a view of two dimensions."""
+    stride, size = view.dims[long]
+    each = size // rows
+    return replace(view, dims=((stride * each, rows), (stride, each), view.dims[1 - long]))
 
 
 def _turn(kernel: Kernel, to: View, of: View) -> None:
