@@ -106,10 +106,13 @@ def _is_plain(model: str, options: CompileOptions) -> bool:
 def _key(options: CompileOptions, inputs: list[str]) -> Key:
     """Everything that decides the bytes: nxcc, what it computes with, the options, and what the inputs hold."""
     from importlib.metadata import version
+    effective = options.effective()
+    if options.io_config in inputs:
+        effective["io-config"] = "file"
     rows: dict[str, Any] = {
         "format": KEY_FORMAT, "nxcc": VERSION, "code": _code_digest(),
         "python": f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor} {os.uname().machine}",
-        "libraries": {name: version(name) for name in LIBRARIES}, "options": options.effective(),
+        "libraries": {name: version(name) for name in LIBRARIES}, "options": effective,
         "framework": options.framework, "inputs": [content_digest(path) for path in inputs]}
     if options.compress:
         import zlib

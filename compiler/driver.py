@@ -22,11 +22,11 @@ from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
 from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
 from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, depfile_text, stamps_of
-from nxcc.compiler.inputs import GraphRequest, read_model
+from nxcc.compiler.inputs import GraphRequest, read_model, recorded_io_config
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import write_whole
 from nxcc.compiler.packaging import Labels, package
-from nxcc.compiler.parameters import WEIGHT, Signature, Tensor, bind_weights, declare_weights
+from nxcc.compiler.parameters import WEIGHT, Signature, Tensor, bind_weights, declare_weights, keep_weights
 from nxcc.compiler.pipelining import Lowering, pipelined
 from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
@@ -103,6 +103,7 @@ class _Compilation:
         target = load_target(options.target)
         asked, options = options, resolved(options, target)
         self.options = options
+        self.flags = asked.flags()
         self.source = source
         self.journal = journal
         for is_warning, text in notices(asked, options, target):
@@ -147,6 +148,8 @@ class _Compilation:
         module = self.build.module
         count = len(module.entry.parameters)
         declared = declare_weights(module, self.options.weight_params) if self.options.weight_params else frozenset()
+        for text in keep_weights(module, declared):
+            self.journal.note(text)
         self.signature = Signature(list(range(count)), declared)
         if self.source.weights is not None:
             raise_problems(bind_weights(module, self.signature, self.source.weights, self.source.weights_path))
@@ -194,7 +197,7 @@ class _Compilation:
     def _package(self) -> None:
         build = self.build
         assert build.plan is not None and build.codes
-        labels = Labels(VERSION, build.options.effective(), (), self.source.sha256, build.options.strip)
+        labels = Labels(VERSION, build.options.effective(), self.flags, self.source.sha256, build.options.strip)
         build.package = package(build.module, build.tensors, build.plan, build.codes, build.target, labels)
 
 
@@ -328,6 +331,7 @@ def check_file(request: Request) -> Build:
     options, journal = request.options, request.journal
     with journal.stage("read"):
         module = read_model(request.path, graph_request(options))
+        options = replace(options, io_config=recorded_io_config(options.io_config))
         source = Source(file_sha256(request.path))
         if options.weights:
             source.weights, source.weights_path = _read_weights(options.weights), options.weights

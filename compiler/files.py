@@ -32,7 +32,16 @@ def depfile_text(output: str, paths: list[str]) -> str:
     """A Makefile rule without a recipe."""
     def escape(path: str) -> str:
         return path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ")
-    return f"{escape(output)}: {' '.join(map(escape, paths))}\n"
+    return f"{escape(output)}: {' '.join(escape(file) for path in paths for file in _files_of(path))}\n"
+
+
+def _files_of(path: str) -> list[str]:
+    """The file itself; of a SavedModel's folder what is read there, since the folder stays the same when they change."""
+    if not os.path.isdir(path):
+        return [path]
+    folders = [(path, "saved_model"), (os.path.join(path, "variables"), "")]
+    return [os.path.join(folder, name) for folder, start in folders if os.path.isdir(folder)
+            for name in sorted(os.listdir(folder)) if name.startswith(start)]
 
 
 def check_outputs(outputs: list[str], inputs: list[str]) -> None:

@@ -153,13 +153,22 @@ def _read_graph(data: memoryview, name: str, request: GraphRequest) -> Module:
 def _io_config(request: GraphRequest) -> IoConfig | None:
     """The io-config as given: JSON if it starts like an object, else a file; None if there is none."""
     from nxcc.ir.graphdef.io_config import parse_io_config
-    text, source = request.io_config, "--io-config"
-    if not text:
+    if not request.io_config:
         return None
-    if not text.lstrip().startswith("{"):
-        source = text
-        text = bytes(map_file(text)[:MAX_IO_CONFIG_BYTES]).decode("utf-8", "replace")
-    return parse_io_config(text, source)
+    return parse_io_config(*_io_config_text(request.io_config))
+
+
+def _io_config_text(given: str) -> tuple[str, str]:
+    """The JSON of an --io-config, and where it stands."""
+    if given.lstrip().startswith("{"):
+        return given, "--io-config"
+    return bytes(map_file(given)[:MAX_IO_CONFIG_BYTES]).decode("utf-8", "replace"), given
+
+
+def recorded_io_config(given: str) -> str:
+    """What an --io-config says, in one form and without its path: equal ones give equal NEFFs, wherever they lie."""
+    import json
+    return json.dumps(json.loads(_io_config_text(given)[0]), separators=(",", ":"), ensure_ascii=False) if given else ""
 
 
 def _unknown(name: str, looks_like: str, remedy: str) -> CompileError:

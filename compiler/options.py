@@ -177,6 +177,13 @@ class CompileOptions:
                 for name, row in DECLARED.items()
                 if row.changes_output and (getattr(self, name) or not row.recorded_if_given)}
 
+    def flags(self) -> tuple[str, ...]:
+        """The options that decide the output and are not at their default, as a command line would give them."""
+        given = [(DECLARED[name], getattr(self, name)) for name in DECLARED
+                 if DECLARED[name].changes_output and getattr(self, name) != getattr(CompileOptions, name)]
+        return tuple(f"{row.name}={one}" if row.kind is not Kind.FLAG else row.name
+                     for row, value in given for one in (value if row.many else (value,)))
+
 
 DECLARED: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(CompileOptions)}
 """Declarations by field name, in the order of `--help`."""

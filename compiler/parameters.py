@@ -260,6 +260,15 @@ def _replace_parameters(module: Module, signature: Signature, values: Mapping[in
     signature.weights = signature.weights - values.keys()
 
 
+def keep_weights(module: Module, weights: frozenset[int]) -> list[str]:
+    """Drop aliases of declared weights, whose values stay from call to call; what to say about it."""
+    lost = [alias for alias in module.aliases if alias.parameter in weights]
+    module.aliases = tuple(alias for alias in module.aliases if alias.parameter not in weights)
+    module.buffer_donors = tuple((number, path) for number, path in module.buffer_donors if number not in weights)
+    return [f"parameter {number} is declared a weight: no output takes its memory, though the module says so"
+            for number in sorted({alias.parameter for alias in lost})]
+
+
 def _renumber_header(module: Module, new_number: Mapping[int, int]) -> None:
     """Aliases, donors and entry layout after some parameters are gone."""
     module.aliases = tuple(IoAlias(a.output_index, new_number[a.parameter], a.parameter_index, a.kind)

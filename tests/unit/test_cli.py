@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
+from nxcc.compiler.files import depfile_text
+from nxcc.neff.reader import open_neff
 
 TEXT = """HloModule small, input_output_alias={ {1}: (2, {}, may-alias) }
 ENTRY main {
@@ -160,6 +162,39 @@ def test_info_and_disassembly_show_the_file(model: Path, capsys: pytest.CaptureF
 def test_depfile_names_what_the_output_depends_on(model: Path) -> None:
     assert main(["compile", "small.hlo", "-q", "--weights", "w.npz", "-o", "a b.neff", "--depfile", "d"]) == 0
     assert Path("d").read_text() == "a\\ b.neff: small.hlo w.npz\n"
+
+
+def test_depfile_of_a_folder_names_its_files(tmp_path: Path) -> None:
+    for name in ("m/saved_model.pb", "m/variables/variables.index", "m/assets/words.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    folder = tmp_path / "m"
+    assert depfile_text("m.neff", [str(folder)]) == \
+        f"m.neff: {folder}/saved_model.pb {folder}/variables/variables.index\n"
+
+
+GRAPH = """node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+node { name: "y" op: "Neg" input: "x" attr { key: "T" value { type: DT_FLOAT } } }
+"""
+
+
+def test_the_same_bytes_wherever_the_io_config_lies(model: Path, tmp_path: Path) -> None:
+    config = '{"inputs": {"x:0": [[2, 3], "float32"]},\n "outputs": ["y:0"]}'
+    (tmp_path / "g.pbtxt").write_text(GRAPH)
+    (tmp_path / "far").mkdir()
+    for path in ("io.json", "far/other.json"):
+        (tmp_path / path).write_text(config)
+    found = []
+    for given in ("io.json", str(tmp_path / "far/other.json"), config):
+        assert main(["compile", "g.pbtxt", "-q", "--io-config", given]) == 0
+        found.append((tmp_path / "g.neff").read_bytes())
+    assert found[0] == found[1] == found[2]
+
+
+def test_info_keeps_the_options_that_were_given(model: Path) -> None:
+    assert main(["compile", "small.hlo", "-q", "--fp32-cast", "all", "--strip", "--output=x.neff", "--weight-params", "1"]) == 0
+    info = open_neff("x.neff").info
+    assert info is not None and info.flags == ("--auto-cast=all", "--auto-cast-type=bf16", "--weight-params=1", "--strip")
 
 
 def test_stages_are_kept_in_the_work_folder(model: Path) -> None:

@@ -8,6 +8,7 @@ from nxcc.compiler.parameters import (
     check_inputs,
     conform,
     declare_weights,
+    keep_weights,
     random_inputs,
 )
 from nxcc.ir.diagnostics import (
@@ -62,6 +63,13 @@ def test_inputs_are_numbered_without_weights_and_state_is_known() -> None:
     module, signature = module_and_signature(frozenset({0, 2}))
     assert [(t.name, t.number, t.role) for t in signature.tensors(module)] == [
         ("weight0", 0, "weight"), ("input0", 1, "input"), ("weight2", 2, "weight"), ("input1", 3, "state")]
+
+
+def test_a_declared_weight_is_no_memory_of_a_result() -> None:
+    module = read_text(TEXT)
+    assert keep_weights(module, frozenset({0})) == [] and module.aliases
+    (said,) = keep_weights(module, frozenset({0, 3}))
+    assert "parameter 3 is declared a weight" in said and not module.aliases
 
 
 def test_bound_weights_become_constants_and_the_rest_is_renumbered() -> None:
