@@ -20,6 +20,7 @@ from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
+from nxcc.passes.exact_quotients import ExactQuotients
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_collectives import ExpandCollectives
 from nxcc.passes.expand_custom_calls import ExpandCustomCalls
@@ -129,6 +130,7 @@ STEPS: tuple[Step, ...] = (
     Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
+    Step("exact-quotients", lambda settings: ExactQuotients(), 0),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
@@ -194,6 +196,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("legalize-dtypes", "separate-results", "it decides which results have another dtype outside"),
     ("autocast", "scale-later", "a conversion may stand between a product and what is scaled"),
+    ("scale-later", "exact-quotients", "a quotient that scales a product later is none of its own"),
+    ("widen-dtypes", "exact-quotients", "a conversion to a type of few bits rounds as well"),
+    ("exact-quotients", "fusion", "the correction is elementwise work like any other"),
     ("scale-later", "dead-code", "what was scaled before is read no more"),
     ("fusion", "merge-regions", "it looks at what regions read and make"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),

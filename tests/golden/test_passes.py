@@ -25,6 +25,7 @@ from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.dead_code import DeadCode
+from nxcc.passes.exact_quotients import ExactQuotients
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
@@ -55,6 +56,7 @@ MAKE: dict[str, Make] = {
     "chosen-places": lambda options, report: ChosenPlaces(True),
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
     "dead-code": lambda options, report: DeadCode(),
+    "exact-quotients": lambda options, report: ExactQuotients(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
     "expand-custom-calls": lambda options, report: ExpandCustomCalls(),
     "expand-products": lambda options, report: ExpandProducts(),
