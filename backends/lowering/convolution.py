@@ -290,6 +290,7 @@ def _resident_weights(kernel: Kernel, problem: _Problem) -> Weights | None:
     if blocks * each > WEIGHT_BYTES:
         return load
     resident = kernel.sbuf((min(lanes, channels), blocks, taps, outputs), dtype)
+    _clear_spare(kernel, problem, resident)
     if _weights_turn(kernel, problem):
         _turn_weights(kernel, problem, resident)
     else:
@@ -351,9 +352,15 @@ def _turn_cells(kernel: Kernel, cells: Sequence[Access], place: Access, ring: It
 
 def _limbs(kernel: Kernel, problem: _Problem, tile: Access) -> list[Access]:
     """What the tensor engine multiplies: the tile, or the bytes of integers."""
-    if not problem.is_integer:
+    if not problem.is_integer or not problem.channels:
         return [tile]
     return [limb.reshape(*tile.sizes[1:]) for limb in limbs_of(kernel, tile.flat())]
+
+
+def _clear_spare(kernel: Kernel, problem: _Problem, tile: Access) -> None:
+    """Zeros where tile [channels, blocks, ..] has rows that no channel fills, but that are cut into bytes with the others."""
+    if problem.is_integer and problem.channels % max(1, tile.partitions):
+        kernel.memset(tile.at(0, tile.dims[0][1] - 1).flat(), 0.0)
 
 
 def _image(kernel: Kernel, problem: _Problem, weights: Weights | None, data: View, result: View) -> None:
@@ -369,6 +376,7 @@ def _load_strip(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[
     blocks = -(-problem.channels // lanes)
     spans = [piece.axis.length(piece.count) for piece in _loaded(problem, pieces, 0)]
     strip = kernel.sbuf((min(lanes, problem.channels), blocks, *spans), problem.dtype)
+    _clear_spare(kernel, problem, strip)
     if _is_interleaved(kernel, problem, data, pieces):
         _load_interleaved(kernel, problem, strip.at(0, 0), data, pieces)
     elif problem.packed > 1:

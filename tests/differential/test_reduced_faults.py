@@ -99,6 +99,15 @@ ENTRY e { x = f32[130,16,1,4] parameter(0)
   y = f32[1,130,1] parameter(1)
   d = f32[1,16,4,1] dot(x, y), lhs_batch_dims={2}, lhs_contracting_dims={0}, rhs_batch_dims={0}, rhs_contracting_dims={1}
   ROOT s = f32[1,16,4,1] sqrt(d) }""",
+    # integers are cut into bytes block by block of channels: the last one is not full, or there is none
+    "integer_convolution_of_129_channels": """
+ENTRY e { x = s32[1,3,3,129] parameter(0)
+  k = s32[3,3,129,5] parameter(1)
+  ROOT c = s32[1,3,3,5] convolution(x, k), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f }""",
+    "integer_convolution_without_channels": """
+ENTRY e { x = s8[2,0,7] parameter(0)
+  k = s8[4,0,3] parameter(1)
+  ROOT c = s8[2,4,5] convolution(x, k), window={size=3}, dim_labels=bf0_oi0->bf0 }""",
 }
 
 
