@@ -14,6 +14,7 @@ from nxcc.backends.berths import ALONE, EPOCH, FIRST_OF_REGIONS, Berth, Entrance
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.layout import TERMS_MAX, WAITS_MAX
 from nxcc.backends.isa.program import (
+    DMA_PARTITION_STRIDE,
     REGISTERS,
     AccessPattern,
     Affine,
@@ -215,21 +216,31 @@ class _Assembler:
 
     def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
-            address = self._short(self.registers.affine(operand.address + self.start.get(operand.memory, 0)), engine)
+            address = self._short(self.registers.affine(operand.address + self.start.get(operand.memory, 0)), engine,
+                                  operand.memory in self.start)
             return DmaPattern(operand.memory, operand.dtype, address, tuple(stride for stride, _ in operand.dims))
         offset = operand.offset + self.start[operand.memory]
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
                              self._short(self.registers.affine(offset), engine), operand.dims)
 
-    def _short(self, value: Affine, engine: Engine) -> Affine:
+    def _short(self, value: Affine, engine: Engine, on_chip: bool = False) -> Affine:
         """The value with as many terms as an instruction holds; the terms of loops are added up in a register first.
 
         Arguments stay: their multiples do not fit the 32 bits of a register, sums of a region's offsets in units do.
+        on_chip: an address of the linear map; steps over partitions and steps over bytes have a register each, so that each
+        can be seen to stay within its limit.
         """
         if len(value.terms) <= TERMS_MAX:
             return value
         kept = [term for term in value.terms if term[0] < self.first_loop_register]
         rest = [term for term in value.terms if term[0] >= self.first_loop_register]
+        groups = [[term for term in rest if (term[1] % DMA_PARTITION_STRIDE == 0) is whole] for whole in (True, False)] \
+            if on_chip else [rest]
+        sums = [self._summed(group, engine) if len(group) > 1 else group[0] for group in groups if group]
+        return Affine(value.constant, tuple(sorted((*kept, *sums))))
+
+    def _summed(self, rest: Sequence[tuple[int, int]], engine: Engine) -> tuple[int, int]:
+        """A register that holds the sum of these terms, in units of what all are multiples of, and the unit."""
         unit = math.gcd(*(coefficient for _, coefficient in rest))
         register = self.registers.spare()
         total: tuple[tuple[int, int], ...] = ()
@@ -238,7 +249,7 @@ class _Assembler:
             self._stream(engine).append(Instruction(isa.control.REGISTER_SET, fields={
                 "register": register, "value": Affine(0, terms)}))
             total = ((register, 1),)
-        return Affine(value.constant, tuple(sorted((*kept, (register, unit)))))
+        return register, unit
 
     def _loop(self, loop: Loop) -> None:
         engines = engines_of(loop.body, self.users)

@@ -201,6 +201,8 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     order = memory_order(data[0])
     dims = [d for d in order if d in instruction.attribute("dimensions")]
     kept = [d for d in range(len(order)) if d not in dims]
+    if not dims:  # each element alone, with the initial value
+        dims, data = [len(order)], [view.insert(len(order)) for view in data]
     together = next((d for d in kept if _lies_together(data[0], d)), None)
     if together is None:
         rows, outs = [view.permute((*kept, *dims)) for view in data], list(results)

@@ -108,6 +108,28 @@ ENTRY e { x = s32[1,3,3,129] parameter(0)
 ENTRY e { x = s8[2,0,7] parameter(0)
   k = s8[4,0,3] parameter(1)
   ROOT c = s8[2,4,5] convolution(x, k), window={size=3}, dim_labels=bf0_oi0->bf0 }""",
+    "several_reductions_over_no_dimension": """
+both { a = f16[] parameter(0)
+  i = s32[] parameter(1)
+  b = f16[] parameter(2)
+  j = s32[] parameter(3)
+  less = pred[] compare(a, b), direction=LT
+  c = f16[] select(less, a, b)
+  k = s32[] select(less, i, j)
+  ROOT t = (f16[], s32[]) tuple(c, k) }
+ENTRY e { x = f16[15] parameter(0)
+  i = s32[15] iota(), iota_dimension=0
+  most = f16[] constant(0.25)
+  no = s32[] constant(-1)
+  ROOT r = (f16[15], s32[15]) reduce(x, i, most, no), dimensions={}, to_apply=both }""",
+    # an address of SBUF with more loops than an instruction has terms for: partitions and bytes were added up in one register
+    "sum_over_every_second_of_eight_dimensions": """
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY e { x = f32[2,3,2,3,2,2,2,3] parameter(0)
+  z = f32[] constant(0)
+  ROOT r = f32[3,3,2,3] reduce(x, z), dimensions={0,2,4,6}, to_apply=add }""",
 }
 
 
