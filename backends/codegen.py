@@ -655,8 +655,9 @@ def structure_of(instruction: Instruction) -> Any:
 
 def _multiplies_tf32(instruction: Instruction) -> bool:
     """Whether autocast lets the products of a region run on tf32 (see nxcc.passes.autocast)."""
-    inside = instruction.called[0].instructions if instruction.opcode == "fusion" else (instruction,)
-    return any(i.frontend_attributes.get("nxcc.matmul") == "tf32" for i in inside)
+    if instruction.opcode == "fusion":
+        return any(map(_multiplies_tf32, instruction.called[0].instructions))
+    return instruction.frontend_attributes.get("nxcc.matmul") == "tf32"
 
 
 def _body_key(computation: Computation) -> Any:

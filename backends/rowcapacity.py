@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nxcc.backends.chaincapacity import chain_fits
 from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rowwide import ROWS_MIN, WIDE
@@ -93,6 +95,9 @@ class TargetRowCapacity:
             return False
         loaded = sum(4 * min(max(columns, 1), MIN_STREAM_COLUMNS if streams else columns) for columns in inputs.values())
         return peak + loaded + depths <= SHARE * self.target.sbuf.usable_bytes
+
+    def chains(self, regions: Sequence[Instruction], rows: int) -> bool:
+        return chain_fits(regions, rows, self.target)
 
     def _fits_in_stages(self, members: dict[Instruction, int]) -> bool:
         """Whether the schedule for long rows (lowering.rowwide) has room: a few tiles of rows, each of its long values once,

@@ -35,6 +35,9 @@ class RowCapacity(Protocol):
         streams: columns do not depend on each other, so that a tile need not hold whole rows.
         """
 
+    def chains(self, regions: Sequence[Instruction], rows: int, /) -> bool:
+        """Whether row programs of so many rows fit on the chip together, each handing on to later ones what they read of it."""
+
 
 class ImageCapacity(Protocol):
     """What an image program may hold on the target."""

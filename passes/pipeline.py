@@ -16,6 +16,7 @@ from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.cast_products import CastProducts
+from nxcc.passes.chain_regions import ChainRegions
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.cost import ImageCapacity, RowCapacity
@@ -136,6 +137,7 @@ STEPS: tuple[Step, ...] = (
     Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
     Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
+    Step("chain-regions", lambda settings: ChainRegions(settings.row_capacity), 1),
 )
 
 ORDER: tuple[tuple[str, str, str], ...] = (
@@ -201,6 +203,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("exact-quotients", "fusion", "the correction is elementwise work like any other"),
     ("scale-later", "dead-code", "what was scaled before is read no more"),
     ("fusion", "merge-regions", "it looks at what regions read and make"),
+    ("merge-regions", "chain-regions", "what a region makes in two dtypes is handed on in the one that is read"),
     ("dead-code", "fusion", "a dead user would keep a producer out of its region"),
 )
 """(earlier, later, reason): what the order of STEPS rests on, checked when this module is imported."""

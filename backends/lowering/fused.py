@@ -1,4 +1,4 @@
-"""Fusions that are programs of their own: of rows or of images. Any other fusion dissolves into its instructions."""
+"""Fusions that are programs of their own: of rows, chains of those, or of images. Any other dissolves into its instructions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from nxcc.backends.lowering.images import channels_last, image_order, is_image_program, lower_image_program
 from nxcc.backends.lowering.region import is_row_program, lower_row_program, rows_together, runs_along
 from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.rowchain import is_row_chain, lower_row_chain
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
+_PROGRAMS = {is_row_program: lower_row_program, is_row_chain: lower_row_chain, is_image_program: lower_image_program}
+
 
 def is_program(instruction: Instruction) -> bool:
     """Whether a fusion is lowered as a whole."""
-    return is_row_program(instruction) or is_image_program(instruction)
+    return any(is_one(instruction) for is_one in _PROGRAMS)
 
 
 def _order(instruction: Instruction) -> Sequence[int] | None:
@@ -32,5 +35,5 @@ def _follows(instruction: Instruction, order: Sequence[int]) -> bool:
 @rule("fusion", follows=_follows, order=_order, lies=_lies)
 def lower_fusion(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
-    lower = lower_image_program if is_image_program(instruction) else lower_row_program
+    lower = next(lower for is_one, lower in _PROGRAMS.items() if is_one(instruction))
     lower(kernel, instruction, operands, results)

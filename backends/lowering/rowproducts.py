@@ -173,8 +173,11 @@ def _load_turned(kernel: Kernel, rows: View, to: Sides, start: Index) -> None:
     turn(kernel, raw, to, start)
 
 
-def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
-    """Matrices as they lie, in a few transfers of whole blocks each; returns the blocks of each transfer of full ones."""
+def bring_blocks(kernel: Kernel, view: View, to: Sides, under_way: list[Access] | None = None) -> tuple[int, ...]:
+    """Matrices as they lie, in a few transfers of whole blocks each; returns the blocks of each transfer of full ones.
+
+    under_way: where earlier transfers go, of these or other matrices; added to.
+    """
     groups, depth, columns = view.sizes
     lanes, full = to.lanes, max(1, depth // to.lanes)
     height = min(depth, lanes)
@@ -182,9 +185,11 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
     per = max(-(-full // TRANSFERS_MAX), min(full, TRANSFER_BYTES // max(1, size)), 1)
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(groups, to.blocks, columns)
+    before = [] if under_way is None else under_way
     for number, count in enumerate(parts):
-        if number >= AHEAD and kernel.copies.rotates:
-            _await(kernel, to.tile.cut(0, (number - AHEAD) * per, 1))
+        if len(before) >= AHEAD and kernel.copies.rotates:
+            _await(kernel, before[-AHEAD])
+        before.append(to.tile.cut(0, number * per, 1))
         source = view.cut(1, number * per * lanes, count * height)
         shaped = source.reshape((groups, count, height, columns))
         assert shaped is not None
@@ -196,10 +201,10 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides) -> tuple[int, ...]:
 
 
 def _await(kernel: Kernel, tile: Access) -> None:
-    """Let Sync start no further transfer until this tile has come: a few bytes of it are moved aside."""
-    with kernel.scope():
-        columns = min(tile.sizes[2], PACE_BYTES // tile.dtype.byte_size)
-        kernel.dma(kernel.sbuf((1, columns), tile.dtype), tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
+    """Let Sync start no further transfer until this tile has come: a few bytes of it are moved aside, to where nothing else
+    is, so that nobody waits for them."""
+    columns = min(tile.sizes[2], PACE_BYTES // tile.dtype.byte_size)
+    kernel.dma(kernel.sbuf((1, columns), tile.dtype), tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
 
 
 def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int, rows: tuple[Index, int],

@@ -1,0 +1,106 @@
+"""Chains of row programs against the oracle, in the strict simulator: one tile of rows, several, and parts of tiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from nxcc.compiler.driver import compile_module
+from nxcc.compiler.options import CompileOptions
+from nxcc.ir.hlo.text.reader import read_text
+
+from harness.whole import check_whole
+
+ADD = """%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+"""
+
+
+def norm(x: str, rows: str, width: int, n: str) -> str:
+    """Layer norm of %x, without scale, as %n; rows: of the shape."""
+    full, row = f"f32[{rows},{width}]", f"f32[{rows}]"
+    last, outer = rows.count(",") + 1, ",".join(map(str, range(rows.count(",") + 1)))
+    return f"""
+  %sum{n} = {row} reduce(%{x}, %zero), dimensions={{{last}}}, to_apply=%add
+  %count{n} = f32[] constant({width})
+  %counts{n} = {row} broadcast(%count{n}), dimensions={{}}
+  %mean{n} = {row} divide(%sum{n}, %counts{n})
+  %means{n} = {full} broadcast(%mean{n}), dimensions={{{outer}}}
+  %c{n} = {full} subtract(%{x}, %means{n})
+  %sq{n} = {full} multiply(%c{n}, %c{n})
+  %var{n} = {row} reduce(%sq{n}, %zero), dimensions={{{last}}}, to_apply=%add
+  %v{n} = {row} divide(%var{n}, %counts{n})
+  %eps{n} = f32[] constant(0.001)
+  %epss{n} = {row} broadcast(%eps{n}), dimensions={{}}
+  %ve{n} = {row} add(%v{n}, %epss{n})
+  %r{n} = {row} rsqrt(%ve{n})
+  %rs{n} = {full} broadcast(%r{n}), dimensions={{{outer}}}
+  %{n} = {full} multiply(%c{n}, %rs{n})"""
+
+
+def block(rows: str, width: int, inner: int, out: int, cast: str = "f32") -> str:
+    """Projection, residual and norm; two products with a function between; residual and norm; a projection of that."""
+    wide, full = f"f32[{rows},{inner}]", f"f32[{rows},{width}]"
+    last = rows.count(",") + 1
+    sums = f"lhs_contracting_dims={{{last}}}, rhs_contracting_dims={{0}}"
+
+    def left(name: str, shape: str) -> str:
+        return f"\n  %{name}l = {shape.replace('f32', cast)} convert(%{name})" if cast != "f32" else ""
+    text = f"""HloModule block
+{ADD}
+ENTRY main {{
+  %zero = f32[] constant(0)
+  %x = {cast}[{rows},{width}] parameter(0)
+  %res = {full} parameter(1)
+  %w0 = {cast}[{width},{width}] parameter(2)
+  %w1 = {cast}[{width},{inner}] parameter(3)
+  %b1 = f32[{inner}] parameter(4)
+  %w2 = {cast}[{inner},{width}] parameter(5)
+  %b2 = f32[{width}] parameter(6)
+  %w3 = {cast}[{width},{out}] parameter(7)
+  %p0 = {full} dot(%x, %w0), {sums}
+  %a0 = {full} add(%p0, %res){norm("a0", rows, width, "n0")}{left("n0", full)}
+  %p1 = {wide} dot(%n0l, %w1), {sums}
+  %b1s = {wide} broadcast(%b1), dimensions={{{last}}}
+  %a1 = {wide} add(%p1, %b1s)
+  %t1 = {wide} tanh(%a1){left("t1", wide)}
+  %p2 = {full} dot(%t1l, %w2), {sums}
+  %b2s = {full} broadcast(%b2), dimensions={{{last}}}
+  %a2 = {full} add(%p2, %b2s)
+  %a3 = {full} add(%a2, %n0){norm("a3", rows, width, "n1")}{left("n1", full)}
+  %p3 = f32[{rows},{out}] dot(%n1l, %w3), {sums}
+  %t3 = f32[{rows},{out}] tanh(%p3)
+  ROOT %o = (f32[{rows},{out}], {full}) tuple(%t3, %n1)
+}}
+"""
+    return text if cast != "f32" else text.replace("%n0l", "%n0").replace("%n1l", "%n1").replace("%t1l", "%t1")
+
+
+CASES = {
+    "one tile": ("20", 64, 128, 48),
+    "a full tile": ("1,128", 64, 256, 64),
+    "two tiles and a part": ("3,100", 64, 128, 48),
+    "a loop over tiles": ("7,128", 32, 128, 32),
+    "a loop and a part": ("2,520", 32, 128, 32),
+    "depths that do not fill partitions": ("2,128", 96, 160, 40),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_blocks_are_one_region(case: str) -> None:
+    build = compile_module(read_text(block(*CASES[case])), CompileOptions(optlevel="1"))
+    assert build.code is not None
+    assert [region.instruction for region in build.code.regions if region.opcode != "copy"] == ["t3.fused.chain"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("cast", ["f32", "bf16"])
+def test_blocks(case: str, cast: str) -> None:
+    check_whole(block(*CASES[case], cast=cast), levels=("1",), strict=True)
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_levels_and_targets(target: str) -> None:
+    check_whole(block("2,128", 64, 128, 48, "bf16"), target=target)
