@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from nxcc.backends.lowering.images import channels_last, image_order, is_image_program, lower_image_program
 from nxcc.backends.lowering.region import is_row_program, lower_row_program, rows_together, runs_along
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.rowchain import is_row_chain, lower_row_chain
+from nxcc.backends.lowering.rowchain import is_row_chain, lower_row_chain, members_together
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
 _PROGRAMS = {is_row_program: lower_row_program, is_row_chain: lower_row_chain, is_image_program: lower_image_program}
+_LIES = {is_row_program: rows_together, is_row_chain: members_together, is_image_program: channels_last}
 
 
 def is_program(instruction: Instruction) -> bool:
@@ -25,10 +26,13 @@ def _order(instruction: Instruction) -> Sequence[int] | None:
 
 
 def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterable[tuple[int, Sequence[int]]]:
-    return (channels_last if is_image_program(instruction) else rows_together)(instruction, operands)
+    lies = next(rule for is_one, rule in _LIES.items() if is_one(instruction))
+    return lies(instruction, operands)
 
 
 def _follows(instruction: Instruction, order: Sequence[int]) -> bool:
+    if is_row_chain(instruction):
+        return next((d for d in reversed(order) if instruction.shape.dims[d] > 1), 0) == instruction.shape.rank - 1
     return is_image_program(instruction) or runs_along(instruction, order)
 
 

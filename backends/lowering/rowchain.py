@@ -9,12 +9,13 @@ it is long, and rows come by another queue, which matrices need not wait for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from nxcc.backends.chaincapacity import LINE_SHARE
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.chainmember import Handed, Member, Turned
+from nxcc.backends.lowering.region import rows_together
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, expr
@@ -38,6 +39,17 @@ def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence
     """Write the tile program of a chain."""
     rows = int(instruction.frontend_attributes[CHAIN])
     _Lowering(Chain(kernel, rows), instruction.called[0], operands, results).lower()
+
+
+def members_together(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """As `rows_together` for each member's operands from outside."""
+    for fusion in instruction.called[0].post_order():
+        if fusion.opcode == "fusion":
+            numbers = [int(o.attributes["parameter_number"]) if o.opcode == "parameter" else None for o in fusion.operands]
+            for place, order in rows_together(fusion, [None if n is None else operands[n] for n in numbers]):
+                number = numbers[place]
+                assert number is not None
+                yield number, order
 
 
 class Chain:
