@@ -76,11 +76,13 @@ def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bo
 
 
 def _computes(instruction: Instruction, capacity: RowCapacity) -> bool:
-    """Work that a region can hold."""
+    """Work that a region can hold; a sum over nothing is none."""
     if not instruction.shape.is_array or not instruction.shape.element_count or instruction.control_predecessors:
         return False
     fits = _FORMS.get(instruction.opcode, _elementwise_form)
-    return fits(instruction) and capacity.supported(instruction)
+    if not fits(instruction) or not all(operand.shape.element_count for operand in instruction.operands):
+        return False
+    return capacity.supported(instruction)
 
 
 def _elementwise_form(instruction: Instruction) -> bool:

@@ -130,6 +130,15 @@ add { a = f32[] parameter(0)
 ENTRY e { x = f32[2,3,2,3,2,2,2,3] parameter(0)
   z = f32[] constant(0)
   ROOT r = f32[3,3,2,3] reduce(x, z), dimensions={0,2,4,6}, to_apply=add }""",
+    "norm_over_nothing": """
+ENTRY e { x = f32[0,1,1] parameter(0)
+  s = f32[1] constant({-5.75})
+  ROOT n = (f32[0,1,1], f32[1], f32[1]) batch-norm-training(x, s, s), epsilon=0.0078125, feature_index=1 }""",
+    "product_of_no_terms_and_its_root": """
+ENTRY e { x = f32[5,0] parameter(0)
+  y = f32[0,7] parameter(1)
+  d = f32[5,7] dot(x, y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT s = f32[5,7] sqrt(d) }""",
 }
 
 
