@@ -39,12 +39,13 @@ class Stage:
 class Program:
     """order: members and what they read, operands before users. maps: of all images and columns. root: the result.
 
-    partitions: of the target. outside: values that come from outside, by None or the like; parameters are.
+    partitions: of the target. outside: values that come from outside, by None or the like; parameters are. joined: each channel
+    of each image counts as a channel of one image, where nothing tells channels apart.
     """
 
     def __init__(self, order: Sequence[Instruction], maps: Mapping[Instruction, ImageMap], root: Instruction, partitions: int,
-                 members: Iterable[Instruction] | None = None) -> None:
-        self.order, self.maps, self.root, self.partitions = order, maps, root, partitions
+                 members: Iterable[Instruction] | None = None, joined: bool = False) -> None:
+        self.order, self.maps, self.root, self.partitions, self.joined = order, maps, root, partitions, joined
         inside = set(order if members is None else members)
         self.outside = {i for i in order if i.opcode == "parameter" or i not in inside}
         self.heads = [i for i in order if i.opcode in HEADS and i not in self.outside]
@@ -187,7 +188,8 @@ class Program:
 
     def sizes(self, value: Instruction) -> tuple[int, int, int, int]:
         """Images, channels, rows, columns."""
-        return sizes_of(value.shape.dims, self.maps[value])
+        images, channels, rows, columns = sizes_of(value.shape.dims, self.maps[value])
+        return (1, images * channels, rows, columns) if self.joined else (images, channels, rows, columns)
 
     def spread(self, value: Instruction) -> Channels:
         found = spread(self.sizes(value)[1], self.partitions)
@@ -197,8 +199,11 @@ class Program:
     def view(self, view: View, value: Instruction) -> View:
         """A value's memory as [channels, images, rows, columns]."""
         marks = self.maps[value]
-        dims = [(view.dims[marks.index(mark)] if mark in marks else (0, 1)) for mark in (CHANNEL, BATCH, ROW, COLUMN)]
-        return replace(view, dims=tuple(dims))
+        channel, image, *places = (view.dims[marks.index(mark)] if mark in marks else (0, 1)
+                                   for mark in (CHANNEL, BATCH, ROW, COLUMN))
+        if self.joined:
+            channel, image = (image[0] if image[1] > 1 else channel[0], channel[1] * image[1]), (0, 1)
+        return replace(view, dims=(channel, image, *places))
 
     def weight_bytes(self, head: Instruction) -> int:
         """Bytes a partition of a head's weights."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nxcc.backends.lowering.image_geometry import LEAST_LANES, strips, turns, whole
+from nxcc.backends.lowering.image_geometry import LEAST_LANES, spread, strips, turns, whole
 from nxcc.backends.lowering.image_parts import SCRATCH, Part, Run, group_size
 from nxcc.backends.lowering.image_stages import Program
 from nxcc.backends.lowering.turning import comes_in_elements
@@ -80,11 +80,30 @@ def lower_image_program(kernel: Kernel, instruction: Instruction, operands: Sequ
     assert maps is not None, f"{body.name} is no image program"
     program = Program(order, maps, body.root, kernel.target.partitions)
     views = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
+    if _joins(program, views, results[0]):
+        joined = Program(order, maps, body.root, kernel.target.partitions, joined=True)
+        program = joined if plan_of(joined, kernel.sbuf_free_bytes, kernel.copies.inner) is not None else program
     result = program.view(results[0], body.root)
     plan = plan_of(program, kernel.sbuf_free_bytes, kernel.copies.inner)
     if plan is None:
         raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name}: its images and weights do not fit")
     _write(kernel, program, views, result, plan)
+
+
+def _joins(program: Program, views: Mapping[Instruction, View], result: View) -> bool:
+    """Whether channels of all images fill more partitions than those of one, are worked on alike, and lie evenly in memory."""
+    if any(head.opcode == "convolution" for head in program.heads) or any(CHANNEL in program.maps[v] for v in program.channels):
+        return False
+    sizes = {program.sizes(value)[:2] for value in program.stage_of}
+    if len(sizes) != 1:
+        return False
+    ((images, channels),) = sizes
+    alone, together = spread(channels, program.partitions), spread(images * channels, program.partitions)
+    if images == 1 or alone is None or together is None or together.lanes <= alone.lanes:
+        return False
+    stored = [program.view(views[value], value) for value in program.stored if value in program.outside]
+    return all(channel[0] == image[0] * images for channel, image, *_ in (view.dims for view in (
+        *stored, program.view(result, program.root))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,3 +211,21 @@ ENTRY main {
   ROOT t = f32[6,5] tanh(c)
 }
 """, tolerance=1e-5, optlevel=2)
+
+
+def test_windows_of_many_images_fill_the_partitions() -> None:
+    """Channels of four images lie beside each other where nothing tells channels apart."""
+    check_whole("""HloModule m
+larger { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] maximum(a, b) }
+ENTRY main {
+  x = f32[4,3,12,12] parameter(0)
+  w = f32[3,3,3,32] parameter(1)
+  c = f32[4,32,12,12] convolution(x, w), window={size=3x3 pad=1_1x1_1}, dim_labels=bf01_i01o->bf01
+  low = f32[] constant(-inf)
+  p = f32[4,32,6,6] reduce-window(c, low), window={size=1x1x3x3 stride=1x1x2x2 pad=0_0x0_0x1_1x1_1}, to_apply=larger
+  r = f32[4,32,6,6] maximum(p, c0)
+  ROOT t = (f32[4,32,12,12], f32[4,32,6,6]) tuple(c, r)
+}
+""".replace("maximum(p, c0)", "tanh(p)"), strict=True)
