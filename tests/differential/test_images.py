@@ -21,6 +21,7 @@ from nxcc.neff.writer import write_neff
 from nxcc.passes.pipeline import run_pipeline
 
 from harness.device import check_text, random_inputs
+from harness.whole import check_whole
 
 HEAD = """HloModule m
 sum { a = f32[] parameter(0)
