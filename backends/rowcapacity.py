@@ -45,6 +45,8 @@ class TargetRowCapacity:
             return False
         if instruction.opcode == "dot" and self._streams(instruction):
             return False
+        if instruction.opcode == "scan":
+            return unsupported(instruction, self.target) is None
         if instruction.opcode in ("dot", "reduce"):
             return unsupported(instruction, self.target) is None and instruction.shape.dtype.is_float
         return instruction.opcode in emits() and unsupported(instruction, self.target) is None

@@ -42,6 +42,7 @@ from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
+from nxcc.passes.scan_fusion import ScanFusion
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
@@ -135,6 +136,7 @@ STEPS: tuple[Step, ...] = (
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
+    Step("scan-fusion", lambda settings: ScanFusion(settings.row_capacity), 1),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
     Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
     Step("chain-regions", lambda settings: ChainRegions(settings.row_capacity), 1),
@@ -193,6 +195,10 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("canonicalize-convolution", "store-transposed", "the kernel's transpose is done once"),
     ("dead-code", "image-fusion", "a dead user would end a region"),
     ("separate-results", "image-fusion", "a result that is a copy is read by that alone"),
+    ("dead-code", "scan-fusion", "a dead user would end a region"),
+    ("separate-results", "scan-fusion", "a result that is a copy is read by that alone"),
+    ("vectorize-loops", "scan-fusion", "loops become scans"),
+    ("scan-fusion", "fusion", "coefficients belong to their recurrence"),
     ("image-fusion", "fusion", "elementwise work belongs to the convolution before it"),
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),

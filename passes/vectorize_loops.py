@@ -32,7 +32,7 @@ from nxcc.passes.notes import Note, Report, unheard
 from nxcc.passes.rewriting import remove_unread, settle
 from nxcc.passes.turns import Turned, in_all_turns, spread
 
-BYTES_MAX = 2**31
+BYTES_MAX = 2**35
 """Bytes that the values of all turns may take together; they lie in HBM beside the module's own."""
 
 TURNS_MAX = 2**18

@@ -1,4 +1,4 @@
-"""Fusions that are programs of their own: of rows, chains of those, or of images. Any other dissolves into its instructions."""
+"""Fusions that are programs of their own: of rows, chains of those, images, recurrences. Any other dissolves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from nxcc.backends.lowering.images import channels_last, image_order, is_image_p
 from nxcc.backends.lowering.region import is_row_program, lower_row_program, rows_together, runs_along
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.rowchain import is_row_chain, lower_row_chain, members_together
+from nxcc.backends.lowering.scanprogram import is_scan_program, lower_scan_program, steps_last
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Instruction
 
-_PROGRAMS = {is_row_program: lower_row_program, is_row_chain: lower_row_chain, is_image_program: lower_image_program}
-_LIES = {is_row_program: rows_together, is_row_chain: members_together, is_image_program: channels_last}
+_PROGRAMS = {is_row_program: lower_row_program, is_row_chain: lower_row_chain, is_image_program: lower_image_program,
+             is_scan_program: lower_scan_program}
+_LIES = {is_row_program: rows_together, is_row_chain: members_together, is_image_program: channels_last,
+         is_scan_program: steps_last}
 
 
 def is_program(instruction: Instruction) -> bool:
@@ -33,6 +36,8 @@ def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterable
 def _follows(instruction: Instruction, order: Sequence[int]) -> bool:
     if is_row_chain(instruction):
         return next((d for d in reversed(order) if instruction.shape.dims[d] > 1), 0) == instruction.shape.rank - 1
+    if is_scan_program(instruction):
+        return False
     return is_image_program(instruction) or runs_along(instruction, order)
 
 

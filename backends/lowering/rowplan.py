@@ -9,7 +9,7 @@ A sum that the scalar engine's accumulator takes on the way belongs to the step 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nxcc.backends.lowering.pointwise import has_formula
@@ -20,6 +20,9 @@ from nxcc.ir.hlo.rowspace import COLUMN, FREE, RowMap
 
 ACCUMULATING = frozenset(("exponential", "tanh", "logistic"))
 """Functions of the scalar engine whose results it can sum on the way."""
+
+NAMES = FREE | {"get-tuple-element"}
+"""Operators that give a value another name: the element of a scan is its states."""
 
 MEMBERS_MAX = 12
 """Instructions of one step at most: beyond it temporaries take more room than values would."""
@@ -53,9 +56,14 @@ class Plan:
     results: frozenset[Instruction] = frozenset()
 
 
-def plan_rows(order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction]) -> Plan:
-    """The steps of a row program. order: operands before users; maps: of all values that take part."""
-    return _Planner(order, maps, roots).plan()
+Space = Callable[[RowMap], Hashable]
+
+
+def plan_rows(order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction],
+              space: Space = lambda marks: COLUMN in marks, sums: bool = True) -> Plan:
+    """The steps of a row program. order: operands before users; maps: of all values that take part; space: values of one
+    space may be computed in one step; sums: whether reductions are over columns, so that they may come with their terms."""
+    return _Planner(order, maps, roots, space).plan(sums)
 
 
 def has_columns(instruction: Instruction, maps: Mapping[Instruction, RowMap]) -> bool:
@@ -63,14 +71,15 @@ def has_columns(instruction: Instruction, maps: Mapping[Instruction, RowMap]) ->
 
 
 class _Planner:
-    def __init__(self, order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction]) -> None:
-        self.maps = maps
+    def __init__(self, order: Sequence[Instruction], maps: Mapping[Instruction, RowMap], roots: Iterable[Instruction],
+                 space: Space) -> None:
+        self.maps, self.space = maps, space
         self.shown: dict[Instruction, Instruction] = {}
         self.work: list[Instruction] = []
         for instruction in order:
             if instruction not in maps or instruction.opcode == "tuple":
                 continue
-            if instruction.opcode in FREE and instruction.operands:
+            if instruction.opcode in NAMES and instruction.operands:
                 self.shown[instruction] = self.shown.get(instruction.operands[0], instruction.operands[0])
             elif instruction.opcode not in ("parameter", "constant"):
                 self.work.append(instruction)
@@ -97,10 +106,11 @@ class _Planner:
                 found.setdefault(operand, []).append(instruction)
         return found
 
-    def plan(self) -> Plan:
+    def plan(self, sums: bool) -> Plan:
         self._take_scales()
-        self._take_spreads()
-        self._take_totals()
+        if sums:
+            self._take_spreads()
+            self._take_totals()
         self._narrow()
         self._join()
         plan = Plan(shown=self.shown, results=frozenset(self.results), scales=self.scales)
@@ -212,7 +222,7 @@ class _Planner:
             if value.shape.dtype is not F32 or not has_formula(value) or not has_formula(user) or user in self.squares:
                 continue
             size = sizes.get(value, 1) + sizes.get(user, 1)
-            if has_columns(value, self.maps) == has_columns(user, self.maps) and size <= MEMBERS_MAX:
+            if self.space(self.maps[value]) == self.space(self.maps[user]) and size <= MEMBERS_MAX:
                 self.joined[value] = user
                 sizes[user] = size
 

@@ -117,6 +117,16 @@ class Values:
                 if tile is not self.tiles[step.value]:
                     self.pool.give_back(tile)
 
+    def whole(self, name: Instruction) -> Access:
+        """The tile of a value, by any of its names, with all its columns; repetition is a stride of 0."""
+        return self._whole(self.plan.shown.get(name, name), name)
+
+    def give_back(self) -> None:
+        """Nobody reads any value of this run any more."""
+        for value, tile in self.tiles.items():
+            if value not in self.given and value not in self.places:
+                self.pool.give_back(tile)
+
     def result(self, root: Instruction) -> Access:
         """A result's tile in SBUF, with all its columns."""
         value = self.plan.shown.get(root, root)

@@ -243,7 +243,7 @@ class _Batch:
         per = kernel.target.psum.bank_bytes // (lanes * to.dtype.byte_size)
         for start in range(0, columns, per * lanes):
             size = min(per * lanes, columns - start)
-            bank = _retyped(next(self.wide.turning), to.dtype).rows(0, depth).cut(0, 0, size)
+            bank = retyped(next(self.wide.turning), to.dtype).rows(0, depth).cut(0, 0, size)
             for at in range(0, size, lanes):
                 kernel.pe_transpose(bank.cut(0, at, min(lanes, size - at)),
                                     raw((start + at) // lanes, min(lanes, size - at)))
@@ -389,7 +389,7 @@ class _Batch:
         rows, _, depth = raw.sizes
         for block in range(0, depth, lanes):
             size = min(lanes, depth - block)
-            bank = _retyped(self.wide.aside, raw.dtype).rows(0, size).cut(0, 0, rows)
+            bank = retyped(self.wide.aside, raw.dtype).rows(0, size).cut(0, 0, rows)
             self.kernel.pe_transpose(bank, raw.at(0, 0).cut(0, block, size))
             self.copy(side.tile.at(0, block // lanes).rows(0, size), bank, scale)
 
@@ -523,7 +523,7 @@ class _Sum:
         for first, tile in zip(range(start, start + size, per), tiles, strict=False):
             last = min(first + per, start + size)
             heights = [min(lanes, last - at) for at in range(first, last, lanes)]
-            flat = _retyped(tile, self.left.dtype).cut(0, 0, len(heights) * self.rows)
+            flat = retyped(tile, self.left.dtype).cut(0, 0, len(heights) * self.rows)
             yield first, heights, flat.reshape(len(heights), self.rows)
 
     def turn(self, index: int) -> None:
@@ -531,7 +531,7 @@ class _Sum:
         lanes, copy = self.kernel.target.partitions, self.batch.copy
         scale, left = self.batch.program.plan.scales.get(self.dot, 1.0), self.left.at(0, 0)
         for first, heights, tile in self._squares(index):
-            bank = _retyped(next(self.batch.wide.turning), self.left.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
+            bank = retyped(next(self.batch.wide.turning), self.left.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
             for square, height in enumerate(heights):
                 self.kernel.pe_transpose(bank.at(0, square).rows(0, height), left.cut(0, first + square * lanes, height))
             full = sum(height == lanes for height in heights)
@@ -555,7 +555,7 @@ class _Sum:
         self.batch.copy(self.slot.places[self.dot].at(0, 0), self.out)
 
 
-def _retyped(bank: Access, dtype: DType) -> Access:
+def retyped(bank: Access, dtype: DType) -> Access:
     """A bank of PSUM under another dtype, with as many bytes."""
     ratio = bank.dtype.byte_size // dtype.byte_size
     return replace(bank, dtype=dtype, dims=((1, bank.free * ratio),))

@@ -124,9 +124,15 @@ CASES = [
     ("dot-in-normal-form", "x = f32[3,2,2] parameter(0)\n w = f32[2,5,3] parameter(1)\n"
                            "ROOT r = f32[2,2,5] dot(x, w), lhs_batch_dims={1}, rhs_batch_dims={0}, lhs_contracting_dims={0}, "
                            "rhs_contracting_dims={2}"),
+    ("exchanged-sides", "k = f32[5,2,3] parameter(0)\n q = f32[4,2,2,3] parameter(1)\n"
+                        "d = f32[2,5,4,2] dot(k, q), lhs_batch_dims={1}, rhs_batch_dims={1}, lhs_contracting_dims={2}, "
+                        "rhs_contracting_dims={3}\n ROOT t = f32[2,2,4,5] transpose(d), dimensions={0,3,2,1}"),
 ]
 
 NOT_CASES = [
+    ("exchanged-sides", "k = f32[2,5,3] parameter(0)\n q = f32[2,4,2,3] parameter(1)\n"
+                        "d = f32[2,5,4,2] dot(k, q), lhs_batch_dims={0}, rhs_batch_dims={0}, lhs_contracting_dims={2}, "
+                        "rhs_contracting_dims={3}\n ROOT t = f32[2,4,5,2] transpose(d), dimensions={0,2,1,3}"),
     ("product-of-patches", "x = f32[2,3,18,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
                            "ROOT r = f32[2,5,2,3] convolution(x, w), window={size=9x8 stride=9x4}, dim_labels=bf01_oi01->bf01"),
     ("product-of-patches", "x = f32[2,3,18,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
