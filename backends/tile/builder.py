@@ -344,14 +344,29 @@ class Kernel:
         return scalar < vector + habit
 
     def copy(self, out: Access, data: Access, engine: Engine = Engine.VECTOR) -> None:
-        """out = data with cast, on Vector, GpSimd or Scalar; 64-bit elements are moved word by word."""
-        if out.dtype.bits > 32:
+        """out = data with cast, on Vector, GpSimd or Scalar; 64-bit elements are moved word by word. Loops over what an access
+        cannot express."""
+        if max(len(out.dims), len(data.dims)) > self.target.pattern.dims_max:
+            for to, of in self._shallow(out, data):
+                self.copy(to, of, engine)
+        elif out.dtype.bits > 32:
             for to, of in zip(words_of(out), words_of(data), strict=True):
                 self.copy(to, of, engine)
         elif engine is Engine.SCALAR:
             self.activation(out, data)
         else:
             self.emit(isa.vector.TENSOR_COPY, engine, data=data, out=out)
+
+    def _shallow(self, a: Access, b: Access) -> Iterator[tuple[Access, Access]]:
+        """Tiles of equal sizes with no more free dimensions than an instruction has: loops go over the outermost ones."""
+        assert a.sizes == b.sizes, f"{a.sizes} beside {b.sizes}"
+        sizes, *strides = _joint_dims(a, b)
+        a, b = (replace(tile, dims=tuple(zip(own, sizes, strict=True))) for tile, own in zip((a, b), strides, strict=True))
+        if len(sizes) <= self.target.pattern.dims_max:
+            yield a, b
+            return
+        with self.loop(sizes[0]) as index:
+            yield from self._shallow(a.at(0, index), b.at(0, index))
 
     def bn_stats(self, out: Access, data: Access) -> None:
         """out [P, 6] = count, mean and variance * count of the even elements, then of the odd ones."""
@@ -375,7 +390,11 @@ class Kernel:
                   predicate=predicate, a=a, b=b if isinstance(b, Access) else None, out=out)
 
     def memset(self, out: Access, value: float, engine: Engine = Engine.VECTOR) -> None:
-        """out = value; a 64-bit integer word by word."""
+        """out = value; a 64-bit integer word by word. Loops over what an access cannot express."""
+        if len(out.dims) > self.target.pattern.dims_max:
+            for to, _ in self._shallow(out, out):
+                self.memset(to, value, engine)
+            return
         if out.dtype.bits > 32:
             for place, word in enumerate(words_of(out)):
                 self.memset(word, int(value) >> 32 * place & 0xFFFFFFFF, engine)
@@ -429,7 +448,7 @@ def _like(staged: Access, view: View, order: Sequence[int]) -> View:
     return View(linear.memory, linear.dtype, linear.address, tuple(dims))
 
 
-def _joint_dims(to: View, of: View) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _joint_dims(to: Access | View, of: Access | View) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Sizes and the strides of both sides, with neighbours joined where both sides allow it; at least one dimension."""
     sizes: list[int] = []
     to_strides: list[int] = []

@@ -139,6 +139,19 @@ ENTRY e { x = f32[5,0] parameter(0)
   y = f32[0,7] parameter(1)
   d = f32[5,7] dot(x, y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   ROOT s = f32[5,7] sqrt(d) }""",
+    # more dimensions with windows than an instruction walks over
+    "gradient_of_windows_in_six_dimensions": """
+ge { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = pred[] compare(a, b), direction=GE }
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY e { x = f32[3,3,2,4,2,4] parameter(0)
+  s = f32[2,2,1,2,1,3] parameter(1)
+  z = f32[] constant(1)
+  ROOT r = f32[3,3,2,4,2,4] select-and-scatter(x, s, z), select=ge, scatter=add,
+    window={size=2x3x2x2x2x2 stride=1x2x1x2x2x1 pad=0_0x1_1x0_0x0_0x0_0x0_0} }""",
 }
 
 

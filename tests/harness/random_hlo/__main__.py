@@ -16,6 +16,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the first module")
     parser.add_argument("--instructions", type=int, default=Bounds().instructions)
+    parser.add_argument("--rank", type=int, default=Bounds().rank, help="dimensions a value has at most")
+    parser.add_argument("--sizes", default="", help="of dimensions, with commas")
     parser.add_argument("--reduce", type=int, default=150, help="trials to reduce each fault with; 0: do not")
     parser.add_argument("--levels", default="0,1", help="of optimisation; empty: none")
     parser.add_argument("--strict", action="store_true", help="simulate all in strict mode")
@@ -28,7 +30,9 @@ def main(words: Sequence[str] | None = None) -> int:
     tally, faults = Tally(), Counter[str]()
     xla = Xla(options.xla) if options.xla else None
     court = Court(tuple(filter(None, options.levels.split(","))), options.strict, options.target, options.quick, xla)
-    bounds = Bounds(instructions=options.instructions, focus=tuple(filter(None, options.focus.split(","))),
+    sizes = tuple(map(int, filter(None, options.sizes.split(",")))) or Bounds().sizes
+    bounds = Bounds(instructions=options.instructions, rank=options.rank, sizes=sizes,
+                    focus=tuple(filter(None, options.focus.split(","))),
                     without=tuple(filter(None, options.without.split(","))))
     for seed in range(options.seed, options.seed + options.count):
         fault = check(seed, tally, bounds, court)
