@@ -379,7 +379,7 @@ class _Generator:
         return Located(located.view.permute([order.index(d) for d in range(shape.rank)]), located.buffer)
 
     def _order(self, rule: Rule, instruction: Instruction, operands: Sequence[Located]) -> Sequence[int] | None:
-        """How a result lies in memory: as its rule says, or as its largest operand of the same sizes."""
+        """How a result lies in memory: as its rule says, or as an operand of the same sizes whose order suits it."""
         if self.optlevel == 0 or not instruction.shape.is_array:
             return None
         order = rule.order(instruction) if rule.order is not None else None
@@ -391,7 +391,8 @@ class _Generator:
             dims = operand.view.dims
             if operand.view.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
                 order = sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
-                return order if rule.follows(instruction, order) else None
+                if rule.follows(instruction, order):
+                    return order
         return None
 
     def _call(self, instruction: Instruction, operands: list[View], results: list[View]) -> None:
