@@ -398,7 +398,10 @@ def _normalized(instruction: Instruction, x: Array, scale: Any, offset: Any, mea
 
 def _training(instruction: Instruction, x: Array, scale: Array, offset: Array) -> Any:
     _, axes = _per_feature(instruction, x.ndim)
-    mean, variance = _wide(x).mean(axes), _wide(x).var(axes)
+    if x.size:
+        mean, variance = _wide(x).mean(axes), _wide(x).var(axes)
+    else:
+        mean = variance = np.full(scale.shape, np.nan)
     return (_normalized(instruction, x, scale, offset, mean, variance), mean.astype(scale.dtype),
             variance.astype(scale.dtype))
 

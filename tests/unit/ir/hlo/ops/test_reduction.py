@@ -195,6 +195,13 @@ def test_batch_norm_training_returns_biased_variance_and_grad_sums() -> None:
     np.testing.assert_array_equal(doffset, f32(12, 16))
 
 
+@pytest.mark.filterwarnings("error")
+def test_batch_norm_of_no_samples_has_no_mean() -> None:
+    _, mean, variance = value_of("p = f32[0,2] parameter(0) s = f32[2] parameter(1) ROOT r = (f32[0,2], f32[2], f32[2]) "
+                                 "batch-norm-training(p, s, s), epsilon=0, feature_index=1", np.zeros((0, 2), F32), f32(1, 1))
+    np.testing.assert_array_equal([mean, variance], np.full((2, 2), NAN))
+
+
 WRONG = [
     ("r = f32[2] reduce(p, z), dimensions={2}, to_apply=add_f32", r"dimensions=\{2\} must lie in \[0, 2\)"),
     ("r = f32[2] reduce(p, z), dimensions={1}, to_apply=add_s32", "must combine scalars of f32"),
