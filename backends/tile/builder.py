@@ -16,7 +16,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
-from nxcc.ir.dtypes import F32, U32, DType
+from nxcc.ir.dtypes import BF16, F32, U8, U16, U32, DType
 
 INT32_MAX = 2**31 - 1
 
@@ -44,7 +44,7 @@ class Kernel:
 
     Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
-    exact_transposes: transposes are moves of elements, never products, which a NaN or an infinity spreads in.
+    exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `_turn_bits`.
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     """
 
@@ -286,16 +286,37 @@ class Kernel:
 
     def pe_transpose(self, out: Access, data: Access) -> None:
         """out[f, p] = data[p, f]; more f than the array has columns take a pass each."""
-        if self.exact_transposes:
-            self._move_transposed(out, data)
-            return
         most = self.target.tensor.transpose_max
+        turn = self._turn_bits if self.exact_transposes else self._turn
         if data.free <= most:
-            self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
+            turn(out, data)
             return
         with self.scope():
             for start, piece in self._column_pieces(data, most):
-                self.emit(isa.pe.PE_TRANSPOSE, data=piece, out=out.rows(start, piece.free))
+                turn(out.rows(start, piece.free), piece)
+
+    def _turn(self, out: Access, data: Access) -> None:
+        self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
+
+    def _turn_bits(self, out: Access, data: Access) -> None:
+        """As `_turn`, bit by bit: bytes or halves of each element are turned as numbers, which are finite whatever they spell.
+
+        A half is exact in f32, a byte in bf16. The parts pass through `out` one after another, and are put together in SBUF.
+        """
+        size = data.dtype.byte_size
+        if size == 1:
+            self._move_transposed(out, data)
+            return
+        part, number = (U16, F32) if size == F32.byte_size and F32 in self.target.engines[Engine.PE].dtypes else (U8, BF16)
+        bank = replace(out, dtype=number, dims=contiguous([out.free]))
+        with self.scope():
+            turned = self.sbuf((out.partitions, out.free), data.dtype)
+            for place in range(size // part.byte_size):
+                numbers = self.sbuf(data.sizes, number)
+                self.copy(numbers, _part(data, part, place))
+                self._turn(bank, numbers.flat())
+                self.copy(_part(turned, part, place), bank)
+            self.copy(replace(out, dims=turned.dims), turned)
 
     def _move_transposed(self, out: Access, data: Access) -> None:
         with self.scope():
@@ -435,6 +456,13 @@ def tile_of(view: View) -> tuple[Access, list[int]]:
     dims = tuple((view.dims[d][0] // unit, view.dims[d][1]) for d in free)
     place = Access(Memory.SBUF, view.dtype, partition, pitch // DMA_PARTITION_STRIDE, Expr(offset, view.address.terms), dims)
     return place, rows + free
+
+
+def _part(access: Access, dtype: DType, place: int) -> Access:
+    """One part of each element, as wide as the dtype; part 0 holds the lowest bits."""
+    parts = access.dtype.byte_size // dtype.byte_size
+    return replace(access, dtype=dtype, offset=access.offset + place * dtype.byte_size,
+                   dims=tuple([(stride * parts, size) for stride, size in access.dims]))
 
 
 def _like(staged: Access, view: View, order: Sequence[int]) -> View:

@@ -1,0 +1,75 @@
+"""--relayout exact: a NaN or an infinity stays in its row, whatever is turned for a product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.options import options_from
+from nxcc.compiler.runtime import load
+from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.text.reader import read_text
+
+PRODUCT = """HloModule m
+ENTRY main {
+  x = T[96,160] parameter(0)
+  w = T[200,160] parameter(1)
+  t = T[96,160] add(x, x)
+  ROOT d = T[96,200] dot(t, w), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+"""
+ROWS = """HloModule m
+big { a = T[] parameter(0)
+  b = T[] parameter(1)
+  ROOT m = T[] maximum(a, b) }
+add { a = T[] parameter(0)
+  b = T[] parameter(1)
+  ROOT m = T[] add(a, b) }
+ENTRY main {
+  x = T[96,160] parameter(0)
+  w = T[160,64] parameter(1)
+  low = T[] constant(-inf)
+  m = T[96] reduce(x, low), dimensions={1}, to_apply=big
+  c = T[96,160] broadcast(m), dimensions={0}
+  s = T[96,160] subtract(x, c)
+  e = T[96,160] exponential(s)
+  zero = T[] constant(0)
+  t = T[96] reduce(e, zero), dimensions={1}, to_apply=add
+  d = T[96,160] broadcast(t), dimensions={0}
+  p = T[96,160] divide(e, d)
+  ROOT o = T[96,64] dot(p, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+IMAGE = """HloModule m
+ENTRY main {
+  x = T[2,6,6,40] parameter(0)
+  w = T[3,3,40,32] parameter(1)
+  ROOT y = T[2,4,4,32] convolution(x, w), window={size=3x3}, dim_labels=b01f_01io->b01f
+}
+"""
+
+
+@pytest.mark.parametrize("level", ["1", "2"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("text", [PRODUCT, ROWS, IMAGE], ids=["product", "rows", "image"])
+def test_what_is_not_finite_stays_where_it_is(text: str, dtype: str, level: str, tmp_path: Path) -> None:
+    text = text.replace("T[", f"{dtype}[")
+    module = read_text(text)
+    random = np.random.default_rng(0)
+    x, w = (np.asarray(random.normal(size=p.shape.dims)).astype(p.shape.dtype.numpy) for p in module.entry.parameters)
+    x.reshape(-1)[7] = np.nan
+    x.reshape(-1)[x.size // 2] = np.inf
+    w = np.abs(w) if text.startswith(IMAGE.replace("T[", f"{dtype}[")) else w
+    (want,) = (np.asarray(v, np.float32) for v in flatten(evaluate(module, [x, w])))
+    (tmp_path / "m.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"), optlevel=level, relayout="exact")))
+    (got,) = (np.asarray(v, np.float32) for v in load(str(tmp_path / "m.neff"), strict=True).run([x, w]))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[np.isinf(want)], want[np.isinf(want)])
+    assert 0 < finite.sum() < want.size
+    limit = 2.0**-6 if dtype == "bf16" else 2.0**-16
+    assert np.abs(got[finite] - want[finite]).max() <= limit * np.abs(want[finite]).max()
