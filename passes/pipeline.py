@@ -33,6 +33,7 @@ from nxcc.passes.image_fusion import ImageFusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.masked_rows import MaskedRows
 from nxcc.passes.merge_regions import MergeRegions
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
@@ -131,6 +132,7 @@ STEPS: tuple[Step, ...] = (
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
+    Step("masked-rows", lambda settings: MaskedRows(), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
     Step("dead-code", lambda settings: DeadCode(), 0),
@@ -204,6 +206,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("autocast", "fusion", "a region is computed in the dtypes that it has"),
     ("legalize-dtypes", "separate-results", "it decides which results have another dtype outside"),
     ("autocast", "scale-later", "a conversion may stand between a product and what is scaled"),
+    ("masked-rows", "scale-later", "a quotient has not moved behind a product yet"),
     ("scale-later", "exact-quotients", "a quotient that scales a product later is none of its own"),
     ("widen-dtypes", "exact-quotients", "a conversion to a type of few bits rounds as well"),
     ("exact-quotients", "fusion", "the correction is elementwise work like any other"),

@@ -65,7 +65,8 @@ def test_what_is_not_finite_stays_where_it_is(text: str, dtype: str, level: str,
     w = np.abs(w) if text.startswith(IMAGE.replace("T[", f"{dtype}[")) else w
     (want,) = (np.asarray(v, np.float32) for v in flatten(evaluate(module, [x, w])))
     (tmp_path / "m.hlo").write_text(text)
-    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"), optlevel=level, relayout="exact")))
+    options = options_from(output=str(tmp_path / "m.neff"), optlevel=level, relayout="exact")
+    compile_file(Request(str(tmp_path / "m.hlo"), options))
     (got,) = (np.asarray(v, np.float32) for v in load(str(tmp_path / "m.neff"), strict=True).run([x, w]))
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     finite = np.isfinite(want)

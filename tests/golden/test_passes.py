@@ -34,6 +34,7 @@ from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.masked_rows import MaskedRows
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
@@ -65,6 +66,7 @@ MAKE: dict[str, Make] = {
     "inline-calls": lambda options, report: InlineCalls(),
     "known-gathers": lambda options, report: KnownGathers(True),
     "legalize-dtypes": lambda options, report: LegalizeDtypes(),
+    "masked-rows": lambda options, report: MaskedRows(),
     "move-reshapes": lambda options, report: MoveReshapes(),
     "narrow-selections": lambda options, report: NarrowSelections(),
     "normalize-layouts": lambda options, report: NormalizeLayouts(),
