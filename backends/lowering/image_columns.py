@@ -20,10 +20,14 @@ Column = Access | float
 
 
 class Columns:
-    """Makes columns of the channels `start` to `start + size` of values. operands: views of the program's parameters."""
+    """Makes columns of the channels `start` to `start + size` of values. operands: views of the program's parameters.
+
+    repeats: how often the channels lie on the partitions.
+    """
 
     def __init__(self, kernel: Kernel, operands: Mapping[Instruction, View], maps: Mapping[Instruction, ImageMap],
-                 channels: Channels, start: Index = 0) -> None:
+                 channels: Channels, start: Index = 0, repeats: int = 1) -> None:
+        self.repeats = repeats
         self.kernel, self.operands, self.maps, self.channels, self.start = kernel, operands, maps, channels, start
         self._found: dict[Instruction, Column] = {}
         self._sums: dict[tuple[str, Column, Column], Column] = {}
@@ -68,13 +72,15 @@ class Columns:
         """By Sync's queue, with the weights: they are there before the engines come to this region."""
         tile = self._tile(parameter.shape.dtype)
         view, marks = self.operands[parameter], self.maps[parameter]
-        lanes, blocks = self.channels.lanes, self.channels.blocks
+        lanes, blocks = self.channels.lanes // self.repeats, self.channels.blocks
         if CHANNEL in marks:
             d = marks.index(CHANNEL)
-            source = on_partitions(replace(view, dims=(view.dims[d],)).cut(0, self.start, lanes * blocks), self.channels)
+            some = replace(view, dims=(view.dims[d],)).cut(0, self.start, lanes * blocks)
+            source = on_partitions(some, Channels(lanes, blocks))
         else:
             source = replace(view, dims=((0, lanes), (0, blocks)))
-        self.kernel.dma(tile, source, engine=Engine.SYNC)
+        for time in range(self.repeats):
+            self.kernel.dma(tile.rows(time * lanes, lanes), source, engine=Engine.SYNC)
         return tile
 
     # ---- arithmetic of factors and offsets, in f32 ----------------------------------------------------------------------

@@ -131,8 +131,11 @@ def _clear_missing(kernel: Kernel, lanes: Access, phase: Phase, rows: Strip) -> 
 
 
 def load_packed_weights(kernel: Kernel, convolution: Instruction, view: View, found: Packing, rows: Sequence[Cell],
-                        banks: Iterator[Access], outputs: tuple[Index, int] | None) -> Access:
-    """Weights [groups * pitch; columns, outputs], the same in each group. rows: the window's rows as they lie on partitions."""
+                        banks: Iterator[Access], outputs: tuple[Index, int] | None, shifts: Sequence[int] = (0,)) -> Access:
+    """Weights [groups * pitch; columns, outputs], the same in each group. rows: the window's rows as they lie on partitions.
+
+    shifts: as of image_weights.load_weights.
+    """
     source = weights_view(convolution, view)
     if len(source.dims) == 3:
         source = source.insert(1)
@@ -140,6 +143,8 @@ def load_packed_weights(kernel: Kernel, convolution: Instruction, view: View, fo
         source = source.cut(3, *outputs)
     if rows[0].number:
         source = source.cut(1, rows[0].number, len(rows), -1)
+    if len(shifts) > 1:
+        return _load_shifted(kernel, source, found, shifts)
     tile = kernel.sbuf((found.groups * found.pitch, *source.sizes[2:]), view.dtype)
     if abs(source.dims[3][0]) != view.dtype.byte_size and source.sizes[3] > 1:
         _turn(kernel, tile, source, found, banks)
@@ -149,6 +154,21 @@ def load_packed_weights(kernel: Kernel, convolution: Instruction, view: View, fo
         (pitch, _), *free = place.dims
         place = replace(place, dims=((pitch * found.channels, len(rows)), (pitch, found.channels), *free))
         kernel.dma(place, source.permute((1, 0, 2, 3)), engine=Engine.SYNC)
+    return tile
+
+
+def _load_shifted(kernel: Kernel, source: View, found: Packing, shifts: Sequence[int]) -> Access:
+    """Weights of neighbouring rows of the result, and zeros. source: [inputs, rows, columns, outputs]."""
+    channels, rows, columns, outputs = source.sizes
+    tile = kernel.sbuf((found.groups * found.pitch, columns, len(shifts) * outputs), source.dtype)
+    kernel.memset(tile.flat(), 0.0)
+    for group in range(found.groups):
+        for number, shift in enumerate(shifts):
+            lanes = tile.rows(group * found.pitch + shift * channels, rows * channels)
+            place = lanes.cut(1, number * outputs, outputs).linear()
+            (pitch, _), *free = place.dims
+            place = replace(place, dims=((pitch * channels, rows), (pitch, channels), *free))
+            kernel.dma(place, source.permute((1, 0, 2, 3)), engine=Engine.SYNC)
     return tile
 
 

@@ -74,10 +74,10 @@ class Run:
             if head in program.packed:
                 rows = program.phases(head, ROW)[0].cells
                 self.packed_weights[head] = load_packed_weights(kernel, head, operands[head.operands[1]], program.packed[head],
-                                                                rows, self.banks, cut)
+                                                                rows, self.banks, cut, program.shifts(head))
             elif head.opcode == "convolution":
                 self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], program.part_channels(head),
-                                                  self.banks, cut, head in program.doubled)
+                                                  self.banks, cut, head in program.doubled, program.shifts(head))
         self.work = [] if once else self._works()
 
     def _works(self) -> list[_Work]:
@@ -166,24 +166,63 @@ class Run:
         if self.cut is not None and self.is_cut(value):
             view = view.cut(0, *self.cut)
         first, count = self._rows(value, part)
-        return on_partitions(view.cut(1, part.start, part.count).cut(2, first, count), self.spread(value))
+        made = self.spread(value)
+        made = replace(made, lanes=made.lanes // self.program.halves(value))
+        return on_partitions(view.cut(1, part.start, part.count).cut(2, first, count), made)
+
+    def _halves(self, value: Instruction, tile: Access, view: View) -> Iterator[tuple[Access, View]]:
+        """The parts of a tile [lanes; blocks, images, rows, columns] and of its view [lanes, ..] for each row of a pair."""
+        halves = self.program.halves(value)
+        lanes, step = tile.partitions // halves, view.dims[3][0] // halves
+        for half in range(halves):
+            yield tile.rows(half * lanes, lanes), replace(view, address=view.address + half * step)
 
     def _load(self, value: Instruction, part: Part) -> None:
         """By Sync's queue behind the weights, so that the next region's weights do not come first."""
         source = self._part_view(self.program.view(self.operands[value], value), value, part)
         tile = self.images[value].tile
         if self._repeats(value):
-            self.kernel.dma(tile.at(2, 0).at(2, 0), source.at(3, 0).at(3, 0), engine=Engine.SYNC)
+            for place, lines in self._halves(value, tile, source):
+                self.kernel.dma(place.at(2, 0).at(2, 0), lines.at(3, 0).at(3, 0), engine=Engine.SYNC)
+            return
+        twice = any(value in self.program.parts(head) for head in self.program.doubled)
+        if twice and self._reads_every_second_row(value):
+            self._load_every_second_row(value, part, tile, source)
             return
         blocks = tile.sizes[1]
         step = -(-blocks // LOADS) if self.once and self._has_long_runs(tile) else blocks
         for start in range(0, blocks, step):
             count = min(step, blocks - start)
-            self.kernel.dma(tile.cut(0, start, count), source.cut(1, start, count), engine=Engine.SYNC)
+            for place, lines in self._halves(value, tile, source):
+                self.kernel.dma(place.cut(0, start, count), lines.cut(1, start, count), engine=Engine.SYNC)
         rows = tile.sizes[3] - 1
-        if rows and any(value in self.program.parts(head) for head in self.program.doubled):
+        if rows and twice:
             behind = replace(tile, partition=tile.partition + tile.partitions)
             self.kernel.dma(behind.cut(2, 0, rows), source.cut(3, 1, rows), engine=Engine.SYNC)
+
+    def _reads_every_second_row(self, value: Instruction) -> bool:
+        """Whether passes over an image that comes twice begin at every second row alone, and rows are worth a transfer each."""
+        if len(self.program.heads) > 1:
+            return False
+        (head,) = self.program.doubled
+        row = self.program.sizes(value)[3] * value.shape.dtype.byte_size
+        least = self.kernel.target.dma.descriptor_bytes_min
+        return self.program.phases(head, ROW)[0].stride % 2 == 0 and max(row, least) < 2 * row
+
+    def _load_every_second_row(self, value: Instruction, part: Part, tile: Access, source: View) -> None:
+        """Rows at which the first of two window rows may lie, with the next one behind; and the first row of the image, which
+        the second of two reads alone where the first lies outside."""
+        (head,) = self.program.doubled
+        first = 0 if part.rows is None else self._rows_first(value, part)
+        start = (self.program.phases(head, ROW)[0].cells[0].shift - first) % 2
+        behind = replace(tile, partition=tile.partition + tile.partitions)
+        rows = tile.sizes[3]
+        if start:
+            self.kernel.dma(tile.cut(2, 0, 1), source.cut(3, 0, 1), engine=Engine.SYNC)
+        for place, offset in ((tile, 0), (behind, 1)):
+            count = max(0, (rows - offset - start + 1) // 2)
+            if count:
+                self.kernel.dma(place.cut(2, start, count, 2), source.cut(3, start + offset, count, 2), engine=Engine.SYNC)
 
     def _has_long_runs(self, tile: Access) -> bool:
         """Whether each block of channels is a run that a transfer moves well."""
@@ -202,11 +241,13 @@ class Run:
 
     def _store(self, part: Part, block: Index, count: int) -> None:
         """Store some blocks of channels of the result."""
-        result = self._part_view(self.result, self.program.root, part).cut(1, block, count)
-        tile = self.images[self.program.root].tile.cut(0, block, count).linear()
-        if tile.sizes[3] * tile.sizes[4] == 1:
-            result, tile = result.permute(_BLOCKS_LAST), tile.permute(_BLOCKS_LAST)
-        self.kernel.dma(result, tile)
+        root = self.program.root
+        whole = self._part_view(self.result, root, part).cut(1, block, count)
+        for place, lines in self._halves(root, self.images[root].tile.cut(0, block, count), whole):
+            result, tile = lines, place.linear()
+            if tile.sizes[3] * tile.sizes[4] == 1:
+                result, tile = result.permute(_BLOCKS_LAST), tile.permute(_BLOCKS_LAST)
+            self.kernel.dma(result, tile)
 
     # ---- heads ----------------------------------------------------------------------------------------------------------
 
@@ -306,7 +347,8 @@ class _Work:
         values = [*([stage.head] if stage.head is not None else []), *stage.members]
         made = run.spread(values[0]) if values else Channels(1, 1)
         start = run.cut[0] if run.cut is not None and values and run.is_cut(values[0]) else 0
-        self.columns = Columns(run.kernel, run.operands, run.program.maps, made, start)
+        repeats = run.program.halves(values[0]) if values else 1
+        self.columns = Columns(run.kernel, run.operands, run.program.maps, made, start, repeats)
         self.forms = Forms(self.columns, run.program.channels)
         self.number = number
         self.actions: list[tuple[Instruction, Action]] = []

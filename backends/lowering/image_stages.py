@@ -191,6 +191,14 @@ class Program:
         images, channels, rows, columns = sizes_of(value.shape.dims, self.maps[value])
         return (1, images * channels, rows, columns) if self.joined else (images, channels, rows, columns)
 
+    def halves(self, value: Instruction) -> int:
+        """Neighbouring rows of a value that lie beside each other on partitions, each like channels of its own."""
+        return 1
+
+    def shifts(self, head: Instruction) -> tuple[int, ...]:
+        """By how many window rows each of the neighbouring rows of a convolution's result is behind the first."""
+        return (0,)
+
     def spread(self, value: Instruction) -> Channels:
         found = spread(self.sizes(value)[1], self.partitions)
         assert found is not None

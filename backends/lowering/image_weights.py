@@ -56,10 +56,11 @@ def weight_bytes(convolution: Instruction, parts: Sequence[int], partitions: int
 
 
 def load_weights(kernel: Kernel, convolution: Instruction, view: View, parts: Sequence[int], banks: Iterator[Access],
-                 outputs: tuple[Index, int] | None, doubled: bool = False) -> Weights:
+                 outputs: tuple[Index, int] | None, doubled: bool = False, shifts: Sequence[int] = (0,)) -> Weights:
     """Bring the weights. parts: as for weight_bytes; outputs: which output channels, all if None.
 
-    doubled: once more on the partitions behind, there with the next window row's in each row's place.
+    doubled: once more on the partitions behind, there with the next window row's in each row's place. shifts: the output
+    channels once for each, so many window rows further, with zeros in the rows that are left (see image_pairs).
     """
     source = weights_view(convolution, view)
     if outputs is not None:
@@ -70,14 +71,18 @@ def load_weights(kernel: Kernel, convolution: Instruction, view: View, parts: Se
         found = spread(channels, kernel.target.partitions)
         assert found is not None
         lanes = found.lanes * (2 if doubled else 1)
-        tile = kernel.sbuf((lanes, found.blocks, cells_of(convolution), source.sizes[-1]), view.dtype)
         part = on_partitions(source.cut(0, start, channels), found)
         move = _bring if abs(part.dims[-1][0]) == view.dtype.byte_size or part.sizes[-1] == 1 else partial(_turn, banks=banks)
-        move(kernel, tile.rows(0, found.lanes), part)
-        if doubled:
-            rows = part.sizes[2] - 1
-            cells = cells_of(convolution) // part.sizes[2] * rows
-            move(kernel, tile.rows(found.lanes, found.lanes).cut(1, 0, cells), part.cut(2, 1, rows))
+        rows, each = part.sizes[2], cells_of(convolution) // part.sizes[2]
+        tile = kernel.sbuf((lanes, found.blocks, (rows + shifts[-1]) * each, len(shifts) * source.sizes[-1]), view.dtype)
+        if len(shifts) > 1:
+            kernel.memset(tile.flat(), 0.0)
+        for time in range(lanes // found.lanes):
+            for number, shift in enumerate(shifts):
+                first, skipped = max(0, shift - time), max(0, time - shift)
+                place = tile.rows(time * found.lanes, found.lanes).cut(1, first * each, (rows - skipped) * each)
+                place = place.cut(2, number * source.sizes[-1], source.sizes[-1])
+                move(kernel, place, part.cut(2, skipped, rows - skipped))
         tiles.append(tile)
         start += channels
     return Weights(tuple(tiles))

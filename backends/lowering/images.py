@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nxcc.backends.lowering.image_geometry import LEAST_LANES, spread, strips, turns, whole
+from nxcc.backends.lowering.image_pairs import paired
 from nxcc.backends.lowering.image_parts import SCRATCH, Part, Run, group_size
 from nxcc.backends.lowering.image_stages import Program
 from nxcc.backends.lowering.turning import comes_in_elements
@@ -83,11 +84,20 @@ def lower_image_program(kernel: Kernel, instruction: Instruction, operands: Sequ
     if _joins(program, views, results[0]):
         joined = Program(order, maps, body.root, kernel.target.partitions, joined=True)
         program = joined if plan_of(joined, kernel.sbuf_free_bytes, kernel.copies.inner) is not None else program
+    pairs = None if kernel.exact_transposes else paired(program, views, kernel.target.tensor.stationary_max)
+    if pairs is not None and _fits_in_pairs(pairs, kernel):
+        program = pairs
     result = program.view(results[0], body.root)
     plan = plan_of(program, kernel.sbuf_free_bytes, kernel.copies.inner)
     if plan is None:
         raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name}: its images and weights do not fit")
     _write(kernel, program, views, result, plan)
+
+
+def _fits_in_pairs(program: Program, kernel: Kernel) -> bool:
+    """Whether a program with rows in pairs fits with all output channels at a time."""
+    plan = plan_of(program, kernel.sbuf_free_bytes, kernel.copies.inner)
+    return plan is not None and plan.channels is None
 
 
 def _joins(program: Program, views: Mapping[Instruction, View], result: View) -> bool:
