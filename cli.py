@@ -260,7 +260,8 @@ def info(file: str, extract: str | None, memory: bool, weights: bool, as_json: b
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
 @click.option("--engine", "engines", multiple=True, metavar="PE|Activation|DVE|Pool|SP", help="Only this engine (repeatable).")
-@click.option("--hlo", metavar="NAME", help="Only functions that hold code of this HLO instruction.")
+@click.option("--hlo", metavar="NAME",
+              help="Only functions with code of this HLO instruction, or of the region that it is part of.")
 def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
     """The machine code of FILE.neff as text, beside the HLO instruction that each part comes from."""
     from nxcc.compiler.info import disassemble

@@ -23,7 +23,7 @@ from nxcc.compiler.estimate import Estimate, estimate
 from nxcc.compiler.options import DECLARED, CompileOptions
 from nxcc.compiler.regions import source_of
 from nxcc.compiler.resizing import Resize, resized
-from nxcc.compiler.runtime import read_module
+from nxcc.compiler.runtime import carried_module
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.builder import Builder, clone_module
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -177,10 +177,9 @@ def _time(subject: Subject, candidate: Candidate) -> float | None:
 
 def _subject(neff: Neff, found: Estimate) -> Subject | None:
     graph = neff.require_runnable()
-    described = graph.nxcc.extra.get("module")
-    if not isinstance(described, dict) or not isinstance(described.get("hlo"), str):
+    module = carried_module(neff)
+    if module is None:
         return None
-    module = read_module(neff, described["hlo"], "module")
     for computation in module.computations:
         for instruction in computation.instructions:
             instruction.frontend_attributes = {key: value for key, value in instruction.frontend_attributes.items()

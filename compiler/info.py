@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
 from nxcc.compiler.device import load_programs
 from nxcc.compiler.report_text import size_text
+from nxcc.compiler.runtime import carried_module
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 from nxcc.neff.members import CPU, InputTensor, OutputTensor
 from nxcc.neff.reader import Neff, open_neff
@@ -123,13 +125,15 @@ def disassemble(path: str, engines: Sequence[str], hlo: str | None) -> Iterator[
     programs = load_programs(neff, target)
     wanted = _wanted_engines(engines, {facts.member: engine for engine, facts in target.engines.items()})
     names = _debug_names(neff)
+    sought = {hlo} if hlo is not None else set()
     if hlo is not None and hlo not in {name.split(" ")[0] for name in names}:
-        raise CompileError(USAGE, f"no machine code comes from an HLO instruction named {hlo!r}", path)
+        sought = _regions_of(neff, names, hlo)
+        yield f"{hlo} is part of {', '.join(sorted(sought))}"
     for subgraph, program in zip(neff.subgraphs, programs, strict=True):
         if len(programs) > 1:
             yield f"subgraph {subgraph.name}"
         for function in [*program.functions, *program.entries]:
-            if hlo is None or _holds(function, names, hlo):
+            if hlo is None or _holds(function, names, sought):
                 yield from _function_lines(program, function, wanted, names)
 
 
@@ -147,8 +151,24 @@ def _debug_names(neff: Neff) -> list[str]:
     return [row.name + (f" ({row.op})" if row.op else "") + (f" {row.source}" if row.source else "") for row in debug.hlo]
 
 
-def _holds(function: Function, names: list[str], hlo: str) -> bool:
-    return any(index < len(names) and names[index].split(" ")[0] == hlo
+def _regions_of(neff: Neff, names: list[str], hlo: str) -> set[str]:
+    """The instructions with code of their own that hold one that has none; CompileError(USAGE) if no code comes from it."""
+    module = carried_module(neff)
+    known = {name.split(" ")[0] for name in names}
+    inside: dict[str, set[str]] = {}
+    for instruction in module.instructions() if module is not None else ():
+        for called in instruction.called if instruction.name in known else ():
+            for part in called.instructions:
+                inside.setdefault(part.name, set()).add(instruction.name)
+    if hlo not in inside:
+        near = difflib.get_close_matches(hlo, known | inside.keys(), 1)
+        raise CompileError(USAGE, f"no machine code comes from an HLO instruction named {hlo!r}", neff.path,
+                           remedy=f"did you mean {near[0]}?" if near else "`nxcc profile` lists those with code")
+    return inside[hlo]
+
+
+def _holds(function: Function, names: list[str], sought: set[str]) -> bool:
+    return any(index < len(names) and names[index].split(" ")[0] in sought
                for stream in function.streams.values() for indices in debug_indices(stream) for index in indices)
 
 

@@ -253,6 +253,14 @@ def constant_arrays(neff: Neff, rows: Sequence[HostConstant]) -> list[Array]:
     return [neff.array(row.file, row.dtype, row.shape) for row in rows]
 
 
+def carried_module(neff: Neff) -> Module | None:
+    """The module after all passes that a NEFF carries, without its large constants; None if it carries none."""
+    row = neff.require_runnable().nxcc.extra.get("module")
+    if not isinstance(row, dict) or not isinstance(row.get("hlo"), str):
+        return None
+    return read_module(neff, row["hlo"], "module")
+
+
 def read_module(neff: Neff, member: str, name: str) -> Module:
     """An HLO text member as a verified module."""
     from nxcc.ir.hlo.text.reader import read_text

@@ -159,6 +159,15 @@ def test_info_and_disassembly_show_the_file(model: Path, capsys: pytest.CaptureF
     assert "matmul" in text and "y (jit(f)/dense/dot)" in text
 
 
+def test_a_fused_instruction_leads_to_the_code_of_its_region(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "-q"]) == 0
+    lines = lines_of(capsys, "disasm", "small.neff", "--hlo", "y")
+    region = lines[0].removeprefix("y is part of ")
+    assert lines[0] != region and lines[1:] == lines_of(capsys, "disasm", "small.neff", "--hlo", region)
+    assert main(["disasm", "small.neff", "--hlo", region + "d"]) == 2
+    assert f"did you mean {region}?" in capsys.readouterr().err
+
+
 def test_depfile_names_what_the_output_depends_on(model: Path) -> None:
     assert main(["compile", "small.hlo", "-q", "--weights", "w.npz", "-o", "a b.neff", "--depfile", "d"]) == 0
     assert Path("d").read_text() == "a\\ b.neff: small.hlo w.npz\n"
