@@ -164,6 +164,7 @@ class _Generator:
         self._lowered: dict[Any, Lowered] = {}
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
+        self._bodies: Bodies = {}
         self._placed: dict[Instruction, Located] = {}
         self._entry: Computation | None = None
         self._place = ("", "")
@@ -401,7 +402,7 @@ class _Generator:
         views = operands + results
         shared = len(views) <= MAX_ARGUMENTS
         addresses = [view.address.constant for view in views]
-        key = (structure_of(instruction), len(operands), tuple(_signature(v) for v in views),
+        key = (structure_of(instruction, self._bodies), len(operands), tuple(_signature(v) for v in views),
                _overlaps(addresses), None if shared else tuple(addresses))
         location = instruction.location
         source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
@@ -642,8 +643,15 @@ def _overlapping_self(target: Located, source: Located) -> bool:
     return target.buffer is source.buffer
 
 
-def structure_of(instruction: Instruction) -> Any:
-    """What decides a region's code besides its operand views: operator, attributes, shape, called computations."""
+Bodies = dict[Computation, Any]
+"""What decides the code of computations, where it is known."""
+
+
+def structure_of(instruction: Instruction, bodies: Bodies | None = None) -> Any:
+    """What decides a region's code besides its operand views: operator, attributes, shape, called computations.
+
+    bodies: added to; equal layers share the computations of their regions.
+    """
     attributes: tuple[Any, ...] = ()
     if instruction.attributes:
         attributes = tuple(sorted([(key, _attribute_key(value)) for key, value in instruction.attributes.items()]))
@@ -651,7 +659,7 @@ def structure_of(instruction: Instruction) -> Any:
         attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith("nxcc.")))
     shape = instruction.shape
     kind = (shape.dtype.name, shape.dims, shape.dynamic) if shape.is_array else str(shape)
-    return instruction.opcode, attributes, kind, tuple([_body_key(c) for c in instruction.called])
+    return instruction.opcode, attributes, kind, tuple([_body_key(c, bodies) for c in instruction.called])
 
 
 def _multiplies_tf32(instruction: Instruction) -> bool:
@@ -661,13 +669,28 @@ def _multiplies_tf32(instruction: Instruction) -> bool:
     return instruction.frontend_attributes.get("nxcc.matmul") == "tf32"
 
 
-def _body_key(computation: Computation) -> Any:
+def _body_key(computation: Computation, bodies: Bodies | None) -> Any:
+    if bodies is not None and computation in bodies:
+        return bodies[computation]
     numbers: dict[Instruction, int] = {}
     rows = []
     for instruction in computation.post_order():
         numbers[instruction] = len(numbers)
-        rows.append((structure_of(instruction), tuple([numbers[o] for o in instruction.operands])))
-    return tuple(rows), numbers[computation.root]
+        rows.append((structure_of(instruction, bodies), tuple([numbers[o] for o in instruction.operands])))
+    key = _Known((tuple(rows), numbers[computation.root]))
+    if bodies is not None:
+        bodies[computation] = key
+    return key
+
+
+class _Known(tuple[Any, ...]):
+    """A key that is hashed once."""
+
+    def __hash__(self) -> int:
+        found = self.__dict__.get("hash")
+        if found is None:
+            found = self.__dict__["hash"] = super().__hash__()
+        return found
 
 
 def _attribute_key(value: Any) -> Any:

@@ -45,7 +45,7 @@ def _merge(computation: Computation, structures: dict[Computation, Key]) -> bool
     for instruction in computation.post_order():
         if instruction in kept or not _may_merge(instruction):
             continue
-        key = _key(instruction, instruction.operands, structures)
+        key = instruction_key(instruction, instruction.operands, structures)
         found = first.setdefault(key, instruction)
         if found is not instruction:
             computation.replace(instruction, found)
@@ -62,7 +62,8 @@ def _may_merge(instruction: Instruction) -> bool:
     return not has_side_effect(instruction)
 
 
-def _key(instruction: Instruction, operands: tuple[Any, ...], structures: dict[Computation, Key]) -> Key:
+def instruction_key(instruction: Instruction, operands: tuple[Any, ...], structures: dict[Computation, Key]) -> Key:
+    """Equal for instructions that compute the same, were these their operands. structures: of called computations, added to."""
     if instruction.operator.commutative and len(operands) == 2 and id(operands[1]) < id(operands[0]):
         operands = (operands[1], operands[0])
     attributes = instruction.attributes

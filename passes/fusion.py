@@ -46,11 +46,11 @@ class Fusion:
 
 
 def flow_of(module: Module) -> list[Computation]:
-    """The entry, and what loops and conditionals run; never a combiner or a region."""
+    """The entry, and what loops, conditionals and calls run; never a combiner or a region."""
     found = [module.entry]
     for computation in found:
         for instruction in computation.instructions:
-            if instruction.opcode in ("while", "conditional"):
+            if instruction.opcode in ("while", "conditional", "call"):
                 found.extend(c for c in instruction.called if c not in found)
     return found
 

@@ -40,7 +40,7 @@ class MergeRegions:
         for computation in flow_of(module):
             builder = Builder(computation)
             here = _merge_siblings(module, builder, self.capacity)
-            here |= _take_conversions(builder)
+            here |= _take_conversions(builder, computation not in module.layers)
             if here:
                 computation.sort()
             changed |= here
@@ -137,12 +137,13 @@ def _fuse(module: Module, builder: Builder, regions: list[Instruction], taken: s
 # ---- conversions ---------------------------------------------------------------------------------------------------
 
 
-def _take_conversions(builder: Builder) -> bool:
+def _take_conversions(builder: Builder, keeps: bool) -> bool:
+    """keeps: results of the computation stay as they are, since a caller has places for them."""
     computation = builder.computation
     changed = False
     for region in _regions(computation):
         conversions = [u for u in region.users if u.opcode == "convert" and u.shape.dtype.is_float]
-        results = {computation.root, *computation.root.operands}
+        results = {computation.root, *computation.root.operands} if keeps else set()
         if not conversions or not region.shape.dtype.is_float or results.intersection((region, *conversions)):
             continue
         if any(c.control_predecessors for c in conversions):

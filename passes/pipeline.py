@@ -28,6 +28,7 @@ from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
+from nxcc.passes.fold_layers import FoldLayers, UnfoldLayers
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.image_fusion import ImageFusion
 from nxcc.passes.inline_calls import InlineCalls
@@ -137,10 +138,12 @@ STEPS: tuple[Step, ...] = (
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
+    Step("fold-layers", lambda settings: FoldLayers(), 1),
     Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
     Step("scan-fusion", lambda settings: ScanFusion(settings.row_capacity), 1),
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
     Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
+    Step("unfold-layers", lambda settings: UnfoldLayers(), 1),
     Step("chain-regions", lambda settings: ChainRegions(settings.row_capacity), 1),
 )
 
@@ -196,6 +199,12 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("canonicalize-convolution", REUSE_CASTS, "casts that have moved may be there already"),
     ("canonicalize-convolution", "store-transposed", "the kernel's transpose is done once"),
     ("dead-code", "image-fusion", "a dead user would end a region"),
+    ("separate-results", "fold-layers", "a result that is a copy would be another layer"),
+    ("dead-code", "fold-layers", "what nobody reads would tell layers apart"),
+    (REUSE_CASTS, "fold-layers", "what layers share stands before them"),
+    ("fold-layers", "image-fusion", "regions of equal layers are formed once"),
+    ("merge-regions", "unfold-layers", "what it does in a layer it does in all"),
+    ("unfold-layers", "chain-regions", "a chain may reach from layer to layer"),
     ("separate-results", "image-fusion", "a result that is a copy is read by that alone"),
     ("dead-code", "scan-fusion", "a dead user would end a region"),
     ("separate-results", "scan-fusion", "a result that is a copy is read by that alone"),

@@ -144,12 +144,17 @@ class Computation:
         return f"Computation({self.name}, {len(self.instructions)} instructions)"
 
 
+LayerNames = dict[str, tuple[str, Location]]
+"""Name and location of an instruction's like, by the instruction's name."""
+
+
 @dataclass
 class Module:
     """A module: computations (callees before callers), the entry, and what the header says.
 
     entry_layout: entry_computation_layout as (parameter shapes, result shape) with layouts, if the input had one.
-    stack_frames: tables that Location.stack_frame_id points into, as text rows, verbatim.
+    stack_frames: tables that Location.stack_frame_id points into, as text rows, verbatim. layers: while equal layers are one
+    computation, what its instructions are called in each call, by the call's name.
     """
 
     name: str
@@ -164,6 +169,7 @@ class Module:
     frontend_attributes: dict[str, str] = field(default_factory=dict)
     header: dict[str, str] = field(default_factory=dict)
     stack_frames: Any = None
+    layers: dict[Computation, dict[str, LayerNames]] = field(default_factory=dict)
 
     def add(self, computation: Computation, entry: bool = False) -> Computation:
         self.computations.append(computation)
