@@ -138,6 +138,9 @@ def extent(view: View) -> tuple[int, int]:
     low = high = view.address.constant
     if view.elements == 0:
         return low, low
-    low += sum(min(0, stride * (size - 1)) for stride, size in view.dims)
-    high += sum(max(0, stride * (size - 1)) for stride, size in view.dims) + view.dtype.byte_size
-    return low, high
+    for stride, size in view.dims:
+        if stride > 0:
+            high += stride * (size - 1)
+        else:
+            low += stride * (size - 1)
+    return low, high + view.dtype.byte_size

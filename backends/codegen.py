@@ -7,7 +7,7 @@ costs nothing; tuples, calls and fusions dissolve; while and conditional become 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -165,6 +165,7 @@ class _Generator:
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
         self._constants: dict[Any, Located] = {}
         self._bodies: Bodies = {}
+        self._answers: dict[Any, Any] = {}
         self._placed: dict[Instruction, Located] = {}
         self._entry: Computation | None = None
         self._place = ("", "")
@@ -317,19 +318,30 @@ class _Generator:
             if not operands[index].view.is_contiguous:
                 operands[index] = self.keep(self._compact(operands[index]))
                 copies.append(operands[index])
-        for index, wanted in self._rearranged(rule, instruction, operands):
+        given = [o.view if isinstance(o, Located) else None for o in operands]
+        for index, wanted in self._once("lies", instruction, given, lambda: self._rearranged(rule, instruction, given)):
             operands[index] = self.keep(self._laid_out(operands[index], wanted))
             copies.append(operands[index])
         arrays = [leaf for operand in operands for leaf in leaves(operand)]
         taken = self._take_over(rule.in_place, operands, last_use) if instruction.shape.is_array else None
-        order = self._order(rule, instruction, arrays)
+        views = [leaf.view for leaf in arrays]
+        order = self._once("order", instruction, views, lambda: self._order(rule, instruction, views))
         result = taken or self._place_for(instruction, order)
         if result is None:
             result = self._result(instruction.shape, order)
-        self._call(instruction, [a.view for a in arrays], [leaf.view for leaf in leaves(result)])
+        self._call(instruction, views, [leaf.view for leaf in leaves(result)])
         for copied in copies:
             self.drop(copied)
         return result
+
+    def _once(self, question: str, instruction: Instruction, views: Sequence[View | None], ask: Callable[[], Any]) -> Any:
+        """An answer that depends on what a region computes and how its operands lie: regions of equal layers share it."""
+        if instruction.opcode != "fusion":
+            return ask()
+        key = (question, instruction.called[0], *[view and (view.dtype, view.dims) for view in views])
+        if key not in self._answers:
+            self._answers[key] = ask()
+        return self._answers[key]
 
     def _place_for(self, instruction: Instruction, order: Sequence[int] | None) -> Located | None:
         """Where the caller wants a result, unless the rule would write it there element by element; it is copied then."""
@@ -340,11 +352,12 @@ class _Generator:
         dims = range(len(order))
         return None if any(d != fastest and comes_in_elements(placed.view, d) for d in dims) else placed
 
-    def _rearranged(self, rule: Rule, instruction: Instruction, operands: Sequence[Value]) -> list[tuple[int, Sequence[int]]]:
+    def _rearranged(self, rule: Rule, instruction: Instruction,
+                    operands: Sequence[View | None]) -> list[tuple[int, Sequence[int]]]:
         """Operands that are copied into another order of memory first."""
         if self.optlevel == 0 or rule.lies is None:
             return []
-        return list(rule.lies(instruction, [o.view if isinstance(o, Located) else None for o in operands]))
+        return list(rule.lies(instruction, operands))
 
     def _laid_out(self, value: Located, order: Sequence[int]) -> Located:
         """The value in a buffer of its own; order: dimensions from the slowest to the fastest."""
@@ -379,7 +392,7 @@ class _Generator:
         located = self._allocate(shape.dtype, [shape.dims[d] for d in order])
         return Located(located.view.permute([order.index(d) for d in range(shape.rank)]), located.buffer)
 
-    def _order(self, rule: Rule, instruction: Instruction, operands: Sequence[Located]) -> Sequence[int] | None:
+    def _order(self, rule: Rule, instruction: Instruction, operands: Sequence[View]) -> Sequence[int] | None:
         """How a result lies in memory: as its rule says, or as an operand of the same sizes whose order suits it."""
         if self.optlevel == 0 or not instruction.shape.is_array:
             return None
@@ -389,8 +402,8 @@ class _Generator:
         if rule.follows is None:
             return None
         for operand in operands:
-            dims = operand.view.dims
-            if operand.view.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
+            dims = operand.dims
+            if operand.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
                 order = sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
                 if rule.follows(instruction, order):
                     return order

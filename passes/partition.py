@@ -136,6 +136,7 @@ class _Support:
         self.unsupported = unsupported
         self.pattern = re.compile(keep_on_host) if keep_on_host else None
         self.inner: dict[Computation, Reason | None] = {}
+        self.fusions: dict[Computation, Reason | None] = {}
         for computation in module.reachable():
             if computation is not module.entry:
                 self.inner[computation] = self._first(computation)
@@ -149,8 +150,18 @@ class _Support:
                 found = self.inner[called]
                 if found is not None:
                     return found
+            if instruction.opcode == "fusion":
+                return self._of_fusion(instruction)
         words = self.unsupported(instruction)
         return (words, instruction.name) if words is not None else None
+
+    def _of_fusion(self, instruction: Instruction) -> Reason | None:
+        """Fusions of equal layers share what they call, and the reason with it."""
+        called = instruction.called[0]
+        if called not in self.fusions:
+            words = self.unsupported(instruction)
+            self.fusions[called] = (words, instruction.name) if words is not None else None
+        return self.fusions[called]
 
     def _first(self, computation: Computation) -> Reason | None:
         for instruction in computation.instructions:
