@@ -12,22 +12,25 @@ from nxcc.ir.hlo.rowspace import shown
 LINE_SHARE = 0.75
 """Part of SBUF that a chain with a single tile of rows takes at most, so that another region fits beside it."""
 
+RING_BYTES = 40960
+"""Bytes of a partition in which the matrices of a chain with a single tile of rows follow each other, at least."""
+
 
 def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
-    """Matrices of all regions, or of one at a time for a single tile of rows; operands, results and temporaries of all."""
+    """Operands, results and temporaries of all regions; all that is the same for all rows or, for a single tile of them, enough
+    of it to have some on the way."""
     needs = [_chain_need(region, regions, target.partitions) for region in regions]
-    is_single = rows <= target.partitions
-    matrices = [need.matrices for need in needs]
     tiles = sum(need.tiles for need in needs) + max(need.temporaries for need in needs)
-    share = LINE_SHARE if is_single else 1
-    return (max(matrices) if is_single else sum(matrices)) + tiles <= share * target.sbuf.usable_bytes
+    if rows <= target.partitions:
+        return tiles + RING_BYTES <= LINE_SHARE * target.sbuf.usable_bytes
+    return tiles + sum(need.stays for need in needs) <= target.sbuf.usable_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class _ChainNeed:
-    """Bytes of a partition that a region of a chain takes."""
+    """Bytes of a partition that a region of a chain takes. stays: what is the same for all rows."""
 
-    matrices: int
+    stays: int
     tiles: int
     temporaries: int
 
@@ -41,7 +44,7 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
     body = region.called[0]
     order = body.post_order()
     dots = [i for i in order if i.opcode == "dot"]
-    matrices = sum(-(-dot.operands[1].shape.byte_size // lanes) for dot in dots)
+    stays = sum(-(-dot.operands[1].shape.byte_size // lanes) for dot in dots)
     lefts, sides = {shown(dot.operands[0]) for dot in dots}, {dot.operands[1] for dot in dots}
     roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
     is_parallel = all(i.opcode != "reduce" for i in order)
@@ -51,13 +54,15 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
         if parameter in sides or not parameter.shape.rank:
             continue
         width = parameter.shape.dims[-1] * parameter.shape.dtype.byte_size
-        if _made_by(operand) not in regions:
-            tiles += width // lanes if comes_turned and parameter not in lefts else width
+        if parameter.shape.rank == 1:
+            stays += width // lanes if comes_turned else width
+        elif _made_by(operand) not in regions:
+            tiles += width
         if parameter in lefts:
             tiles += width
     results = sum(root.shape.dims[-1] * root.shape.dtype.byte_size for root in roots)
     wide = [root.shape.dims[-1] * 4 for root in roots]
-    return _ChainNeed(matrices, tiles + results, 0 if is_parallel else 4 * max(wide))
+    return _ChainNeed(stays, tiles + results, 0 if is_parallel else 4 * max(wide))
 
 
 def _made_by(value: Instruction) -> Instruction:

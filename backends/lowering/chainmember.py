@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.lowering.chainsupply import Part
 from nxcc.backends.lowering.rowproducts import (
     SPREAD_BYTES,
     Sides,
@@ -29,18 +30,21 @@ from nxcc.backends.lowering.tiling import store, unfolded
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View, contiguous, merge_dims
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
-from nxcc.ir.dtypes import F32
+from nxcc.ir.dtypes import F32, DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import COLUMN
 
 if TYPE_CHECKING:
-    from nxcc.backends.lowering.rowchain import Chain, Ring
+    from nxcc.backends.lowering.rowchain import Chain
 
 ROTATING_BANKS = 2
 """PSUM banks that pieces of columns take in turns."""
 
-CHUNK_COLUMNS = 768
-"""Columns of a matrix that come together where columns lie on partitions: the first are used before the last are there."""
+CHUNK_BYTES = 9216
+"""Bytes of a partition of a matrix that come together where matrices are under way: the first are used before the last come."""
+
+CHUNK_BLOCKS = 6
+"""As many columns as there are partitions, so often at most, come together where columns lie on partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,17 @@ class Handed:
 
     member: int
     result: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Rows first .. first + depth, columns column .. column + columns of a matrix."""
+
+    part: Part
+    first: int
+    depth: int
+    column: int
+    columns: int
 
 
 class Member:
@@ -63,9 +78,10 @@ class Member:
         self.fixed_inputs = [row for row in own if row.fixed]
         self.moving = [row for row in own if not row.fixed]
         self.turning: list[tuple[Access, Access]] = []
-        self.matrices: dict[Instruction, list[Sides]] = {dot: [] for dot in program.dots}
-        self.pending = [(dot, view) for dot in program.dots for view in self.chunks(program.side(dot).insert(0))]
-        self.fetched = False
+        self.raws: dict[View, Access] = {}
+        self.chunks: dict[Instruction, list[Chunk]] = {dot: [] for dot in program.dots}
+        self.parts: list[Part] = []
+        self.fixed_parts: list[Part] = []
         self.fixed: dict[Instruction, Access] = {}
         self.spreads: list[tuple[Spread, Access]] = []
         self.loads: dict[Instruction, Access] = {}
@@ -106,9 +122,16 @@ class Member:
         even = -(-total // -(-total // bank))
         return min(total, bank, -(-even // 64) * 64)
 
-    def chunks(self, matrix: View) -> Iterator[View]:
-        """A matrix [1, k, n] in the pieces that come together."""
-        yield matrix
+    def cuts(self, dot: Instruction) -> list[tuple[int, int, int, int]]:
+        """(first k, number, first column, number) of the chunks that a matrix comes in: whole, or as it is used."""
+        _, depth, columns = self.program.side(dot).insert(0).sizes
+        if not self.chain.is_single:
+            return [(0, depth, 0, columns)]
+        if self.program.is_parallel:
+            return [(0, depth, start, min(self.piece, columns - start)) for start in range(0, columns, self.piece)]
+        lanes = self.kernel.target.partitions
+        step = max(1, CHUNK_BYTES // (columns * dot.operands[1].shape.dtype.byte_size)) * lanes
+        return [(start, min(step, depth - start), 0, columns) for start in range(0, depth, step)]
 
     # ---- memory -------------------------------------------------------------------------------------------------
 
@@ -116,19 +139,16 @@ class Member:
         """Take the tiles that stay."""
         self._join()
         for row in self.fixed_inputs:
-            self.fixed[row.instruction] = self.fixed_tile(columns_of(row, self.program.rows))
+            view = columns_of(row, self.program.rows)
+            self.fixed_parts.append(Part(self.fixed_bytes(view), partial(self.load_fixed, row.instruction, view)))
+        chunks = [chunk for dot in self.program.dots for chunk in self._chunks(dot)]
+        chunks.sort(key=lambda chunk: (chunk.column, chunk.first))
+        self.parts = [*self.fixed_parts, *(chunk.part for chunk in chunks)]
         for row in self.moving:
             self._loaded(row.instruction)
         for source in self.sources:
             self._prepare_left(source)
         self.take_results()
-
-    def fixed_tile(self, view: View) -> Access:
-        tile = self.kernel.sbuf((self.chain.lanes, view.elements), view.dtype)
-        repeats = view.elements * tile.partitions * view.dtype.byte_size < SPREAD_BYTES
-        if not repeats and view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
-            self.spreads.append((Spread(tile.rows(0, 1), self.chain.ones(view.dtype)), tile))
-        return tile
 
     def take_results(self) -> None:
         for index, root in enumerate(self.program.roots):
@@ -174,52 +194,59 @@ class Member:
                 sizes = self.chain.lanes, 1, sums_pitch(self.kernel, widest)
                 self.banks_kept = [self.kernel.psum(sizes).cut(1, 0, widest) for _ in range(self.program.sums_alive())]
 
-    # ---- what stays ---------------------------------------------------------------------------------------------
+    # ---- what is loaded once ------------------------------------------------------------------------------------
 
-    def fetch(self) -> None:
-        """Load what is the same for all rows, once."""
-        for row in () if self.fetched else self.fixed_inputs:
-            self.fetch_fixed(columns_of(row, self.program.rows), self.fixed[row.instruction])
-        self.fetched = True
+    def fixed_bytes(self, view: View) -> int:
+        """Bytes of a partition that a row takes which is the same for all."""
+        if self._spreads(view):
+            self.chain.ones(view.dtype)
+        return view.elements * view.dtype.byte_size
 
-    def fetch_fixed(self, view: View, tile: Access) -> None:
-        line = next((spread.line for spread, spread_to in self.spreads if spread_to is tile), None)
-        if line is None:
-            repeat(self.kernel, view, tile)
-        else:
+    def _spreads(self, view: View) -> bool:
+        """Whether the tensor engine repeats a row; else the transfer does."""
+        size = view.elements * self.chain.lanes * view.dtype.byte_size
+        return size >= SPREAD_BYTES and view.dtype in self.kernel.target.engines[Engine.PE].dtypes
+
+    def load_fixed(self, name: Instruction, view: View, offset: Expr | None) -> Access:
+        tile = self.tile((self.chain.lanes, view.elements), view.dtype, offset)
+        self.fixed[name] = tile
+        if self._spreads(view):
+            line = tile.rows(0, 1)
             self.kernel.dma(unfolded(line, view.insert(0)), view.insert(0))
+            self.spreads.append((Spread(line, self.chain.ones(view.dtype)), tile))
+        else:
+            repeat(self.kernel, view, tile)
+        return tile
+
+    def tile(self, sizes: Sequence[int], dtype: DType, offset: Expr | None) -> Access:
+        if offset is None:
+            return self.kernel.sbuf(sizes, dtype)
+        return Access(Memory.SBUF, dtype, 0, sizes[0], offset, contiguous(sizes[1:]))
 
     def spread(self) -> None:
         """Repeat on all partitions what is the same for all rows."""
+        for part in self.fixed_parts:
+            self.chain.supply.require(part)
         for spread, tile in self.spreads:
             with self.kernel.scope():
                 spread.write(self.kernel, tile)
 
-    def bring(self, ring: Ring | None) -> bool:
-        """Load matrices, as many as there is room for; whether all are under way."""
-        self.fetch()
-        while self.pending:
-            dot, view = self.pending[0]
-            found = self._bring(view, ring)
-            if found is None:
-                return False
-            self.matrices[dot].append(found)
-            self.pending.pop(0)
-        return True
+    def _chunks(self, dot: Instruction) -> list[Chunk]:
+        matrix = self.program.side(dot).insert(0)
+        if self.chain.is_single and is_turned(matrix):
+            raise CompileError(OUT_OF_MEMORY, f"{self.kernel.program.name} turns a matrix, for which the ring has no room")
+        for first, depth, column, columns in self.cuts(dot):
+            view = matrix.cut(1, first, depth).cut(2, column, columns)
+            size = sides_bytes(depth, columns, view.dtype, self.kernel.target.partitions)
+            self.chunks[dot].append(Chunk(Part(size, partial(self._bring, view)), first, depth, column, columns))
+        return self.chunks[dot]
 
-    def _bring(self, view: View, ring: Ring | None) -> Sides | None:
+    def _bring(self, view: View, offset: Expr | None) -> Sides:
         if is_turned(view):
             return bring(self.kernel, view, False)
         _, depth, columns = view.sizes
         lanes = self.kernel.target.partitions
-        if ring is None:
-            to = sides(self.kernel, depth, 1, columns, view.dtype, False)
-        else:
-            offset = ring.take(sides_bytes(depth, columns, view.dtype, lanes), self.number)
-            if offset is None:
-                return None
-            dims = contiguous((-(-depth // lanes), columns))
-            to = Sides(Access(Memory.SBUF, view.dtype, 0, min(lanes, depth), offset, dims), depth, lanes)
+        to = Sides(self.tile((min(lanes, depth), -(-depth // lanes), columns), view.dtype, offset), depth, lanes)
         return replace(to, parts=bring_blocks(self.kernel, view, to, self.chain.under_way))
 
     # ---- work ---------------------------------------------------------------------------------------------------
@@ -240,8 +267,7 @@ class Member:
         with self.kernel.scope():
             self._work(given, results, self.ready, rows, after)
         for index, view in self.stores.items():
-            part = self._part(view, number, rows)
-            store(self.kernel, part, results[index])
+            store(self.kernel, self._part(view, number, rows), results[index])
 
     def result(self, index: int, slot: int) -> Access:
         tiles = self.results[index]
@@ -336,16 +362,34 @@ class _Product:
             assert left is not None
             side = sides(kernel, left.sizes[2], 1, rows, left.dtype, False)
             turn(kernel, left, side)
-        (matrix,) = member.matrices[dot]
+        chunks = [c for c in member.chunks[dot] if c.column <= self.column and self.column + columns <= c.column + c.columns]
         if out.memory is Memory.PSUM:
-            multiply(kernel, out.at(0, 0), side, matrix, 0, (0, rows), (self.column, columns))
+            self._sums(out.at(0, 0), side, chunks, self.column, columns, True)
         else:
+            for chunk in chunks:
+                member.chain.supply.require(chunk.part)
             for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
                 bank = kernel.psum((rows, size))
-                multiply(kernel, bank, side, matrix, 0, (0, rows), (expr(self.column) + start, size))
+                self._sums(bank, side, chunks, expr(self.column) + start, size, False)
                 kernel.copy(out.at(0, 0).cut(0, start, size), bank)
+            for chunk in chunks:
+                member.chain.supply.release(chunk.part)
         if self.after is not None and dot is member.program.dots[-1]:
             self.after()
+
+
+    def _sums(self, out: Access, left: Sides, chunks: Sequence[Chunk], column: Index, columns: int, once: bool) -> None:
+        """once: whether nothing else reads the chunks."""
+        kernel, supply = self.member.kernel, self.member.chain.supply
+        for chunk in chunks:
+            matrix, part = supply.require(chunk.part), left
+            if len(chunks) > 1:
+                blocks = -(-chunk.depth // left.lanes)
+                part = replace(left, tile=left.tile.cut(0, chunk.first // left.lanes, blocks), depth=chunk.depth, parts=())
+            start = expr(column) + -chunk.column
+            multiply(kernel, out, part, matrix, 0, (0, out.partitions), (start, columns), opens=chunk is chunks[0])
+            if once:
+                supply.release(chunk.part)
 
 
 class Turned(Member):
@@ -371,35 +415,42 @@ class Turned(Member):
         total = program.total_columns()
         return total % lanes == 0 and total <= lanes * lanes
 
-    def chunks(self, matrix: View) -> Iterator[View]:
-        columns = matrix.sizes[2]
-        step = CHUNK_COLUMNS if columns % CHUNK_COLUMNS == 0 else columns
-        for start in range(0, columns, step):
-            yield matrix.cut(2, start, step)
+    def cuts(self, dot: Instruction) -> list[tuple[int, int, int, int]]:
+        _, depth, columns = self.program.side(dot).insert(0).sizes
+        blocks = columns // self.kernel.target.partitions
+        step = columns // blocks * max(d for d in range(1, CHUNK_BLOCKS + 1) if blocks % d == 0)
+        return [(0, depth, start, step) for start in range(0, columns, step)]
 
     def temporary_bytes(self) -> int:
         return 2 * ROTATING_BANKS * self.program.alive() * self.chain.lanes * F32.byte_size
-
-    def fixed_tile(self, view: View) -> Access:
-        lanes = self.kernel.target.partitions
-        tile = self.kernel.sbuf((lanes, view.elements // lanes), view.dtype)
-        if view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
-            self.turning.append((self.kernel.sbuf((tile.free, lanes), view.dtype), tile))
-        return tile
 
     def take_results(self) -> None:
         (root,) = self.program.roots
         self.columns_out = [sides(self.kernel, self.program.total_columns(), 1, self.chain.lanes, root.shape.dtype, False)
                             for _ in range(self.chain.buffers(Handed(self.number, 0)))]
 
-    def fetch_fixed(self, view: View, tile: Access) -> None:
+    def fixed_bytes(self, view: View) -> int:
+        lanes = self.kernel.target.partitions
+        if view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
+            self.raws[view] = self.kernel.sbuf((view.elements // lanes, lanes), view.dtype)
+        return view.elements // lanes * view.dtype.byte_size
+
+    def load_fixed(self, name: Instruction, view: View, offset: Expr | None) -> Access:
         """Loaded as it lies, a run on each partition, for `spread` to turn; element by element what cannot be turned."""
-        shaped = view.reshape((tile.free, tile.partitions))
+        lanes = self.kernel.target.partitions
+        shaped = view.reshape((view.elements // lanes, lanes))
         assert shaped is not None, f"{view.dims} is no row"
-        raw = next((raw for raw, turned in self.turning if turned is tile), None)
-        self.kernel.dma(tile if raw is None else raw, shaped.permute((1, 0)) if raw is None else shaped)
+        tile = self.fixed[name] = self.tile((lanes, shaped.sizes[0]), view.dtype, offset)
+        if view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
+            self.kernel.dma(self.raws[view], shaped)
+            self.turning.append((self.raws[view], tile))
+        else:
+            self.kernel.dma(tile, shaped.permute((1, 0)))
+        return tile
 
     def spread(self) -> None:
+        for part in self.fixed_parts:
+            self.chain.supply.require(part)
         for raw, tile in self.turning:
             with self.kernel.scope():
                 bank = self.kernel.psum((tile.partitions, tile.free), raw.dtype)
@@ -416,7 +467,8 @@ class Turned(Member):
         def columns(value: Instruction) -> int:
             return rows if any(mark >= 0 for mark in program.maps[value]) else 1
 
-        for matrix in self.matrices[dot]:
+        for chunk in self.chunks[dot]:
+            matrix = self.chain.supply.require(chunk.part)
             for block, _ in kernel.tiles(matrix.columns // lanes, 1):
                 place = out.tile.cut(0, block + start, 1).cut(1, 0, rows)
                 given = {name: tile.cut(0, block + start, 1).insert(0) for name, tile in self.fixed.items()}
@@ -427,6 +479,7 @@ class Turned(Member):
                 values.run()
                 values.settle(root, place)
             start += matrix.columns // lanes
+            self.chain.supply.release(chunk.part)
         if after is not None:
             after()
 

@@ -15,13 +15,15 @@ from functools import partial
 from nxcc.backends.chaincapacity import LINE_SHARE
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.chainmember import Handed, Member, Turned
+from nxcc.backends.lowering.chainsupply import Ring, Supply
 from nxcc.backends.lowering.region import rows_together
+from nxcc.backends.lowering.rowproducts import under_way
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
-from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Computation, Instruction
 
 CHAIN = "nxcc.chain"
@@ -53,8 +55,8 @@ def members_together(instruction: Instruction, operands: Sequence[View | None]) 
 
 
 class Chain:
-    """What members share. rows: of each; lanes: of a tile; readers: members that read what is handed on; under_way: where
-    matrices are loaded to, in order; opens: whether matrices may still be waiting in the queue for loads."""
+    """What members share. rows: of each; lanes: of a tile; readers: members that read what is handed on; supply: what is loaded
+    once; opens: whether matrices may still be waiting in the queue for loads."""
 
     def __init__(self, kernel: Kernel, rows: int) -> None:
         self.kernel, self.rows = kernel, rows
@@ -62,8 +64,9 @@ class Chain:
         self.full, self.rest = divmod(rows, self.lanes)
         self.members: list[Member] = []
         self.readers: dict[Handed, list[Member]] = {}
-        self.under_way: list[Access] = []
+        self.under_way = under_way(kernel)
         self.opens = True
+        self.supply = Supply(kernel, [])
         self._ones: dict[DType, Access] = {}
 
     @property
@@ -138,9 +141,9 @@ class _Lowering:
             if member.banks <= room:
                 member.take_banks()
                 room -= member.banks
+        chain.supply = Supply(kernel, [part for member in chain.members for part in member.parts])
+        chain.supply.advance()
         for member in chain.members:
-            member.fetch()
-            member.bring(None)
             member.spread()
         self._wave()
 
@@ -189,46 +192,14 @@ class _Lowering:
         members, kernel = self.chain.members, self.kernel
         beside = kernel.room.sbuf_bytes - kernel.sbuf_free_bytes + max(m.temporary_bytes() for m in members)
         ring = Ring(kernel, int(LINE_SHARE * kernel.target.sbuf.usable_bytes) - beside)
-        ahead = 0
+        self.chain.supply = supply = Supply(kernel, [part for member in members for part in member.parts], ring)
+        members[0].spread()
         for number, member in enumerate(members):
-            while ahead < len(members) and members[ahead].bring(ring):
-                ahead += 1
-            if ahead <= number:
-                raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} has matrices longer than the ring for them")
-            if not number:
-                member.spread()
             following = members[number + 1:number + 2]
-            for follower in following:
-                follower.fetch()
             member.turn(expr(0), 0, self.chain.rows)
             member.run(expr(0), 0, self.chain.rows, following[0].spread if following else None)
-            ring.release(number)
-
-
-class Ring:
-    """SBUF in which matrices follow each other round about. A place may be taken again once its member has been released."""
-
-    def __init__(self, kernel: Kernel, size: int) -> None:
-        self.align = kernel.target.sbuf.align_bytes
-        self.size = min(size, kernel.sbuf_free_bytes) // self.align * self.align
-        if self.size <= 0:
-            raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} has no room for matrices")
-        self.start = kernel.sbuf((kernel.target.partitions, self.size // F32.byte_size), F32).offset
-        self.cursor = 0
-        self.taken: list[tuple[int, int, int]] = []
-
-    def take(self, size: int, member: int) -> Expr | None:
-        """Where so many bytes of a partition may lie; None if there is no room yet."""
-        needed = -(-size // self.align) * self.align
-        start = self.cursor if self.cursor + needed <= self.size else 0
-        if needed > self.size or any(start < high and low < start + needed for low, high, _ in self.taken):
-            return None
-        self.taken.append((start, start + needed, member))
-        self.cursor = start + needed
-        return self.start + start
-
-    def release(self, member: int) -> None:
-        self.taken = [row for row in self.taken if row[2] != member]
+            for part in member.fixed_parts:
+                supply.release(part)
 
 
 def _nowhere(value: Instruction) -> View:

@@ -10,12 +10,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nxcc.backends.isa.program import Engine
+from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.tiling import unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
-from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import DType
+from nxcc.backends.tile.program import Access, View, contiguous
+from nxcc.ir.dtypes import U8, DType
 
 TRANSFER_BYTES = 1 << 19
 """Bytes of one transfer of a matrix: products begin with the first, and none is too short for the bandwidth."""
@@ -25,6 +25,9 @@ TRANSFERS_MAX = 10
 
 AHEAD = 2
 """Transfers of matrices that wait for the DMA engines at once: what else is to be moved must not stand behind all of them."""
+
+CHAIN_AHEAD = 3
+"""As AHEAD, of matrices that come in smaller pieces."""
 
 PACE_BYTES = 64
 """Bytes that are moved to find out that a transfer is done."""
@@ -173,23 +176,43 @@ def _load_turned(kernel: Kernel, rows: View, to: Sides, start: Index) -> None:
     turn(kernel, raw, to, start)
 
 
-def bring_blocks(kernel: Kernel, view: View, to: Sides, under_way: list[Access] | None = None) -> tuple[int, ...]:
+@dataclass(slots=True)
+class UnderWay:
+    """Transfers of several matrices: where each goes, in order, and where a few bytes of each are moved to (see `_await`)."""
+
+    tiles: list[Access]
+    aside: Access
+
+    def await_(self, kernel: Kernel) -> None:
+        place = len(self.tiles) % self.aside.sizes[1]
+        _await(kernel, self.tiles[-CHAIN_AHEAD], self.aside.at(0, place))
+
+
+def under_way(kernel: Kernel) -> UnderWay:
+    return UnderWay([], kernel.sbuf((1, 8, PACE_BYTES), U8))
+
+
+def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None = None) -> tuple[int, ...]:
     """Matrices as they lie, in a few transfers of whole blocks each; returns the blocks of each transfer of full ones.
 
-    under_way: where earlier transfers go, of these or other matrices; added to.
+    before: earlier transfers of other matrices; added to.
     """
     groups, depth, columns = view.sizes
     lanes, full = to.lanes, max(1, depth // to.lanes)
     height = min(depth, lanes)
     size = height * columns * view.dtype.byte_size * groups
     per = max(-(-full // TRANSFERS_MAX), min(full, TRANSFER_BYTES // max(1, size)), 1)
+    per = -(-full // -(-full // per))
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(groups, to.blocks, columns)
-    before = [] if under_way is None else under_way
+    tiles: list[Access] = [] if before is None else before.tiles
     for number, count in enumerate(parts):
-        if len(before) >= AHEAD and kernel.copies.rotates:
-            _await(kernel, before[-AHEAD])
-        before.append(to.tile.cut(0, number * per, 1))
+        if len(tiles) >= (AHEAD if before is None else CHAIN_AHEAD) and kernel.copies.rotates:
+            if before is None:
+                _await(kernel, tiles[-AHEAD])
+            else:
+                before.await_(kernel)
+        tiles.append(to.tile.cut(0, number * per, 1))
         source = view.cut(1, number * per * lanes, count * height)
         shaped = source.reshape((groups, count, height, columns))
         assert shaped is not None
@@ -200,16 +223,19 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, under_way: list[Access] 
     return parts
 
 
-def _await(kernel: Kernel, tile: Access) -> None:
+def _await(kernel: Kernel, tile: Access, aside: Access | None = None) -> None:
     """Let Sync start no further transfer until this tile has come: a few bytes of it are moved aside, to where nothing else
     is, so that nobody waits for them."""
     columns = min(tile.sizes[2], PACE_BYTES // tile.dtype.byte_size)
-    kernel.dma(kernel.sbuf((1, columns), tile.dtype), tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
+    to = kernel.sbuf((1, columns), tile.dtype) if aside is None else Access(
+        Memory.SBUF, tile.dtype, 0, 1, aside.offset, contiguous((columns,)))
+    kernel.dma(to, tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
 
 
 def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int, rows: tuple[Index, int],
-             columns: tuple[Index, int]) -> None:
+             columns: tuple[Index, int], opens: bool = True) -> None:
     """out [rows, columns] = sum over k of left[k, rows] * right[k, columns], each from a start on; sums stay in PSUM.
+    opens: whether nothing of the sums is there yet.
 
     Blocks of k that came with different transfers are walked over one after the other, so that the first products need not
     wait for the last transfer.
@@ -220,7 +246,8 @@ def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int,
     def step(a: Access, b: Access, first: bool) -> None:
         stationary = a.cut(0, *rows)
         for start, size in pieces:
-            kernel.matmul(out.cut(0, start, size), stationary, b.cut(0, expr(columns[0]) + start, size), accumulate=not first)
+            kernel.matmul(out.cut(0, start, size), stationary, b.cut(0, expr(columns[0]) + start, size),
+                          accumulate=not (first and opens))
 
     start = 0
     for count in right.parts or left.parts or (left.full,):
