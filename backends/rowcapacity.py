@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nxcc.backends.chaincapacity import chain_fits
 from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
-from nxcc.backends.lowering.rowwide import ROWS_MIN, WIDE
+from nxcc.backends.lowering.rowwide import ROWS_MIN, STAGES, WIDE, kept_bytes
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.hlo.module import Instruction
@@ -26,8 +26,8 @@ MANY_ROWS = 4
 STAYING_SHARE = 0.5
 """Part of SBUF that a matrix may take which stays for all rows."""
 
-STAGES = 3
-"""Tiles of rows that are worked on at a time where rows are long."""
+PASSES_BYTES = 40960
+"""Bytes a partition that long rows need beside matrices and operands where their values are not kept."""
 
 STREAM_BYTES = 16384
 """Bytes a partition for the stationary and moving tiles of a product, at least."""
@@ -62,7 +62,7 @@ class TargetRowCapacity:
         stays = -(-depth // lanes) * (right.element_count // max(1, depth)) * right.dtype.byte_size
         return bool(rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes)
 
-    def fits(self, widths: list[tuple[Instruction, int]], streams: bool) -> bool:
+    def fits(self, widths: list[tuple[Instruction, int]], streams: bool, hopeful: bool = False) -> bool:
         """Peak of the live tiles when the members run in order, each with its operands and temporaries, which are cut into
         pieces of the columns. Elementwise work is written over an operand that is read no more.
 
@@ -70,7 +70,7 @@ class TargetRowCapacity:
         do not, a row is one dimension of an access pattern.
         """
         members = dict(widths)
-        if not streams and self._fits_in_stages(members):
+        if not streams and self._fits_in_stages(members, hopeful):
             return True
         narrow = {i: min(width, MIN_STREAM_COLUMNS) if streams else width for i, width in members.items()}
         last: dict[Instruction, Instruction] = {}
@@ -84,9 +84,9 @@ class TargetRowCapacity:
             dying = [o for o in dict.fromkeys(instruction.operands) if o in members and last[o] is instruction]
             if instruction.opcode == "dot":
                 depth = instruction.operands[0].shape.dims[instruction.attribute("lhs_contracting_dims")[0]]
-                depths += depth * 8 if streams else 0
-                in_pieces = streams or bool(instruction.attribute("lhs_batch_dims")) and depth >= WIDE
-                extra += STREAM_BYTES + (0 if in_pieces else depth * 8)
+                in_pieces = bool(instruction.attribute("lhs_batch_dims")) and depth >= WIDE
+                depths += depth * 8 if streams and not (in_pieces and hopeful) else 0
+                extra += STREAM_BYTES + (0 if streams or in_pieces else depth * 8)
             elif any(narrow[operand] == width for operand in dying):
                 extra -= width * 4
             peak = max(peak, live + extra)
@@ -101,12 +101,13 @@ class TargetRowCapacity:
     def chains(self, regions: Sequence[Instruction], rows: int) -> bool:
         return chain_fits(regions, rows, self.target)
 
-    def _fits_in_stages(self, members: dict[Instruction, int]) -> bool:
+    def _fits_in_stages(self, members: dict[Instruction, int], hopeful: bool) -> bool:
         """Whether the schedule for long rows (lowering.rowwide) has room: a few tiles of rows, each of its long values once,
-        and all matrices."""
+        and all matrices; or, where values are made again for each stage, the matrices alone."""
         lanes, width = self.target.partitions, max(members.values())
         dots = [m for m in members if m.opcode == "dot"]
-        if width < WIDE or not any(members[dot] == width for dot in dots):
+        is_open = hopeful and any(_matrix(dot)[0] == width for dot in dots)
+        if width < WIDE or not is_open and all(members[dot] != width for dot in dots):
             return False
         if any(not dot.attribute("lhs_batch_dims") or dot.shape.dims[-2] < ROWS_MIN for dot in dots):
             return False
@@ -116,9 +117,17 @@ class TargetRowCapacity:
             matrices += -(-depth // lanes) * columns * dot.operands[1].shape.dtype.byte_size
         rows = {o: _input_columns(o, m, columns) for m, columns in members.items() for o in m.operands
                 if o not in members and o.shape.rank and m.opcode != "dot"}
-        root = next(iter(members.values()))
-        values = 4 * (width + (root if root == width else 0) + sum(rows.values()))
-        return STAGES * values + matrices + STREAM_BYTES <= self.target.sbuf.usable_bytes
+        results = int(next(iter(members.values())) == width)
+        long = [value for value, columns in rows.items() if columns == width]
+        usable = self.target.sbuf.usable_bytes
+        again = 0 if is_open else sum((STAGES if _moves(value) else 1) * value.shape.dtype.byte_size * width for value in long)
+        return kept_bytes(width, len(long) + results, matrices) <= usable or \
+            not results and matrices + again + PASSES_BYTES <= usable
+
+
+def _moves(value: Instruction) -> bool:
+    """Whether rows have elements of their own of a value."""
+    return value.opcode != "broadcast" or value.shape.rank - 2 in value.attribute("dimensions")
 
 
 def _matrix(dot: Instruction) -> tuple[int, int]:

@@ -29,8 +29,10 @@ class RowCapacity(Protocol):
     def supported(self, instruction: Instruction, /) -> bool:
         """Whether a region can compute this instruction."""
 
-    def fits(self, widths: list[tuple[Instruction, int]], streams: bool, /) -> bool:
+    def fits(self, widths: list[tuple[Instruction, int]], streams: bool, hopeful: bool = False, /) -> bool:
         """Whether tiles of these values, (instruction, elements a row) from the root backwards, fit on the chip.
+
+        hopeful: or would fit once a product is there as well that makes the long rows.
 
         streams: columns do not depend on each other, so that a tile need not hold whole rows.
         """

@@ -116,11 +116,12 @@ class _Region:
 
     free: what is copied in because it costs nothing there and its operand's rows agree with all other readers'.
     closed: values that must come from outside: matrices, and left sides of products with one matrix for all rows. What makes
-    such a left side works on whole rows of it; its own region, cut along columns, serves it better.
+    such a left side works on whole rows of it; its own region, cut along columns, serves it better. hopeful: see RowCapacity.
     """
 
     root: Instruction
     rows: int
+    hopeful: bool = False
     members: dict[Instruction, None] = field(default_factory=dict)
     maps: dict[Instruction, RowMap] = field(default_factory=dict)
     closed: set[Instruction] = field(default_factory=set)
@@ -135,7 +136,7 @@ def _best_region(root: Instruction, position: dict[Instruction, int], able: set[
                  capacity: RowCapacity) -> _Region | None:
     """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
     rank = root.shape.rank
-    regions = [_grow(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
+    regions = [_fitting(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
     best = max(regions, key=lambda region: (region.weight, region.rows), default=None)
     if best is None or not best.members:
         return None
@@ -154,10 +155,21 @@ def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
         yield 1
 
 
-def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction],
-          capacity: RowCapacity) -> _Region:
+def _fitting(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction],
+             capacity: RowCapacity) -> _Region:
+    """A region grown in the hope of a product that makes its long rows; if that did not come, grown without."""
+    region = _grow(root, rows, position, able, capacity, True)
+    if any(m.opcode == "dot" and m.attribute("lhs_batch_dims") for m in region.members):
+        streams = is_column_parallel(region.members, region.maps, [root])
+        if not capacity.fits(_widths(region.members, region.maps), streams):
+            return _grow(root, rows, position, able, capacity, False)
+    return region
+
+
+def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction], capacity: RowCapacity,
+          hopeful: bool) -> _Region:
     """able: what a region can compute and no other region has taken."""
-    region = _Region(root, rows)
+    region = _Region(root, rows, hopeful)
     region.maps[root] = row_map(root, rows)
     frontier = {root}
     while frontier:
@@ -184,7 +196,7 @@ def _join(region: _Region, candidate: Instruction, able: set[Instruction], capac
     if not free:
         members = {**region.members, candidate: None}
         streams = is_column_parallel(members, trial, [region.root])
-        if not capacity.fits(_widths(members, trial), streams) or _input_count(members) > capacity.max_inputs:
+        if not capacity.fits(_widths(members, trial), streams, region.hopeful) or _input_count(members) > capacity.max_inputs:
             return False
         region.members[candidate] = None
     else:

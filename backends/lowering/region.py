@@ -18,7 +18,7 @@ from nxcc.backends.lowering.rowbatches import RowBatches
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowspread import RowSpread
 from nxcc.backends.lowering.rowtiles import RowTiles
-from nxcc.backends.lowering.rowwide import RowWide, stages_of
+from nxcc.backends.lowering.rowwide import RowWide, course_of
 from nxcc.backends.lowering.turning import comes_in_elements, unlike_the_first
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
@@ -82,8 +82,8 @@ def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequen
     """Write the tile program of a fused region."""
     rows = int(instruction.frontend_attributes[ROWS])
     program = RowProgram(kernel, instruction.called[0], rows, operands, results)
-    stages = stages_of(program)
-    if stages is not None:
-        RowWide(program, stages).lower()
+    course = course_of(program)
+    if course is not None:
+        RowWide(program, course).lower()
     else:
         (RowBatches if program.batch else RowTiles if program.dots else RowSpread)(program).lower()

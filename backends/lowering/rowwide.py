@@ -17,7 +17,7 @@ from nxcc.backends.lowering.emission import HABIT, Made
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rowbatches import outer_loops
 from nxcc.backends.lowering.rowplan import Step
-from nxcc.backends.lowering.rowproducts import Sides, bring, bring_blocks, is_turned, multiply, sides
+from nxcc.backends.lowering.rowproducts import Sides, bring, bring_blocks, is_turned, multiply, sides, sides_bytes
 from nxcc.backends.lowering.rowprogram import RowProgram
 from nxcc.backends.lowering.rowvalues import IDENTITIES, Pool, Values
 from nxcc.backends.lowering.tiling import unfolded
@@ -39,6 +39,15 @@ PIECE_BANKS = 2
 TURNING_BANKS = 2
 """Banks for squares of a left side that is turned piece by piece."""
 
+STAGES = 3
+"""Tiles of rows that are worked on at a time, at most but for rare programs."""
+
+WORKING_BYTES = 24576
+"""Bytes a partition for what else long rows need: squares, columns, left sides."""
+
+RING = 2
+"""Pieces of a long value that are there at a time, where it is not kept."""
+
 SQUARE_SETS = 3
 """Tiles in SBUF for the squares of so many pieces that are turned."""
 
@@ -54,11 +63,63 @@ class Stage:
     later: list[Step] = field(default_factory=list)
 
 
-def stages_of(program: RowProgram) -> list[Stage] | None:
-    """The stages of a program with long rows; None if it has none, or work that cannot be cut into pieces."""
+@dataclass
+class Course:
+    """stages: in order. is_kept: whether long values lie on the chip whole, from the stage that makes them to the last that
+    reads them; else each stage computes again what it reads."""
+
+    stages: list[Stage]
+    is_kept: bool
+
+
+def course_of(program: RowProgram) -> Course | None:
+    """How a program with long rows runs; None if it has none, or work that cannot be cut into pieces."""
     width = _width(program)
-    if width is None:
+    stages = None if width is None else _stages(program, width)
+    if width is None or stages is None:
         return None
+    lanes, kernel = program.kernel.target.partitions, program.kernel
+    matrices = sum(sides_bytes(v.sizes[-2], v.sizes[-1], v.dtype, lanes) for v in map(program.side, program.dots))
+    rows = sum(program.columns(i.instruction, None) == width for i in program.inputs)
+    results = sum(program.columns(root, None) == width for root in program.roots)
+    if kept_bytes(width, rows + results, matrices) <= kernel.target.sbuf.usable_bytes or results:
+        return Course(stages, True)
+    return Course(_passes(program, stages, width), False)
+
+
+def kept_bytes(width: int, others: int, matrices: int) -> int:
+    """Bytes a partition of long rows that are kept. others: operands and results as long; matrices: their bytes."""
+    return STAGES * 4 * width * (1 + others) + matrices + WORKING_BYTES
+
+
+def _passes(program: RowProgram, stages: Sequence[Stage], width: int) -> list[Stage]:
+    """Stages that keep no long value: what each reduces or multiplies, with all that this is made from."""
+    made = {step.value: step for stage in stages for step in stage.wide if step.value.opcode != "reduce"}
+    products = [step for stage in stages for step in stage.products]
+    found: list[Stage] = []
+    for stage in stages:
+        own = set(map(id, stage.wide))
+        sums = [step for step in products if id(made[product_left(program, step.value)]) in own]
+        stack = [step for step in stage.wide if step.value.opcode == "reduce" or step.total is not None]
+        stack += [made[product_left(program, step.value)] for step in sums]
+        needed: dict[int, Step] = {}
+        while stack:
+            step = stack.pop()
+            needed[id(step)] = step
+            stack.extend(made[value] for value in step.reads if value in made and id(made[value]) not in needed)
+        if needed:
+            found.append(Stage(stage.rows, [step for step in program.plan.steps if id(step) in needed], sums, stage.later))
+        else:
+            found[-1].later = [*found[-1].later, *stage.rows, *stage.later]
+    return found
+
+
+def product_left(program: RowProgram, dot: Instruction) -> Instruction:
+    """The value that is a product's left side."""
+    return program.plan.shown.get(dot.operands[0], dot.operands[0])
+
+
+def _stages(program: RowProgram, width: int) -> list[Stage] | None:
     levels: dict[Instruction, int] = {}
     kinds: dict[int, Stage] = {}
     for step in program.plan.steps:
@@ -119,14 +180,17 @@ def _can_be_cut(program: RowProgram, step: Step, width: int) -> bool:
 class RowWide:
     """Loops over batches; in each, tiles of rows go through the stages."""
 
-    def __init__(self, program: RowProgram, stages: list[Stage]) -> None:
-        self.program, self.kernel, self.stages = program, program.kernel, stages
+    def __init__(self, program: RowProgram, course: Course) -> None:
+        self.program, self.kernel, self.stages, self.is_kept = program, program.kernel, course.stages, course.is_kept
+        stages = self.stages
+        self.turns = len(stages) if self.is_kept else len(stages) + 1
         lanes, bank = self.kernel.target.partitions, self.kernel.target.tensor.moving_max
         self.width = max(program.columns(dot, None) for dot in program.dots)
         self.firsts = [dot for dot in program.dots if program.columns(dot, None) == self.width]
         piece = PIECE_BANKS * bank
         self.pieces = [(start, min(piece, self.width - start)) for start in range(0, self.width, piece)]
-        self.crossing = _crossing(program, stages)
+        crossing = _crossing(program, stages)
+        self.crossing = {value: row for value, row in crossing.items() if self.is_kept or row[0] != self.width}
         later = {value for stage in stages[1:] for step in (*stage.rows, *stage.wide, *stage.products, *stage.later)
                  for value in step.reads}
         shown = {program.plan.shown.get(root, root) for root in program.roots}
@@ -209,6 +273,7 @@ class _Batch:
         lanes = self.kernel.target.partitions
         self.fixed = {value: self._fixed(view, min(lanes, self.rows)) for value, view in self.inputs.items()
                       if not view.dims[0][0]}
+        self.rings = [self._rings(stage) for stage in wide.stages]
 
     def _fixed(self, view: View, rows: int) -> Access:
         """An operand that is the same for all rows."""
@@ -281,17 +346,18 @@ class _Batch:
     def _pipeline(self, count: int, stages: int) -> None:
         """All full tiles of rows: at each time a tile is in each of the stages, whose pieces are written in turn."""
         lanes = self.kernel.target.partitions
-        slots = [self._slot(number, lanes) for number in range(min(stages, count))]
-        rounds = (count - 1 - stages) // stages if count > 3 * stages else 0
+        turns = self.wide.turns
+        slots = [self._slot(number, lanes) for number in range(min(turns, count))]
+        rounds = (count - 1 - stages) // turns if count > 3 * turns else 0
         self._load_early(slots[0], expr(0), lanes)
         for time in range(stages):
             with self.kernel.scope():
                 self._at(slots, expr(time), time, self._busy(time, count), time + 1 < count)
         if rounds:
             with self.kernel.loop(rounds) as index:
-                for step in range(stages, 2 * stages):
-                    self._at(slots, index * stages + step, step, self._busy(stages, count), True)
-        for time in range(stages + rounds * stages, count + stages):
+                for step in range(stages, stages + turns):
+                    self._at(slots, index * turns + step, step, self._busy(stages, count), True)
+        for time in range(stages + rounds * turns, count + stages):
             with self.kernel.scope():
                 self._at(slots, expr(time), time, self._busy(time, count), time + 1 < count)
 
@@ -302,17 +368,17 @@ class _Batch:
         return [stage for stage in (last, *range(last), last + 1) if 0 <= time - stage < count]
 
     def _at(self, slots: Sequence[_Slot], time: Expr, step: int, busy: Sequence[int], goes_on: bool) -> None:
-        """What is done at a time, piece by piece. step: a number that leaves as much as the time when divided by the stages;
+        """What is done at a time, piece by piece. step: a number that leaves as much as the time when divided by the slots;
         goes_on: another tile comes after."""
-        stages, lanes = len(self.wide.stages), self.kernel.target.partitions
-        works = {stage: _Work(self, min(stage, stages - 1), slots[(step - stage) % stages], time - stage, lanes)
+        stages, turns, lanes = len(self.wide.stages), self.wide.turns, self.kernel.target.partitions
+        works = {stage: _Work(self, min(stage, stages - 1), slots[(step - stage) % turns], time - stage, lanes)
                  for stage in busy}
         before = works.pop(stages, None)
         for index in range(len(self.wide.pieces)):
             for stage in works:
                 works[stage].piece(index)
             if index == 0 and goes_on:
-                self._load_early(slots[(step + 1) % stages], time + 1, lanes)
+                self._load_early(slots[(step + 1) % turns], time + 1, lanes)
             if index == 0 and before is not None and self.wide.closes_later:
                 before.close()
             for work in works.values():
@@ -413,16 +479,15 @@ class _Batch:
             for step in steps:
                 values.perform(step)
 
-    def piece(self, slot: _Slot, steps: Sequence[Step], rows: int, index: int,
-               partials: Mapping[Instruction, Access], made: Made) -> None:
-        """Steps on one piece of the columns."""
-        if not steps:
-            return
+    def piece(self, slot: _Slot, stage: int, rows: int, index: int, made: Made) -> dict[Instruction, Access]:
+        """Steps of a stage on one piece of the columns; the pieces of the long values that are known then."""
+        steps, partials = self.wide.stages[stage].wide, slot.partials[stage]
         start, size = self.wide.pieces[index]
         width, program = self.wide.width, self.program
         known = {value: tile.cut(1, start, size) if tile.sizes[2] == width else tile
                  for value, tile in self._known(slot, rows).items()}
         known.update({value: tile.cut(1, index, 1) for value, tile in partials.items()})
+        known.update({value: tiles[index % RING].rows(0, rows).cut(1, 0, size) for value, tiles in self.rings[stage].items()})
         values = self._values(known, steps,
                               lambda i: size if program.columns(i, None) == width else program.columns(i, None), made)
         for step in steps:
@@ -430,6 +495,24 @@ class _Batch:
                 values.tiles[step.value] = self._product(slot, step, rows, start, size, values)
             else:
                 values.perform(step)
+        return {**known, **{value: tile for value, tile in values.tiles.items() if isinstance(tile, Access)}}
+
+    def _rings(self, stage: Stage) -> dict[Instruction, list[Access]]:
+        """Tiles for pieces of the values of a stage that keeps none; what is read for the last time is written over."""
+        if self.wide.is_kept:
+            return {}
+        lanes, columns = min(self.kernel.target.partitions, self.rows), self.wide.pieces[0][1]
+        last = {value: step for step in stage.wide for value in step.reads}
+        lefts = {product_left(self.program, step.value) for step in stage.products}
+        found: dict[Instruction, list[Access]] = {}
+        for step in stage.wide:
+            if step.value.opcode in ("dot", "reduce"):
+                continue
+            over = next((v for v in step.reads if v in found and last[v] is step and v not in lefts
+                         and found[v][0].dtype is step.dtype), None)
+            found[step.value] = found[over] if over is not None else [
+                self.kernel.sbuf((lanes, 1, columns), step.dtype) for _ in range(RING)]
+        return found
 
     def _product(self, slot: _Slot, step: Step, rows: int, start: int, size: int, values: Values) -> Access:
         """A piece of a product's columns; in PSUM, unless it is read later."""
@@ -478,10 +561,11 @@ class _Work:
             batch.load(slot, self.number, rows, False)
         if index == 0:
             batch.run(slot, self.parts.rows, rows)
-            batch.turn_computed(slot, self.parts.wide)
-        batch.piece(slot, self.parts.wide, rows, index, slot.partials[self.stage], self.made)
+            if self.stage == 0 or batch.wide.is_kept:
+                batch.turn_computed(slot, self.parts.wide)
+        known = batch.piece(slot, self.stage, rows, index, self.made) if self.parts.wide else {}
         for product in self.products:
-            product.turn(index)
+            product.turn(index, known.get(product.left))
 
     def multiply(self, index: int) -> None:
         """The products with a piece; one is multiplied when the next is turned, so that the engine does not wait for copies."""
@@ -506,7 +590,8 @@ class _Sum:
     def __init__(self, batch: _Batch, step: Step, slot: _Slot, rows: int) -> None:
         self.batch, self.kernel, self.slot, self.rows = batch, batch.kernel, slot, rows
         self.dot = step.value
-        self.left = slot.places[batch.program.plan.shown.get(self.dot.operands[0], self.dot.operands[0])]
+        self.left = product_left(batch.program, self.dot)
+        self.dtype = self.dot.operands[1].shape.dtype
         self.matrix = batch.matrices[self.dot]
         columns = batch.program.columns(self.dot, None)
         start = slot.number * columns if (slot.number + 1) * columns <= self.kernel.target.tensor.moving_max else 0
@@ -517,23 +602,28 @@ class _Sum:
         their own, since the next tile of rows may begin before they are multiplied."""
         wide, lanes = self.batch.wide, self.kernel.target.partitions
         start, size = wide.pieces[index]
-        per = self.kernel.target.psum.bank_bytes // (lanes * self.left.dtype.byte_size) * lanes
+        per = self.kernel.target.psum.bank_bytes // (lanes * self.dtype.byte_size) * lanes
         is_last = index == len(wide.pieces) - 1
         tiles = wide.squares[self.slot.number if len(wide.pieces) == 1 else 2 if is_last else index % 2]
         for first, tile in zip(range(start, start + size, per), tiles, strict=False):
             last = min(first + per, start + size)
             heights = [min(lanes, last - at) for at in range(first, last, lanes)]
-            flat = retyped(tile, self.left.dtype).cut(0, 0, len(heights) * self.rows)
+            flat = retyped(tile, self.dtype).cut(0, 0, len(heights) * self.rows)
             yield first, heights, flat.reshape(len(heights), self.rows)
 
-    def turn(self, index: int) -> None:
-        """A piece of the left side, turned square by square."""
+    def turn(self, index: int, piece: Access | None) -> None:
+        """A piece of the left side, turned square by square; piece: where it is not kept whole."""
         lanes, copy = self.kernel.target.partitions, self.batch.copy
-        scale, left = self.batch.program.plan.scales.get(self.dot, 1.0), self.left.at(0, 0)
+        start, scale = self.batch.wide.pieces[index][0], self.batch.program.plan.scales.get(self.dot, 1.0)
+        kept = self.slot.places.get(self.left)
+        left = kept.at(0, 0).cut(0, start, self.batch.wide.pieces[index][1]) if kept is not None else piece.at(0, 0) \
+            if piece is not None else None
+        assert left is not None
         for first, heights, tile in self._squares(index):
-            bank = retyped(next(self.batch.wide.turning), self.left.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
+            bank = retyped(next(self.batch.wide.turning), self.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
             for square, height in enumerate(heights):
-                self.kernel.pe_transpose(bank.at(0, square).rows(0, height), left.cut(0, first + square * lanes, height))
+                place = first - start + square * lanes
+                self.kernel.pe_transpose(bank.at(0, square).rows(0, height), left.cut(0, place, height))
             full = sum(height == lanes for height in heights)
             if full:
                 copy(tile.cut(0, 0, full), bank.cut(0, 0, full), scale)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from nxcc.backends.lowering import rowwide
+
 from harness.attention import COMBINERS, attention
 from harness.whole import check_whole
 
@@ -79,3 +81,51 @@ ENTRY main {{
 @pytest.mark.parametrize(("rows", "columns", "depth"), [(300, 1100, 64), (1300, 1024, 200)])
 def test_softmax_of_products(rows: int, columns: int, depth: int) -> None:
     check_whole(softmax_of_products(rows, columns, depth), levels=("2",), strict=rows < 1000)
+
+
+@pytest.mark.parametrize(("rows", "keys", "depth", "strict"), [
+    (1500, 1100, 32, False), (300, 2176, 64, True), (64, 1030, 130, True)])
+def test_rows_that_are_too_long_to_keep(monkeypatch: pytest.MonkeyPatch, rows: int, keys: int, depth: int,
+                                        strict: bool) -> None:
+    monkeypatch.setattr(rowwide, "WORKING_BYTES", 1 << 30)
+    check_whole(attention(1, 2, rows, keys, depth), levels=("2",), strict=strict)
+
+
+def test_masks_of_rows_that_are_too_long_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowwide, "WORKING_BYTES", 1 << 30)
+    check_whole(masked(200, 1300, 32), levels=("2",), strict=True)
+
+
+def masked(rows: int, keys: int, depth: int) -> str:
+    """Attention with a mask of its own for each row, whose scores are tamed first."""
+    s, r = f"f32[2,{rows},{keys}]", f"f32[2,{rows}]"
+    by_head = "lhs_batch_dims={0}, rhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_contracting_dims={1}"
+    return f"""HloModule masked
+{COMBINERS}
+ENTRY main {{
+  %q = f32[2,{rows},{depth}] parameter(0)
+  %k = f32[2,{depth},{keys}] parameter(1)
+  %v = f32[2,{keys},{depth}] parameter(2)
+  %mask = f32[{rows},{keys}] parameter(3)
+  %residual = f32[2,{rows},{depth}] parameter(4)
+  %dots = {s} dot(%q, %k), {by_head}
+  %tamed = {s} tanh(%dots)
+  %masks = {s} broadcast(%mask), dimensions={{1,2}}
+  %scores = {s} add(%tamed, %masks)
+  %low = f32[] constant(-inf)
+  %zero = f32[] constant(0)
+  %most = {r} reduce(%scores, %low), dimensions={{2}}, to_apply=%max
+  %mosts = {s} broadcast(%most), dimensions={{0,1}}
+  %shifted = {s} subtract(%scores, %mosts)
+  %e = {s} exponential(%shifted)
+  %total = {r} reduce(%e, %zero), dimensions={{2}}, to_apply=%add
+  %o = f32[2,{rows},{depth}] dot(%e, %v), {by_head}
+  %totals = f32[2,{rows},{depth}] broadcast(%total), dimensions={{0,1}}
+  %p = f32[2,{rows},{depth}] divide(%o, %totals)
+  ROOT %sum = f32[2,{rows},{depth}] add(%p, %residual)
+}}
+"""
+
+
+def test_masks_of_rows() -> None:
+    check_whole(masked(200, 1300, 32), levels=("2",), strict=True)
