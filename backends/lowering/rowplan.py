@@ -157,7 +157,7 @@ class _Planner:
     def _take_spreads(self) -> None:
         """Sums of squared differences from the mean come with the sum that the mean is computed from."""
         readers = self._readers()
-        for reduce in [i for i in self.work if i.opcode == "reduce" and _is_plain_sum(i)]:
+        for reduce in [i for i in self.work if self._sums_once(i)]:
             squares = self._show(reduce.operands[0])
             if not _is_square(squares) or readers.get(squares) != [reduce] or squares in self.results:
                 continue
@@ -177,19 +177,26 @@ class _Planner:
         total, number = map(self._show, mean.operands)
         if total.opcode == "constant" and mean.opcode == "multiply":
             total, number = number, total
-        if total.opcode != "reduce" or number.opcode != "constant" or not _is_plain_sum(total) or total not in self.work:
+        if number.opcode != "constant" or not self._sums_once(total) or total not in self.work:
             return None
         count = data.shape.element_count / max(1, total.shape.element_count)
         wanted = count if mean.opcode == "divide" else 1 / count
         same = self._show(total.operands[0]) is data and has_columns(data, self.maps)
         return total if same and math.isclose(float(number.attributes["literal"].splat_value), wanted, rel_tol=1e-6) else None
 
+    def _sums_once(self, reduce: Instruction) -> bool:
+        """Whether this is a plain sum that takes in each element of a value once: along columns it may repeat."""
+        if reduce.opcode != "reduce" or not _is_plain_sum(reduce):
+            return False
+        operand = reduce.operands[0]
+        return bool(self._show(operand).shape.element_count == operand.shape.element_count)
+
     def _take_totals(self) -> None:
         """Sums that come with their terms."""
         readers = self._readers()
-        for reduce in [i for i in self.work if i.opcode == "reduce"]:
+        for reduce in [i for i in self.work if self._sums_once(i)]:
             value = self._show(reduce.operands[0])
-            if not _is_plain_sum(reduce) or value in self.totals or value not in readers or value.shape.dtype is not F32:
+            if value in self.totals or value not in readers or value.shape.dtype is not F32:
                 continue
             square = _is_square(value) and readers[value] == [reduce] and value not in self.results
             if reduce not in self.spreads and (value.opcode in ACCUMULATING or square):

@@ -126,7 +126,8 @@ class RowTiles:
         rows = _Ahead(self, views, lefts, full)
         if full:
             rows.lefts[0].fill(expr(0))
-        rounds = (full - 1) // 2 - 1 if full > 4 else 0
+        reach = 4 if rows.is_late else 3  # tiles from a pair's first on whose left sides it may turn
+        rounds = (full - reach) // 2 if full > 4 else 0
         if rounds:
             rows.pair(expr(0), 4)
             with kernel.loop(rounds) as index:

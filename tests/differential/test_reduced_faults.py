@@ -152,6 +152,29 @@ ENTRY e { x = f32[3,3,2,4,2,4] parameter(0)
   z = f32[] constant(1)
   ROOT r = f32[3,3,2,4,2,4] select-and-scatter(x, s, z), select=ge, scatter=add,
     window={size=2x3x2x2x2x2 stride=1x2x1x2x2x1 pad=0_0x1_1x0_0x0_0x0_0x0_0} }""",
+    # a sum that comes with its terms: these are repeated along the columns before they are summed
+    "sums_of_what_repeats": """
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY e { x = f32[3,2] parameter(0)
+  b = f32[3,2,5] broadcast(x), dimensions={0,1}
+  s = f32[3,2,5] multiply(b, b)
+  e = f32[3,2,5] exponential(b)
+  z = f32[] constant(0)
+  r = f32[3,2] reduce(s, z), dimensions={2}, to_apply=add
+  q = f32[3,2] reduce(e, z), dimensions={2}, to_apply=add
+  ROOT t = (f32[3,2], f32[3,2]) tuple(r, q) }""",
+    # nine full tiles of rows: the tile after the next was turned ahead beyond the last full one
+    "row_sums_of_nine_tiles_of_rows": """
+add { a = bf16[] parameter(0)
+  b = bf16[] parameter(1)
+  ROOT c = bf16[] add(a, b) }
+ENTRY e { x = bf16[3,2,196,130] parameter(0)
+  w = bf16[130,2] parameter(1)
+  d = bf16[3,2,196,2] dot(x, w), lhs_contracting_dims={3}, rhs_contracting_dims={0}
+  z = bf16[] constant(0)
+  ROOT r = bf16[3,2,196] reduce(d, z), dimensions={3}, to_apply=add }""",
 }
 
 
