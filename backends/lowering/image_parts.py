@@ -156,9 +156,10 @@ class Run:
 
     def _repeats(self, value: Instruction) -> bool:
         """Whether a value from outside has one number for all places of an image's channel, which is brought once."""
-        if value not in self.program.outside or any(value in self.program.parts(head) for head in self.program.doubled):
+        program = self.program
+        if value not in program.outside or program.gives_way(value) or any(value in program.parts(h) for h in program.doubled):
             return False
-        *_, rows, columns = self.program.view(self.operands[value], value).dims
+        *_, rows, columns = program.view(self.operands[value], value).dims
         return rows[1] * columns[1] > 1 and all(stride == 0 or size == 1 for stride, size in (rows, columns))
 
     def _part_view(self, view: View, value: Instruction, part: Part) -> View:

@@ -137,3 +137,19 @@ ENTRY main {
   ROOT g = f32[2,12,12,32] add(f, rows)
 }
 """, strict=True)
+
+
+def test_a_number_that_repeats_over_an_image_is_there_until_the_last_piece_of_the_sum_is_made() -> None:
+    check_whole("""HloModule m
+ENTRY main {
+  x = f32[2,24,24,8] parameter(0)
+  w = f32[3,3,8,32] parameter(1)
+  t = f32[2,32] parameter(2)
+  bias = f32[32] parameter(3)
+  b = f32[2,24,24,32] broadcast(t), dimensions={0,3}
+  c = f32[2,24,24,32] broadcast(bias), dimensions={3}
+  y = f32[2,24,24,32] convolution(x, w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f
+  z = f32[2,24,24,32] add(y, c)
+  ROOT r = f32[2,24,24,32] add(z, b)
+}
+""", strict=True)
