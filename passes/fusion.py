@@ -186,6 +186,8 @@ def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: 
 def _join(region: _Region, candidate: Instruction, able: set[Instruction], capacity: RowCapacity) -> bool:
     """Add a candidate and the maps of its operands, if all fit together."""
     free = candidate.opcode in FREE
+    if free and candidate in region.closed:
+        return False
     if not free and (len(region.members) >= MEMBERS_MAX or candidate not in able or not _enclosed(candidate, region)):
         return False
     maps = operand_maps(candidate, region.maps[candidate])

@@ -106,3 +106,22 @@ ENTRY main {
 @pytest.mark.parametrize("text", [REPEATED_LEFT, CONSTANT_LEFT], ids=["a row for all batches", "a number"])
 def test_left_sides_that_repeat(text: str) -> None:
     check_whole(text, levels=("1", "2"), strict=True)
+
+
+BOTH_SIDES = """HloModule both
+ENTRY main {
+  p = f32[2,1,2,3] parameter(0)
+  c = f32[2,3,2,3] parameter(1)
+  r = f32[2,2,1,3] reshape(p)
+  d = f32[2,2,1,3] dot(r, c), lhs_batch_dims={0,1}, rhs_batch_dims={0,2}, lhs_contracting_dims={3}, rhs_contracting_dims={3}
+  t = f32[2,2,3,1] reshape(p)
+  ROOT e = f32[2,2,1,1] dot(d, t), lhs_batch_dims={0,1}, rhs_batch_dims={0,1}, lhs_contracting_dims={3},
+    rhs_contracting_dims={2}
+}
+"""
+
+
+def test_a_view_that_is_read_as_rows_and_as_a_matrix() -> None:
+    check_whole(BOTH_SIDES, levels=("1", "2"))
+    check_whole(BOTH_SIDES.replace("2,1,2,3", "2,1,2,1").replace("2,3,2,3", "2,1,2,1").replace("2,2,1,3", "2,2,1,1").replace(
+        "2,2,3,1", "2,2,1,1"), levels=("1", "2"))
