@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import UNIT, is_elementwise, reshape_map, transpose_map
+from nxcc.ir.hlo.spaces import follow
 
 BATCH, CHANNEL, ROW, COLUMN = range(4)
 """Marks in a map. Windows over one spatial dimension have columns only."""
@@ -128,18 +129,7 @@ def maps_of(order: Iterable[Instruction], root: Instruction, marks: ImageMap) ->
 
     order: instructions of the computation, operands before users.
     """
-    maps: dict[Instruction, ImageMap] = {root: marks}
-    for instruction in reversed(list(order)):
-        result = maps.get(instruction)
-        if result is None or not instruction.operands:
-            continue
-        operands = operand_maps(instruction, result)
-        if operands is None:
-            return None
-        for operand, found in zip(instruction.operands, operands, strict=True):
-            if found is not None and maps.setdefault(operand, found) != found:
-                return None
-    return maps
+    return follow(order, {root: marks}, operand_maps)
 
 
 def sizes_of(dims: Iterable[int], marks: ImageMap) -> tuple[int, int, int, int]:

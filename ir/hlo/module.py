@@ -184,9 +184,27 @@ class Module:
 
     def reachable(self) -> list[Computation]:
         """Computations reachable from the entry, callees before callers; iterative."""
-        order: list[Computation] = []
-        seen = {self.entry}
-        stack: list[tuple[Computation, Iterator[Computation]]] = [(self.entry, _callees(self.entry))]
+        return callees_first((self.entry,))
+
+    def unique_name(self, base: str, taken: set[str]) -> str:
+        """`base`, or `base.1`, `base.2` ...; adds it to `taken`."""
+        name, number = base, 0
+        while name in taken:
+            number += 1
+            name = f"{base}.{number}"
+        taken.add(name)
+        return name
+
+
+def callees_first(starts: Iterable[Computation]) -> list[Computation]:
+    """The computations and what they call, callees before callers; iterative."""
+    order: list[Computation] = []
+    seen: set[Computation] = set()
+    for start in starts:
+        if start in seen:
+            continue
+        seen.add(start)
+        stack: list[tuple[Computation, Iterator[Computation]]] = [(start, _callees(start))]
         while stack:
             node, rest = stack[-1]
             for callee in rest:
@@ -197,16 +215,7 @@ class Module:
             else:
                 order.append(node)
                 stack.pop()
-        return order
-
-    def unique_name(self, base: str, taken: set[str]) -> str:
-        """`base`, or `base.1`, `base.2` ...; adds it to `taken`."""
-        name, number = base, 0
-        while name in taken:
-            number += 1
-            name = f"{base}.{number}"
-        taken.add(name)
-        return name
+    return order
 
 
 def _callees(computation: Computation) -> Iterator[Computation]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.ops.opaque import is_elementwise_call
+from nxcc.ir.hlo.spaces import follow
 
 COLUMN = -1
 UNIT = -2
@@ -106,18 +107,7 @@ def maps_of(order: Iterable[Instruction], roots: Mapping[Instruction, RowMap]) -
 
     order: instructions of the computation, operands before users.
     """
-    maps: dict[Instruction, RowMap] = dict(roots)
-    for instruction in reversed(list(order)):
-        result = maps.get(instruction)
-        if result is None or not instruction.operands:
-            continue
-        operands = operand_maps(instruction, result)
-        if operands is None:
-            return None
-        for operand, found in zip(instruction.operands, operands, strict=True):
-            if found is not None and maps.setdefault(operand, found) != found:
-                return None
-    return maps
+    return follow(order, roots, operand_maps)
 
 
 FREE = frozenset(("broadcast", "reshape", "transpose", "constant"))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.recurrences import is_linear_recurrence
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_elementwise, reshape_map, transpose_map
+from nxcc.ir.hlo.spaces import follow
 
 STATE = -3
 """Mark in a map: the dimension of the states."""
@@ -64,15 +65,4 @@ _RULES: dict[str, Callable[[Instruction, RowMap], list[RowMap | None] | None]] =
 
 def scan_maps_of(order: Iterable[Instruction], root: Instruction, steps: int) -> dict[Instruction, RowMap] | None:
     """Maps of all that the root reaches; None if that is no scan space. order: operands before users."""
-    maps: dict[Instruction, RowMap] = {root: scan_map(root, steps)}
-    for instruction in reversed(list(order)):
-        result = maps.get(instruction)
-        if result is None or not instruction.operands:
-            continue
-        operands = scan_maps(instruction, result)
-        if operands is None:
-            return None
-        for operand, found in zip(instruction.operands, operands, strict=True):
-            if found is not None and maps.setdefault(operand, found) != found:
-                return None
-    return maps
+    return follow(order, {root: scan_map(root, steps)}, scan_maps)

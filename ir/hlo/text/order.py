@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module, callees_first
 
 
 def instruction_order(computation: Computation) -> list[Instruction]:
@@ -36,26 +34,4 @@ def instruction_order(computation: Computation) -> list[Instruction]:
 def computation_order(module: Module) -> list[Computation]:
     """Computations, callees before callers; those that nobody calls stand in their own order."""
     called = {c for i in module.instructions() for c in i.called}
-    order: list[Computation] = []
-    seen: set[Computation] = set()
-    for root in module.computations:
-        if root in called or root in seen:
-            continue
-        seen.add(root)
-        stack = [(root, _callees(root))]
-        while stack:
-            node, rest = stack[-1]
-            for callee in rest:
-                if callee not in seen:
-                    seen.add(callee)
-                    stack.append((callee, _callees(callee)))
-                    break
-            else:
-                order.append(node)
-                stack.pop()
-    return order
-
-
-def _callees(computation: Computation) -> Iterator[Computation]:
-    for instruction in computation.instructions:
-        yield from instruction.called
+    return callees_first(root for root in module.computations if root not in called)
