@@ -50,12 +50,13 @@ class Room:
     first_semaphore: int = FIRST_OF_REGIONS
 
 
-def room(target: Target, berth: Berth) -> Room:
-    """What of the machine a berth takes; psum_start in bytes of a partition."""
+def room(target: Target, berth: Berth, work_bytes: int = 0) -> Room:
+    """What of the machine a berth takes; psum_start in bytes of a partition. work_bytes: of a partition that a region may have
+    at most, 0 for all; the rest is for what stays on chip."""
     shared = target.sequencer.semaphores - FIRST_OF_REGIONS
     whole = Room(target.sbuf.usable_bytes, target.psum.banks, shared)
     if berth is Berth.WHOLE:
-        return whole
+        return Room(min(work_bytes, whole.sbuf_bytes), whole.psum_banks, shared) if work_bytes else whole
     sbuf = whole.sbuf_bytes // 2 // target.sbuf.align_bytes * target.sbuf.align_bytes
     banks, semaphores = whole.psum_banks // 2, shared // 2
     if berth is Berth.LOWER:
@@ -87,6 +88,17 @@ class Entrance:
 
 
 ALONE = Entrance()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where a region works on chip: its number (debug index), first byte and bytes of a partition, and how many regions before
+    it may still be running when it begins."""
+
+    region: int
+    start: int
+    size: int
+    lag: int
 
 
 def beside(target: Target, before: Entrance, had: Footprint, need: Footprint) -> Entrance:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from nxcc.backends.arena import Arena, Buffer
+from nxcc.backends.arena import Arena, Buffer, Lifetime
 from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
-from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footprint, room, touched
+from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footprint, Work, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.fused import is_program
 from nxcc.backends.lowering.registry import Rule, rules
@@ -89,13 +89,16 @@ class RegionReport:
 
 @dataclass()
 class DeviceCode:
-    """program: one entry a node. constants: what the loader writes into the arena before the first run."""
+    """program: one entry a node. constants: what the loader writes into the arena before the first run. scratch: blocks of the
+    arena that hold values of the program's own for a while. work: where on chip each region works, in order."""
 
     program: Program
     bindings: dict[str, Binding]
     constants: list[tuple[Binding, Literal]]
     debug: list[DebugEntry]
     regions: list[RegionReport] = field(default_factory=list)
+    scratch: list[Lifetime] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +124,16 @@ Value = Any
 
 def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
              aliases: Mapping[str, str] | None = None, exact_transposes: bool = False,
-             debug: list[DebugEntry] | None = None) -> DeviceCode:
+             debug: list[DebugEntry] | None = None, work_bytes: int = 0) -> DeviceCode:
     """Machine code of the nodes over one arena.
 
     values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
     exact_transposes: see `tile.builder.Kernel`. debug: entries of other code with which this shares one map; added to, one for
-    each region.
-    Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice.
+    each region. work_bytes: of a partition of SBUF that a region may have, 0 for all.
+    Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice, or a fused region
+    does not fit into work_bytes.
     """
-    generator = _Generator(target, optlevel, exact_transposes, [] if debug is None else debug)
+    generator = _Generator(target, optlevel, exact_transposes, [] if debug is None else debug, work_bytes)
     generator.bind(nodes, values, aliases or {})
     for node in nodes:
         generator.node(node)
@@ -146,11 +150,12 @@ def leaves(value: Value) -> list[Located]:
 
 
 class _Generator:
-    def __init__(self, target: Target, optlevel: int, exact_transposes: bool, debug: list[DebugEntry]) -> None:
+    def __init__(self, target: Target, optlevel: int, exact_transposes: bool, debug: list[DebugEntry], work_bytes: int) -> None:
         self.target = target
+        self.work_bytes = work_bytes
         self.optlevel = optlevel
         self.exact_transposes = exact_transposes
-        self.arena = Arena(target.hbm.bytes)
+        self.arena = Arena(target.hbm.bytes, len(debug))
         self.main = MainStreams(target)
         self.functions: list[Function] = []
         self.entries: list[Function] = []
@@ -159,6 +164,7 @@ class _Generator:
         self.constants: list[tuple[Binding, Literal]] = []
         self.debug = debug
         self.regions: list[RegionReport] = []
+        self.work: list[Work] = []
         self.sbuf_bytes = 0
         self.semaphores = FIRST_OF_REGIONS
         self._lowered: dict[Any, Lowered] = {}
@@ -240,7 +246,8 @@ class _Generator:
         program = Program(self.functions, self.entries, self.sbuf_bytes, self.arena.end, self.semaphores)
         if not self.target.features.registers:
             program = unrolled(program)
-        return DeviceCode(program, self.bindings, self.constants, self.debug, self.regions)
+        return DeviceCode(program, self.bindings, self.constants, self.debug, self.regions, self.arena.lifetimes,
+                          self.work)
 
     # ---- values and their lifetime ------------------------------------------------------------------------------
 
@@ -302,7 +309,7 @@ class _Generator:
         try:
             return self.region(instruction, operands, last_use)
         except CompileError as error:
-            if error.code is not OUT_OF_MEMORY:
+            if error.code is not OUT_OF_MEMORY or self.work_bytes:
                 raise
             return self.call(instruction, operands)
 
@@ -420,6 +427,7 @@ class _Generator:
         location = instruction.location
         source = f"{location.source_file}:{location.source_line}" if location.source_file else ""
         self.debug.append(DebugEntry(instruction.name, location.op_name, source))
+        self.arena.region = len(self.debug)
         lowered = self._lowered.get(key)
         if lowered is None:
             lowered = self._lowered[key] = self._lower(instruction, operands, results, shared)
@@ -433,6 +441,7 @@ class _Generator:
                      for register, address in zip(assembled.argument_registers, dict.fromkeys(addresses), strict=False)}
         self.main.call(index, assembled, arguments, len(self.debug) - 1, entrance, touched(operands, results), need)
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name, *self._place))
+        self.work.append(Work(len(self.debug) - 1, entrance.sbuf_start, lowered.program.sbuf_bytes, entrance.lag))
 
     def _assemble(self, lowered: Lowered, entrance: Entrance) -> tuple[int, AssembledFunction]:
         """The region's streams for a way to begin."""
@@ -462,7 +471,8 @@ class _Generator:
     def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,
                copies: Copies) -> Kernel:
         """The tile program for part of the machine; CompileError(NXC0302) if it does not fit."""
-        kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies, room(self.target, berth))
+        kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies,
+                        room(self.target, berth, self.work_bytes), room(self.target, Berth.WHOLE, self.work_bytes))
         kernel.debug = len(self.debug) - 1
         kernel.tf32 = _multiplies_tf32(instruction)
         kernel.exact_transposes = self.exact_transposes

@@ -188,7 +188,7 @@ class _Compilation:
         lowering = lowering_of(build)
         cores = self.options.neuroncore_pipeline_cores
         if cores == 1:
-            codes = [lowering.code(build.plan, 0)]
+            codes = [lowering.whole(build.plan)]
         else:
             build.plan, codes = pipelined(build.module, build.plan, lowering, cores)
         build.codes = tuple(codes)

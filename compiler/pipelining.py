@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from nxcc.backends.codegen import DebugEntry, DeviceCode, DeviceNode, generate
 from nxcc.backends.cost import handover
+from nxcc.backends.keeping import keep
 from nxcc.backends.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.placing import Places, Timeline
+from nxcc.backends.prefetching import prefetch
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
@@ -30,6 +33,12 @@ ROUNDS = 2
 
 WORK_SHARES = (0.25, 0.375, 0.5)
 """Parts of SBUF to try for a stage's work where weights want the rest; the middle one is what the cut counts with."""
+
+WORK_SHARE = 0.65
+"""Part of SBUF that a region may have on a core of its own where values between regions want the rest."""
+
+PINNED_SHARE = 4
+"""Weights stay on chip where a core without stages has room for one in so many bytes; else they come early."""
 
 UNLIMITED = 1 << 40
 
@@ -44,20 +53,60 @@ class Lowering:
     weights: Collection[str]
     exact_transposes: bool = False
 
-    def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None) -> DeviceCode:
-        """The code of what runs on a core, as it comes from code generation."""
+    def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None,
+             work_bytes: int = 0) -> DeviceCode:
+        """The code of what runs on a core, as it comes from code generation. work_bytes: see there."""
         nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes_of(core)]
         used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
         values = {name: shape for name, shape in plan.values.items() if name in used}
         aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
         return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
-                        exact_transposes=self.exact_transposes, debug=debug)
+                        exact_transposes=self.exact_transposes, debug=debug, work_bytes=work_bytes)
+
+    def whole(self, plan: Plan) -> DeviceCode:
+        """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if not all of
+        them fit beside regions that take what they like, the faster of these and of smaller ones."""
+        best = self.code(plan, 0)
+        if self.optlevel == 0 or self.target.features.registers:
+            return best
+        left = self._settle(best)
+        if left:
+            try:
+                tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes))
+            except CompileError as error:
+                if error.code is not OUT_OF_MEMORY:
+                    raise
+                return best
+            if self._settle(tight) < left and run_ticks(tight, self.target) < run_ticks(best, self.target):
+                best = tight
+        return best
+
+    def _settle(self, code: DeviceCode) -> int:
+        """Put on chip what fits: values between regions, then all weights or those of regions to come. Bytes of traffic that
+        values still make in device memory."""
+        places = Places(Timeline.of(code.work, self.target.sbuf.align_bytes), self.target)
+        kept = keep(code.program, code.scratch, places, self.target)
+        blocks = self._weights(code)
+        code.program = kept.program
+        room = (self.target.sbuf.usable_bytes - places.top) * self.target.partitions
+        if room * PINNED_SHARE >= sum(size for _, size in blocks):
+            code.program = pin(code.program, blocks, self.target).program
+        else:
+            code.program = prefetch(code.program, blocks, places, self.target)
+        return kept.left
+
+    def _weights(self, code: DeviceCode) -> list[tuple[int, int]]:
+        """Address and bytes of what the loader brings."""
+        blocks = [(binding.address, binding.size) for binding, _ in code.constants]
+        return blocks + [(binding.address, binding.size) for name, binding in code.bindings.items() if name in self.weights]
 
     def pinned(self, code: DeviceCode, room: int | None = None) -> Pinned:
-        """The code with its weights on chip, as far as they fit."""
-        blocks = [(binding.address, binding.size) for binding, _ in code.constants]
-        blocks += [(binding.address, binding.size) for name, binding in code.bindings.items() if name in self.weights]
-        return pin(code.program, blocks, self.target, room)
+        """The code with its weights on chip, as far as they fit beside values that stay there."""
+        program = code.program
+        if self.optlevel:
+            places = Places(Timeline.of(code.work, self.target.sbuf.align_bytes), self.target)
+            program = keep(program, code.scratch, places, self.target).program
+        return pin(program, self._weights(code), self.target, room)
 
     def stage(self, plan: Plan, core: int, debug: list[DebugEntry]) -> DeviceCode:
         """The code of a stage; where weights and work do not both fit, the fastest of several shares of the chip for work."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from nxcc.backends.berths import Berth, room
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import blocked
 from nxcc.backends.lowering.operands import Depth, bring, depth_of, turns
@@ -54,7 +53,7 @@ def planned(kernel: Kernel, left: View, right: View, out: View, dtype: DType, ba
                       turns(kernel, left), turns(kernel, right))
     on = machine(kernel.target, "tf32" if kernel.tf32 and dtype is F32 else dtype.name)
     found = plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks)
-    whole = room(kernel.target, Berth.WHOLE)
+    whole = kernel.whole
     if kernel.room != whole and _gains(found, plan(product, on, whole.sbuf_bytes, whole.psum_banks), on):
         raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} is quicker with the whole machine")
     return None if found is None else (found, product)

@@ -206,8 +206,9 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(groups, to.blocks, columns)
     tiles: list[Access] = [] if before is None else before.tiles
+    paced = kernel.copies.rotates and kernel.target.features.registers  # else weights come early, and values stay on chip
     for number, count in enumerate(parts):
-        if len(tiles) >= (AHEAD if before is None else CHAIN_AHEAD) and kernel.copies.rotates:
+        if paced and len(tiles) >= (AHEAD if before is None else CHAIN_AHEAD):
             if before is None:
                 _await(kernel, tiles[-AHEAD])
             else:

@@ -48,10 +48,12 @@ class Kernel:
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     """
 
-    def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None) -> None:
-        """room: what of SBUF and PSUM the program may use; all of it unless given."""
+    def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None,
+                 whole: Room | None = None) -> None:
+        """room: what of SBUF and PSUM the program may use, whole: the most that any may; all of it unless given."""
         self.target = target
-        self.room = room or berths.room(target, Berth.WHOLE)
+        self.whole = whole or berths.room(target, Berth.WHOLE)
+        self.room = room or self.whole
         self.copies = copies
         self.tf32 = False
         self.exact_transposes = False

@@ -1,0 +1,183 @@
+"""Values between regions and weights of regions to come on chip: the same results, less traffic, no race."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nxcc.backends.arena import Lifetime
+from nxcc.backends.berths import Work
+from nxcc.backends.codegen import Binding, DeviceCode
+from nxcc.backends.isa.instructions import dma
+from nxcc.backends.isa.program import (
+    DMA_PARTITION_STRIDE,
+    Affine,
+    DmaPattern,
+    Engine,
+    Function,
+    Instruction,
+    Memory,
+    Program,
+)
+from nxcc.backends.isa.verifier import verify_program
+from nxcc.backends.keeping import Layout, Use, keep
+from nxcc.backends.placing import Places, Timeline
+from nxcc.backends.prefetching import prefetch
+from nxcc.backends.simulator.functional import Machine
+from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.timing import Clock
+from nxcc.backends.target import Target, load_target
+from nxcc.compiler.driver import compile_module, lowering_of
+from nxcc.compiler.options import options_from
+from nxcc.ir.dtypes import BF16
+from nxcc.ir.hlo.text.reader import read_text
+
+V1 = load_target("v1")
+LAYERS = 3
+TEXT = "HloModule m\nENTRY e {\n  in0 = bf16[300,192] parameter(0)\n" + "".join(f"""
+  up{i} = bf16[192,640] parameter({2 * i + 1})
+  down{i} = bf16[640,192] parameter({2 * i + 2})
+  d{i} = f32[300,640] dot(in{i}, up{i}), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  t{i} = f32[300,640] tanh(d{i})
+  c{i} = bf16[300,640] convert(t{i})
+  p{i} = f32[300,192] dot(c{i}, down{i}), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  in{i + 1} = bf16[300,192] convert(p{i})""" for i in range(LAYERS)) + f"\n  ROOT r = f32[300,192] convert(in{LAYERS})\n}}"
+
+
+def code_of() -> DeviceCode:
+    """The layers after all passes, as code generation leaves them."""
+    build = compile_module(read_text(TEXT), options_from(target="v1", stop_after="partition"))
+    assert build.plan is not None
+    return lowering_of(build).code(build.plan, 0)
+
+
+def places_of(code: DeviceCode, target: Target = V1) -> Places:
+    return Places(Timeline.of(code.work, target.sbuf.align_bytes), target)
+
+
+def weights_of(code: DeviceCode) -> list[tuple[int, int]]:
+    """Of what the entry's parameters bring, all but the first."""
+    return [(b.address, b.size) for b in inputs_of(code)[1:]]
+
+
+def inputs_of(code: DeviceCode) -> list[Binding]:
+    return sorted((b for name, b in code.bindings.items() if name != "output0"), key=lambda b: b.dims != (300, 192))
+
+
+def run(code: DeviceCode, program: Program, seed: int | None = None) -> np.ndarray[Any, Any]:
+    sizes = {"sbuf_bytes_per_partition": V1.sbuf.partition_bytes, "psum_bytes_per_partition": V1.psum.partition_bytes}
+    machine = Machine(program, program.hbm_bytes, **sizes) if seed is None else \
+        StrictMachine(program, program.hbm_bytes, seed=seed, dma_engines=V1.dma.engines, **sizes)
+    random = np.random.default_rng(0)
+    for binding in inputs_of(code):
+        scale = 1.0 if binding.dims == (300, 192) else 0.1
+        machine.write(binding.address, (scale * random.normal(size=binding.dims)).astype(binding.dtype.numpy))
+    machine.prepare()
+    machine.run(0)
+    out = code.bindings["output0"]
+    return machine.read(out.address, out.dtype, out.dims)
+
+
+@pytest.fixture(scope="module")
+def settled() -> tuple[DeviceCode, np.ndarray[Any, Any], Program, Program]:
+    """The code, what it gives, the program with values on chip, and that with weights that come early."""
+    code = code_of()
+    want = run(code, code.program)
+    places = places_of(code)
+    kept = keep(code.program, code.scratch, places, V1).program
+    return code, want, kept, prefetch(kept, weights_of(code), places, V1)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("which", [2, 3])
+def test_results_are_the_same_in_every_legal_order(settled: Any, which: int, seed: int | None) -> None:
+    code, want, program = settled[0], settled[1], settled[which]
+    verify_program(program, V1, hbm_bytes=program.hbm_bytes)
+    np.testing.assert_array_equal(run(code, program, seed), want)
+
+
+def test_values_between_regions_leave_device_memory(settled: Any) -> None:
+    code, _, kept, early = settled
+    outside = sum(b.size for b in code.bindings.values())
+    assert Clock(code.program, V1).time(0).hbm_bytes > 1.5 * outside
+    assert Clock(kept, V1).time(0).hbm_bytes == outside
+    assert Clock(early, V1).time(0).ticks < Clock(code.program, V1).time(0).ticks
+
+
+def test_weights_come_before_their_region(settled: Any) -> None:
+    def early(program: Program) -> int:
+        """Transfers from memory that are triggered before something of a region before theirs."""
+        sync = [one for one in program.entries[0].streams[Engine.SYNC] if one.debug >= 0]
+        return sum(1 for at, one in enumerate(sync) if one.spec is dma.DMA_COPY and one.operands["source"].memory is Memory.HBM
+                   and any(later.debug < one.debug for later in sync[at:]))
+
+    assert early(settled[2]) == 0 and early(settled[3]) > 0
+
+
+def test_what_does_not_fit_stays_in_memory() -> None:
+    code = code_of()
+    small = replace(V1, sbuf=replace(V1.sbuf, reserved_bytes=V1.sbuf.partition_bytes - places_of(code).top - 640 * 2))
+    places = Places(Timeline.of(code.work, small.sbuf.align_bytes), small)
+    found = keep(code.program, code.scratch, places, small)
+    assert found.bytes and found.left and found.program.sbuf_bytes <= small.sbuf.usable_bytes
+    np.testing.assert_array_equal(run(code, found.program, 3), run(code, code.program))
+
+
+def use(address: int, strides: tuple[int, ...], sizes: tuple[int, ...], tile: int, steps: tuple[int, ...]) -> Use:
+    sides = {"source": DmaPattern(Memory.SBUF, BF16, Affine(tile), steps),
+             "destination": DmaPattern(Memory.HBM, BF16, Affine(address), strides)}
+    return Use(Engine.SYNC, 0, Instruction(dma.DMA_COPY, sides, {"sizes": sizes}), "destination")
+
+
+ROW = DMA_PARTITION_STRIDE
+
+
+def test_a_transfer_over_borders_of_a_layout_is_divided() -> None:
+    layout = Layout.of(use(64, (400, 200, 2), (128, 2, 100), 0, (ROW, 200, 2)))
+    assert layout is not None and (layout.size, layout.partitions) == (400, 128)
+    whole = layout.path(use(64, (2,), (400,), 0, (2,)))
+    assert whole is not None and [(s.size, s.partitions, s.bytes, s.other) for s in whole.steps] == [
+        (2, 1, 0, 400), (2, 0, 200, 200), (100, 0, 2, 2)]
+    part = layout.path(use(64 + 800 + 20, (400, 2), (3, 10), 0, (ROW, 2)))
+    assert part is not None and (part.partition, part.offset) == (2, 20)
+
+
+@pytest.mark.parametrize(("address", "strides", "sizes"), [
+    (64 + 400 * 127, (400, 2), (2, 10)),  # past the last partition
+    (64 + 20, (2,), (195,)),              # over a border, not from its start
+    (64, (-400, 2), (2, 10)),             # backwards
+    (65, (2,), (4,)),                     # between elements
+    (0, (2,), (4,)),                      # before it
+])
+def test_a_transfer_that_is_no_walk_on_chip_keeps_its_piece_in_memory(address: int, strides: tuple[int, ...],
+                                                                      sizes: tuple[int, ...]) -> None:
+    layout = Layout.of(use(64, (400, 200, 2), (128, 2, 90), 0, (ROW, 180, 2)))
+    assert layout is not None
+    assert layout.path(use(address, strides, sizes, 0, (0,) * len(sizes))) is None
+
+
+def test_regions_beside_each_other_share_no_bytes() -> None:
+    work = [Work(0, 0, 1000, 0), Work(1, 65536, 3000, 1), Work(2, 0, 5000, 1), Work(3, 0, 100, 0)]
+    line = Timeline.of(work, 64)
+    assert line.end == 3008 + 5056 and line.base[1] == 5056 and line.shift[1] == 5056 - 65536
+    places = Places(line, V1)
+    low = places.put(2048, (0, 128), 1, 2)
+    assert low == line.end
+    assert places.put(2048, (0, 128), 3, 3) == 128
+    assert places.put(1 << 20, (0, 128), 3, 3) is None
+
+
+def test_blocks_that_others_reach_stay_where_they_are() -> None:
+    """A transfer from the arena that lies in a block only in part: neither moves."""
+    store = use(0, (2,), (64,), 0, (2,)).instruction
+    sides = {"source": DmaPattern(Memory.HBM, BF16, Affine(64), (2,)),
+             "destination": DmaPattern(Memory.SBUF, BF16, Affine(0), (2,))}
+    load = Instruction(dma.DMA_COPY, sides, {"sizes": (64,)}, debug=1)
+    store = Instruction(store.spec, store.operands, store.fields, debug=0)
+    program = Program([], [Function("e", {Engine.SYNC: [store, load]})], 128, 256)
+    work = [Work(0, 0, 128, 0), Work(1, 0, 128, 0)]
+    places = Places(Timeline.of(work, 64), V1)
+    assert keep(program, [Lifetime(0, 128, 0, 1)], places, V1).program.entries[0].streams == program.entries[0].streams
