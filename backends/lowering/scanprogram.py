@@ -234,7 +234,7 @@ class _Rows:
         view = view if STATE in self.program.maps[name] else view.cut(0, 0, 1)
         states, lanes = view.sizes[0], self.lanes
         tile = kernel.sbuf((lanes, states, width), view.dtype)
-        if _lies_turned(view) and states <= kernel.target.partitions and self.identity is not None and view.dtype is F32:
+        if self._turns(view) and states <= kernel.target.partitions and self.identity is not None and view.dtype is F32:
             with kernel.scope():
                 lying = kernel.sbuf((states, width), view.dtype)
                 self._turn_in(lying, view)
@@ -253,11 +253,15 @@ class _Rows:
         view = self.loaded[name].cut(0, number * self.lanes, rows).cut(2, start, width)
         view = view if STATE in self.program.maps[name] else view.cut(1, 0, 1)
         tile = kernel.sbuf((rows, view.sizes[1], width), view.dtype)
-        if view.sizes[1] == 1 and _lies_turned(view.at(1, 0)):
+        if view.sizes[1] == 1 and self._turns(view.at(1, 0)):
             self._turn_in(tile.at(0, 0), view.at(1, 0))
         else:
             kernel.dma(unfolded(tile, view), view)
         return tile
+
+    def _turns(self, view: View) -> bool:
+        """Whether a view [rows, steps] is turned on the chip: it lies so, and the tensor engine takes its dtype."""
+        return _lies_turned(view) and view.dtype.name in self.kernel.target.tensor.passes
 
     def _turn_in(self, tile: Access, view: View) -> None:
         """tile = a view [rows, steps] whose rows are neighbours in memory: it is turned by the tensor engine."""
@@ -275,7 +279,7 @@ class _Rows:
     def _store(self, tile: Access, view: View) -> None:
         """view [rows, steps] = tile; turned on the chip where rows are neighbours in memory."""
         kernel, lanes = self.kernel, self.kernel.target.partitions
-        if not _lies_turned(view):
+        if not self._turns(view):
             kernel.dma(view, unfolded(tile, view))
             return
         for start in range(0, view.sizes[1], lanes):

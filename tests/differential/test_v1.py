@@ -313,3 +313,36 @@ ENTRY main {
 }"""
     check(text, [random(9, 40), np.array([3, 0, 8, 3, -2, 11], np.int32), np.array(2, np.int32)], tmp_path / "m.neff",
           tolerance=1e-6, optlevel=1, strict=strict)
+
+
+def test_recurrence_whose_rows_lie_together_is_not_turned_by_the_tensor_engine(tmp_path: Path) -> None:
+    """h' = a h with a row of a each turn; the tensor engine of v1 takes no f32."""
+    state = "(s32[], f32[3,5], f32[40,3,5], f32[40,3,5])"
+    text = f"""HloModule m
+body {{ p = {state} parameter(0)
+  i = s32[] get-tuple-element(p), index=0
+  one = s32[] constant(1)
+  j = s32[] add(i, one)
+  a = f32[40,3,5] get-tuple-element(p), index=2
+  z = s32[] constant(0)
+  d = f32[1,3,5] dynamic-slice(a, i, z, z), dynamic_slice_sizes={{1,3,5}}
+  r = f32[3,5] reshape(d)
+  h = f32[3,5] get-tuple-element(p), index=1
+  n = f32[3,5] multiply(r, h)
+  k = f32[40,3,5] get-tuple-element(p), index=3
+  s = f32[1,3,5] reshape(n)
+  u = f32[40,3,5] dynamic-update-slice(k, s, i, z, z)
+  ROOT t = {state} tuple(j, n, a, u) }}
+cond {{ p = {state} parameter(0)
+  i = s32[] get-tuple-element(p), index=0
+  m = s32[] constant(40)
+  ROOT c = pred[] compare(i, m), direction=LT }}
+ENTRY e {{ a = f32[40,3,5] parameter(0)
+  h = f32[3,5] parameter(1)
+  i = s32[] constant(0)
+  o = f32[] constant(0)
+  k = f32[40,3,5] broadcast(o), dimensions={{}}
+  t = {state} tuple(i, h, a, k)
+  w = {state} while(t), condition=cond, body=body
+  ROOT r = f32[40,3,5] get-tuple-element(w), index=3 }}"""
+    check(text, [random(40, 3, 5), random(3, 5, seed=1)], tmp_path / "m.neff", optlevel=1, tolerance=1e-5)
