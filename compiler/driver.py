@@ -204,7 +204,8 @@ class _Compilation:
 def lowering_of(build: Build) -> Lowering:
     """How the device nodes of a build become code."""
     weights = frozenset(tensor.name for tensor in build.tensors if tensor.role == WEIGHT)
-    return Lowering(build.target, int(build.options.optlevel), weights, build.options.relayout == "exact")
+    return Lowering(build.target, int(build.options.optlevel), weights, build.options.relayout == "exact",
+                    build.options.jobs)
 
 
 def _is_unbounded(shape: Shape) -> bool:

@@ -70,8 +70,8 @@ def _flag(*flags: str, help: str, role: Role, **rest: Any) -> Any:
     return _option(False, *flags, help=help, kind=Kind.FLAG, role=role, **rest)
 
 
-OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1, 2, 3: optimised; all cuts of a product that \
-fit are timed at each of them, in milliseconds, so that their code is the same."
+OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1, 2, 3: optimised; products are cut by a \
+rule at 1, by a search over the cost model at 2, and the best of more cuts are timed on the clock at 3."
 _NO_TRN = "nxcc compiles for v1 (inf1) and v2 (inf2, trn1, trn1n)"
 TARGET_NAMES = {"inf1": "v1", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
 
@@ -106,8 +106,8 @@ class CompileOptions:
         "", "--relayout", help="Whether transposes may use the tensor engine; the relayout words of --fast-math.",
         choices=("fast", "exact"), changes_output=True, recorded_if_given=True)
     optlevel: str = _option(
-        "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2"), synonyms={"3": "2"},
-        metavar="0|1|2|3", changes_output=True)
+        "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2", "3"),
+        changes_output=True)
     weights: str = _option(
         "", "--weights", kind=Kind.FILE, metavar="W.npz|W.safetensors",
         help="Bind parameters, by number or name, to these values; they are cast and packed into the NEFF.")
@@ -145,6 +145,8 @@ class CompileOptions:
                            help="Compress the NEFF with gzip; its bytes then depend on the zlib in use.")
     strip: bool = _flag("--strip", role=Role.REPORT, changes_output=True,
                         help="Leave out the debug map and source names.")
+    jobs: int = _option(1, "--jobs", "--num-parallel-jobs", kind=Kind.INTEGER, role=Role.REPORT, metavar="N",
+                        help="Processes in which --optlevel 3 searches; the code is the same for any number.")
     workdir: str = _option("", "--workdir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
                            help="Keep every stage's text in this folder.")
     dump_after: tuple[str, ...] = _option(
@@ -250,8 +252,6 @@ ACCEPTED: dict[str, Accepted] = {
     "--internal-backend-options": Accepted(_HEURISTICS),
     "--experimental-unsafe-fp8e4m3fn-as-fp8e4m3": Accepted("f8e4m3fn values keep their own meaning here", Takes.NOTHING),
     "--internal-max-instruction-limit": Accepted("loops stay loops, so there is no such limit"),
-    "--num-parallel-jobs": Accepted("one process compiles"),
-    "--jobs": Accepted("one process compiles"),
     "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
     "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),
     "--enable-internal-neff-wrapper": Accepted("no wrapper module is written", Takes.NOTHING),

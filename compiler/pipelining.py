@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nxcc.backends.codegen import DebugEntry, DeviceCode, DeviceNode, generate
 from nxcc.backends.cost import handover
+from nxcc.backends.isa.program import Program
 from nxcc.backends.keeping import keep
 from nxcc.backends.pinning import LOAD_ENTRY, Pinned, pin
 from nxcc.backends.placing import Places, Timeline
@@ -46,12 +47,13 @@ UNLIMITED = 1 << 40
 @dataclass(frozen=True)
 class Lowering:
     """How device nodes become code: for which target, at which level, which values are declared weights, and whether
-    transposes are exact."""
+    transposes are exact. jobs: processes to search in."""
 
     target: Target
     optlevel: int
     weights: Collection[str]
     exact_transposes: bool = False
+    jobs: int = 1
 
     def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None,
              work_bytes: int = 0) -> DeviceCode:
@@ -61,7 +63,8 @@ class Lowering:
         values = {name: shape for name, shape in plan.values.items() if name in used}
         aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
         return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
-                        exact_transposes=self.exact_transposes, debug=debug, work_bytes=work_bytes)
+                        exact_transposes=self.exact_transposes, debug=debug, work_bytes=work_bytes, clock=ticks_of,
+                        jobs=self.jobs)
 
     def whole(self, plan: Plan) -> DeviceCode:
         """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if not all of
@@ -145,6 +148,11 @@ class Lowering:
             return None
         code.program = self.pinned(code).program
         return code
+
+
+def ticks_of(program: Program, target: Target) -> int:
+    """What one run of a program takes."""
+    return Clock(program, target).time().ticks
 
 
 def run_ticks(code: DeviceCode, target: Target) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import blocked
 from nxcc.backends.lowering.operands import Depth, bring, depth_of, turns
-from nxcc.backends.lowering.product_plan import RESULTS, Machine, Plan, Product, machine, plan
+from nxcc.backends.lowering.product_plan import RESULTS, Machine, Plan, Product, machine, plan, ruled_plan
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
@@ -52,10 +52,17 @@ def planned(kernel: Kernel, left: View, right: View, out: View, dtype: DType, ba
                       _run(left) * dtype.byte_size, _run(right) * dtype.byte_size, _run(out) * out.dtype.byte_size,
                       turns(kernel, left), turns(kernel, right))
     on = machine(kernel.target, "tf32" if kernel.tf32 and dtype is F32 else dtype.name)
+    if kernel.level == 1:
+        found = ruled_plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks)
+        return None if found is None else (found, product)
     found = plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks)
     whole = kernel.whole
     if kernel.room != whole and _gains(found, plan(product, on, whole.sbuf_bytes, whole.psum_banks), on):
         raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} is quicker with the whole machine")
+    if kernel.level > 2:
+        # It writes products itself, and needs what a compile without it does not load.
+        from nxcc.backends.lowering.product_trial import quickest
+        found = quickest(kernel, (left, right, out), dtype, batch, product, on)
     return None if found is None else (found, product)
 
 

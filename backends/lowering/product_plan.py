@@ -115,6 +115,34 @@ def machine(target: Target, kind: str) -> Machine:
 
 
 @cache
+def ruled_plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
+    """The first cut that fits of a few that are good for most products: no search; None if none of them fits."""
+    tiles = -(-product.rows // on.lanes)
+    for group, sets in ((4, 2), (2, 2), (1, 2), (1, 1)):
+        group = min(group, tiles)
+        if group * sets > _free_banks(product, banks):
+            continue
+        for chunk, ring in ((4, 4), (2, 3), (1, 2)):
+            # A right operand that comes in whole is used for as many rows as fit.
+            for held in (tiles, group) if chunk >= product.blocks else (group,):
+                found = _timed(product, on, sbuf_bytes, banks, (held, group, 1, sets, min(chunk, product.blocks), ring))
+                if found is not None:
+                    return found
+    return None
+
+
+def every_plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Iterator[Plan]:
+    """All plans that fit, among more cuts than `plan` looks at; its own comes first among equals."""
+    first = plan(product, on, sbuf_bytes, banks)
+    if first is not None:
+        yield first
+    for cut in _cuts(product, on, banks, MANY):
+        timed = _timed(product, on, sbuf_bytes, banks, cut)
+        if timed is not None and timed != first:
+            yield timed
+
+
+@cache
 def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
     """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does."""
     found = [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, banks, cut)) is not None]
@@ -151,15 +179,28 @@ def _free_banks(product: Product, banks: int) -> int:
     return banks - 2 if product.right_turns else banks
 
 
-def _cuts(product: Product, on: Machine, banks: int) -> Iterator[_Cut]:
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Numbers that a search tries: tiles of rows summed at once, banks of columns, blocks of k in a transfer."""
+
+    groups: tuple[int, ...]
+    wides: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+
+FEW = Choices((1, 2, 3, 4, 6, 8), (1, 2, 4), (1, 2, 4, 8, 16))
+MANY = Choices((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))
+
+
+def _cuts(product: Product, on: Machine, banks: int, choices: Choices = FEW) -> Iterator[_Cut]:
     """rows, group, wide, sets, chunk, ring"""
     tiles = -(-product.rows // on.lanes)
     width = -(-product.columns // on.width)
     free = _free_banks(product, banks)
-    for group, wide, sets in itertools.product((1, 2, 3, 4, 6, 8), (1, 2, 4), (2, 1)):
+    for group, wide, sets in itertools.product(choices.groups, choices.wides, (2, 1)):
         if group * wide * sets > free or group > tiles or wide > width:
             continue
-        for chunk, ring in itertools.product((1, 2, 4, 8, 16, product.blocks), (4, 3, 2, 5)):
+        for chunk, ring in itertools.product((*choices.chunks, product.blocks), (4, 3, 2, 5)):
             if chunk > product.blocks or (ring == 5 and _tiles(product, chunk, ring) != ring):
                 continue
             most = tiles if chunk == product.blocks else group

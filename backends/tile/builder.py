@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from nxcc.backends import berths
 from nxcc.backends.berths import Berth, Room
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory
+from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory, Program
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
@@ -39,6 +39,10 @@ class Copies:
 SINGLE = Copies()
 
 
+Clock = Callable[[Program, Target], int]
+"""Ticks that a program takes on a target: the timing simulator, which nothing here knows."""
+
+
 class Kernel:
     """Builder of one tile program.
 
@@ -46,6 +50,8 @@ class Kernel:
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `_turn_bits`.
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
+    level: how cuts of products are found: 1 by a rule, 2 by search over the closed form, 3 on the clock as well, in so many
+    processes as `jobs` says.
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None,
@@ -57,6 +63,9 @@ class Kernel:
         self.copies = copies
         self.tf32 = False
         self.exact_transposes = False
+        self.level = 2
+        self.clock: Clock | None = None
+        self.jobs = 1
         self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
         self.program = TileProgram(name)
         self.debug = -1

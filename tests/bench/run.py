@@ -423,7 +423,7 @@ def main() -> int:
     parser.add_argument("--xla-python", default=sys.executable, help="interpreter that has jax")
     parser.add_argument("--iree-compile", default="iree-compile", help="IREE's compiler; looked for on the path")
     parser.add_argument("--jobs", type=int, default=1, help="modules estimated at a time")
-    parser.add_argument("--optlevel", default="2", choices=list("012"))
+    parser.add_argument("--optlevel", default="2", choices=list("0123"))
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one process")
     parser.add_argument("--cache", type=Path, default=Path("build/bench"), help="folder for unpacked modules and files made")
     parser.add_argument("--json", type=Path, default=Path("build/bench/bench.json"), help="where to write all results")

@@ -5,14 +5,20 @@ import itertools
 import pytest
 from calibration.writing import V2, matrix, microseconds, program
 
+from nxcc.backends.codegen import DeviceCode
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.isa.text import program_text
 from nxcc.backends.lowering.operands import split_depth
 from nxcc.backends.lowering.product import ONCE, Batch, Multiplication, planned
-from nxcc.backends.lowering.product_plan import Product, _cuts, _timed, machine, plan
+from nxcc.backends.lowering.product_plan import Product, _cuts, _timed, machine, plan, ruled_plan
+from nxcc.backends.lowering.product_trial import _found
 from nxcc.backends.simulator.outcome import Timing
-from nxcc.backends.simulator.timing import Clock
+from nxcc.backends.simulator.timing import Clock, time_program
 from nxcc.backends.tile.builder import Copies, Kernel
+from nxcc.compiler.driver import compile_module
+from nxcc.compiler.options import CompileOptions
 from nxcc.ir.dtypes import BF16, F32
+from nxcc.ir.hlo.text.reader import read_text
 
 SBUF, BANKS = 180224, 8
 
@@ -88,3 +94,26 @@ CONSTANT = 30
 
 PARTIAL = 12
 """Partial rows, columns and depths are each written again: eight forms of the innermost work at most, and their transposes."""
+
+
+@pytest.mark.parametrize("sizes", ((1, 640, 300), (1024, 1024, 1024), (4096, 8192, 8192)), ids=str)
+def test_the_rule_of_level_1_gives_a_cut_that_fits_and_is_not_absurd(sizes):
+    on, wanted = machine(V2, "bf16"), product(*sizes)
+    ruled = ruled_plan(wanted, on, SBUF, BANKS)
+    assert ruled is not None
+    assert plan(wanted, on, SBUF, BANKS).seconds <= ruled.seconds < 2 * plan(wanted, on, SBUF, BANKS).seconds
+
+
+def code_of(level: str, jobs: int = 1) -> DeviceCode:
+    module = read_text("HloModule m\nENTRY e {\n a = f32[700,300] parameter(0)\n b = f32[700,900] parameter(1)\n"
+                       " ROOT c = f32[300,900] dot(a, b), lhs_contracting_dims={0}, rhs_contracting_dims={0}\n}")
+    _found.clear()
+    code = compile_module(module, CompileOptions(optlevel=level, jobs=jobs)).code
+    assert code is not None
+    return code
+
+
+def test_level_3_is_never_slower_and_the_same_in_any_number_of_processes():
+    searched, timed = code_of("2"), code_of("3")
+    assert time_program(timed.program, V2).ticks <= time_program(searched.program, V2).ticks
+    assert program_text(code_of("3", jobs=2).program) == program_text(timed.program)
