@@ -52,6 +52,9 @@ UNROLLED_TAPS = 64
 TAP_CHUNK = 64
 """Taps along a row whose weights are loaded together where a window's weights do not fit."""
 
+DEPTHWISE_COLUMNS = 2048
+"""Columns of a piece of an image whose channels stay apart."""
+
 SPATIAL = 3
 """Spatial dimensions are filled up to depth, rows, columns with ones of size 1."""
 
@@ -189,12 +192,16 @@ def _fitting(axis: Axis, bytes_each: int, budget: int) -> int:
     return max(1, min(axis.out, most))
 
 
-def _strips(kernel: Kernel, problem: _Problem, element_bytes: int) -> Iterator[tuple[Strip, Strip, Strip]]:
-    """Pieces of the outputs whose input, of so many bytes a place, fits: depth by depth, rows, columns."""
+def _strips(kernel: Kernel, problem: _Problem, element_bytes: int,
+            widest: int | None = None) -> Iterator[tuple[Strip, Strip, Strip]]:
+    """Pieces of the outputs whose input, of so many bytes a place, fits: depth by depth, rows, columns. widest: columns at
+    most, as many as a product takes unless given; pieces are about equal then."""
     depth, rows, columns = problem.axes
     budget = _strip_budget(kernel)
     each = depth.length(1) * element_bytes
-    width = min(_fitting(columns, each * rows.length(1), budget), kernel.target.tensor.moving_max)
+    width = min(_fitting(columns, each * rows.length(1), budget), widest or kernel.target.tensor.moving_max)
+    if widest is not None:
+        width = -(-columns.out // -(-columns.out // width))
     for column in strips(kernel, columns, width):
         height = _fitting(rows, each * columns.length(column.count), budget)
         for plane in strips(kernel, depth, 1):
@@ -548,7 +555,10 @@ def _strip_integers(kernel: Kernel, problem: _Problem, weights: Weights | None, 
 
 
 def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
-    """One input channel an output channel: multiply by the tap's weight of each partition and add, on Vector."""
+    """One input channel an output channel: multiply by the tap's weight of each partition and add, on Vector.
+
+    The first tap is Scalar's; images follow each other in tiles of their own.
+    """
     multiplier = problem.weights.sizes[1] // channels
     lanes = kernel.target.partitions
     for m, _ in kernel.tiles(multiplier, 1, outer=True):
@@ -560,17 +570,33 @@ def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
             taps = math.prod(weights.sizes[1:])
             factors = kernel.sbuf((size, taps), F32)
             kernel.dma(factors.reshape(*weights.sizes[1:]), part.weights)
-            with kernel.loop(problem.data.sizes[0]) as n:
-                _depthwise_image(kernel, part, factors, part.data.at(0, n), part.result.at(0, n))
+            places = _depthwise_places(kernel, problem, size)
+            for n, _ in kernel.tiles(problem.data.sizes[0], 1):
+                _depthwise_image(kernel, part, factors, part.data.at(0, n), part.result.at(0, n), places)
 
 
-def _depthwise_image(kernel: Kernel, problem: _Problem, factors: Access, data: View, result: View) -> None:
-    channels = data.sizes[0]
-    for pieces in _strips(kernel, problem, problem.dtype.byte_size + F32.byte_size):
-        strip = kernel.sbuf((channels, *(piece.axis.length(piece.count) for piece in pieces)), problem.dtype)
+def _depthwise_places(kernel: Kernel, problem: _Problem, channels: int) -> Iterator[tuple[Access, Access]]:
+    """Memory for strips and their sums; in turn, so that a strip is loaded while the one before is worked on."""
+    elements = _strip_budget(kernel) // (problem.dtype.byte_size + F32.byte_size)
+    return itertools.cycle([(kernel.sbuf((channels, elements), problem.dtype), kernel.sbuf((channels, elements), F32))
+                            for _ in range(kernel.copies.inner)])
+
+
+def _fit(kernel: Kernel, place: Access, sizes: Sequence[int]) -> Access:
+    """A tile of these sizes, in the place if that is large enough."""
+    elements = math.prod(sizes)
+    return place.cut(0, 0, elements).reshape(*sizes) if elements <= place.free else kernel.sbuf(
+        (place.partitions, *sizes), place.dtype)
+
+
+def _depthwise_image(kernel: Kernel, problem: _Problem, factors: Access, data: View, result: View,
+                     places: Iterator[tuple[Access, Access]]) -> None:
+    for pieces in _strips(kernel, problem, problem.dtype.byte_size + F32.byte_size, DEPTHWISE_COLUMNS):
+        place, totals = next(places)
+        strip = _fit(kernel, place, [piece.axis.length(piece.count) for piece in pieces])
         load_halo(kernel, strip, data, pieces)
         out = _place(result, pieces)
-        sums = kernel.sbuf(out.sizes, F32)
+        sums = _fit(kernel, totals, out.sizes[1:])
         _depthwise_taps(kernel, problem, factors, strip, sums)
         tile = sums
         if out.dtype is not F32:
@@ -590,7 +616,7 @@ def _depthwise_taps(kernel: Kernel, problem: _Problem, factors: Access, strip: A
                     1, kw * columns.window_dilation, width, columns.stride)
                 factor = factors.cut(0, number, 1)
                 if number == 0:
-                    kernel.tensor_scalar(sums, window, "multiply", factor)
+                    kernel.activation(sums, window, scale=factor)
                 else:
                     kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields={"op0": "multiply", "op1": "add"},
                                 data=window, scalar0=factor, b=sums, out=sums)

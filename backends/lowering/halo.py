@@ -140,9 +140,25 @@ def load_halo(kernel: Kernel, tile: Access, data: View, pieces: Sequence[Strip],
         assert split is not None, f"a tile {tile.sizes} has no rows {data.sizes[:lead]}"
         destination = split
     destination, source = halo(destination, data, lead, pieces)
-    if not all(strip.is_whole for strip in pieces):
-        kernel.memset(tile.flat(), fill)
+    _fill_around(kernel, tile, pieces, fill)
     kernel.dma(destination, source)
+
+
+def _fill_around(kernel: Kernel, tile: Access, pieces: Sequence[Strip], fill: float) -> None:
+    """Fill what no element of the input does; where that lies at the ends of one dimension, the load need not wait for it."""
+    around = [d for d, strip in enumerate(pieces) if not strip.is_whole]
+    if not around:
+        return
+    axis = pieces[around[0]].axis
+    if len(around) > 1 or axis.window.base_dilation != 1:
+        kernel.memset(tile.flat(), fill)
+        return
+    (d,) = around
+    first, length = axis.span(pieces[d].first, pieces[d].count)
+    low, valid = axis.valid(first, length)
+    for start, end in ((0, low - first), (low - first + valid, length)) if valid else ((0, length),):
+        if start < end:
+            kernel.memset(tile.cut(d, start, end - start), fill)
 
 
 def blocked(start: Index, size: int) -> Expr:

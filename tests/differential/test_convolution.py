@@ -16,6 +16,7 @@ from nxcc.ir.hlo.ops.reduction import windowed_size
 from nxcc.ir.hlo.text.reader import read_text
 
 from harness.device import check_text
+from harness.whole import check_whole
 
 LEVELS = (0, 1)
 W = WindowDimension
@@ -121,3 +122,18 @@ ENTRY e {
     plan = compile_module(read_text(text), options_from(optlevel=optlevel)).plan
     assert plan is not None
     assert [row.reason for row in plan.host] == ["a convolution of more than 3 spatial dimensions has no lowering"]
+
+
+@pytest.mark.parametrize(("images", "channels", "width", "padding"), [
+    (5, 130, 3000, "1_1"), (2, 40, 6000, "0_2"), (3, 6, 17, "1_0")])
+def test_images_of_a_depthwise_convolution_follow_each_other(images: int, channels: int, width: int, padding: str) -> None:
+    """Each image in tiles of its own, zeros at the ends of its rows."""
+    out = width - 2 + sum(map(int, padding.split("_")))
+    check_whole(f"""HloModule depthwise
+ENTRY main {{
+  %x = f32[{images},{channels},{width}] parameter(0)
+  %w = f32[{channels},1,3] parameter(1)
+  ROOT %c = f32[{images},{channels},{out}] convolution(%x, %w), window={{size=3 pad={padding}}}, dim_labels=bf0_oi0->bf0,
+    feature_group_count={channels}
+}}
+""", levels=("0", "2"), strict=images < 3)
