@@ -104,13 +104,14 @@ class Work:
 def beside(target: Target, before: Entrance, had: Footprint, need: Footprint) -> Entrance:
     """How a region begins after one that began so and had so much: beside it if there is room, else when it is done.
 
-    Where weights stay on chip, what both halves leave free is theirs.
+    An upper berth ends at the top; where weights stay on chip it begins in the middle, and what both leave free is theirs.
     """
     berth, whole, upper = before.berth.other, room(target, Berth.WHOLE), room(target, Berth.UPPER)
     if before.berth is Berth.WHOLE or target.dma.pinned_queues and need.sbuf_bytes > upper.sbuf_bytes:
         return Entrance(Berth.LOWER)
     bank = target.psum.bank_bytes
-    sbuf = _start(berth, need.sbuf_bytes, before.sbuf_start, had.sbuf_bytes, upper.sbuf_start, whole.sbuf_bytes)
+    half = upper.sbuf_start if target.dma.pinned_queues else whole.sbuf_bytes
+    sbuf = _start(berth, need.sbuf_bytes, before.sbuf_start, had.sbuf_bytes, half, whole.sbuf_bytes)
     psum = _start(berth, need.psum_banks, before.psum_bank, had.psum_banks, upper.psum_start // bank, whole.psum_banks)
     if sbuf is None:
         return Entrance(Berth.LOWER)

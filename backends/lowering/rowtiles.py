@@ -84,7 +84,7 @@ class RowTiles:
         self.groups = 1
         self.moving: list[Input] = [i for i in program.inputs if i.instruction not in rows]
         self.sources = list(dict.fromkeys(program.lefts.values()))
-        self.is_late = False
+        self.is_late = self.rotates = False
         self.banks: list[Access] = []
 
     def _fixed(self, row: Input, spread: Spread | None) -> Access:
@@ -136,6 +136,8 @@ class RowTiles:
             with kernel.scope():
                 rows.pair(expr(number), full - number)
         if rest:
+            if rows.rotating:
+                self.banks = rows.rotating[0]
             last = _Lefts(self, [v.cut(0, full * lanes, rest) for v in sources], rest)
             last.fill(expr(0))
             self.row_tile(Rows([v.cut(0, full * lanes, rest) for v in views], 1, rest), last.sides, 0)
@@ -209,7 +211,7 @@ class RowTiles:
         return given
 
     def _pool(self, rows: int) -> Pool:
-        spare = 0 if self.is_late else self.kernel.room.psum_banks // self.kernel.copies.inner
+        spare = 0 if self.banks else self.kernel.room.psum_banks // self.kernel.copies.inner
         return Pool(self.kernel, rows, self.groups, self.banks, spare=spare)
 
     def _values(self, pool: Pool, given: Mapping[Instruction, Access], product: _Product, width: int | None,
@@ -226,8 +228,20 @@ class RowTiles:
             tiles = [self.kernel.psum((self.lanes, 1, pitch)) for _ in range(self.program.sums_alive())]
             self.banks = [tile.cut(1, 0, columns) for tile in tiles]
 
+    def take_rotating(self, tiles: int) -> list[list[Access]]:
+        """PSUM for pieces of columns, a bank each, of so many tiles of rows that are worked on in turns."""
+        kernel = self.kernel
+        banks = (kernel.room.psum_banks - TURNING_BANKS) // tiles
+        if banks < 2 and kernel.room.psum_banks < kernel.target.psum.banks:
+            raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} has {banks} banks of PSUM for a tile of rows")
+        self.rotates = True
+        sizes = kernel.target.partitions, 1, kernel.target.tensor.moving_max
+        return [[kernel.psum(sizes) for _ in range(max(banks, self.program.sums_alive()))] for _ in range(tiles)]
+
     def _sums_max(self) -> int:
         """Banks of PSUM for the sums of one product."""
+        if self.rotates:
+            return 1
         banks = self.kernel.room.psum_banks
         rotating = banks - TURNING_BANKS if self.is_late else banks // self.kernel.copies.inner
         return max(1, rotating // max(1, self.program.sums_alive()))
@@ -331,12 +345,14 @@ class _Ahead:
         self.is_late = tiles.is_late = not tiles.program.is_parallel
         if self.is_late:
             tiles.take_banks()
+        self.rotating = [] if self.is_late else tiles.take_rotating(min(2, full) or 1)
 
     def pair(self, number: Expr, remaining: int) -> None:
         """Two tiles of rows from `number` on, if there are; remaining: how many there are from there, or more."""
         for step in range(min(2, remaining)):
             ahead = self._ahead(number + step, step, remaining - step, number.terms == () and number.constant == 0)
             if not self.is_late:
+                self.tiles.banks = self.rotating[step]
                 ahead()
             self._work(number + step, self.lefts[step], ahead if self.is_late else None)
 
