@@ -220,7 +220,7 @@ def pass_settings(options: CompileOptions, target: Target) -> Settings:
         rows = _RowsWithoutKept(target, pattern=host_pattern(options))
         images = _ImagesWithoutKept(target, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
-                    is_straight=not target.features.control_flow,
+                    is_straight=not target.features.control_flow, multiply_f8e4m3fn=options.multiply_f8e4m3fn,
                     dtypes=frozenset(device_dtypes(target)), product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
 
 

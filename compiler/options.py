@@ -105,6 +105,9 @@ class CompileOptions:
     relayout: str = _option(
         "", "--relayout", help="Whether transposes may use the tensor engine; the relayout words of --fast-math.",
         choices=("fast", "exact"), changes_output=True, recorded_if_given=True)
+    multiply_f8e4m3fn: bool = _flag(
+        "--experimental-unsafe-fp8e4m3fn-as-fp8e4m3", role=Role.CODE, changes_output=True, recorded_if_given=True,
+        help="Multiply f8e4m3fn on the device instead of the host. Values keep their own meaning: they are held in bf16.")
     optlevel: str = _option(
         "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2", "3"),
         changes_output=True)
@@ -250,7 +253,6 @@ ACCEPTED: dict[str, Accepted] = {
     "--internal-hlo2tensorizer-options": Accepted(_HEURISTICS),
     "--hlo2tensorizer-options": Accepted(_HEURISTICS),
     "--internal-backend-options": Accepted(_HEURISTICS),
-    "--experimental-unsafe-fp8e4m3fn-as-fp8e4m3": Accepted("f8e4m3fn values keep their own meaning here", Takes.NOTHING),
     "--internal-max-instruction-limit": Accepted("loops stay loops, so there is no such limit"),
     "--hbm-scratchpad-page-size": Accepted("scratch memory is one arena"),
     "--disable-dge": Accepted("v1 and v2 have no descriptor generation", Takes.NOTHING),

@@ -79,6 +79,7 @@ class Settings:
     report: Report = unheard
     weights: frozenset[int] = frozenset()
     is_straight: bool = False
+    multiply_f8e4m3fn: bool = False
     dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
 
@@ -118,7 +119,7 @@ STEPS: tuple[Step, ...] = (
     Step("known-places", lambda settings: KnownPlaces(settings.is_straight), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
-    Step("widen-dtypes", lambda settings: WidenDtypes(settings.dtypes, settings.report), 0),
+    Step("widen-dtypes", lambda settings: WidenDtypes(settings.dtypes, settings.report, settings.multiply_f8e4m3fn), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),

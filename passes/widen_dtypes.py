@@ -12,7 +12,8 @@ bf16, which has every value of the eight-bit types; what is computed is computed
 converts inputs, weights and results, so that the interface keeps its types.
 
 A type stays as it is, for the host, where an instruction looks at its bits, where a program outside the module has it, or where
-a product takes f8e4m3fn: the vendor's documents refuse that on this hardware, and the host is exact.
+a product takes f8e4m3fn: the vendor's documents refuse that on this hardware but for an option of the same name as here, and
+the host is exact.
 """
 
 from __future__ import annotations
@@ -83,16 +84,18 @@ _MODULAR = frozenset(("add", "multiply", "and", "or", "xor"))
 
 @dataclass(frozen=True)
 class WidenDtypes:
-    """dtypes: what the target has; empty: everything."""
+    """dtypes: what the target has; empty: everything. multiply_f8e4m3fn: products take it, though the documents refuse that."""
 
     dtypes: frozenset[DType] = frozenset()
     report: Report = unheard
+    multiply_f8e4m3fn: bool = False
     name: str = "widen-dtypes"
 
     def run(self, module: Module) -> bool:
         present = {leaf.dtype for i in module.instructions() for leaf in i.shape.leaves()}
         chosen = present & WIDER.keys() - self.dtypes if self.dtypes else set()
-        while chosen and (hindered := {dtype for i in module.instructions() for dtype in _hindered(i, chosen)}):
+        refused = frozenset() if self.multiply_f8e4m3fn else frozenset({F8E4M3FN})
+        while chosen and (hindered := {dtype for i in module.instructions() for dtype in _hindered(i, chosen, refused)}):
             chosen -= hindered
         if not chosen:
             return False
@@ -104,22 +107,22 @@ class WidenDtypes:
 
 # What cannot be
 
-def _hindered(instruction: Instruction, chosen: set[DType]) -> Iterator[DType]:
-    """Chosen types that must stay as they are because of this instruction."""
+def _hindered(instruction: Instruction, chosen: set[DType], refused: frozenset[DType]) -> Iterator[DType]:
+    """Chosen types that must stay as they are because of this instruction. refused: what products do not take."""
     shapes = [instruction.shape, *(o.shape for o in instruction.operands)]
     found = {leaf.dtype for shape in shapes for leaf in shape.leaves()} & chosen
-    if found and (any(shape.dynamic for shape in shapes) or not _is_possible(instruction, chosen)):
+    if found and (any(shape.dynamic for shape in shapes) or not _is_possible(instruction, chosen, refused)):
         yield from found
 
 
-def _is_possible(instruction: Instruction, chosen: set[DType]) -> bool:
+def _is_possible(instruction: Instruction, chosen: set[DType], refused: frozenset[DType]) -> bool:
     opcode, dtype = instruction.opcode, instruction.shape.dtype
     if opcode == "parameter":
         return instruction.shape.is_array or instruction.parent is not instruction.parent.parent.entry  # type: ignore[union-attr]
     if opcode in _MOVED or opcode in _COMBINED:
         return opcode != "constant" or instruction.shape.is_array
     if opcode in _PRODUCTS:
-        return all(o.shape.dtype is not F8E4M3FN for o in instruction.operands) and dtype is not F8E8M0FNU
+        return not any(o.shape.dtype in refused for o in instruction.operands) and dtype is not F8E8M0FNU
     if opcode == "bitcast":
         return instruction.operands[0].shape.dtype is dtype
     if dtype in chosen and dtype.is_integer:

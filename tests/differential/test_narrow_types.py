@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from nxcc.compiler.driver import Request, compile_file, compile_module
-from nxcc.compiler.options import options_from
+from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.compiler.runtime import load
+from nxcc.compiler.trial import AGREES, Trial
 from nxcc.ir.dtypes import BY_NAME
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.device import random_inputs
 from harness.whole import check_whole
 
 FLOATS = ("f4e2m1fn", "f6e2m3fn", "f6e3m2fn", "f8e4m3b11fnuz", "f8e4m3fn", "f8e4m3fnuz", "f8e5m2fnuz")
@@ -142,10 +144,15 @@ def test_products(name: str, result: str) -> None:
     assert not hosted(text)
 
 
-def test_products_of_f8e4m3fn_are_the_hosts() -> None:
+def test_products_of_f8e4m3fn_are_the_hosts_unless_asked_for() -> None:
     text = ("HloModule m\nENTRY e { x = f8e4m3fn[5,16] parameter(0)\n y = f8e4m3fn[16,3] parameter(1)\n"
             "ROOT z = f32[5,3] dot(x, y), lhs_contracting_dims={1}, rhs_contracting_dims={0} }")
     assert hosted(text) == ["dot"]
+    options = CompileOptions(multiply_f8e4m3fn=True)
+    plan = compile_module(read_text(text), options).plan
+    assert plan is not None and not plan.host
+    module = read_text(text)
+    assert Trial(options, False).judge(module, random_inputs(module)).kind == AGREES
 
 
 def test_a_converted_weight_is_stored_in_the_wider_type() -> None:
