@@ -331,7 +331,7 @@ def reduce(model: str, output: str, inputs: str | None, command: str, strict: bo
     return 0
 
 
-@nxcc.group()
+@nxcc.group(cls=_Commands)
 def cache() -> None:
     """Show and clean the compile cache.
 
@@ -359,6 +359,9 @@ def _cached(command: str, folder: str | None, as_json: bool, **values: Any) -> i
 def cache_list(**values: Any) -> int:
     """The entries, the least recently used first, and what they take."""
     return _cached("list", **values)
+
+
+cache.add_command(cache_list, "show")
 
 
 @_cache_command("clear")

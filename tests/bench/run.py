@@ -192,11 +192,7 @@ def _instructions(bench: Bench, neff: Path) -> int:
 def bench_simulate(bench: Bench) -> None:
     """CPU seconds of one simulated call, loading left out, beside XLA's code."""
     say("\nsimulate: CPU seconds of one call, numpy with one thread")
-    try:
-        corpus = bench.corpus()
-    except CorpusMissing as missing:
-        say(f"left out: {missing}")
-        return
+    corpus = bench.corpus()
     rows = []
     for name in SIMULATED:
         neff, cost = bench.compile(corpus.model(name), name, "--weight-params", corpus.weight_params("models", name))
@@ -225,11 +221,7 @@ def bench_simulate(bench: Bench) -> None:
 def bench_estimate(bench: Bench) -> None:
     """The core modules of the timing corpus: estimated, published and roofline times."""
     say("\nestimate: one call on one core; published less the host call where that is inside")
-    try:
-        corpus = bench.corpus()
-    except CorpusMissing as missing:
-        say(f"left out: {missing}")
-        return
+    corpus = bench.corpus()
     found = [row for row in chip.rows(corpus.path / "timing") if not bench.options.module or row.module in bench.options.module]
 
     def one(setting: tuple[str, str]) -> dict[str, Any]:
@@ -302,11 +294,7 @@ def bench_frontend(bench: Bench) -> None:
     """A TensorFlow graph of 100 MB: read, lowered and compiled for both targets."""
     say("\nfrontend: a frozen graph to a NEFF, whole process, start-up included")
     rows = []
-    try:
-        path, config = bench.corpus().graph(GRAPH)
-    except CorpusMissing as missing:
-        say(f"left out: {missing}")
-        return
+    path, config = bench.corpus().graph(GRAPH)
     size = path.stat().st_size / 2**20
     for target in ("v1", "v2"):
         _, cost = bench.compile(path, f"{GRAPH}.{target}", "--framework", "TENSORFLOW", "--io-config", str(config),
@@ -326,11 +314,7 @@ def bench_frontend(bench: Bench) -> None:
 def bench_inferentia(bench: Bench) -> None:
     """Estimated v1 times beside published ones of Inf1."""
     say("\ninferentia: one call on one core of v1; published less the host call where that is inside")
-    try:
-        corpus = bench.corpus()
-    except CorpusMissing as missing:
-        say(f"left out: {missing}")
-        return
+    corpus = bench.corpus()
     found = {setting: rows for setting, rows in inferentia.settings(corpus.path / "timing").items()
              if not bench.options.module or setting.module in bench.options.module}
     estimates = {setting: _estimated(
@@ -357,11 +341,7 @@ def bench_inferentia(bench: Bench) -> None:
 def bench_pipeline(bench: Bench) -> None:
     """NeuronCore Pipeline: estimated and published latency and throughput."""
     say("\npipeline: one model over several cores of v1; latency in an empty pipeline, results a second from a full one")
-    try:
-        corpus = bench.corpus()
-    except CorpusMissing as missing:
-        say(f"left out: {missing}")
-        return
+    corpus = bench.corpus()
     rows = []
     for row in inferentia.pipelines(corpus.path / "timing"):
         found = _estimated(bench, corpus, row.module, "all", "--target", "v1", "--auto-cast-type", "bf16",
@@ -438,7 +418,10 @@ def main() -> int:
         say(line)
     _compile_bytecode()
     for name in options.sections or SECTIONS:
-        SECTIONS[name](bench)
+        try:
+            SECTIONS[name](bench)
+        except CorpusMissing as absent:
+            say(f"left out: {absent}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"schema": 1, "optlevel": options.optlevel, **bench.results}, indent=1, sort_keys=True))
     say(f"\nwritten to {options.json}")

@@ -46,6 +46,25 @@ def test_content_counts_and_the_file_name_does_not(folder, capsys):
     assert not compiled(capsys, "other.hlo", "--cache-dir", "c")["cache"]["hit"]
 
 
+def test_an_io_config_counts_by_its_content(folder, capsys):
+    (folder / "g.pbtxt").write_text('node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }\n'
+                                    'node { name: "y" op: "Neg" input: "x" attr { key: "T" value { type: DT_FLOAT } } }\n')
+    for name, dims in (("a.json", "[2]"), ("b.json", "[2]"), ("c.json", "[3]")):
+        (folder / name).write_text(f'{{"inputs": {{"x:0": [{dims}, "float32"]}}, "outputs": ["y:0"]}}')
+    hits = [compiled(capsys, "g.pbtxt", "--io-config", name, "--cache-dir", "c")["cache"]["hit"]
+            for name in ("a.json", "b.json", "c.json")]
+    assert hits == [False, True, False]
+
+
+def test_show_is_another_name_of_list(folder, capsys):
+    compiled(capsys, "model.hlo", "--cache-dir", "c")
+    shown = []
+    for word in ("list", "show"):
+        assert cli.main(["cache", word, "--cache-dir", "c"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] and "v2" in shown[0]
+
+
 @pytest.mark.parametrize("words", [["-O1"], ["--target", "v1"], ["--weight-params", "1"], ["--strip"], ["--weights", "w.npz"]])
 def test_what_changes_the_output_misses(folder, capsys, words):
     import numpy as np
