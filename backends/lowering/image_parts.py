@@ -102,10 +102,16 @@ class Run:
         """Load, compute, store."""
         program = self.program
         sizes = {value: self._tile_sizes(value, part) for value in program.stored}
-        places, total = program.arena({v: _aligned(math.prod(s[1:]) * v.shape.dtype.byte_size) for v, s in sizes.items()})
+        shared = {v: _aligned(math.prod(s[1:]) * v.shape.dtype.byte_size) for v, s in sizes.items() if not self._repeats(v)}
+        places, total = program.arena(shared)
         arena = self.kernel.sbuf((self.kernel.target.partitions, total), U8)
         for value in program.stored:
-            self.images[value] = self._tile(value, part, sizes[value], arena.offset + places[value])
+            if value in places:
+                offset = arena.offset + places[value]
+            else:
+                # nothing may be written over what other places still read
+                offset = self.kernel.sbuf(sizes[value][:3], value.shape.dtype).offset
+            self.images[value] = self._tile(value, part, sizes[value], offset)
             if value in program.outside:
                 self._load(value, part)
         self.work = self.work or self._works()
@@ -157,7 +163,7 @@ class Run:
     def _repeats(self, value: Instruction) -> bool:
         """Whether a value from outside has one number for all places of an image's channel, which is brought once."""
         program = self.program
-        if value not in program.outside or program.gives_way(value) or any(value in program.parts(h) for h in program.doubled):
+        if value not in program.outside or any(value in program.parts(head) for head in program.heads):
             return False
         *_, rows, columns = program.view(self.operands[value], value).dims
         return rows[1] * columns[1] > 1 and all(stride == 0 or size == 1 for stride, size in (rows, columns))

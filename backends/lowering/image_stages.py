@@ -257,10 +257,6 @@ class Program:
                 if self._is_join(user) or user in self.inside and self.stage_of.get(user) == stage]
         return all(user.opcode == "add" for user in late)
 
-    def gives_way(self, value: Instruction) -> bool:
-        """Whether another stored value may be written over this one, place by place, while it is read."""
-        return any(self._takes_over(other, value) for other in self.stored if other is not value)
-
     def _last_stage(self, value: Instruction) -> int:
         """The last stage that reads a stored value."""
         if value is self.root:
