@@ -285,6 +285,7 @@ class Member:
             raw = self._load(source, number, rows)
         else:
             part, to = self._part(self.views[source], number, rows), self.lefts[source]
+            to = replace(to, tile=to.tile.cut(1, 0, rows))  # the last tile has fewer
             return replace(to, parts=bring_blocks(self.kernel, part.permute((1, 0)).insert(0), to))
         turn(self.kernel, raw, self.lefts[source])
         return self.lefts[source]

@@ -175,6 +175,18 @@ ENTRY e { x = bf16[3,2,196,130] parameter(0)
   d = bf16[3,2,196,2] dot(x, w), lhs_contracting_dims={3}, rhs_contracting_dims={0}
   z = bf16[] constant(0)
   ROOT r = bf16[3,2,196] reduce(d, z), dimensions={3}, to_apply=add }""",
+    # the last tile of a chain whose left side needs no turning has fewer rows than it has room for
+    "chain_over_repeated_rows": """
+ENTRY e { x = f32[1,130] parameter(0)
+  y = f32[3,2,129,130] parameter(1)
+  b = f32[3,2,129,1] parameter(2)
+  w = f32[128,1] parameter(3)
+  n = f32[] constant(-0.25)
+  r = f32[3,2,129,128] broadcast(n), dimensions={}
+  d = f32[3,2,129,1] dot(r, w), lhs_contracting_dims={3}, rhs_contracting_dims={0}
+  a = f32[3,2,129,1] add(d, b)
+  f = f32[3,2,129,130] dot(a, x), lhs_contracting_dims={3}, rhs_contracting_dims={0}
+  ROOT s = f32[3,2,129,130] add(f, y) }""",
 }
 
 
