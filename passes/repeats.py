@@ -49,9 +49,20 @@ def find_repeats(computation: Computation) -> Repeats | None:
     if len(order) < TURNS_MIN or any(i.control_predecessors for i in order):
         return None
     numbers: dict[Key, int] = {}
+    # Cheap to tell; what is equal by this is compared in full later.
+    rough = [numbers.setdefault((i.opcode, i.shape.dims, *[o.shape.dims for o in i.operands]), len(numbers)) for i in order]
+    return _found(computation, order, rough) or _found(computation, order, _exact(order))
+
+
+def _exact(order: Layer) -> list[int]:
+    numbers: dict[Key, int] = {}
     structures: dict[Computation, Key] = {}
-    kinds = [numbers.setdefault(instruction_key(i, (tuple([o.shape for o in i.operands]),), structures), len(numbers))
-             for i in order]
+    return [numbers.setdefault(instruction_key(i, (tuple([o.shape for o in i.operands]),), structures), len(numbers))
+            for i in order]
+
+
+def _found(computation: Computation, order: Layer, kinds: Sequence[int]) -> Repeats | None:
+    """The longest run of what is of equal kinds."""
     best: tuple[int, int, int] | None = None
     for period in _periods(order, kinds):
         found = _run(kinds, period)
@@ -151,6 +162,8 @@ def _compared(computation: Computation, order: Layer, begin: int, period: int, t
     """What the layers read and what of them is read; None if they are not wired alike."""
     end = begin + turns * period
     layers = tuple(order[start:start + period] for start in range(begin, end, period))
+    if not all(_are_alike(column) for column in zip(*layers, strict=True)):
+        return None
     inside = [{instruction: place for place, instruction in enumerate(layer)} for layer in layers]
     arguments: dict[tuple[Instruction, ...], int] = {}
     places = []
@@ -167,6 +180,19 @@ def _compared(computation: Computation, order: Layer, begin: int, period: int, t
     if not results or not all(layers[0][place].shape.is_array for place in results):
         return None
     return Repeats(order[:begin], layers, order[end:], tuple(places), tuple(arguments), tuple(results))
+
+
+def _are_alike(column: Sequence[Instruction]) -> bool:
+    """Whether instructions compute the same, were their operands the same."""
+    first = column[0]
+    for other in column:
+        if other.shape != first.shape or other.attributes != first.attributes or other.called != first.called:
+            return other.called != first.called and len(set(_exact(column))) == 1
+        if other.frontend_attributes != first.frontend_attributes or other.backend_config != first.backend_config:
+            return False
+        if any(a.shape != b.shape for a, b in zip(first.operands, other.operands, strict=True)):
+            return False
+    return True
 
 
 def _is_read(computation: Computation, layers: Sequence[Layer], inside: Sequence[dict[Instruction, int]], place: int) -> bool:
