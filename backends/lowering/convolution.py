@@ -12,24 +12,30 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.contraction import product_reason, tensor_dtype
-from nxcc.backends.lowering.halo import Axis, Strip, blocked, halo, halo_place, halo_source, load_halo, strips, whole_strips
-from nxcc.backends.lowering.limbs import add_products, as_bytes, limbs_of, narrowed
+from nxcc.backends.lowering.contraction import product_reason
+from nxcc.backends.lowering.convolution_problem import (
+    STRIP_BYTES,
+    Problem,
+    groups_of,
+    normalize,
+    place_of,
+    strip_element_bytes,
+    strips_of,
+    work_dtype,
+)
+from nxcc.backends.lowering.depthwise import depthwise
+from nxcc.backends.lowering.halo import Strip, blocked, halo, halo_place, halo_source, load_halo, whole_strips
+from nxcc.backends.lowering.limbs import add_products, limbs_of, narrowed
 from nxcc.backends.lowering.matmul import accumulate, open_sums
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import BF16, F32, PRED, S32, DType
+from nxcc.ir.dtypes import PRED, S32, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.module import Instruction
-
-STRIP_BYTES = 65536
-"""Bytes a partition that the input strips of all rotating tiles may take."""
 
 IMAGE_BYTES = 49152
 """Bytes a partition up to which a single image stays in SBUF for all output channels."""
@@ -52,11 +58,6 @@ UNROLLED_TAPS = 64
 TAP_CHUNK = 64
 """Taps along a row whose weights are loaded together where a window's weights do not fit."""
 
-DEPTHWISE_COLUMNS = 2048
-"""Columns of a piece of an image whose channels stay apart."""
-
-SPATIAL = 3
-"""Spatial dimensions are filled up to depth, rows, columns with ones of size 1."""
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:
@@ -73,51 +74,9 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     reach = math.prod((w.size - 1) * w.window_dilation + 1 for w in instruction.attribute("window").dims)
     channels = weights.dims[instruction.attribute("dim_labels").kernel_input_feature]
     blocks = -(-channels // target.partitions)
-    if reach * blocks * _strip_element_bytes(_work_dtype(data.dtype, weights.dtype, instruction.shape.dtype)) > STRIP_BYTES:
+    if reach * blocks * strip_element_bytes(work_dtype(data.dtype, weights.dtype, instruction.shape.dtype)) > STRIP_BYTES:
         return f"the input that one output reads, {reach} places of {channels} channels, does not fit on the chip"
     return None
-
-
-def _work_dtype(data: DType, weights: DType, result: DType) -> DType:
-    """The dtype of tiles: what the tensor engine multiplies, or the data's for integers."""
-    if data.is_float or weights.is_float or result.is_float:
-        return tensor_dtype(data, weights)
-    return data
-
-
-def _strip_element_bytes(dtype: DType) -> int:
-    """Bytes of an element of a strip: integers lie there as bytes in bf16 as well."""
-    return dtype.byte_size if dtype.is_float else dtype.byte_size * (1 + BF16.byte_size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """One group: data [n, c, d, h, w], weights [c, o, d, h, w], result [n, o, d, h, w].
-
-    dtype: of strips in SBUF. packed: window rows that lie beside each other on partitions, 1 if only channels do.
-    """
-
-    data: View
-    weights: View
-    result: View
-    axes: tuple[Axis, Axis, Axis]
-    dtype: DType
-    packed: int = 1
-
-    @property
-    def channels(self) -> int:
-        """Rows of the tensor engine in all."""
-        return self.data.sizes[1] * self.packed
-
-    @property
-    def taps(self) -> tuple[int, int, int]:
-        """Window cells that take a pass each."""
-        depth, rows, columns = (axis.window.size for axis in self.axes)
-        return depth, rows // self.packed, columns
-
-    @property
-    def is_integer(self) -> bool:
-        return not self.dtype.is_float
 
 
 def _channels_first(instruction: Instruction) -> tuple[int, ...]:
@@ -131,88 +90,22 @@ def lower_convolution(kernel: Kernel, instruction: Instruction, operands: Sequen
     """Group by group; groups of one channel together on Vector."""
     if results[0].elements == 0:
         return
-    problem = _normalize(instruction, operands[0], operands[1], results[0])
+    problem = normalize(instruction, operands[0], operands[1], results[0])
     groups, batches = instruction.attribute("feature_group_count"), instruction.attribute("batch_group_count")
     if batches > 1:
-        for part in _groups(kernel, problem, batches, data_dim=0):
+        for part in groups_of(kernel, problem, batches, data_dim=0):
             _convolve(kernel, part)
     elif groups > 1 and _is_depthwise(problem):
-        _depthwise(kernel, problem, groups)
+        depthwise(kernel, problem, groups)
     elif groups > 1:
-        for part in _groups(kernel, problem, groups, data_dim=1):
+        for part in groups_of(kernel, problem, groups, data_dim=1):
             _convolve(kernel, part)
     else:
         _convolve(kernel, problem)
 
 
-def _is_depthwise(problem: _Problem) -> bool:
+def _is_depthwise(problem: Problem) -> bool:
     return problem.weights.sizes[0] == 1 and not problem.is_integer and math.prod(problem.taps) <= UNROLLED_TAPS
-
-
-def _normalize(instruction: Instruction, data: View, weights: View, result: View) -> _Problem:
-    dims = instruction.attribute("dim_labels")
-    windows = list(instruction.attribute("window").dims)
-    fill = SPATIAL - len(windows)
-    axes = [Axis(1, 1, WindowDimension(1))] * fill
-    axes += [Axis(data.sizes[i], result.sizes[o], w)
-             for i, o, w in zip(dims.input_spatial, dims.output_spatial, windows, strict=True)]
-    dtype = _work_dtype(data.dtype, weights.dtype, result.dtype)
-    data = as_bytes(data).permute((dims.input_batch, dims.input_feature, *dims.input_spatial))
-    weights = as_bytes(weights).permute((dims.kernel_input_feature, dims.kernel_output_feature, *dims.kernel_spatial))
-    result = result.permute((dims.output_batch, dims.output_feature, *dims.output_spatial))
-    for _ in range(fill):
-        data, weights, result = data.insert(2), weights.insert(2), result.insert(2)
-    for d, axis in enumerate(axes):
-        if axis.window.reversal:
-            weights = weights.cut(2 + d, axis.window.size - 1, axis.window.size, -1)
-    return _Problem(data, weights, result, (axes[0], axes[1], axes[2]), data.dtype if dtype is PRED else dtype)
-
-
-def _groups(kernel: Kernel, problem: _Problem, count: int, data_dim: int) -> Iterator[_Problem]:
-    """A loop over groups: each has its part of the data's batch or channels, of the output channels and of the weights."""
-    data, weights, result = problem.data, problem.weights, problem.result
-    part, outputs = data.sizes[data_dim] // count, weights.sizes[1] // count
-    for group, _ in kernel.tiles(count, 1, outer=True):
-        yield replace(problem, data=data.cut(data_dim, group * part, part), weights=weights.cut(1, group * outputs, outputs),
-                      result=result.cut(1, group * outputs, outputs))
-
-
-# ---- strips --------------------------------------------------------------------------------------------------------
-
-
-def _strip_budget(kernel: Kernel) -> int:
-    """Bytes a partition of one of the strips that rotate."""
-    return STRIP_BYTES // (kernel.copies.inner * kernel.copies.outer)
-
-
-def _fitting(axis: Axis, bytes_each: int, budget: int) -> int:
-    """Outputs of an axis whose input, of so many bytes a coordinate, fits."""
-    window = axis.window
-    most = (budget // bytes_each - (window.size - 1) * window.window_dilation - 1) // window.stride + 1
-    return max(1, min(axis.out, most))
-
-
-def _strips(kernel: Kernel, problem: _Problem, element_bytes: int,
-            widest: int | None = None) -> Iterator[tuple[Strip, Strip, Strip]]:
-    """Pieces of the outputs whose input, of so many bytes a place, fits: depth by depth, rows, columns. widest: columns at
-    most, as many as a product takes unless given; pieces are about equal then."""
-    depth, rows, columns = problem.axes
-    budget = _strip_budget(kernel)
-    each = depth.length(1) * element_bytes
-    width = min(_fitting(columns, each * rows.length(1), budget), widest or kernel.target.tensor.moving_max)
-    if widest is not None:
-        width = -(-columns.out // -(-columns.out // width))
-    for column in strips(kernel, columns, width):
-        height = _fitting(rows, each * columns.length(column.count), budget)
-        for plane in strips(kernel, depth, 1):
-            for row in strips(kernel, rows, height):
-                yield plane, row, column
-
-
-def _place(result: View, pieces: Sequence[Strip]) -> View:
-    """The part [o, rows, columns] of an image's result that a strip of one depth gives."""
-    plane, row, column = pieces
-    return result.at(1, plane.start).cut(1, row.start, row.count).cut(2, column.start, column.count)
 
 
 # ---- matmul form ---------------------------------------------------------------------------------------------------
@@ -221,7 +114,7 @@ Weights = Callable[[Index, int], list[Access]]
 """weights(start, size): those of channels from start as [channels, taps, outputs]; for integers one for each byte."""
 
 
-def _convolve(kernel: Kernel, problem: _Problem) -> None:
+def _convolve(kernel: Kernel, problem: Problem) -> None:
     """result[o, pixels] = sum over taps and channels of weights[c, o] * data[c, shifted pixels]."""
     problem = _packed(kernel, problem)
     if problem.data.sizes[0] == 1 and _is_one_strip(kernel, problem):
@@ -236,29 +129,29 @@ def _convolve(kernel: Kernel, problem: _Problem) -> None:
                 _image(kernel, part, weights, part.data.at(0, n), part.result.at(0, n))
 
 
-def _output_tiles(kernel: Kernel, problem: _Problem) -> Iterator[_Problem]:
+def _output_tiles(kernel: Kernel, problem: Problem) -> Iterator[Problem]:
     """As many output channels at a time as are stationary together."""
     for o, size in kernel.tiles(problem.weights.sizes[1], kernel.target.partitions, outer=True):
         yield replace(problem, weights=problem.weights.cut(1, o, size), result=problem.result.cut(1, o, size))
 
 
-def _is_one_strip(kernel: Kernel, problem: _Problem) -> bool:
+def _is_one_strip(kernel: Kernel, problem: Problem) -> bool:
     """Whether an image that several tiles of output channels read fits as a whole."""
     depth, rows, columns = problem.axes
     blocks = max(1, -(-problem.channels // kernel.target.partitions))
-    size = math.prod(axis.length(axis.out) for axis in problem.axes) * blocks * _strip_element_bytes(problem.dtype)
+    size = math.prod(axis.length(axis.out) for axis in problem.axes) * blocks * strip_element_bytes(problem.dtype)
     return depth.out == 1 and columns.out <= kernel.target.tensor.moving_max and size <= IMAGE_BYTES
 
 
-def _convolve_one_strip(kernel: Kernel, problem: _Problem) -> None:
+def _convolve_one_strip(kernel: Kernel, problem: Problem) -> None:
     """One image that stays, while the weights of one tile of output channels after the other stream by."""
     pieces = whole_strips(problem.axes)
     strip = _load_strip(kernel, problem, problem.data.at(0, 0), pieces)
     for part in _output_tiles(kernel, problem):
-        _multiply_strip(kernel, part, _resident_weights(kernel, part), strip, _place(part.result.at(0, 0), pieces))
+        _multiply_strip(kernel, part, _resident_weights(kernel, part), strip, place_of(part.result.at(0, 0), pieces))
 
 
-def _packed(kernel: Kernel, problem: _Problem) -> _Problem:
+def _packed(kernel: Kernel, problem: Problem) -> Problem:
     """With few channels, all rows of a window on partitions."""
     rows = problem.axes[1].window.size
     if problem.is_integer or rows * problem.data.sizes[1] > kernel.target.partitions or problem.data.elements == 0:
@@ -266,7 +159,7 @@ def _packed(kernel: Kernel, problem: _Problem) -> _Problem:
     return replace(problem, packed=rows)
 
 
-def _load_weights(kernel: Kernel, problem: _Problem, tile: Access, start: Index, size: int) -> None:
+def _load_weights(kernel: Kernel, problem: Problem, tile: Access, start: Index, size: int) -> None:
     """tile [channels of all packed rows, taps, outputs] from channel `start` on."""
     moved = problem.weights.permute((0, 2, 3, 4, 1))
     channels = problem.data.sizes[1]
@@ -279,13 +172,13 @@ def _load_weights(kernel: Kernel, problem: _Problem, tile: Access, start: Index,
         kernel.dma(part, moved.at(2, row))
 
 
-def _resident_weights(kernel: Kernel, problem: _Problem) -> Weights | None:
+def _resident_weights(kernel: Kernel, problem: Problem) -> Weights | None:
     """Weights of a block of channels: loaded once if they fit, else on demand; None if not even one block fits."""
     lanes, channels = kernel.target.partitions, problem.channels
     taps, outputs = math.prod(problem.taps), problem.weights.sizes[1]
     blocks = -(-channels // lanes)
     dtype = problem.weights.dtype if problem.is_integer else problem.dtype
-    each = taps * outputs * _strip_element_bytes(dtype)
+    each = taps * outputs * strip_element_bytes(dtype)
 
     def load(start: Index, size: int) -> list[Access]:
         tile = kernel.sbuf((size, taps, outputs), dtype)
@@ -307,13 +200,13 @@ def _resident_weights(kernel: Kernel, problem: _Problem) -> Weights | None:
     return lambda start, size: [limb.at(0, blocked(start, lanes)).rows(0, size) for limb in whole]
 
 
-def _weights_turn(kernel: Kernel, problem: _Problem) -> bool:
+def _weights_turn(kernel: Kernel, problem: Problem) -> bool:
     """Whether outputs are so far apart in memory that weights are loaded with outputs on partitions and turned on the chip."""
     stride, outputs = problem.weights.dims[1]
     return kernel.copies.rotates and not problem.is_integer and outputs > 1 and abs(stride) != problem.weights.dtype.byte_size
 
 
-def _turn_weights(kernel: Kernel, problem: _Problem, resident: Access) -> None:
+def _turn_weights(kernel: Kernel, problem: Problem, resident: Access) -> None:
     """resident [channels, blocks, taps, outputs], in chunks of channels; a PSUM bank turns several taps at a time."""
     lanes, outputs, channels = kernel.target.partitions, problem.weights.sizes[1], problem.data.sizes[1]
     chunk = max(1, TURN_BYTES // (resident.dtype.byte_size * math.prod(problem.weights.sizes[2:]) * lanes)) * lanes
@@ -336,7 +229,7 @@ def _raw_weights(kernel: Kernel, weights: View, dtype: DType) -> Access:
     return tile.permute([order.index(d) for d in (0, 2, 3, 4)])
 
 
-def _cells(problem: _Problem, raw: Access) -> list[Access]:
+def _cells(problem: Problem, raw: Access) -> list[Access]:
     """What one pass multiplies, for each tap: [outputs, channels], or [outputs, rows, channels] if window rows are packed."""
     depth, rows, columns = (range(size) for _, size in raw.dims[1:])
     if problem.packed > 1:
@@ -357,27 +250,27 @@ def _turn_cells(kernel: Kernel, cells: Sequence[Access], place: Access, ring: It
         start += count
 
 
-def _limbs(kernel: Kernel, problem: _Problem, tile: Access) -> list[Access]:
+def _limbs(kernel: Kernel, problem: Problem, tile: Access) -> list[Access]:
     """What the tensor engine multiplies: the tile, or the bytes of integers."""
     if not problem.is_integer or not problem.channels:
         return [tile]
     return [limb.reshape(*tile.sizes[1:]) for limb in limbs_of(kernel, tile.flat())]
 
 
-def _clear_spare(kernel: Kernel, problem: _Problem, tile: Access) -> None:
+def _clear_spare(kernel: Kernel, problem: Problem, tile: Access) -> None:
     """Zeros where tile [channels, blocks, ..] has rows that no channel fills, but that are cut into bytes with the others."""
     if problem.is_integer and problem.channels % max(1, tile.partitions):
         kernel.memset(tile.at(0, tile.dims[0][1] - 1).flat(), 0.0)
 
 
-def _image(kernel: Kernel, problem: _Problem, weights: Weights | None, data: View, result: View) -> None:
+def _image(kernel: Kernel, problem: Problem, weights: Weights | None, data: View, result: View) -> None:
     """One image, strip by strip."""
     blocks = max(1, -(-problem.channels // kernel.target.partitions))
-    for pieces in _strips(kernel, problem, blocks * _strip_element_bytes(problem.dtype)):
-        _multiply_strip(kernel, problem, weights, _load_strip(kernel, problem, data, pieces), _place(result, pieces))
+    for pieces in strips_of(kernel, problem, blocks * strip_element_bytes(problem.dtype)):
+        _multiply_strip(kernel, problem, weights, _load_strip(kernel, problem, data, pieces), place_of(result, pieces))
 
 
-def _load_strip(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[Strip]) -> list[Access]:
+def _load_strip(kernel: Kernel, problem: Problem, data: View, pieces: Sequence[Strip]) -> list[Access]:
     """The input of a strip as tiles [channels, blocks, spans..]: one, or one for each byte of integers."""
     lanes = kernel.target.partitions
     blocks = -(-problem.channels // lanes)
@@ -394,11 +287,11 @@ def _load_strip(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[
     return _limbs(kernel, problem, strip)
 
 
-def _multiply_strip(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+def _multiply_strip(kernel: Kernel, problem: Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
     (_strip_integers if problem.is_integer else _strip_sums)(kernel, problem, weights, strip, out)
 
 
-def _loaded(problem: _Problem, pieces: Sequence[Strip], row: int) -> list[Strip]:
+def _loaded(problem: Problem, pieces: Sequence[Strip], row: int) -> list[Strip]:
     """The strips as they are loaded for one of the packed window rows: that row alone."""
     plane, rows, column = pieces
     if problem.packed == 1:
@@ -408,7 +301,7 @@ def _loaded(problem: _Problem, pieces: Sequence[Strip], row: int) -> list[Strip]
     return [plane, replace(rows, axis=replace(rows.axis, window=single)), column]
 
 
-def _load_packed(kernel: Kernel, problem: _Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
+def _load_packed(kernel: Kernel, problem: Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
     """strip [packed rows x channels, spans..]: each window row with its own offset."""
     channels = data.sizes[0]
     if not all(piece.is_whole for piece in pieces):
@@ -417,7 +310,7 @@ def _load_packed(kernel: Kernel, problem: _Problem, strip: Access, data: View, p
         kernel.dma(*halo(strip.rows(row * channels, channels).linear(), data, 1, _loaded(problem, pieces, row)))
 
 
-def _is_interleaved(kernel: Kernel, problem: _Problem, data: View, pieces: Sequence[Strip]) -> bool:
+def _is_interleaved(kernel: Kernel, problem: Problem, data: View, pieces: Sequence[Strip]) -> bool:
     """Whether a few channels lie side by side in memory, so that transfers by channel would move single elements."""
     channels, depth, _, columns = data.sizes
     rows = pieces[1].axis.valid(*pieces[1].axis.span(pieces[1].first, pieces[1].count))[1]
@@ -426,7 +319,7 @@ def _is_interleaved(kernel: Kernel, problem: _Problem, data: View, pieces: Seque
         rows <= kernel.target.partitions and data.dims[0][0] == unit and columns > 1 and abs(data.dims[3][0]) > unit
 
 
-def _load_interleaved(kernel: Kernel, problem: _Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
+def _load_interleaved(kernel: Kernel, problem: Problem, strip: Access, data: View, pieces: Sequence[Strip]) -> None:
     """strip [packed rows x channels, spans..] by way of tiles [rows, columns, channels] and [rows, channels, columns]."""
     if not all(piece.is_whole for piece in pieces):
         kernel.memset(strip.flat(), 0.0)
@@ -453,7 +346,7 @@ def _load_interleaved(kernel: Kernel, problem: _Problem, strip: Access, data: Vi
 class _Taps:
     """Where the taps of `height` output rows from `start` lie in a strip of a block of channels."""
 
-    problem: _Problem
+    problem: Problem
     start: Index
     height: int
     width: int
@@ -476,7 +369,7 @@ def _bank_rows(kernel: Kernel, out: View) -> Iterator[tuple[Index, int]]:
     return kernel.tiles(count, max(1, kernel.target.tensor.moving_max // width))
 
 
-def _strip_sums(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+def _strip_sums(kernel: Kernel, problem: Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
     """out [o, rows, columns] of one strip."""
     outputs, _, width = out.sizes
     lanes = kernel.target.partitions
@@ -504,7 +397,7 @@ def _strip_sums(kernel: Kernel, problem: _Problem, weights: Weights | None, stri
         kernel.dma(out.cut(1, r, height), tile)
 
 
-def _looped_taps(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access],
+def _looped_taps(kernel: Kernel, problem: Problem, weights: Weights | None, strip: Sequence[Access],
                  taps: _Taps) -> Iterator[tuple[list[Access], list[Access]]]:
     """Loops over all taps and channels: what is stationary and what is moving in each pass."""
     lanes = kernel.target.partitions
@@ -521,7 +414,7 @@ def _looped_taps(kernel: Kernel, problem: _Problem, weights: Weights | None, str
                            [taps.moving(block, d, r, c + tap) for block in blocks])
 
 
-def _chunk_of_weights(kernel: Kernel, problem: _Problem, start: Index, size: int, tap: tuple[Index, Index, Index],
+def _chunk_of_weights(kernel: Kernel, problem: Problem, start: Index, size: int, tap: tuple[Index, Index, Index],
                       count: int) -> list[Access]:
     """Weights [channels, taps, outputs] of some taps of one window row."""
     depth, row, column = tap
@@ -538,7 +431,7 @@ def _chunk_of_weights(kernel: Kernel, problem: _Problem, start: Index, size: int
     return _limbs(kernel, problem, tile)
 
 
-def _strip_integers(kernel: Kernel, problem: _Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
+def _strip_integers(kernel: Kernel, problem: Problem, weights: Weights | None, strip: Sequence[Access], out: View) -> None:
     """out [o, rows, columns] of one strip of integers, which wrap."""
     outputs, _, width = out.sizes
     for r, height in _bank_rows(kernel, out):
@@ -549,75 +442,3 @@ def _strip_integers(kernel: Kernel, problem: _Problem, weights: Weights | None, 
             for stationary, moving in _looped_taps(kernel, problem, weights, strip, taps):
                 add_products(kernel, stationary, moving, total, out.dtype.byte_size)
         kernel.dma(out.cut(1, r, height), narrowed(kernel, total, out.dtype))
-
-
-# ---- depthwise -----------------------------------------------------------------------------------------------------
-
-
-def _depthwise(kernel: Kernel, problem: _Problem, channels: int) -> None:
-    """One input channel an output channel: multiply by the tap's weight of each partition and add, on Vector.
-
-    The first tap is Scalar's; images follow each other in tiles of their own.
-    """
-    multiplier = problem.weights.sizes[1] // channels
-    lanes = kernel.target.partitions
-    for m, _ in kernel.tiles(multiplier, 1, outer=True):
-        weights = problem.weights.at(0, 0).cut(0, m, channels, multiplier)
-        result = problem.result.cut(1, m, channels, multiplier)
-        for start, size in kernel.tiles(channels, lanes, outer=True):
-            part = replace(problem, data=problem.data.cut(1, start, size), weights=weights.cut(0, start, size),
-                           result=result.cut(1, start, size))
-            taps = math.prod(weights.sizes[1:])
-            factors = kernel.sbuf((size, taps), F32)
-            kernel.dma(factors.reshape(*weights.sizes[1:]), part.weights)
-            places = _depthwise_places(kernel, problem, size)
-            for n, _ in kernel.tiles(problem.data.sizes[0], 1):
-                _depthwise_image(kernel, part, factors, part.data.at(0, n), part.result.at(0, n), places)
-
-
-def _depthwise_places(kernel: Kernel, problem: _Problem, channels: int) -> Iterator[tuple[Access, Access]]:
-    """Memory for strips and their sums; in turn, so that a strip is loaded while the one before is worked on."""
-    elements = _strip_budget(kernel) // (problem.dtype.byte_size + F32.byte_size)
-    return itertools.cycle([(kernel.sbuf((channels, elements), problem.dtype), kernel.sbuf((channels, elements), F32))
-                            for _ in range(kernel.copies.inner)])
-
-
-def _fit(kernel: Kernel, place: Access, sizes: Sequence[int]) -> Access:
-    """A tile of these sizes, in the place if that is large enough."""
-    elements = math.prod(sizes)
-    return place.cut(0, 0, elements).reshape(*sizes) if elements <= place.free else kernel.sbuf(
-        (place.partitions, *sizes), place.dtype)
-
-
-def _depthwise_image(kernel: Kernel, problem: _Problem, factors: Access, data: View, result: View,
-                     places: Iterator[tuple[Access, Access]]) -> None:
-    for pieces in _strips(kernel, problem, problem.dtype.byte_size + F32.byte_size, DEPTHWISE_COLUMNS):
-        place, totals = next(places)
-        strip = _fit(kernel, place, [piece.axis.length(piece.count) for piece in pieces])
-        load_halo(kernel, strip, data, pieces)
-        out = _place(result, pieces)
-        sums = _fit(kernel, totals, out.sizes[1:])
-        _depthwise_taps(kernel, problem, factors, strip, sums)
-        tile = sums
-        if out.dtype is not F32:
-            tile = kernel.sbuf(out.sizes, out.dtype)
-            kernel.copy(tile.flat(), sums.flat())
-        kernel.dma(out, tile)
-
-
-def _depthwise_taps(kernel: Kernel, problem: _Problem, factors: Access, strip: Access, sums: Access) -> None:
-    depth, rows, columns = (axis.window for axis in problem.axes)
-    _, count, width = sums.sizes
-    number = 0
-    for kd in range(depth.size):
-        for kh in range(rows.size):
-            for kw in range(columns.size):
-                window = strip.at(0, kd * depth.window_dilation).cut(0, kh * rows.window_dilation, count, rows.stride).cut(
-                    1, kw * columns.window_dilation, width, columns.stride)
-                factor = factors.cut(0, number, 1)
-                if number == 0:
-                    kernel.activation(sums, window, scale=factor)
-                else:
-                    kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields={"op0": "multiply", "op1": "add"},
-                                data=window, scalar0=factor, b=sums, out=sums)
-                number += 1
