@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, DType
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -48,6 +49,8 @@ AUTOCAST_DISCRETE = 0.05
 
 _finfo: Any = ml_dtypes.finfo
 
+Array = np.ndarray[Any, Any]
+
 TF32_UNIT = 2.0**-11
 """f32 operands with 10 bits after the point."""
 
@@ -55,6 +58,16 @@ TF32_UNIT = 2.0**-11
 def unit(dtype: DType) -> float:
     """u: half the distance from 1 to the next number of a float or complex dtype."""
     return float(_finfo(dtype.numpy).eps) / 2
+
+
+def scale(expected: Array) -> float:
+    """What an error is a share of: the largest finite magnitude.
+
+    No less than the smallest normal number of the dtype, since those below have fewer digits than the dtype promises.
+    """
+    finite = np.abs(expected[np.isfinite(expected)])
+    largest = float(finite.max()) if finite.size else 0.0
+    return max(largest, float(_finfo(expected.dtype).smallest_normal))
 
 
 def tolerance(dtype: DType, length: int = 1, depth: int = 1, cast: float = 0.0) -> float:

@@ -22,7 +22,7 @@ from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
-from nxcc.compiler.tolerances import depths_of, longest_sum, tolerance
+from nxcc.compiler.tolerances import depths_of, longest_sum, scale, tolerance
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.hlo.module import Module
@@ -241,10 +241,7 @@ def output_error(got: Array, expected: Array) -> float:
     open_ = ~same
     if not np.isfinite(one[open_]).all() or not np.isfinite(other[open_]).all():
         return float("inf")
-    finite = np.abs(other[np.isfinite(other)])
-    scale = float(finite.max()) if finite.size else 0.0
-    worst = float(np.abs(one[open_] - other[open_]).max()) if open_.any() else 0.0
-    return worst / scale if scale else (float("inf") if worst else 0.0)
+    return float(np.abs(one[open_] - other[open_]).max()) / scale(expected) if open_.any() else 0.0
 
 
 def verify_lines(body: dict[str, Any]) -> list[str]:

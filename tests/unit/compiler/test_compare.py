@@ -17,9 +17,11 @@ NAN, INF = float("nan"), float("inf")
     ([INF, 1.0], [INF, 2.0], 0.5),
     ([INF, 1.0], [-INF, 1.0], INF),
     ([0.0], [0.0], 0.0),
-    ([1.0], [0.0], INF),
+    ([1.0], [0.0], 2.0**126),
+    ([2.0**-126, 2.0**-149], [2.0**-126, 0.0], 2.0**-23),
+    ([2.0**-148], [2.0**-149], 2.0**-23),
 ])
-def test_error_of_floats_is_relative_to_the_largest_value(got: list, expected: list, error: float) -> None:
+def test_error_of_floats_is_relative_to_the_largest_or_smallest_normal_value(got: list, expected: list, error: float) -> None:
     assert output_error(np.float32(got), np.float32(expected)) == pytest.approx(error)
 
 
