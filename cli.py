@@ -13,7 +13,7 @@ try:
     import click
 
     from nxcc.compiler.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
-    from nxcc.compiler.failures import JSON_SCHEMA, guard
+    from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
     from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
     from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def nxcc() -> None:
 @click.pass_obj
 def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
     """Compile MODEL into a NEFF. The options of `neuronx-cc compile` and `neuron-cc compile` are understood."""
-    from nxcc.compiler.cached import compile_session
+    from nxcc.compiler.cache.compiling import compile_session
     return compile_session(model, CompileOptions(**values), notices, _print_json)
 
 
@@ -161,7 +161,7 @@ def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
 @click.pass_obj
 def check(notices: list[str], /, model: str, **values: Any) -> int:
     """Say what compiling MODEL would give: regions, what falls back to the host and why, memory. Writes nothing."""
-    from nxcc.compiler.cached import compile_session
+    from nxcc.compiler.cache.compiling import compile_session
     return compile_session(model, CompileOptions(**values | {"query_compute": True}), notices, _print_json)
 
 
@@ -214,7 +214,7 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 @_json_flag
 def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_json: bool) -> int:
     """Predict how long one call of FILE.neff takes on the chip, and what bounds it."""
-    from nxcc.compiler.estimate import estimate_file, estimate_lines
+    from nxcc.compiler.reports.estimate import estimate_file, estimate_lines
     _show("estimate", estimate_file(file, trips, busy_cores=busy_cores or 0, advice=advice), estimate_lines, as_json)
     return 0
 
@@ -230,8 +230,8 @@ def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_jso
 @_json_flag
 def profile(files: tuple[str, ...], page: str, trace: str, text: bool, trips: int, as_json: bool) -> int:
     """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline; of two files: what changed."""
-    from nxcc.compiler.comparison import compare_files, comparison_lines
-    from nxcc.compiler.profile import ProfileRequest, profile_file, profile_lines
+    from nxcc.compiler.reports.comparison import compare_files, comparison_lines
+    from nxcc.compiler.reports.profile import ProfileRequest, profile_file, profile_lines
     if text and as_json:
         raise CompileError(USAGE, "--text and --json exclude each other")
     if len(files) > 2 or (len(files) == 2 and trace):
@@ -252,7 +252,7 @@ def profile(files: tuple[str, ...], page: str, trace: str, text: bool, trips: in
 @_json_flag
 def info(file: str, extract: str | None, memory: bool, weights: bool, as_json: bool) -> int:
     """What is in a NEFF: which compiler, options, inputs, outputs, nodes, memory. Reads the vendor's files too."""
-    from nxcc.compiler.info import info_file, info_lines
+    from nxcc.compiler.reports.info import info_file, info_lines
     _show("info", info_file(file, extract=extract, memory=memory, weights=weights), info_lines, as_json)
     return 0
 
@@ -264,7 +264,7 @@ def info(file: str, extract: str | None, memory: bool, weights: bool, as_json: b
               help="Only functions with code of this HLO instruction, or of the region that it is part of.")
 def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
     """The machine code of FILE.neff as text, beside the HLO instruction that each part comes from."""
-    from nxcc.compiler.info import disassemble
+    from nxcc.compiler.reports.info import disassemble
     for line in disassemble(file, engines, hlo):
         click.echo(line)
     return 0
@@ -304,8 +304,8 @@ def opt(model: str | None, output: str | None, passes: str | None, all_passes: b
 @_json_flag
 def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int, as_json: bool, **values: Any) -> int:
     """Find the pass or the instruction that makes MODEL fail or its results differ from the oracle's."""
-    from nxcc.compiler.bisect import bisect_file, bisect_lines
-    from nxcc.compiler.reduce import Start
+    from nxcc.compiler.debugging.bisect import bisect_file, bisect_lines
+    from nxcc.compiler.debugging.reduce import Start
     body = bisect_file(Start(model, CompileOptions(**values), inputs, strict, seed), trials)
     _show("bisect", body, bisect_lines, as_json)
     return 0 if body["verdict"] == "agrees" else 1
@@ -325,7 +325,7 @@ def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int,
 def reduce(model: str, output: str, inputs: str | None, command: str, strict: bool, seed: int, trials: int, as_json: bool,
            **values: Any) -> int:
     """Write the smallest module found that fails as MODEL does, and inputs with which it fails."""
-    from nxcc.compiler.reduce import Start, reduce_file, reduce_lines
+    from nxcc.compiler.debugging.reduce import Start, reduce_file, reduce_lines
     start = Start(model, CompileOptions(**values), inputs, strict, seed)
     _show("reduce", reduce_file(start, output, command, trials), reduce_lines, as_json)
     return 0
@@ -350,7 +350,7 @@ def _cache_command(name: str) -> Callable[[Command], Command]:
 
 
 def _cached(command: str, folder: str | None, as_json: bool, **values: Any) -> int:
-    from nxcc.compiler.cache_report import cache_lines, cache_report
+    from nxcc.compiler.cache.report import cache_lines, cache_report
     _show(f"cache {command}", cache_report(command, folder, **values), cache_lines, as_json)
     return 0
 
@@ -399,7 +399,7 @@ def cache_why(**values: Any) -> int:
 @_json_flag
 def list_operators(framework: str, target: str, as_json: bool) -> int:
     """The operators that run on the device, one name a line."""
-    from nxcc.compiler.operators import operator_lines, operator_report
+    from nxcc.compiler.reports.operators import operator_lines, operator_report
     _show("list-operators", operator_report(framework, target, as_json), operator_lines, as_json)
     return 0
 
@@ -413,7 +413,7 @@ def explain(words: tuple[str, ...], target: str) -> int:
     `explain cost INSTRUCTION` says what a machine instruction, or the call of the host (`host`), costs: formula, constants,
     sources; without a name, all formulas.
     """
-    from nxcc.compiler.explain import explain_lines
+    from nxcc.compiler.reports.explain import explain_lines
     for line in explain_lines(words, target):
         click.echo(line)
     return 0

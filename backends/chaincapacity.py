@@ -36,8 +36,8 @@ class _ChainNeed:
 
 
 def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int) -> _ChainNeed:
-    """As nxcc.backends.lowering.chainmember takes them, nearly: left sides turned, and if they are loaded as they lie; operands
-    from outside, those of all rows repeated; results; temporaries as wide as a result.
+    """As nxcc.backends.lowering.rows.chain_member takes them, nearly: left sides turned, and if they are loaded as they lie;
+    operands from outside, those of all rows repeated; results; temporaries as wide as a result.
 
     A result that is only multiplied from the left comes turned, and what is added to its columns lies along partitions.
     """

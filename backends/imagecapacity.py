@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from nxcc.backends.berths import Berth, room
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.image_geometry import phases, spread
-from nxcc.backends.lowering.image_packed import FEW_CHANNELS
-from nxcc.backends.lowering.image_stages import Program
-from nxcc.backends.lowering.images import plan_of
-from nxcc.backends.lowering.pointwise import emits
+from nxcc.backends.lowering.images.geometry import phases, spread
+from nxcc.backends.lowering.images.packed import FEW_CHANNELS
+from nxcc.backends.lowering.images.program import plan_of
+from nxcc.backends.lowering.images.stages import Program
+from nxcc.backends.lowering.pointwise.formulas import emits
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target

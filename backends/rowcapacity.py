@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nxcc.backends.chaincapacity import chain_fits
-from nxcc.backends.lowering.pointwise import TEMPORARIES, emits
+from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
-from nxcc.backends.lowering.rowwide import ROWS_MIN, STAGES, WIDE, kept_bytes
+from nxcc.backends.lowering.rows.wide import ROWS_MIN, STAGES, WIDE, kept_bytes
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.hlo.module import Instruction
@@ -102,7 +102,7 @@ class TargetRowCapacity:
         return chain_fits(regions, rows, self.target)
 
     def _fits_in_stages(self, members: dict[Instruction, int], hopeful: bool) -> bool:
-        """Whether the schedule for long rows (lowering.rowwide) has room: a few tiles of rows, each of its long values once,
+        """Whether the schedule for long rows (lowering.rows.wide) has room: a few tiles of rows, each of its long values once,
         and all matrices; or, where values are made again for each stage, the matrices alone."""
         lanes, width = self.target.partitions, max(members.values())
         dots = [m for m in members if m.opcode == "dot"]

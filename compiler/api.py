@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nxcc.compiler.cached import compile_through_cache
+from nxcc.compiler.cache.compiling import compile_through_cache
 from nxcc.compiler.options import options_from
 from nxcc.compiler.progress import Journal
 from nxcc.compiler.runtime import Loaded
@@ -49,7 +49,7 @@ class Model:
 
     def estimate(self) -> dict[str, Any]:
         """Predicted time of one call and what bounds it, as `nxcc estimate --json` prints."""
-        from nxcc.compiler.estimate import estimate_file
+        from nxcc.compiler.reports.estimate import estimate_file
         return estimate_file(self._path)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import estimate_file
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.progress import Journal
-from nxcc.compiler.report_text import size_text
+from nxcc.compiler.reports.estimate import estimate_file
+from nxcc.compiler.reports.report_text import size_text
 from nxcc.compiler.runtime import load
 from nxcc.compiler.session import build_report
 from nxcc.compiler.verify import output_error

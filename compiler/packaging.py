@@ -23,7 +23,7 @@ from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
 from nxcc.compiler.parameters import Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.places import Place
-from nxcc.compiler.statistics import module_statistics
+from nxcc.compiler.reports.statistics import module_statistics
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from nxcc.backends.target import Target
-from nxcc.compiler.roofline import PICKING, instruction_work, roofline
+from nxcc.compiler.reports.roofline import PICKING, instruction_work, roofline
 from nxcc.ir.hlo.module import Instruction
 
 

@@ -17,8 +17,8 @@ from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.pipelining import proposal
-from nxcc.compiler.plan_report import plan_report
 from nxcc.compiler.progress import Journal
+from nxcc.compiler.reports.plan_report import plan_report
 from nxcc.ir.literals import Array
 from nxcc.neff.writer import write_neff
 
@@ -39,7 +39,7 @@ def compile_report(model: str, options: CompileOptions, journal: Journal) -> dic
 
 def _estimate(build: Build) -> dict[str, Any]:
     """The prediction for what was just compiled; its NEFF exists only for that."""
-    from nxcc.compiler.estimate import estimate_file
+    from nxcc.compiler.reports.estimate import estimate_file
     assert build.package is not None
     with tempfile.TemporaryDirectory(prefix="nxcc-check-") as folder:
         path = os.path.join(folder, "model.neff")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, Tile, emits
+from nxcc.backends.lowering.pointwise.formulas import REASONS, TEMPORARIES, Tile, emits
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.lowering.limbs import as_bytes, multiply_integers, multiply_truths
-from nxcc.backends.lowering.matmul import ONCE, Batch, multiply, multiply_deep, split_depth
+from nxcc.backends.lowering.products.limbs import as_bytes, multiply_integers, multiply_truths
+from nxcc.backends.lowering.products.matmul import ONCE, Batch, multiply, multiply_deep, split_depth
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import join
 from nxcc.backends.target import Target

@@ -26,8 +26,8 @@ from nxcc.backends.lowering.convolution_problem import (
 )
 from nxcc.backends.lowering.depthwise import depthwise
 from nxcc.backends.lowering.halo import Strip, blocked, halo, halo_place, halo_source, load_halo, whole_strips
-from nxcc.backends.lowering.limbs import add_products, limbs_of, narrowed
-from nxcc.backends.lowering.matmul import accumulate, open_sums
+from nxcc.backends.lowering.products.limbs import add_products, limbs_of, narrowed
+from nxcc.backends.lowering.products.matmul import accumulate, open_sums
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel

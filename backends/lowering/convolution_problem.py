@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nxcc.backends.lowering.contraction import tensor_dtype
 from nxcc.backends.lowering.halo import Axis, Strip, strips
-from nxcc.backends.lowering.limbs import as_bytes
+from nxcc.backends.lowering.products.limbs import as_bytes
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import BF16, PRED, DType

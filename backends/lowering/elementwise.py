@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from nxcc.backends.lowering.pointwise import REASONS, TEMPORARIES, emits
+from nxcc.backends.lowering.pointwise.formulas import REASONS, TEMPORARIES, emits
 from nxcc.backends.lowering.registry import always, rule
 from nxcc.backends.lowering.tiling import flat_tiles, fold, load, memory_order, store, tile_like
 from nxcc.backends.lowering.turning import unlike_the_first

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nxcc.backends.lowering.images import channels_last, image_order, is_image_program, lower_image_program
-from nxcc.backends.lowering.region import is_row_program, lower_row_program, rows_together, runs_along
+from nxcc.backends.lowering.images.program import channels_last, image_order, is_image_program, lower_image_program
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.rowchain import is_row_chain, lower_row_chain, members_together
+from nxcc.backends.lowering.rows.chain import is_row_chain, lower_row_chain, members_together
+from nxcc.backends.lowering.rows.region import is_row_program, lower_row_program, rows_together, runs_along
 from nxcc.backends.lowering.scanprogram import is_scan_program, lower_scan_program, steps_last
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View

@@ -16,10 +16,10 @@ from enum import Enum
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.lowering.pointwise import has_formula
-from nxcc.backends.lowering.rowplan import Plan, Step, plan_rows
-from nxcc.backends.lowering.rowvalues import Pool, Values
-from nxcc.backends.lowering.rowwide import retyped
+from nxcc.backends.lowering.pointwise.formulas import has_formula
+from nxcc.backends.lowering.rows.plan import Plan, Step, plan_rows
+from nxcc.backends.lowering.rows.values import Pool, Values
+from nxcc.backends.lowering.rows.wide import retyped
 from nxcc.backends.lowering.tiling import loops, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr

@@ -15,7 +15,7 @@ from dataclasses import replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import Axis, Strip, all_strips, halo, load_halo, steps_within, strips
-from nxcc.backends.lowering.limbs import narrowed
+from nxcc.backends.lowering.products.limbs import narrowed
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles, unfolded

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from nxcc.compiler.estimate import Estimate
+from nxcc.compiler.reports.estimate import Estimate
 from nxcc.compiler.version import VERSION
 
 TEMPLATE = "page.html"

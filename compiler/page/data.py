@@ -14,9 +14,9 @@ from nxcc.backends.isa.text import instruction_text
 from nxcc.backends.simulator.outcome import ENGINES, Cause
 from nxcc.backends.simulator.timeline import COLUMNS, Integers, Timeline
 from nxcc.backends.target import Target
-from nxcc.compiler.estimate import Estimate, engine_names
-from nxcc.compiler.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, regions_of, row, source_of
-from nxcc.compiler.trace import lanes
+from nxcc.compiler.reports.estimate import Estimate, engine_names
+from nxcc.compiler.reports.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, regions_of, row, source_of
+from nxcc.compiler.reports.trace import lanes
 
 Column = npt.NDArray[Any]
 LARGEST = (1 << 32) - 1

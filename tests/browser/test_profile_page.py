@@ -9,10 +9,10 @@ import pytest
 
 from nxcc.backends.simulator.timeline import COLUMNS
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import Estimate, estimate
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.page.build import write_profile_page
-from nxcc.compiler.profile import profile_report
+from nxcc.compiler.reports.estimate import Estimate, estimate
+from nxcc.compiler.reports.profile import profile_report
 from nxcc.neff.reader import open_neff
 
 from harness.browser import Window

@@ -20,7 +20,7 @@ from calibration.published import KERNELS
 from calibration.writing import V2, microseconds, timed
 
 from nxcc.backends.isa.program import Engine
-from nxcc.compiler.sensitivity import with_facts
+from nxcc.compiler.reports.sensitivity import with_facts
 
 HELD = [row for row in KERNELS if row.grade in ("A", "T")]
 

@@ -23,10 +23,10 @@ from conformance.report import group_lines
 from conformance.run import TARGETS
 from conformance.walk import CLASSES, INTERNAL_ERROR, REJECTED, WRONG, Stopped, Walk, WalkOutcome, cause_words
 
+from nxcc.compiler.debugging.reduce import Candidate, packed
+from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, Verdict
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import random_inputs
-from nxcc.compiler.reduce import Candidate, packed
-from nxcc.compiler.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, Verdict
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nxcc.backends.lowering import image_pairs
+from nxcc.backends.lowering.images import pairs as image_pairs
 
 from harness.clocked import microseconds
 from harness.whole import check_whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nxcc.backends.lowering import rowwide
+from nxcc.backends.lowering.rows import wide as rowwide
 
 from harness.attention import COMBINERS, attention
 from harness.whole import check_whole

@@ -8,8 +8,8 @@ from nxcc.backends.codegen import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import load_target
-from nxcc.compiler.operator_forms import EXPANDED, FORMS
-from nxcc.compiler.operator_support import form_of
+from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
+from nxcc.compiler.reports.operator_support import form_of
 from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.text.writer import write_text
 

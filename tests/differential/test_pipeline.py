@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nxcc.compiler.driver import compile_module
-from nxcc.compiler.estimate import estimate_file, estimate_lines
-from nxcc.compiler.info import disassemble, info_file, info_lines
 from nxcc.compiler.options import options_from
-from nxcc.compiler.profile import ProfileRequest, profile_file
+from nxcc.compiler.reports.estimate import estimate_file, estimate_lines
+from nxcc.compiler.reports.info import disassemble, info_file, info_lines
+from nxcc.compiler.reports.profile import ProfileRequest, profile_file
 from nxcc.compiler.runtime import load
 from nxcc.ir.diagnostics import PIPELINE, USAGE, CompileError
 from nxcc.ir.hlo.text.reader import read_text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.compiler.trial import DIFFERS, Trial
+from nxcc.compiler.debugging.trial import DIFFERS, Trial
 from nxcc.ir.dtypes import F32, PRED, S32
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.operator import operators

@@ -16,7 +16,7 @@ import pytest
 
 from nxcc.cli import main
 from nxcc.compiler import driver, inputs
-from nxcc.compiler.failures import MAX_LINE
+from nxcc.compiler.debugging.failures import MAX_LINE
 from nxcc.ir.hlo.proto import reader
 from nxcc.passes import inline_calls
 

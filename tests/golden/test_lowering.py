@@ -14,8 +14,8 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
 from nxcc.backends.tile.text import program_lines
-from nxcc.compiler.operator_forms import EXPANDED, FORMS
-from nxcc.compiler.operator_support import form_of
+from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
+from nxcc.compiler.reports.operator_support import form_of
 from nxcc.ir.dtypes import F32, S32, DType
 from nxcc.ir.hlo.module import Instruction
 

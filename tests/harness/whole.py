@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nxcc.compiler.debugging.trial import AGREES, Trial
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.trial import AGREES, Trial
 from nxcc.ir.hlo.text.reader import read_text
 
 from harness.device import random_inputs

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.compiler.reduce import Candidate
+from nxcc.compiler.debugging.reduce import Candidate
 from nxcc.ir.dtypes import BF16, C64, F8E4M3, F8E5M2, F16, F32, PRED, S2, S4, S8, S16, S32, S64, U4, U8, U16, U32, U64, DType
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.builder import Builder, infer_shape

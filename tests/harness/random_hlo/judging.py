@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nxcc.compiler.debugging.reduce import Budget, Candidate, reduce_candidate
+from nxcc.compiler.debugging.trial import AGREES, DIFFERS, REFUSED, Trial, Verdict, difference
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.reduce import Budget, Candidate, reduce_candidate
 from nxcc.compiler.runtime import load
-from nxcc.compiler.trial import AGREES, DIFFERS, REFUSED, Trial, Verdict, difference
 from nxcc.compiler.verify import oracle_inside, output_error
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.builder import Builder, clone_module

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.compiler.activity import activity, activity_lines
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import Estimate, estimate
 from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.reports.activity import activity, activity_lines
+from nxcc.compiler.reports.estimate import Estimate, estimate
 from nxcc.neff.reader import open_neff
 
 TEXT = """HloModule m

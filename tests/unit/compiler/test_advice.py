@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.compiler.advice import advise, other_order
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import estimate, estimate_file, estimate_lines
 from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.reports.advice import advise, other_order
+from nxcc.compiler.reports.estimate import estimate, estimate_file, estimate_lines
 from nxcc.neff.reader import open_neff
 
 DENSE = """HloModule m

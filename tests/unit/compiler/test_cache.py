@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nxcc import cli
-from nxcc.compiler.cache import Cache, Key, first_difference
+from nxcc.compiler.cache.store import Cache, Key, first_difference
 
 MODEL = "HloModule m\nENTRY e {\n  a = f32[4] parameter(0)\n  w = f32[4] parameter(1)\n  ROOT r = f32[4] add(a, w)\n}\n"
 

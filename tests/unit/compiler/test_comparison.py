@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.comparison import _matched as matched
-from nxcc.compiler.comparison import compare_files, comparison_lines
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.reports.comparison import _matched as matched
+from nxcc.compiler.reports.comparison import compare_files, comparison_lines
 from nxcc.ir.diagnostics import CompileError
 
 TEXT = """HloModule m

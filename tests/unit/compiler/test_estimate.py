@@ -9,11 +9,11 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import crossing_bytes, estimate, estimate_file, estimate_lines
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.profile import ProfileRequest, profile_file, profile_lines
-from nxcc.compiler.roofline import module_work, roofline
-from nxcc.compiler.sensitivity import Effect, effects, span, with_facts
+from nxcc.compiler.reports.estimate import crossing_bytes, estimate, estimate_file, estimate_lines
+from nxcc.compiler.reports.profile import ProfileRequest, profile_file, profile_lines
+from nxcc.compiler.reports.roofline import module_work, roofline
+from nxcc.compiler.reports.sensitivity import Effect, effects, span, with_facts
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.reader import open_neff
 

@@ -4,7 +4,7 @@ import pytest
 
 from nxcc.backends.cost import RULES
 from nxcc.backends.isa.program import INSTRUCTIONS
-from nxcc.compiler.explain import explain_lines
+from nxcc.compiler.reports.explain import explain_lines
 from nxcc.ir.diagnostics import CompileError
 
 

@@ -5,8 +5,8 @@ from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import load_target
-from nxcc.compiler.operator_forms import EXPANDED
-from nxcc.compiler.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names, operator_report
+from nxcc.compiler.reports.operator_forms import EXPANDED
+from nxcc.compiler.reports.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names, operator_report
 from nxcc.ir.hlo.operator import operators
 from nxcc.ir.hlo.text.reader import read_text
 

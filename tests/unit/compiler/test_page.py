@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from nxcc.compiler.driver import Request, compile_file
-from nxcc.compiler.estimate import estimate
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.page.build import PROFILE_SCRIPTS, page
 from nxcc.compiler.page.data import profile_columns, profile_facts
-from nxcc.compiler.profile import ProfileRequest, profile_file
+from nxcc.compiler.reports.estimate import estimate
+from nxcc.compiler.reports.profile import ProfileRequest, profile_file
 from nxcc.neff.reader import open_neff
 
 TEXT = """HloModule m

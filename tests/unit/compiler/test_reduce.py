@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.bisect import bisect, bisect_lines, walk_passes
+from nxcc.compiler.debugging.bisect import bisect, bisect_lines, walk_passes
+from nxcc.compiler.debugging.reduce import Budget, Candidate, Start, extract, recorded, reduce_candidate
+from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, difference
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.reduce import Budget, Candidate, Start, extract, recorded, reduce_candidate
-from nxcc.compiler.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, difference
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
@@ -146,8 +146,8 @@ def test_start_that_fails_only_as_it_is_stays() -> None:
 
 
 def test_candidate_that_never_ends_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nxcc.compiler.reduce.LEAST_TRIAL_SECONDS", 0.05)
-    monkeypatch.setattr("nxcc.compiler.reduce.TRIAL_FACTOR", 0.0)
+    monkeypatch.setattr("nxcc.compiler.debugging.reduce.LEAST_TRIAL_SECONDS", 0.05)
+    monkeypatch.setattr("nxcc.compiler.debugging.reduce.TRIAL_FACTOR", 0.0)
 
     def fails(module: Module, values: Any) -> bool:
         while not holds("tanh")(module, values):
@@ -272,5 +272,5 @@ def test_reduce_refuses_what_does_not_fail(tmp_path: Path) -> None:
     path = tmp_path / "m.hlo"
     path.write_text(CHAIN)
     with pytest.raises(CompileError, match="does not fail"):
-        from nxcc.compiler.reduce import reduce_file
+        from nxcc.compiler.debugging.reduce import reduce_file
         reduce_file(Start(str(path), CompileOptions()), str(tmp_path / "o.hlo"))

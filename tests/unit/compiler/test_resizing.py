@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nxcc.compiler.resizing import Resize, resized
+from nxcc.compiler.reports.resizing import Resize, resized
 from nxcc.ir.hlo.oracle import evaluate
 from nxcc.ir.hlo.text.reader import read_text
 

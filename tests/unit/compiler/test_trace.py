@@ -8,8 +8,8 @@ import pytest
 
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.profile import ProfileRequest, profile_file
-from nxcc.compiler.trace import lanes
+from nxcc.compiler.reports.profile import ProfileRequest, profile_file
+from nxcc.compiler.reports.trace import lanes
 
 TEXT = """HloModule m
 ENTRY main {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nxcc.compiler.roofline import module_work
-from nxcc.compiler.trips import loops, multiplicities, trip_count
+from nxcc.compiler.reports.roofline import module_work
+from nxcc.compiler.reports.trips import loops, multiplicities, trip_count
 from nxcc.ir.hlo.text.reader import read_text
 
 LOOP = """HloModule m

@@ -8,10 +8,10 @@ from calibration.writing import V2, matrix, microseconds, program
 from nxcc.backends.codegen import DeviceCode
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.isa.text import program_text
-from nxcc.backends.lowering.operands import split_depth
-from nxcc.backends.lowering.product import ONCE, Batch, Multiplication, planned
-from nxcc.backends.lowering.product_plan import Product, _cuts, _timed, machine, plan, ruled_plan
-from nxcc.backends.lowering.product_trial import _found
+from nxcc.backends.lowering.products.operands import split_depth
+from nxcc.backends.lowering.products.plan import Product, _cuts, _timed, machine, plan, ruled_plan
+from nxcc.backends.lowering.products.product import ONCE, Batch, Multiplication, planned
+from nxcc.backends.lowering.products.trial import _found
 from nxcc.backends.simulator.outcome import Timing
 from nxcc.backends.simulator.timing import Clock, time_program
 from nxcc.backends.tile.builder import Copies, Kernel

@@ -1,0 +1,1 @@
+"""Image programs: regions of convolutions, windows and elementwise work on images."""

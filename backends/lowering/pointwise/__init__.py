@@ -1,0 +1,1 @@
+"""Elementwise operators as formulas on tiles."""

@@ -1,0 +1,1 @@
+"""Matrix products: operands, plans, and the loops that write them."""

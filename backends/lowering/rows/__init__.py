@@ -1,0 +1,1 @@
+"""Row programs: regions that keep rows apart."""

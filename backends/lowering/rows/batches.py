@@ -1,0 +1,223 @@
+"""Row programs with a matrix for each of many: attention with its heads. Several heads are worked on in step.
+
+Around it all go loops over the outer selecting dimensions and over rows that do not join. Inside, a block of the innermost
+selecting dimension (all heads if they fit) has its matrices on the chip; each tile of rows loads what it needs for the whole
+block in one transfer an operand; groups of the block then run through the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from nxcc.backends.isa.program import Memory
+from nxcc.backends.lowering.rows.products import Sides, bring, is_turned, multiply, sides, sides_bytes, turn
+from nxcc.backends.lowering.rows.program import RowProgram
+from nxcc.backends.lowering.rows.values import Pool, Values, sums_banks
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Index
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.hlo.module import Instruction
+
+PIECES_MAX = 4
+"""Runs of a block that may be written one after the other; more are looped over."""
+
+GROUPS_MAX = 8
+"""Groups in step at most: their instructions are written one after the other."""
+
+BLOCK_SHARE = 0.4
+"""Part of SBUF for what a block of groups has on the chip."""
+
+VALUE_SHARE = 0.4
+"""Part of SBUF for the values of one run."""
+
+
+class RowBatches:
+    """Loops over batches, blocks of groups, tiles of rows and groups."""
+
+    def __init__(self, program: RowProgram) -> None:
+        self.program, self.kernel = program, program.kernel
+        self.sources = list(dict.fromkeys(program.lefts.values()))
+
+    def lower(self) -> None:
+        program, batch = self.program, self.program.batch
+        views, count = program.join_rows([*(i.view for i in program.inputs), *program.outputs,
+                                          *map(program.left, self.sources)], batch)
+        if count == batch:
+            views, count = [v.insert(batch) for v in views], count + 1
+        outer = [*range(batch - 1), *range(batch, count - 1)]
+        order = [*outer, batch - 1, count - 1]
+        views = [v.permute((*order, *range(count, len(v.dims)))) for v in views]
+        matrices = [program.side(dot) for dot in program.dots]
+        for d in range(batch, count - 1):
+            matrices = [v.insert(d - 1, views[0].sizes[d - 1]) for v in matrices]
+        for cut in outer_loops(self.kernel, [*views, *matrices], len(outer)):
+            self._batch(cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True)))
+
+    def _batch(self, views: list[View], matrices: Mapping[Instruction, View]) -> None:
+        """views: [groups, rows, columns..]; matrices: [groups, k, columns]."""
+        heads, rows = views[0].sizes[:2]
+        packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
+        groups = self._groups(heads, matrices, packs)
+        for first, block in self.kernel.tiles(heads, self._block(heads, groups, views, matrices)):
+            sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
+            for row, size in self.kernel.tiles(rows, self.kernel.target.partitions):
+                with self.kernel.psum_scope():
+                    self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups)
+
+    def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
+              groups: int) -> None:
+        """One tile of rows of a block; views: [groups of the block, rows, columns..]."""
+        kernel, program = self.kernel, self.program
+        block, rows = views[0].sizes[:2]
+        given = {i.instruction: self._load(view) for i, view in zip(program.inputs, views, strict=False)}
+        lefts = {dot: self._left(dot, views, packs[dot]) for dot in program.lefts}
+        first = len(program.inputs)
+        outputs = dict(zip(program.roots, views[first:], strict=False))
+        results = {root: kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype) for root in program.roots}
+
+        def values(start: Index, size: int, shares: Pool | None = None) -> Values:
+            product = _Product(self, {dot: side.of(start) for dot, side in lefts.items()},
+                               {dot: side.of(start) for dot, side in matrices.items()})
+            places = {program.plan.shown.get(root, root): tile.cut(0, start, size) for root, tile in results.items()}
+            part = {name: tile.cut(0, start, size) for name, tile in given.items()}
+            pool = Pool(kernel, rows, size, shares=shares)
+            return Values(kernel, program.plan, pool, lambda i: program.columns(i, None), part, product,
+                          kernel.room.psum_banks, places)
+
+        def settle(run: Values, start: Index, size: int) -> None:
+            for root, tile in results.items():
+                run.settle(root, tile.cut(0, start, size))
+
+        if kernel.copies.rotates and block <= PIECES_MAX * groups:
+            pieces = [(start, min(groups, block - start)) for start in range(0, block, groups)]
+            _interleaved(values, settle, self._half(), pieces)
+        else:
+            for start, size in kernel.tiles(block, groups):
+                run = values(start, size)
+                run.run()
+                settle(run, start, size)
+        for root, view in outputs.items():
+            shaped = results[root].linear().reshape((rows, block, *view.sizes[2:]))
+            assert shaped is not None
+            kernel.dma(view.permute((1, 0, *range(2, len(view.dims)))), shaped)
+
+    def _load(self, view: View) -> Access:
+        """[rows, groups, columns]; what is the same for all groups comes once and repeats by a stride of 0."""
+        block, rows = view.sizes[:2]
+        if view.dims[0][0] == 0:
+            tile = self.program.load(view.at(0, 0), rows)
+            return replace(tile, dims=((0, block), tile.dims[1]))
+        return self._load_all(view)
+
+    def _load_all(self, view: View) -> Access:
+        """[rows, groups, columns]."""
+        block, rows = view.sizes[:2]
+        columns = view.elements // (block * rows)
+        tile = self.kernel.sbuf((rows, block, columns), view.dtype)
+        shaped = tile.linear().reshape((rows, block, *view.sizes[2:]))
+        assert shaped is not None
+        self.kernel.dma(shaped, view.permute((1, 0, *range(2, len(view.dims)))))
+        return tile
+
+    def _left(self, dot: Instruction, views: Sequence[View], packs: bool) -> Sides:
+        source = self.program.lefts[dot]
+        view = views[len(views) - len(self.sources) + self.sources.index(source)]
+        raw = self._load_all(view)
+        rows, block, depth = raw.sizes
+        to = sides(self.kernel, depth, block, rows, raw.dtype, packs)
+        turn(self.kernel, raw, to, scale=self.program.plan.scales.get(dot, 1.0))
+        return to
+
+    def _half(self) -> int:
+        """The number of steps before the left side of the last product is made, if one is made here."""
+        plan, dots = self.program.plan, self.program.dots
+        left = plan.shown.get(dots[-1].operands[0], dots[-1].operands[0])
+        return next((n for n, step in enumerate(plan.steps) if step.value is left), 0)
+
+    # ---- sizes --------------------------------------------------------------------------------------------------
+
+    def _groups(self, heads: int, matrices: Mapping[Instruction, View], packs: Mapping[Instruction, bool]) -> int:
+        """Groups in step: as many as PSUM and SBUF hold the values of, in equal parts of all."""
+        lanes = self.kernel.target.partitions
+        together = max((lanes // view.sizes[1] for dot, view in matrices.items()
+                        if packs[dot] and lanes % view.sizes[1] == 0 and view.sizes[1] % 32 == 0), default=1)
+        widths = [view.sizes[2] for view in matrices.values()]
+        widest = max([*widths, *(self.program.columns(root, None) for root in self.program.roots)])
+        room = self.kernel.room
+        for parts in range(1, heads + 1):
+            share = (heads + parts - 1) // parts
+            groups = min(heads, (share + together - 1) // together * together)
+            ahead = sums_banks(self.kernel, widths[0], groups) if self._half() and groups < heads else 0
+            banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + ahead + 1
+            values = groups * widest * 4 * self.program.alive() * self.kernel.copies.inner
+            if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * room.sbuf_bytes:
+                return groups
+        return min(heads, together)
+
+    def _block(self, heads: int, groups: int, views: Sequence[View], matrices: Mapping[Instruction, View]) -> int:
+        """Groups whose matrices and operands are on the chip at once: all, or whole groups in step."""
+        lanes = self.kernel.target.partitions
+        each = sum(2 * sides_bytes(v.sizes[1], v.sizes[2], v.dtype, lanes) for v in matrices.values())
+        for view in views:
+            if view.dims[0][0]:
+                columns = view.elements // (view.sizes[0] * view.sizes[1])
+                each += 2 * columns * view.dtype.byte_size
+        most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.kernel.copies.outer)
+        return heads if heads <= most else max(1, most // groups) * groups
+
+
+def _interleaved(values: Callable[[Index, int, Pool | None], Values], settle: Callable[[Values, Index, int], None], half: int,
+                 pieces: Sequence[tuple[int, int]]) -> None:
+    """Runs of several pieces of a block: the first half of the next stands before the second half of this one, so that the
+    engines of one half work while the other's do."""
+    runs: list[Values] = []
+    for number, (start, size) in enumerate(pieces):
+        runs.append(values(start, size, runs[0].pool if runs else None))
+        runs[-1].run(0, half)
+        if number:
+            runs[number - 1].run(half)
+            settle(runs[number - 1], *pieces[number - 1])
+    runs[-1].run(half)
+    settle(runs[-1], *pieces[-1])
+
+
+def outer_loops(kernel: Kernel, views: list[View], count: int) -> Iterator[list[View]]:
+    """Loops over the first `count` dimensions; in the innermost tiles rotate, so that the next batch loads during this one."""
+    if count == 0:
+        yield views
+        return
+    size = views[0].sizes[0]
+    if count == 1 or all(n == 1 for n in views[0].sizes[1:count]):
+        for index, _ in kernel.tiles(size, 1, outer=True):
+            yield from outer_loops(kernel, [v.at(0, index) for v in views], count - 1)
+        return
+    with kernel.loop(size) as index:
+        yield from outer_loops(kernel, [v.at(0, index) for v in views], count - 1)
+
+
+class _Product:
+    """Products of the groups of one run."""
+
+    def __init__(self, batches: RowBatches, lefts: Mapping[Instruction, Sides], matrices: Mapping[Instruction, Sides]) -> None:
+        self.kernel, self.lefts, self.matrices = batches.kernel, lefts, matrices
+        self.scales = batches.program.plan.scales
+
+    def __call__(self, dot: Instruction, left: Access | None, out: Access) -> None:
+        kernel = self.kernel
+        rows, groups, columns = out.sizes
+        side, matrix = self.lefts.get(dot), self.matrices[dot]
+        if side is None:
+            assert left is not None
+            side = sides(kernel, left.sizes[2], groups, rows, left.dtype, False)
+            turn(kernel, left, side, scale=self.scales.get(dot, 1.0))
+        for group in range(groups):
+            if out.memory is Memory.PSUM:
+                multiply(kernel, out.at(0, group), side, matrix, group, (0, rows), (0, columns))
+                continue
+            for start, size in kernel.tiles(columns, kernel.target.tensor.moving_max):
+                bank = kernel.psum((rows, size))
+                multiply(kernel, bank, side, matrix, group, (0, rows), (start, size))
+                kernel.copy(out.at(0, group).cut(0, start, size), bank)
+
+

@@ -1,0 +1,207 @@
+"""Chains of row programs: what one makes for the next stays on the chip, row by row.
+
+Tiles of rows pass the members of a chain like a wave: while the last member works on one tile, the one before works on the
+next, so that the tensor engine multiplies for one member while another's sums are being read. Matrices stay where there are
+several tiles of rows. For a single tile they come in the order in which they are used, round about in a ring, as far ahead as
+it is long, and rows come by another queue, which matrices need not wait for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from nxcc.backends.chaincapacity import LINE_SHARE
+from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
+from nxcc.backends.lowering.rows.chain_supply import Ring, Supply
+from nxcc.backends.lowering.rows.products import under_way
+from nxcc.backends.lowering.rows.program import RowProgram
+from nxcc.backends.lowering.rows.region import rows_together
+from nxcc.backends.tile.builder import Kernel
+from nxcc.backends.tile.expressions import Expr, expr
+from nxcc.backends.tile.program import Access, View, contiguous
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.dtypes import DType
+from nxcc.ir.hlo.module import Computation, Instruction
+
+CHAIN = "nxcc.chain"
+"""Frontend attribute of a fusion that is a chain of row programs: the number of rows."""
+
+TURNING_BANKS = 2
+"""PSUM banks for turning left sides, which no member keeps."""
+
+
+def is_row_chain(instruction: Instruction) -> bool:
+    return instruction.opcode == "fusion" and CHAIN in instruction.frontend_attributes
+
+
+def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
+    """Write the tile program of a chain."""
+    rows = int(instruction.frontend_attributes[CHAIN])
+    _Lowering(Chain(kernel, rows), instruction.called[0], operands, results).lower()
+
+
+def members_together(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """As `rows_together` for each member's operands from outside."""
+    for fusion in instruction.called[0].post_order():
+        if fusion.opcode == "fusion":
+            numbers = [int(o.attributes["parameter_number"]) if o.opcode == "parameter" else None for o in fusion.operands]
+            for place, order in rows_together(fusion, [None if n is None else operands[n] for n in numbers]):
+                number = numbers[place]
+                assert number is not None
+                yield number, order
+
+
+class Chain:
+    """What members share. rows: of each; lanes: of a tile; readers: members that read what is handed on; supply: what is loaded
+    once; opens: whether matrices may still be waiting in the queue for loads."""
+
+    def __init__(self, kernel: Kernel, rows: int) -> None:
+        self.kernel, self.rows = kernel, rows
+        self.lanes = min(rows, kernel.target.partitions)
+        self.full, self.rest = divmod(rows, self.lanes)
+        self.members: list[Member] = []
+        self.readers: dict[Handed, list[Member]] = {}
+        self.under_way = under_way(kernel)
+        self.opens = True
+        self.supply = Supply(kernel, [])
+        self._ones: dict[DType, Access] = {}
+
+    @property
+    def is_single(self) -> bool:
+        return self.rows == self.lanes
+
+    def buffers(self, value: Handed) -> int:
+        """Tiles of a value that are there at once: it is read so many members later."""
+        return max((reader.number - value.member for reader in self.readers.get(value, [])), default=1)
+
+    def ones(self, dtype: DType) -> Access:
+        """What the tensor engine repeats a row with."""
+        if dtype not in self._ones:
+            self._ones[dtype] = self.kernel.sbuf((1, self.lanes), dtype)
+            self.kernel.memset(self._ones[dtype], 1.0)
+        return self._ones[dtype]
+
+
+class _Lowering:
+    def __init__(self, chain: Chain, body: Computation, operands: Sequence[View], results: Sequence[View]) -> None:
+        self.chain, self.kernel, self.operands = chain, chain.kernel, operands
+        fusions = [i for i in body.post_order() if i.opcode == "fusion"]
+        self.numbers = {fusion: number for number, fusion in enumerate(fusions)}
+        roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
+        self.outside = {self._handed(root): view for root, view in zip(roots, results, strict=True)}
+        sources = [[self._source(o) for o in fusion.operands] for fusion in fusions]
+        programs = [self._program(number, fusion, sources[number]) for number, fusion in enumerate(fusions)]
+        for number, program in enumerate(programs):
+            handed = {p: s for p, s in zip(fusions[number].called[0].parameters, sources[number], strict=True)
+                      if isinstance(s, Handed)}
+            stored = frozenset(value.result for value in self.outside if value.member == number)
+            readers = [(s, fusion.called[0].parameters[place], programs[reader]) for reader, fusion in enumerate(fusions)
+                       for place, s in enumerate(sources[reader]) if isinstance(s, Handed) and s.member == number]
+            turned = not stored and Turned.fits(program, handed, [(p, reader) for _, p, reader in readers])
+            chain.members.append((Turned if turned else Member)(chain, number, program, handed, stored))
+        for member in chain.members:
+            for source in member.handed.values():
+                chain.readers.setdefault(source, []).append(member)
+
+    def _source(self, value: Instruction) -> View | Handed:
+        if value.opcode == "parameter":
+            return self.operands[int(value.attributes["parameter_number"])]
+        return self._handed(value)
+
+    def _handed(self, value: Instruction) -> Handed:
+        """The result of a member that a value is; it may have another shape of the same rows and columns."""
+        index = 0
+        while value.opcode in ("reshape", "get-tuple-element"):
+            index = int(value.attributes.get("index", index))
+            value = value.operands[0]
+        return Handed(self.numbers[value], index)
+
+    def _program(self, number: int, fusion: Instruction, sources: Sequence[View | Handed]) -> RowProgram:
+        body = fusion.called[0]
+        views = [s if isinstance(s, View) else _nowhere(o) for o, s in zip(fusion.operands, sources, strict=True)]
+        roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
+        results = [self.outside.get(Handed(number, index)) or _nowhere(root) for index, root in enumerate(roots)]
+        return RowProgram(self.kernel, body, int(fusion.frontend_attributes["nxcc.rows"]), views, results)
+
+    def lower(self) -> None:
+        chain, kernel = self.chain, self.kernel
+        if chain.is_single and kernel.room.sbuf_bytes < int(LINE_SHARE * kernel.target.sbuf.usable_bytes):
+            raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} loads its matrices far ahead")
+        for member in chain.members:
+            member.prepare()
+        if chain.is_single:
+            self._line()
+            return
+        kernel.work[Engine.SCALAR] = math.inf  # a copy that waits for Vector must not stand before functions of the next member
+        room = kernel.psum_free_banks - TURNING_BANKS
+        for member in chain.members:
+            if member.banks <= room:
+                member.take_banks()
+                room -= member.banks
+        chain.supply = Supply(kernel, [part for member in chain.members for part in member.parts])
+        chain.supply.advance()
+        for member in chain.members:
+            member.spread()
+        self._wave()
+
+    # ---- several tiles ------------------------------------------------------------------------------------------
+
+    def _wave(self) -> None:
+        """Steps in which the members, the last first, work on a tile each, every member on the one behind the next member's."""
+        chain, count = self.chain, len(self.chain.members)
+        turns = math.lcm(1, *(chain.buffers(value) for value in chain.readers))
+        opening = min(count - 1, chain.full)
+        rounds = max(0, chain.full - opening) // turns
+        rounds = rounds if rounds > 1 else 0
+        for step in range(opening):
+            self._step(expr(step), step, 0, step)
+        chain.opens = False
+        if rounds:
+            with self.kernel.loop(rounds) as index:
+                for offset in range(opening, opening + turns):
+                    self._step(index * turns + offset, offset, 0, count - 1)
+        for step in range(opening + rounds * turns, chain.full + count - 1):
+            self._step(expr(step), step, max(0, step - chain.full + 1), min(step, count - 1))
+        if chain.rest:
+            for member in chain.members:
+                member.turn(expr(chain.full), chain.full, chain.rest)
+                member.run(expr(chain.full), chain.full, chain.rest)
+
+    def _step(self, step: Expr, slot: int, first: int, last: int) -> None:
+        """Left sides are turned behind the products before them: what Scalar moves for them must not stand behind what the
+        end of those needs."""
+        members, lanes = self.chain.members, self.chain.lanes
+
+        def turn(number: int) -> None:
+            members[number].turn(step + -number, slot - number, lanes)
+
+        early = {number for number in range(first, last + 1) if number == last or members[number].loads_left}
+        for number in early:
+            turn(number)
+        for number in range(last, first - 1, -1):
+            after = partial(turn, number - 1) if number > first and number - 1 not in early else None
+            members[number].run(step + -number, slot - number, lanes, after)
+
+    # ---- a single tile ------------------------------------------------------------------------------------------
+
+    def _line(self) -> None:
+        """Matrices of later members are under way while the first ones are worked on."""
+        members, kernel = self.chain.members, self.kernel
+        beside = kernel.room.sbuf_bytes - kernel.sbuf_free_bytes + max(m.temporary_bytes() for m in members)
+        ring = Ring(kernel, int(LINE_SHARE * kernel.target.sbuf.usable_bytes) - beside)
+        self.chain.supply = supply = Supply(kernel, [part for member in members for part in member.parts], ring)
+        members[0].spread()
+        for number, member in enumerate(members):
+            following = members[number + 1:number + 2]
+            member.turn(expr(0), 0, self.chain.rows)
+            member.run(expr(0), 0, self.chain.rows, following[0].spread if following else None)
+            for part in member.fixed_parts:
+                supply.release(part)
+
+
+def _nowhere(value: Instruction) -> View:
+    """The form of a value that lies in no memory of its own."""
+    return View(Memory.SBUF, value.shape.dtype, expr(0), contiguous(value.shape.dims, value.shape.dtype.byte_size))

@@ -1,0 +1,655 @@
+"""Row programs with long rows and a matrix for each of many: attention over many keys, softmax of a batch of products.
+
+A tile of rows holds its long values whole, and goes through stages: each ends where a reduction over the columns, or a product
+that sums over them, has seen all of them. Stages are cut into pieces of columns. While one tile of rows is in its last
+stage the next is in the stage before, and so on, piece by piece, so that all engines have work; each of these tiles has memory
+of its own, a slot.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.emission import HABIT, Made
+from nxcc.backends.lowering.reduction import combiner
+from nxcc.backends.lowering.rows.batches import outer_loops
+from nxcc.backends.lowering.rows.plan import Step
+from nxcc.backends.lowering.rows.products import Sides, bring, bring_blocks, is_turned, multiply, sides, sides_bytes
+from nxcc.backends.lowering.rows.program import RowProgram
+from nxcc.backends.lowering.rows.values import IDENTITIES, Pool, Values
+from nxcc.backends.lowering.tiling import unfolded
+from nxcc.backends.tile.expressions import Expr, expr
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.hlo.module import Instruction
+
+WIDE = 1024
+"""Columns from which a row is long: what is shorter has several rows or heads worked on in step."""
+
+ROWS_MIN = 64
+"""Rows of a matrix from which a tile has enough of them to be worked on alone."""
+
+PIECE_BANKS = 2
+"""Banks of PSUM of a piece of a product's columns; two pieces take turns."""
+
+TURNING_BANKS = 2
+"""Banks for squares of a left side that is turned piece by piece."""
+
+STAGES = 3
+"""Tiles of rows that are worked on at a time, at most but for rare programs."""
+
+WORKING_BYTES = 24576
+"""Bytes a partition for what else long rows need: squares, columns, left sides."""
+
+RING = 2
+"""Pieces of a long value that are there at a time, where it is not kept."""
+
+SQUARE_SETS = 3
+"""Tiles in SBUF for the squares of so many pieces that are turned."""
+
+
+@dataclass
+class Stage:
+    """rows: work on values without long columns, before the pieces. wide: work on pieces of the columns, in order. products:
+    those that sum over the columns of a left side made here. later: what follows when all pieces are done."""
+
+    rows: list[Step] = field(default_factory=list)
+    wide: list[Step] = field(default_factory=list)
+    products: list[Step] = field(default_factory=list)
+    later: list[Step] = field(default_factory=list)
+
+
+@dataclass
+class Course:
+    """stages: in order. is_kept: whether long values lie on the chip whole, from the stage that makes them to the last that
+    reads them; else each stage computes again what it reads."""
+
+    stages: list[Stage]
+    is_kept: bool
+
+
+def course_of(program: RowProgram) -> Course | None:
+    """How a program with long rows runs; None if it has none, or work that cannot be cut into pieces."""
+    width = _width(program)
+    stages = None if width is None else _stages(program, width)
+    if width is None or stages is None:
+        return None
+    lanes, kernel = program.kernel.target.partitions, program.kernel
+    matrices = sum(sides_bytes(v.sizes[-2], v.sizes[-1], v.dtype, lanes) for v in map(program.side, program.dots))
+    rows = sum(program.columns(i.instruction, None) == width for i in program.inputs)
+    results = sum(program.columns(root, None) == width for root in program.roots)
+    if kept_bytes(width, rows + results, matrices) <= kernel.target.sbuf.usable_bytes or results:
+        return Course(stages, True)
+    return Course(_passes(program, stages, width), False)
+
+
+def kept_bytes(width: int, others: int, matrices: int) -> int:
+    """Bytes a partition of long rows that are kept. others: operands and results as long; matrices: their bytes."""
+    return STAGES * 4 * width * (1 + others) + matrices + WORKING_BYTES
+
+
+def _passes(program: RowProgram, stages: Sequence[Stage], width: int) -> list[Stage]:
+    """Stages that keep no long value: what each reduces or multiplies, with all that this is made from."""
+    made = {step.value: step for stage in stages for step in stage.wide if step.value.opcode != "reduce"}
+    products = [step for stage in stages for step in stage.products]
+    found: list[Stage] = []
+    for stage in stages:
+        own = set(map(id, stage.wide))
+        sums = [step for step in products if id(made[product_left(program, step.value)]) in own]
+        stack = [step for step in stage.wide if step.value.opcode == "reduce" or step.total is not None]
+        stack += [made[product_left(program, step.value)] for step in sums]
+        needed: dict[int, Step] = {}
+        while stack:
+            step = stack.pop()
+            needed[id(step)] = step
+            stack.extend(made[value] for value in step.reads if value in made and id(made[value]) not in needed)
+        if needed:
+            found.append(Stage(stage.rows, [step for step in program.plan.steps if id(step) in needed], sums, stage.later))
+        else:
+            found[-1].later = [*found[-1].later, *stage.rows, *stage.later]
+    return found
+
+
+def product_left(program: RowProgram, dot: Instruction) -> Instruction:
+    """The value that is a product's left side."""
+    return program.plan.shown.get(dot.operands[0], dot.operands[0])
+
+
+def _stages(program: RowProgram, width: int) -> list[Stage] | None:
+    levels: dict[Instruction, int] = {}
+    kinds: dict[int, Stage] = {}
+    for step in program.plan.steps:
+        level = max((levels.get(value, 0) for value in step.reads), default=0)
+        inside = step.value.opcode == "dot" and program.columns(step.value, None) != width
+        wide = inside or _is_wide(program, step, width)
+        if wide and not _can_be_cut(program, step, width):
+            return None
+        level += inside
+        stage = kinds.setdefault(level, Stage())
+        (stage.products if inside else stage.wide if wide else stage.rows).append(step)
+        levels[step.value] = level + (inside or wide and step.value.opcode == "reduce")
+        if step.total is not None:
+            levels[step.total] = level + 1
+    found: list[Stage] = []
+    for _, stage in sorted(kinds.items()):
+        if stage.wide or stage.products or not found:
+            found.append(stage)
+        else:
+            found[-1].later.extend(stage.rows)
+    return found if len(found) > 1 and found[0].wide else None
+
+
+def _width(program: RowProgram) -> int | None:
+    """Columns of the long values; None unless there are such, of one size, and all matrices fit the schedule."""
+    if not program.batch or program.sizes[-1] < ROWS_MIN:
+        return None
+    bank = program.kernel.target.tensor.moving_max
+    columns = {dot: program.columns(dot, None) for dot in program.dots}
+    width = max(columns.values())
+    if width < WIDE:
+        return None
+    for dot, size in columns.items():
+        depth = program.side(dot).sizes[-2]
+        if size == width and depth >= WIDE or size != width and (size > bank or depth != width or dot in program.lefts):
+            return None
+    return width
+
+
+def _is_wide(program: RowProgram, step: Step, width: int) -> bool:
+    if step.value.opcode == "reduce":
+        return any(program.columns(value, None) == width for value in step.reads)
+    return program.columns(step.value, None) == width
+
+
+def _can_be_cut(program: RowProgram, step: Step, width: int) -> bool:
+    """Whether a step gives the same on pieces of the columns, sums of pieces being joined."""
+    value = step.value
+    if step.spread is not None or value.opcode == "dot" and step.total is not None:
+        return False
+    if value.opcode != "reduce":
+        return all(program.columns(read, None) in (1, width) for read in step.reads) or value.opcode == "dot"
+    op, initial = combiner(value.called[0]), value.operands[1].attributes["literal"].splat_value
+    dtypes = (program.plan.shown.get(value.operands[0], value.operands[0]).shape.dtype, value.shape.dtype)
+    return op in IDENTITIES and float(initial) == IDENTITIES[op] and dtypes == (F32, F32)
+
+
+class RowWide:
+    """Loops over batches; in each, tiles of rows go through the stages."""
+
+    def __init__(self, program: RowProgram, course: Course) -> None:
+        self.program, self.kernel, self.stages, self.is_kept = program, program.kernel, course.stages, course.is_kept
+        stages = self.stages
+        self.turns = len(stages) if self.is_kept else len(stages) + 1
+        lanes, bank = self.kernel.target.partitions, self.kernel.target.tensor.moving_max
+        self.width = max(program.columns(dot, None) for dot in program.dots)
+        self.firsts = [dot for dot in program.dots if program.columns(dot, None) == self.width]
+        piece = PIECE_BANKS * bank
+        self.pieces = [(start, min(piece, self.width - start)) for start in range(0, self.width, piece)]
+        crossing = _crossing(program, stages)
+        self.crossing = {value: row for value, row in crossing.items() if self.is_kept or row[0] != self.width}
+        later = {value for stage in stages[1:] for step in (*stage.rows, *stage.wide, *stage.products, *stage.later)
+                 for value in step.reads}
+        shown = {program.plan.shown.get(root, root) for root in program.roots}
+        self.early = {i.instruction for i in program.inputs} - later - shown
+        if self.kernel.room.sbuf_bytes < self.kernel.target.sbuf.usable_bytes:
+            raise CompileError(OUT_OF_MEMORY, f"{self.kernel.program.name} has long rows: it takes the whole machine")
+        self.sums = itertools.cycle([self.kernel.psum((lanes, piece)) for _ in range(2)])
+        self.turning = itertools.cycle([self.kernel.psum((lanes, bank)) for _ in range(TURNING_BANKS)])
+        self.aside = self.kernel.psum((lanes, bank))
+        self.totals = self.kernel.psum((lanes, bank))
+        raw = self.kernel.target.psum.bank_bytes
+        self.squares = [[self.kernel.sbuf((lanes, raw // 4), F32) for _ in range(PIECE_BANKS)] for _ in range(SQUARE_SETS)]
+        self.closes_later = bool(stages[-1].products) and not self._reads_given(stages[-1].later) and all(
+            program.columns(root, None) < self.width for root in program.roots)
+
+    def _reads_given(self, steps: Sequence[Step]) -> bool:
+        """Whether steps, or results, are operands that are loaded for each tile of rows."""
+        given = {i.instruction for i in self.program.inputs}
+        shown = {self.program.plan.shown.get(root, root) for root in self.program.roots}
+        return not given.isdisjoint(shown) or any(value in given for step in steps for value in step.reads)
+
+    def lower(self) -> None:
+        program, batch = self.program, self.program.batch
+        views, count = program.join_rows([*(i.view for i in program.inputs), *program.outputs,
+                                          *(program.left(source) for source in program.lefts.values())], batch)
+        if count == batch:
+            views, count = [v.insert(batch) for v in views], count + 1
+        matrices = [program.side(dot) for dot in program.dots]
+        for d in range(batch, count - 1):
+            matrices = [v.insert(d, views[0].sizes[d]) for v in matrices]
+        for cut in outer_loops(self.kernel, [*views, *matrices], count - 1):
+            _Batch(self, cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True))).lower()
+
+
+def _crossing(program: RowProgram, stages: Sequence[Stage]) -> dict[Instruction, tuple[int, DType]]:
+    """Values that live longer than the part of a stage that makes them: their columns and dtypes."""
+    parts = [part for stage in stages for part in ([*stage.rows], [*stage.wide], [*stage.products], [*stage.later])]
+    home: dict[Instruction, int] = {}
+    dtypes: dict[Instruction, DType] = {}
+    found: dict[Instruction, tuple[int, DType]] = {}
+    for number, part in enumerate(parts):
+        for step in part:
+            for value in (step.value, step.total):
+                if value is not None:
+                    home[value], dtypes[value] = number, step.dtype if value is step.value else F32
+    for number, part in enumerate(parts):
+        for value in dict.fromkeys(value for step in part for value in step.reads):
+            if value in home and home[value] != number:
+                found[value] = program.columns(value, None), dtypes[value]
+    for value in program.plan.results:
+        if value in home:
+            found[value] = program.columns(value, None), dtypes[value]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Memory of one tile of rows on its way through the stages. places: of crossing values; raws: left sides as loaded;
+    sides: turned; given: operands; partials: by stage, what reductions and sums make of each piece."""
+
+    number: int
+    places: dict[Instruction, Access]
+    raws: dict[Instruction, Access]
+    sides: dict[Instruction, Sides]
+    given: dict[Instruction, Access]
+    partials: list[dict[Instruction, Access]]
+
+
+class _Batch:
+    """The tiles of rows of one matrix. views: [rows, columns..] of operands, results and left sides; matrices: [k, columns]."""
+
+    def __init__(self, wide: RowWide, views: Sequence[View], matrices: Mapping[Instruction, View]) -> None:
+        self.wide, self.program, self.kernel = wide, wide.program, wide.kernel
+        inputs, outputs = len(self.program.inputs), len(self.program.outputs)
+        self.inputs = dict(zip((i.instruction for i in self.program.inputs), views, strict=False))
+        self.outputs = dict(zip(self.program.roots, views[inputs:], strict=False))
+        self.lefts = dict(zip(self.program.lefts, views[inputs + outputs:], strict=True))
+        self.rows = views[0].sizes[0]
+        self.matrices = {dot: self._matrix(view) for dot, view in matrices.items()}
+        lanes = self.kernel.target.partitions
+        self.fixed = {value: self._fixed(view, min(lanes, self.rows)) for value, view in self.inputs.items()
+                      if not view.dims[0][0]}
+        self.rings = [self._rings(stage) for stage in wide.stages]
+
+    def _fixed(self, view: View, rows: int) -> Access:
+        """An operand that is the same for all rows."""
+        tile = self.kernel.sbuf((rows, 1, view.elements // view.sizes[0]), view.dtype)
+        part = view.cut(0, 0, rows)
+        self.kernel.dma(unfolded(tile, part), part)
+        return tile
+
+    def _matrix(self, view: View) -> Sides:
+        """A matrix [k, columns] with k on partitions; one whose neighbours lie along k comes in one transfer and is turned."""
+        kernel, lanes = self.kernel, self.kernel.target.partitions
+        depth, columns = view.sizes
+        if not is_turned(view) or depth > lanes:
+            with kernel.psum_scope():
+                return bring(kernel, view.insert(0), False)
+        to = sides(kernel, depth, 1, columns, view.dtype, False)
+        with kernel.scope():
+            blocks, rest = divmod(columns, lanes)
+            raw = kernel.sbuf((lanes, blocks + bool(rest), depth), view.dtype)
+            lying = view.permute((1, 0))
+            full = lying.cut(0, 0, blocks * lanes).reshape((blocks, lanes, depth))
+            assert full is not None
+            kernel.dma(raw.cut(0, 0, blocks), full.permute((1, 0, 2)))
+            if rest:
+                kernel.dma(raw.at(0, blocks).rows(0, rest), lying.cut(0, blocks * lanes, rest))
+            self._turn(lambda number, size: raw.at(0, number).rows(0, size), to.tile.at(0, 0), depth, columns)
+        return to
+
+    def _turn(self, raw: Callable[[int, int], Access], to: Access, depth: int, columns: int) -> None:
+        """to [depth, columns] = blocks of so many columns as there are partitions, turned; each bank takes several."""
+        kernel, lanes = self.kernel, self.kernel.target.partitions
+        per = kernel.target.psum.bank_bytes // (lanes * to.dtype.byte_size)
+        for start in range(0, columns, per * lanes):
+            size = min(per * lanes, columns - start)
+            bank = retyped(next(self.wide.turning), to.dtype).rows(0, depth).cut(0, 0, size)
+            for at in range(0, size, lanes):
+                kernel.pe_transpose(bank.cut(0, at, min(lanes, size - at)),
+                                    raw((start + at) // lanes, min(lanes, size - at)))
+            self.copy(to.cut(0, start, size), bank)
+
+    def copy(self, out: Access, data: Access, scale: float = 1.0, by: Engine = Engine.VECTOR) -> None:
+        """out = data * scale by an engine, unless that has much more to do than the other."""
+        if self.kernel.scalar_is_idler(data.free, HABIT if by is Engine.SCALAR else -HABIT):
+            self.kernel.activation(out, data, scale=scale)
+        elif scale == 1:
+            self.kernel.copy(out, data)
+        else:
+            self.kernel.tensor_scalar(out, data, "multiply", scale)
+
+    # ---- tiles of rows ------------------------------------------------------------------------------------------
+
+    def lower(self) -> None:
+        lanes = self.kernel.target.partitions
+        full, rest = divmod(self.rows, lanes)
+        stages = len(self.wide.stages)
+        if full:
+            with self.kernel.scope():
+                self._pipeline(full, stages)
+        if rest:
+            with self.kernel.scope():
+                slot = self._slot(0, rest)
+                self._load_early(slot, expr(full), rest)
+                for stage in range(stages):
+                    work = _Work(self, stage, slot, expr(full), rest)
+                    for index in range(len(self.wide.pieces)):
+                        work.piece(index)
+                        work.multiply(index - 1)
+                    work.close()
+
+    def _pipeline(self, count: int, stages: int) -> None:
+        """All full tiles of rows: at each time a tile is in each of the stages, whose pieces are written in turn."""
+        lanes = self.kernel.target.partitions
+        turns = self.wide.turns
+        slots = [self._slot(number, lanes) for number in range(min(turns, count))]
+        rounds = (count - 1 - stages) // turns if count > 3 * turns else 0
+        self._load_early(slots[0], expr(0), lanes)
+        for time in range(stages):
+            with self.kernel.scope():
+                self._at(slots, expr(time), time, self._busy(time, count), time + 1 < count)
+        if rounds:
+            with self.kernel.loop(rounds) as index:
+                for step in range(stages, stages + turns):
+                    self._at(slots, index * turns + step, step, self._busy(stages, count), True)
+        for time in range(stages + rounds * turns, count + stages):
+            with self.kernel.scope():
+                self._at(slots, expr(time), time, self._busy(time, count), time + 1 < count)
+
+    def _busy(self, time: int, count: int) -> list[int]:
+        """Stages that have one of `count` tiles at a time; the last stage comes first, since what it waits for is done. The
+        stage behind the last one is what closes that."""
+        last = len(self.wide.stages) - 1
+        return [stage for stage in (last, *range(last), last + 1) if 0 <= time - stage < count]
+
+    def _at(self, slots: Sequence[_Slot], time: Expr, step: int, busy: Sequence[int], goes_on: bool) -> None:
+        """What is done at a time, piece by piece. step: a number that leaves as much as the time when divided by the slots;
+        goes_on: another tile comes after."""
+        stages, turns, lanes = len(self.wide.stages), self.wide.turns, self.kernel.target.partitions
+        works = {stage: _Work(self, min(stage, stages - 1), slots[(step - stage) % turns], time - stage, lanes)
+                 for stage in busy}
+        before = works.pop(stages, None)
+        for index in range(len(self.wide.pieces)):
+            for stage in works:
+                works[stage].piece(index)
+            if index == 0 and goes_on:
+                self._load_early(slots[(step + 1) % turns], time + 1, lanes)
+            if index == 0 and before is not None and self.wide.closes_later:
+                before.close()
+            for work in works.values():
+                work.multiply(index - 1)
+        for stage in sorted(works):
+            if stage < stages - 1 or not self.wide.closes_later:
+                works[stage].close()
+
+    def _slot(self, number: int, rows: int) -> _Slot:
+        kernel = self.kernel
+        places = self._places(rows)
+        raws, sides_ = {}, {}
+        for dot in self.wide.firsts:
+            dtype = dot.operands[1].shape.dtype
+            sides_[dot] = sides(kernel, self.matrices[dot].depth, 1, rows, dtype, False)
+            if dot in self.lefts:
+                raws[dot] = kernel.sbuf((rows, 1, self.matrices[dot].depth), dtype)
+        given = {value: kernel.sbuf((rows, 1, view.elements // view.sizes[0]), view.dtype)
+                 for value, view in self.inputs.items() if value not in self.fixed}
+        return _Slot(number, places, raws, sides_, given, [self._partials(stage, rows) for stage in self.wide.stages])
+
+    def _places(self, rows: int) -> dict[Instruction, Access]:
+        """Memory of the crossing values; one that is made from another of its size for the last time is written over it, but
+        for results, which are stored while the next tile of rows is there."""
+        plan = self.program.plan
+        places: dict[Instruction, Access] = {}
+        sizes = self.wide.crossing
+        taken: set[Instruction] = set()
+        for step in (step for stage in self.wide.stages for step in (*stage.rows, *stage.wide)):
+            if sizes.get(step.value, (0, F32))[0] == self.wide.width:
+                over = next((v for v in step.reads if v in places and plan.results.isdisjoint((v, step.value))
+                             and plan.last[v] is step and v not in taken and sizes[v] == sizes[step.value]), None)
+                taken |= {over} if over is not None else set()
+                places[step.value] = places[over] if over is not None else self._fresh(rows, step.value)
+        return {**{value: self._fresh(rows, value) for value in sizes if value not in places}, **places}
+
+    def _fresh(self, rows: int, value: Instruction) -> Access:
+        columns, dtype = self.wide.crossing[value]
+        return self.kernel.sbuf((rows, 1, columns), dtype)
+
+    # ---- stages -------------------------------------------------------------------------------------------------
+
+    def load(self, slot: _Slot, number: Expr, rows: int, early: bool) -> None:
+        """Operands of a tile of rows: early those that the first stage alone reads, the others when the slot is free."""
+        start = number * self.kernel.target.partitions
+        for value, tile in slot.given.items():
+            if (value in self.wide.early) is early:
+                part = self.inputs[value].cut(0, start, rows)
+                self.kernel.dma(unfolded(tile, part), part)
+
+    def _load_early(self, slot: _Slot, number: Expr, rows: int) -> None:
+        """Left sides, and operands of the first stage."""
+        kernel, start = self.kernel, number * self.kernel.target.partitions
+        self.load(slot, number, rows, True)
+        for dot, left in self.lefts.items():
+            part, side, scale = left.cut(0, start, rows), slot.sides[dot], self.program.plan.scales.get(dot, 1.0)
+            if is_turned(part.permute((1, 0))) or rows == 1:
+                kernel.dma(unfolded(slot.raws[dot], part), part)
+                self._turn_left(slot.raws[dot], side, scale)
+            else:
+                bring_blocks(kernel, part.permute((1, 0)).insert(0), side)
+                if scale != 1:
+                    self.copy(side.tile, side.tile, scale)
+
+    def turn_computed(self, slot: _Slot, steps: Sequence[Step]) -> None:
+        """Left sides that were made here, for a stage's products."""
+        for step in steps:
+            if step.value in slot.sides and step.value not in self.lefts:
+                left = self.program.plan.shown.get(step.value.operands[0], step.value.operands[0])
+                self._turn_left(slot.places[left], slot.sides[step.value], self.program.plan.scales.get(step.value, 1.0))
+
+    def _turn_left(self, raw: Access, side: Sides, scale: float) -> None:
+        lanes = self.kernel.target.partitions
+        rows, _, depth = raw.sizes
+        for block in range(0, depth, lanes):
+            size = min(lanes, depth - block)
+            bank = retyped(self.wide.aside, raw.dtype).rows(0, size).cut(0, 0, rows)
+            self.kernel.pe_transpose(bank, raw.at(0, 0).cut(0, block, size))
+            self.copy(side.tile.at(0, block // lanes).rows(0, size), bank, scale)
+
+    def _known(self, slot: _Slot, rows: int) -> dict[Instruction, Access]:
+        """Operands and crossing values."""
+        fixed = {value: tile.rows(0, rows) for value, tile in self.fixed.items()}
+        return {**fixed, **slot.given, **slot.places}
+
+    def _values(self, known: Mapping[Instruction, Access], steps: Sequence[Step], columns: Callable[[Instruction], int],
+                made: Made | None = None) -> Values:
+        own = {value for step in steps for value in (step.value, step.total) if value is not None}
+        given = {value: tile for value, tile in known.items() if value not in own}
+        places = {value: tile for value, tile in known.items() if value in own}
+        rows = next(iter(known.values())).partitions
+        return Values(self.kernel, self.program.plan, Pool(self.kernel, rows, 1), columns, given, _none, 0, places, made)
+
+    def run(self, slot: _Slot, steps: Sequence[Step], rows: int) -> None:
+        """Steps on whole values."""
+        if steps:
+            values = self._values(self._known(slot, rows), steps, lambda i: self.program.columns(i, None))
+            for step in steps:
+                values.perform(step)
+
+    def piece(self, slot: _Slot, stage: int, rows: int, index: int, made: Made) -> dict[Instruction, Access]:
+        """Steps of a stage on one piece of the columns; the pieces of the long values that are known then."""
+        steps, partials = self.wide.stages[stage].wide, slot.partials[stage]
+        start, size = self.wide.pieces[index]
+        width, program = self.wide.width, self.program
+        known = {value: tile.cut(1, start, size) if tile.sizes[2] == width else tile
+                 for value, tile in self._known(slot, rows).items()}
+        known.update({value: tile.cut(1, index, 1) for value, tile in partials.items()})
+        known.update({value: tiles[index % RING].rows(0, rows).cut(1, 0, size) for value, tiles in self.rings[stage].items()})
+        values = self._values(known, steps,
+                              lambda i: size if program.columns(i, None) == width else program.columns(i, None), made)
+        for step in steps:
+            if step.value.opcode == "dot":
+                values.tiles[step.value] = self._product(slot, step, rows, start, size, values)
+            else:
+                values.perform(step)
+        return {**known, **{value: tile for value, tile in values.tiles.items() if isinstance(tile, Access)}}
+
+    def _rings(self, stage: Stage) -> dict[Instruction, list[Access]]:
+        """Tiles for pieces of the values of a stage that keeps none; what is read for the last time is written over."""
+        if self.wide.is_kept:
+            return {}
+        lanes, columns = min(self.kernel.target.partitions, self.rows), self.wide.pieces[0][1]
+        last = {value: step for step in stage.wide for value in step.reads}
+        lefts = {product_left(self.program, step.value) for step in stage.products}
+        found: dict[Instruction, list[Access]] = {}
+        for step in stage.wide:
+            if step.value.opcode in ("dot", "reduce"):
+                continue
+            over = next((v for v in step.reads if v in found and last[v] is step and v not in lefts
+                         and found[v][0].dtype is step.dtype), None)
+            found[step.value] = found[over] if over is not None else [
+                self.kernel.sbuf((lanes, 1, columns), step.dtype) for _ in range(RING)]
+        return found
+
+    def _product(self, slot: _Slot, step: Step, rows: int, start: int, size: int, values: Values) -> Access:
+        """A piece of a product's columns; in PSUM, unless it is read later."""
+        bank = next(self.wide.sums).rows(0, rows).cut(0, 0, size)
+        multiply(self.kernel, bank, slot.sides[step.value], self.matrices[step.value], 0, (0, rows), (start, size))
+        place = values.places.get(step.value)
+        if place is None:
+            return bank.insert(0, 1)
+        self.copy(place.at(0, 0), bank, by=Engine.SCALAR)
+        return place
+
+    def _partials(self, parts: Stage, rows: int) -> dict[Instruction, Access]:
+        """Room for what reductions and sums make of each piece."""
+        count = len(self.wide.pieces)
+        names = [name for step in parts.wide for name in (step.total, step.value if step.value.opcode == "reduce" else None)
+                 if name is not None]
+        return {name: self.kernel.sbuf((rows, 1, count), F32) for name in names} if count > 1 else {}
+
+    def join(self, slot: _Slot, partials: Mapping[Instruction, Access]) -> None:
+        """Reductions and sums of all pieces from those of each."""
+        for name, tile in partials.items():
+            op = combiner(name.called[0])
+            assert op is not None
+            self.kernel.tensor_reduce(slot.places[name].at(1, 0), tile, op)
+
+    def store(self, slot: _Slot, number: Expr, rows: int) -> None:
+        values = self._values(self._known(slot, rows), (), lambda i: self.program.columns(i, None))
+        for root, view in self.outputs.items():
+            part = view.cut(0, number * self.kernel.target.partitions, rows)
+            self.kernel.dma(part, unfolded(values.result(root), part))
+
+
+class _Work:
+    """A tile of rows in a stage."""
+
+    def __init__(self, batch: _Batch, stage: int, slot: _Slot, number: Expr, rows: int) -> None:
+        self.batch, self.slot, self.number, self.rows = batch, slot, number, rows
+        self.stage, self.parts = stage, batch.wide.stages[stage]
+        self.made: Made = {}
+        self.products = [_Sum(batch, step, slot, rows) for step in self.parts.products]
+
+    def piece(self, index: int) -> None:
+        """A piece of the columns, but for products with what is turned here."""
+        batch, slot, rows = self.batch, self.slot, self.rows
+        if self.stage == 0 and index == 0:
+            batch.load(slot, self.number, rows, False)
+        if index == 0:
+            batch.run(slot, self.parts.rows, rows)
+            if self.stage == 0 or batch.wide.is_kept:
+                batch.turn_computed(slot, self.parts.wide)
+        known = batch.piece(slot, self.stage, rows, index, self.made) if self.parts.wide else {}
+        for product in self.products:
+            product.turn(index, known.get(product.left))
+
+    def multiply(self, index: int) -> None:
+        """The products with a piece; one is multiplied when the next is turned, so that the engine does not wait for copies."""
+        for product in self.products if index >= 0 else ():
+            product.multiply(index)
+
+    def close(self) -> None:
+        """The last products, what is joined from all pieces, and what follows."""
+        batch, slot, rows = self.batch, self.slot, self.rows
+        self.multiply(len(batch.wide.pieces) - 1)
+        for product in self.products:
+            product.close()
+        batch.join(slot, slot.partials[self.stage])
+        batch.run(slot, self.parts.later, rows)
+        if self.stage == len(batch.wide.stages) - 1:
+            batch.store(slot, self.number, rows)
+
+
+class _Sum:
+    """A product that sums over the columns of a left side made here: squares of it are turned and multiplied as they come."""
+
+    def __init__(self, batch: _Batch, step: Step, slot: _Slot, rows: int) -> None:
+        self.batch, self.kernel, self.slot, self.rows = batch, batch.kernel, slot, rows
+        self.dot = step.value
+        self.left = product_left(batch.program, self.dot)
+        self.dtype = self.dot.operands[1].shape.dtype
+        self.matrix = batch.matrices[self.dot]
+        columns = batch.program.columns(self.dot, None)
+        start = slot.number * columns if (slot.number + 1) * columns <= self.kernel.target.tensor.moving_max else 0
+        self.out = batch.wide.totals.rows(0, rows).cut(0, start, columns)
+
+    def _squares(self, index: int) -> Iterator[tuple[int, list[int], Access]]:
+        """Groups of a piece: the first column, the heights of squares and their tile. Those of the last piece have tiles of
+        their own, since the next tile of rows may begin before they are multiplied."""
+        wide, lanes = self.batch.wide, self.kernel.target.partitions
+        start, size = wide.pieces[index]
+        per = self.kernel.target.psum.bank_bytes // (lanes * self.dtype.byte_size) * lanes
+        is_last = index == len(wide.pieces) - 1
+        tiles = wide.squares[self.slot.number if len(wide.pieces) == 1 else 2 if is_last else index % 2]
+        for first, tile in zip(range(start, start + size, per), tiles, strict=False):
+            last = min(first + per, start + size)
+            heights = [min(lanes, last - at) for at in range(first, last, lanes)]
+            flat = retyped(tile, self.dtype).cut(0, 0, len(heights) * self.rows)
+            yield first, heights, flat.reshape(len(heights), self.rows)
+
+    def turn(self, index: int, piece: Access | None) -> None:
+        """A piece of the left side, turned square by square; piece: where it is not kept whole."""
+        lanes, copy = self.kernel.target.partitions, self.batch.copy
+        start, scale = self.batch.wide.pieces[index][0], self.batch.program.plan.scales.get(self.dot, 1.0)
+        kept = self.slot.places.get(self.left)
+        left = kept.at(0, 0).cut(0, start, self.batch.wide.pieces[index][1]) if kept is not None else piece.at(0, 0) \
+            if piece is not None else None
+        assert left is not None
+        for first, heights, tile in self._squares(index):
+            bank = retyped(next(self.batch.wide.turning), self.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
+            for square, height in enumerate(heights):
+                place = first - start + square * lanes
+                self.kernel.pe_transpose(bank.at(0, square).rows(0, height), left.cut(0, place, height))
+            full = sum(height == lanes for height in heights)
+            if full:
+                copy(tile.cut(0, 0, full), bank.cut(0, 0, full), scale)
+            if full < len(heights):
+                copy(tile.at(0, full).rows(0, heights[-1]), bank.at(0, full).rows(0, heights[-1]), scale)
+
+    def multiply(self, index: int) -> None:
+        """The products of a piece that has been turned."""
+        lanes = self.kernel.target.partitions
+        for first, heights, tile in self._squares(index):
+            for square, height in enumerate(heights):
+                is_rest = height < min(lanes, self.matrix.depth)
+                matrix = self.matrix.rest(0) if is_rest else self.matrix.block(0, first // lanes + square)
+                assert matrix is not None
+                self.kernel.matmul(self.out, tile.at(0, square).rows(0, height), matrix, accumulate=first + square > 0)
+
+    def close(self) -> None:
+        """The sums are brought to their place."""
+        self.batch.copy(self.slot.places[self.dot].at(0, 0), self.out)
+
+
+def retyped(bank: Access, dtype: DType) -> Access:
+    """A bank of PSUM under another dtype, with as many bytes."""
+    ratio = bank.dtype.byte_size // dtype.byte_size
+    return replace(bank, dtype=dtype, dims=((1, bank.free * ratio),))
+
+
+def _none(dot: Instruction, left: Access | None, out: Access) -> None:
+    raise AssertionError(f"{dot} is a product of a stage")

@@ -1,0 +1,1 @@
+"""Finding and reducing what goes wrong."""

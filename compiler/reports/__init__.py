@@ -1,0 +1,1 @@
+"""What nxcc tells of a module or a NEFF: estimates, profiles, plans, advice."""

@@ -1,0 +1,410 @@
+"""What would make a call quicker: changes to flags or to the model are tried, and each gain is the difference of two estimates.
+
+Every candidate is compiled from the module that the file carries and timed by the same simulator as the file itself, so that a
+gain holds what the compiler does with the change. The reference is the same module compiled again as the file was: what
+compiling a compiled module once more changes counts on both sides. Candidates are alternatives within a kind (casts, batch
+sizes, ..): the best of each kind stands for it, and the three with the largest gain are the advice.
+Times are those of a whole call, host call included; of a larger batch, a sample's share.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from nxcc.backends.simulator.outcome import Cause
+from nxcc.compiler.driver import Source, compile_module
+from nxcc.compiler.options import DECLARED, CompileOptions
+from nxcc.compiler.reports.estimate import Estimate, estimate
+from nxcc.compiler.reports.regions import source_of
+from nxcc.compiler.reports.resizing import Resize, resized
+from nxcc.compiler.runtime import carried_module
+from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.hlo.builder import Builder, clone_module
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.shapes import Shape
+from nxcc.neff.members import Graph
+from nxcc.neff.reader import Neff, open_neff
+from nxcc.neff.writer import write_neff
+from nxcc.passes.effects import anchors
+from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.rewriting import remove_unread
+
+MOST = 3
+LEAST_GAIN = 0.02
+"""Of a call's time: what gains less is not worth a line."""
+BUDGET = 400_000
+"""Of executed machine instructions, and HLO instructions times COMPILING: how many candidates are tried; at least two are."""
+COMPILING = 12
+BATCH_FACTORS = (4,)
+PARTITIONS = 128
+WEIGHT_BYTES = 1 << 16
+"""Inputs from this size on that a product reads are taken for weights."""
+TURNED_BYTES = 1 << 16
+MARKED = "nxcc."
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change, and what it gains.
+
+    kind: cast, batch, sequence, layout, host, weights or level. flags: to compile with, empty if the model has to change.
+    before_us, after_us: a call's time (a sample's share of it for a batch).
+    """
+
+    kind: str
+    change: str
+    flags: str
+    before_us: float
+    after_us: float
+    note: str = ""
+
+    @property
+    def gain_us(self) -> float:
+        return self.before_us - self.after_us
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "change": self.change, "flags": self.flags, "gain_us": self.gain_us,
+                "before_us": self.before_us, "after_us": self.after_us, "note": self.note, "text": self.text()}
+
+    def text(self) -> str:
+        """One line for people."""
+        from nxcc.compiler.reports.estimate import us_text
+        share = self.gain_us / self.before_us if self.before_us else 0.0
+        end = f"; {self.note}" if self.note else ""
+        return f"{self.change}: {us_text(self.gain_us)} less ({share:.0%}), {us_text(self.after_us)} a call{end}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to try. options: fields of CompileOptions that change; rewrite: changes the module in place, None: cannot be.
+
+    samples: how many times as many samples a call then has. prior: a guess of the gain, for the order in which they are tried.
+    """
+
+    kind: str
+    change: str
+    prior: float
+    options: Mapping[str, str] = field(default_factory=dict)
+    rewrite: Callable[[Module], Module | None] | None = None
+    samples: float = 1.0
+    note: str = ""
+
+    @property
+    def flags(self) -> str:
+        return " ".join(f"{DECLARED[name].name} {value}" for name, value in self.options.items())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: the file's module without its fusions, how it was compiled, its estimate.
+
+    weights: numbers of the parameters that are weights or large constants.
+    """
+
+    module: Module
+    options: CompileOptions
+    weights: frozenset[int]
+    found: Estimate
+
+    @property
+    def inputs(self) -> list[tuple[int, Instruction]]:
+        return [(number, parameter) for number, parameter in enumerate(self.module.entry.parameters)
+                if number not in self.weights and parameter.shape.is_array]
+
+
+def advise(neff: Neff, found: Estimate) -> list[Advice]:
+    """The changes that gain most, largest first; at most three, none for a file that carries no module.
+
+    found: the file's own estimate.
+    """
+    rows = list(_without_host(found))
+    subject = _subject(neff, found)
+    if subject is not None:
+        candidates = sorted((c for maker in MAKERS for c in maker(subject)), key=lambda c: -c.prior)
+        rows += _tried(subject, candidates)
+    best: dict[str, Advice] = {}
+    for row in rows:
+        if row.gain_us >= LEAST_GAIN * row.before_us and (row.kind not in best or row.gain_us > best[row.kind].gain_us):
+            best[row.kind] = row
+    return sorted(best.values(), key=lambda row: -row.gain_us)[:MOST]
+
+
+def _tried(subject: Subject, candidates: list[Candidate]) -> Iterator[Advice]:
+    executed = sum(timing.instructions for timing in subject.found.timings)
+    each = executed + COMPILING * len(subject.module.entry.instructions)
+    chosen = candidates[:max(2, BUDGET // (each + 1))]
+    reference = _time(subject, Candidate("", "", 0.0)) if chosen else None
+    if reference is None:
+        return
+    for candidate in chosen:
+        us = _time(subject, candidate)
+        if us is not None:
+            scale = _call_us(subject.found) / reference
+            yield Advice(candidate.kind, candidate.change, candidate.flags, reference * scale, us * scale, candidate.note)
+
+
+def _call_us(found: Estimate) -> float:
+    return found.device_us + found.host.us
+
+
+def _time(subject: Subject, candidate: Candidate) -> float | None:
+    """A sample's share of a call, microseconds; None if the candidate does not compile."""
+    module: Module | None = clone_module(subject.module)
+    assert module is not None
+    if candidate.rewrite is not None:
+        module = candidate.rewrite(module)
+    if module is None:
+        return None
+    weights = ",".join(map(str, sorted(subject.weights)))
+    changes: dict[str, Any] = {"weight_params": weights} | dict(candidate.options)
+    options = replace(subject.options, **changes)
+    try:
+        build = compile_module(module, options, Source())
+        assert build.package is not None
+        with tempfile.TemporaryDirectory(prefix="nxcc-advice-") as folder:
+            path = os.path.join(folder, "candidate.neff")
+            write_neff(path, build.package)
+            return _call_us(estimate(open_neff(path), trips=subject.found.trips, ranges=False)) / candidate.samples
+    except CompileError:
+        return None
+
+
+def _subject(neff: Neff, found: Estimate) -> Subject | None:
+    graph = neff.require_runnable()
+    module = carried_module(neff)
+    if module is None:
+        return None
+    for computation in module.computations:
+        for instruction in computation.instructions:
+            instruction.frontend_attributes = {key: value for key, value in instruction.frontend_attributes.items()
+                                               if not key.startswith(MARKED)}
+    InlineCalls().run(module)
+    _dissolve_tuples(module.entry)
+    module.frontend_attributes = {}
+    module.entry_layout = None
+    weights = _weights(module, graph)
+    return Subject(module, _options(graph.nxcc.options), weights, found)
+
+
+def _dissolve_tuples(computation: Computation) -> None:
+    """Who reads an element of a tuple reads what was put there: several results of a region are one by one again."""
+    for instruction in list(computation.instructions):
+        if instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "tuple":
+            computation.replace(instruction, instruction.operands[0].operands[instruction.attribute("index")])
+    remove_unread(computation, reversed(list(computation.instructions)), anchors(computation))
+
+
+def _weights(module: Module, graph: Graph) -> frozenset[int]:
+    """Numbers of parameters that are there before the first call: declared weights, and constants, which follow the inputs."""
+    roles = {row.hlo: row.role for row in graph.inputs if row.hlo}
+    return frozenset(number for number, parameter in enumerate(module.entry.parameters)
+                     if parameter.shape.is_array and roles.get(parameter.name, "weight") == "weight")
+
+
+def _options(recorded: Mapping[str, Any]) -> CompileOptions:
+    """How the file was compiled, as far as its HLO module still needs it."""
+    values: dict[str, Any] = {}
+    for name, row in DECLARED.items():
+        value = recorded.get(row.name.removeprefix("--"))
+        if row.changes_output and value is not None and name not in _SPENT:
+            values[name] = tuple(value) if row.many else value
+    return CompileOptions(**values)
+
+
+_SPENT = frozenset(("io_config", "signature", "weight_params", "compress", "strip"))
+
+
+# Candidates
+
+
+def _casts(subject: Subject) -> Iterator[Candidate]:
+    """f32 products in bf16; all of f32 in bf16; products in 8 bits."""
+    work, found = subject.found.work, subject.found
+    if work is None:
+        return
+    total = sum(work.flops.values())
+    wide = work.flops.get("f32", 0) / total if total else 0.0
+    pe, data = (found.shares().get(cause, 0.0) for cause in (Cause.PE, Cause.DMA_DATA))
+    if wide > LEAST_GAIN and subject.options.auto_cast in ("", "none"):
+        yield Candidate("cast", "multiply f32 matrices in bf16 (--auto-cast matmult)", wide * (0.75 * pe + 0.4 * data),
+                        {"auto_cast": "matmult", "auto_cast_type": "bf16"}, note="products keep 8 bits of their operands")
+    if _has_f32(subject.module) and subject.options.auto_cast != "all":
+        yield Candidate("cast", "compute all of f32 in bf16 (--auto-cast all)", 0.75 * wide * pe + 0.5 * data,
+                        {"auto_cast": "all", "auto_cast_type": "bf16"}, note="all values keep 8 bits: check with nxcc verify")
+    is_narrow = subject.options.auto_cast_type == "fp8_e4m3" or bool(work.flops.get("f8e4m3"))
+    if total and not is_narrow and subject.options.target == "v2":
+        yield Candidate("cast", "multiply matrices in fp8 (--auto-cast matmult --auto-cast-type fp8_e4m3)",
+                        0.75 * wide * pe + 0.3 * data, {"auto_cast": "matmult", "auto_cast_type": "fp8_e4m3"},
+                        note="products keep 4 bits of f32 operands: check with nxcc verify")
+
+
+def _has_f32(module: Module) -> bool:
+    return any(i.shape.is_array and i.shape.dtype.name == "f32" and i.shape.rank > 0 for i in module.entry.instructions)
+
+
+def _level(subject: Subject) -> Iterator[Candidate]:
+    if subject.options.optlevel in ("0", "1"):
+        yield Candidate("level", "compile with --optlevel 2", 0.5, {"optlevel": "2"})
+
+
+def _batch(subject: Subject) -> Iterator[Candidate]:
+    """More samples a call, if all inputs begin with the same dimension and the model follows."""
+    leading = {parameter.shape.dims[0] for _, parameter in subject.inputs if parameter.shape.rank > 0}
+    if len(leading) != 1:
+        return
+    (size,) = leading
+    places = tuple((number, 0) for number, parameter in subject.inputs if parameter.shape.rank > 0)
+    for factor in BATCH_FACTORS:
+        resize = Resize(places, size, size * factor)
+        words = f"batch {size * factor} instead of {size}, time for {size} sample{'s' if size > 1 else ''}"
+        yield Candidate("batch", words, 0.6, rewrite=partial(resized, resize=resize, fixed=subject.weights), samples=factor)
+
+
+def _sequence(subject: Subject) -> Iterator[Candidate]:
+    """Another length: padded to whole partitions, or a file of its own for requests of half the length."""
+    lengths: dict[int, list[tuple[int, int]]] = {}
+    for number, parameter in subject.inputs:
+        if parameter.shape.rank in (2, 3) and parameter.shape.dims[1] >= 16:
+            lengths.setdefault(parameter.shape.dims[1], []).append((number, 1))
+    for length, places in sorted(lengths.items(), key=lambda row: -len(row[1]))[:1]:
+        whole = -(-length // PARTITIONS) * PARTITIONS
+        if whole != length and length > PARTITIONS:
+            yield _longer(subject, length, whole, places, "pad the sequence to", 0.2)
+        if length % 2 == 0:
+            yield _longer(subject, length, length // 2, places, "a file of its own for what fits in half the length:", 0.45)
+
+
+def _longer(subject: Subject, length: int, new: int, places: list[tuple[int, int]], words: str,
+            prior: float) -> Candidate:
+    resize = Resize(tuple(places), length, new)
+    return Candidate("sequence", f"{words} {new} places instead of {length}", prior,
+                     rewrite=partial(resized, resize=resize, fixed=subject.weights))
+
+
+def _weights_declared(subject: Subject) -> Iterator[Candidate]:
+    """Inputs that only products read, as weights: they would not be copied with each call."""
+    chosen = [number for number, parameter in subject.inputs
+              if parameter.shape.byte_size >= WEIGHT_BYTES and parameter.shape.rank >= 2 and _is_multiplied(parameter)]
+    if not chosen or len(chosen) == len(subject.inputs):
+        return
+    moved = sum(subject.module.entry.parameters[number].shape.byte_size for number in chosen)
+    prior = moved / subject.found.target.host.copy_bytes_per_second * 1e6 / _call_us(subject.found)
+    weights = ",".join(map(str, sorted(subject.weights | set(chosen))))
+    words = "input that looks like a weight" if len(chosen) == 1 else f"{len(chosen)} inputs that look like weights"
+    yield Candidate("weights", f"declare the {words} (--weight-params)", prior,
+                    {"weight_params": weights}, note=f"inputs {_ranges(chosen)}")
+
+
+def _is_multiplied(value: Instruction) -> bool:
+    """Whether products and convolutions read it as their second operand, and nothing else does."""
+    return bool(value.users) and all(_multiplies(user, value) for user in value.users)
+
+
+def _multiplies(user: Instruction, value: Instruction) -> bool:
+    if user.opcode in ("dot", "convolution"):
+        return value in user.operands[1:]
+    return user.opcode in _PASSING and _is_multiplied(user)
+
+
+_PASSING = frozenset(("transpose", "reshape", "convert", "copy", "bitcast"))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers in order as ranges: 1-3,7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in parts)
+
+
+def _layout(subject: Subject) -> Iterator[Candidate]:
+    """The largest input in another order of its dimensions."""
+    large = [(parameter.shape.byte_size, number) for number, parameter in subject.inputs
+             if parameter.shape.rank >= 2 and parameter.shape.byte_size >= TURNED_BYTES]
+    if not large:
+        return
+    number = max(large)[1]
+    parameter = subject.module.entry.parameters[number]
+    order = other_order(parameter.shape.dims)
+    prior = 0.5 * subject.found.shares().get(Cause.DMA_DATA, 0.0)
+    dims = "x".join(str(parameter.shape.dims[d]) for d in order)
+    words = f"hand over input {parameter.name} with dimensions ordered {','.join(map(str, order))} ({dims})"
+    yield Candidate("layout", words, prior,
+                    rewrite=lambda module: _turned(module, number, order), note="the caller stores it so")
+
+
+def other_order(dims: tuple[int, ...]) -> tuple[int, ...]:
+    """Another order of an input's dimensions; of an image, whose channels are fewer than its rows and columns, that of the
+    other convention."""
+    rank = len(dims)
+    if rank != 4:
+        return (*range(rank - 2), rank - 1, rank - 2)
+    return (0, 3, 1, 2) if dims[3] < min(dims[1:3]) else (0, 2, 3, 1)
+
+
+def _turned(module: Module, number: int, order: tuple[int, ...]) -> Module:
+    """The module that takes a parameter with its dimensions in this order."""
+    parameter = module.entry.parameters[number]
+    old = parameter.shape.without_layout()
+    users = list(parameter.users)
+    parameter.shape = Shape(old.dtype, tuple(old.dims[d] for d in order))
+    builder = Builder(module.entry)
+    back = builder.transpose(parameter, tuple(order.index(d) for d in range(old.rank)))
+    for user in users:
+        module.entry.set_operands(user, [back if operand is parameter else operand for operand in user.operands])
+    if module.entry.root is parameter:
+        module.entry.root = back
+    module.entry.sort()
+    return module
+
+
+def _keep_on_host(subject: Subject) -> Iterator[Candidate]:
+    """The longest region that is no product, moved to the host."""
+    found = subject.found
+    if subject.options.keep_on_host:
+        return
+    paths: dict[str, float] = {}
+    for timing in found.timings:
+        for region, ticks in timing.region_ticks().items():
+            entry = source_of(found, region)
+            paths[entry.name] = paths.get(entry.name, 0.0) + found.target.nanoseconds(ticks) / 1e3
+    by_name = {instruction.name: instruction for instruction in subject.module.entry.instructions}
+    rows = [(us, name) for name, us in paths.items() if name in by_name and by_name[name].opcode not in ("dot", "convolution")]
+    if not rows:
+        return
+    us, name = max(rows)
+    prior = (us - 2 * found.target.host.submit_ns / 1e3) / _call_us(found)
+    if prior > 0:
+        yield Candidate("host", f"leave {by_name[name].opcode} {name} to the host (--keep-on-host)", prior,
+                        {"keep_on_host": f"^{re.escape(name)}$"})
+
+
+MAKERS: tuple[Callable[[Subject], Iterator[Candidate]], ...] = (
+    _level, _casts, _batch, _sequence, _weights_declared, _layout, _keep_on_host)
+
+
+def _without_host(found: Estimate) -> Iterator[Advice]:
+    """What the parts on the host cost: their work, the calls between them, what crosses; known without compiling."""
+    parts = [node for node in found.nodes if node.executor == "host"]
+    devices = len(found.nodes) - len(parts)
+    if not parts:
+        return
+    submit = found.host.submit_us / devices if devices else 0.0
+    fixed = found.fixed_us / devices if devices else 0.0
+    saved = found.host.regions_us + max(0, devices - 1) * (submit + fixed)
+    before = _call_us(found)
+    words = "part" if len(parts) == 1 else f"{len(parts)} parts"
+    yield Advice("host", f"express the {words} that the host computes otherwise "
+                 "(nxcc check lists them with reasons)", "", before, before - saved,
+                 "without the work that the device would have instead")
+
+
