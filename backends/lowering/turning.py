@@ -97,14 +97,17 @@ def _sides(kernel: Kernel, to: View, of: View) -> tuple[int, int] | None:
 
 
 def _regroup(kernel: Kernel, to: View, of: View) -> None:
-    """As _turn where one side is short: partitions take runs of the long one, and an engine puts the elements in order."""
+    """As _turn where one side is short: partitions take runs of the long one, and an engine puts the elements in order.
+
+    What lies together comes last on both sides, whatever the strides of the other dimension: a broadcast has none.
+    """
     long = 0 if to.sizes[0] > to.sizes[1] else 1
     lanes, each = kernel.target.partitions, to.sizes[1 - long]
     most = max(1, TILE_BYTES // (each * to.dtype.byte_size))
     for start, size in kernel.tiles(to.sizes[long], lanes * min(most, -(-to.sizes[long] // lanes))):
         for first, rows, count in _even(size, lanes):
             views = [_rows(view.cut(long, start + first, rows * count), long, rows) for view in (to, of)]
-            target, source = (view.permute((0, 2, 1)) if view.dims[1][0] < view.dims[2][0] else view for view in views)
+            target, source = (view.permute((0, 2, 1)) if long == fast else view for fast, view in enumerate(views))
             raw, ordered = (kernel.sbuf(view.sizes, view.dtype) for view in (source, target))
             kernel.dma(raw, source)
             kernel.copy(ordered, raw.permute((1, 0)))

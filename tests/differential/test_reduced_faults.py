@@ -130,6 +130,10 @@ add { a = f32[] parameter(0)
 ENTRY e { x = f32[2,3,2,3,2,2,2,3] parameter(0)
   z = f32[] constant(0)
   ROOT r = f32[3,3,2,3] reduce(x, z), dimensions={0,2,4,6}, to_apply=add }""",
+    # what repeats has no stride, by which the side that lies together was told
+    "broadcast_behind_what_lies_together": """
+ENTRY e { x = bf16[35,131] parameter(0)
+  ROOT b = bf16[3,35,131,12] broadcast(x), dimensions={1,2} }""",
     "norm_over_nothing": """
 ENTRY e { x = f32[0,1,1] parameter(0)
   s = f32[1] constant({-5.75})
