@@ -131,7 +131,8 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     weights = sum(map(program.weight_bytes, program.heads))
     images = max(program.sizes(value)[0] for value in program.stored)
     each = _bytes_of_one(program)
-    if len(program.heads) == 1 and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
+    windowed = len(program.heads) == 1 and program.heads[0].opcode != "reduce"  # a sum over all places has no strips
+    if windowed and (weights > budget * WEIGHT_SHARE or each > STRIP_BYTES):
         found = _strip_plan(program, budget, weights, copies)
         if found is not None:
             return found
