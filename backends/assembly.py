@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nxcc.backends.berths import ALONE, EPOCH, FIRST_OF_REGIONS, Berth, Entrance, room
@@ -32,6 +31,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
+from nxcc.ir.facts import dataclass
 
 Item = TypeVar("Item")
 

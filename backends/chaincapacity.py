@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import shown
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.isa.layout import is_trigger
 from nxcc.backends.isa.program import (
@@ -25,6 +24,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.target import Target
 from nxcc.ir.dtypes import BF16, F16
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ that interleave in memory lie in different columns. Anything else is yes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nxcc.backends.tile.expressions import Expr, Symbol
+from nxcc.ir.facts import dataclass
 
 Term = tuple[int, int, int]
 """coefficient, least and greatest value of an integer that may be anything between"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.berths import Berth, room
 from nxcc.backends.isa.program import Engine
@@ -16,6 +15,7 @@ from nxcc.backends.lowering.pointwise.formulas import emits
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.imagespace import ImageMap, convolution_maps
 from nxcc.ir.hlo.module import Instruction
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from nxcc.backends.isa.program import (
 from nxcc.backends.onchip import at_offset
 from nxcc.backends.placing import Places, Timeline
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 CELLS_MAX = 1 << 22
 """Grains of a block beyond which it stays in memory: what pieces it has is found grain by grain."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from nxcc.backends.isa.program import (
     Operand,
 )
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 NOBODY = 0
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from nxcc.backends import cost
@@ -32,6 +32,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.onchip import Load, Trace, at_offset
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 ROW = 32
 """Partitions that a block takes together; those between two places where an operand may start."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.backends.berths import Work
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 
 @dataclass

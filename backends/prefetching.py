@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from nxcc.backends.berths import EPOCH
 from nxcc.backends.isa.addresses import extent
@@ -35,6 +35,7 @@ from nxcc.backends.isa.program import (
 from nxcc.backends.onchip import at_offset, footprint
 from nxcc.backends.placing import Places
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 EARLY = 2
 """How many regions before its own a transfer may begin."""

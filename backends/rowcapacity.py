@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.chaincapacity import chain_fits
 from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
@@ -12,6 +11,7 @@ from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rows.wide import ROWS_MIN, STAGES, WIDE, kept_bytes
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 SHARE = 0.8

@@ -11,7 +11,7 @@ gives the values of an address in all of them. Instructions that no register tou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nxcc.backends.isa.program import Affine, DmaPattern, Engine, Function, Instruction, Operand, Program, Signal, Stream, Wait
 from nxcc.backends.isa.structure import Block, Leaf, Node, parse
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
+from nxcc.ir.facts import dataclass
 
 INSTRUCTIONS_MAX = 1_000_000
 """Instructions of an unrolled program, all engines together; ours: 256 MB of code that the loader would have to keep."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nxcc.compiler.cache.compiling import compile_through_cache
@@ -16,6 +15,7 @@ from nxcc.compiler.progress import Journal
 from nxcc.compiler.runtime import Loaded
 from nxcc.compiler.runtime import load as load_neff
 from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 
 

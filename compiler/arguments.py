@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.compiler.options import (
     ACCEPTED,
@@ -30,6 +30,7 @@ from nxcc.compiler.options import (
     verbosity,
 )
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
+from nxcc.ir.facts import dataclass
 
 COMPILE_COMMANDS = ("compile", "check")
 COMPILING_COMMANDS = ("verify", "opt", "bisect", "reduce")

@@ -17,7 +17,6 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from numpy.lib import format as npy
 
 from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, FILE_UNREADABLE, CompileError
 from nxcc.ir.dtypes import BF16, F8E4M3FN, F8E5M2, F16, F32, F64, PRED, S8, S16, S32, S64, U8, U16, U32, U64, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 
 MAX_HEADER_BYTES = 100 << 20

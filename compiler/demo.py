@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from nxcc.compiler.reports.report_text import size_text
 from nxcc.compiler.runtime import load
 from nxcc.compiler.session import build_report
 from nxcc.compiler.verify import output_error
+from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 
 TOLERANCE_KEYS = {"none": "f32_none", "all": "autocast_all_bf16"}

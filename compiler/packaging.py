@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 from typing import Any
 
@@ -25,6 +25,7 @@ from nxcc.compiler.parameters import Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.places import Place
 from nxcc.compiler.reports.statistics import module_statistics
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.text.writer import write_text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from nxcc.backends.prefetching import prefetch
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.partition import Plan
 from nxcc.passes.stages import Stages

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
+from nxcc.ir.facts import dataclass
 
 if TYPE_CHECKING:
     from nxcc.neff.reader import LoadedSubgraph

@@ -6,10 +6,10 @@ The host: max(operations / rate, bytes / rate). The device: the roofline. Facts:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from nxcc.backends.target import Target
 from nxcc.compiler.reports.roofline import PICKING, instruction_work, roofline
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 

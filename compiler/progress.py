@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TextIO
 
 from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+from nxcc.ir.facts import dataclass
 
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 _WORDS = {DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error"}

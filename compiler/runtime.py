@@ -8,7 +8,7 @@ what stays on chip. A run then walks the graph of nodes; values move between hos
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.casts import cast
@@ -18,6 +18,7 @@ from nxcc.compiler.places import places_of
 from nxcc.compiler.problems import raise_problems
 from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape

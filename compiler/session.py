@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nxcc.compiler.arrays import read_arrays, write_npz
@@ -19,6 +19,7 @@ from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.pipelining import proposal
 from nxcc.compiler.progress import Journal
 from nxcc.compiler.reports.plan_report import plan_report
+from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 from nxcc.neff.writer import write_neff
 

@@ -5,7 +5,7 @@ Source: CLI and NEFF reference, section 2.3 (documented error pages of neuronx-c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True)

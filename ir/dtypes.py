@@ -6,12 +6,13 @@ Source of names, numbers and payload fields: HLO format reference, section 3 "Pr
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from nxcc.ir.facts import dataclass
 
 
 class Kind(enum.Enum):

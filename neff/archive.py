@@ -8,9 +8,9 @@ devices. Source: POSIX.1-2001 pax interchange format; NEFF reference, sections 7
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.neff.header import cut_text
 
 BLOCK_BYTES = 512

@@ -15,7 +15,6 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,6 +29,7 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.neff import rules
 from nxcc.neff.archive import Entry, read_archive
 from nxcc.neff.canonical_json import load_json

@@ -18,9 +18,9 @@ what a logarithm reads; discrete choices (comparisons, rounding); work on weight
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.casts import VIEWS, Casts, largest

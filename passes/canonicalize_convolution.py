@@ -15,8 +15,9 @@ the type in which they are multiplied; rounding is monotonic, so the largest of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Instruction, Module

@@ -18,8 +18,8 @@ becomes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.patterns import reshape_to, transpose_to

@@ -10,9 +10,8 @@ What the user asked to be cast has been cast by `autocast`; this is what is left
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir.dtypes import BF16, F32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.autocast import PRODUCTS, TYPES

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import PRED, S32, U8, U16, U32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.combiners import plain_opcode, returned_parameter
 from nxcc.ir.hlo.module import Computation, Instruction, Module

@@ -12,9 +12,9 @@ compared by their bits, large ones by being the same literal. Random numbers and
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Literal
 from nxcc.passes.effects import anchors, has_side_effect

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.passes.intervals import fits
 

@@ -10,8 +10,7 @@ Parameters stay, since they are the interface, and so does whatever has a side e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.effects import anchors
 from nxcc.passes.rewriting import remove_unread

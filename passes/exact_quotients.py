@@ -17,9 +17,9 @@ is never as near to the middle of two of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import F32, U32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.rewriting import flow_computations, settle

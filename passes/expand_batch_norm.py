@@ -14,9 +14,9 @@ mean squares cancels); the gradient follows from the chain rule:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import F32, F64, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.combiners import combiner

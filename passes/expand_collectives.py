@@ -10,10 +10,10 @@ permuted without a source is zeros. What would need the data of other devices st
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.collective import group_size

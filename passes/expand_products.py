@@ -15,9 +15,8 @@ A scaled dot multiplies each operand by its scale, repeated over the block that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir.dtypes import F32, S32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.ops.contraction import DotDims, RaggedDims, dot_dims, ragged_dims

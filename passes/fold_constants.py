@@ -10,11 +10,10 @@ Only small values: weights stay what they are, and so do broadcasts and counts, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate_instruction

@@ -15,8 +15,9 @@ regions. Work on channels alone (the factors of a norm) is copied in wherever it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.imagespace import CHANNEL, HEADS, VIEWS, ImageMap, convolution_maps, marked, operand_maps
 from nxcc.ir.hlo.module import Computation, Instruction, Module

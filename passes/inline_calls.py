@@ -14,10 +14,10 @@ asynchronous start whose result is read by anything but its own chain stays, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import BUFFER
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.opaque import TARGETS

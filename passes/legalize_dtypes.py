@@ -15,12 +15,12 @@ loader widens it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.dtypes import S32, S64, U32, U64, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_computation
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Computation, Instruction, Module

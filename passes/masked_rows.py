@@ -14,10 +14,10 @@ quotient behind the product.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Instruction, Module

@@ -13,8 +13,7 @@ left side is loaded and turned once. A conversion of what a region makes is made
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find

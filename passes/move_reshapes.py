@@ -13,8 +13,7 @@ inverse, a transpose that mixes its parts, or an output.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.rewriting import rewrite_module, rules_by_opcode
 from nxcc.passes.rules import motion, movement

@@ -12,11 +12,10 @@ widened to a 64-bit type, which the engines lack, the choice is the same without
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from nxcc.ir.dtypes import F64, S64, U64, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Computation, Instruction, Module

@@ -11,9 +11,8 @@ becomes reshapes and transposes, and a bitcast-convert if they differ. Where one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir.dtypes import PRED
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape

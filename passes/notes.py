@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 

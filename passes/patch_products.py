@@ -13,8 +13,7 @@ convolutions: a patch comes from memory row by row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module

@@ -10,10 +10,11 @@ host parts is not looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 from nxcc.passes.cost import PlacementCosts
 from nxcc.passes.regions import FREE, Group, Leaf, leaf_bytes, operand_leaves

@@ -8,8 +8,9 @@ dissolve into their array leaves. What one group makes and another reads, or the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_computation, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape

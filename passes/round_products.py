@@ -10,9 +10,8 @@ The sums are f32 in both. A conversion that is not the only reader stays: the wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir.dtypes import BF16, F16, F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.rewriting import flow_computations, remove_unread, settle

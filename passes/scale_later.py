@@ -13,9 +13,8 @@ as before; and never for f16, whose range is small. A product that is rounded to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir.dtypes import BF16, F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.shapes import Shape

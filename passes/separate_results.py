@@ -8,8 +8,7 @@ Outside, parameter and result keep the dtypes that the input module gave them; o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.legalize_dtypes import OUTPUT

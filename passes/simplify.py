@@ -12,8 +12,7 @@ the result, but for powers as products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.rewriting import rewrite_module, rules_by_opcode
 from nxcc.passes.rules import arithmetic, loops, movement

@@ -14,12 +14,13 @@ what only rearranges a value, stays with its reader. A region is never joined wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nxcc.ir.diagnostics import PIPELINE, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_instruction
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.cost import StageCosts

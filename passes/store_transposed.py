@@ -15,8 +15,7 @@ What is read in several orders stays as it is, so that no weight is stored twice
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.literals import DerivedLiteral, Literal

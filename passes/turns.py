@@ -7,8 +7,8 @@ the last dimension because it lies together in memory: a row of a tile then hold
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import PaddingDimension, SliceDimension
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction

@@ -14,9 +14,9 @@ compares it with a constant. Other loops, and those that would become too large,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.counted_loops import Count, counted, number_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.backends.isa import intervals
 from nxcc.backends.isa.intervals import ANY, Effects, Interval, State, Undefined
@@ -22,6 +22,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.isa.structure import Block, Leaf, Node
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 Report = Callable[[str, Engine, int, str], None]
 

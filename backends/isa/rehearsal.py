@@ -8,7 +8,6 @@ depends on data is decided by a scenario; the rehearsal ends quietly at STEPS_MA
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.isa.structure import Block, Leaf, Node
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 STEPS_MAX = 40_000
 """Instructions that a rehearsal follows; ours, so that verifying stays quick however long a program runs."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.backends.isa.program import Instruction, Stream
+from nxcc.ir.facts import dataclass
 
 DEPTH_MAX = 32
 """Nesting that is followed; ours, so that hostile programs cannot exhaust the stack."""

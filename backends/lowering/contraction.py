@@ -7,7 +7,7 @@ accumulate. Floats go to the tensor engine in a dtype that holds both operands; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.lowering.products.limbs import as_bytes, multiply_integers, multiply_truths
@@ -18,6 +18,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import BF16, F16, F32, PRED, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 Product = Callable[[Kernel, View, View, View, Batch], None]

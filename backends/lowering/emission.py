@@ -7,7 +7,7 @@ beside each other for all columns, the columns are cut into pieces.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
@@ -18,6 +18,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
+from nxcc.ir.facts import dataclass
 
 Tile = Access | float
 

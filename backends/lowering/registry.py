@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 FAMILIES = ("elementwise", "mapping", "contraction", "convolution", "reduction", "window", "scan", "movement", "indexing",

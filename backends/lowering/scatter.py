@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
@@ -22,6 +22,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import S32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
 
 Places = tuple[Access, Access]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from nxcc.backends.isa import instructions as isa
@@ -23,6 +23,7 @@ from nxcc.backends.tile.builder import Kernel, words_of
 from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32, PRED, S8, S16, S32, U8, U16, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.shapes import Shape

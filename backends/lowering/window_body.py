@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, words_in
 from nxcc.backends.lowering.halo import Axis, Strip, all_strips, load_halo, steps_within, whole_strips
@@ -19,6 +18,7 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import PRED, U8, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 CELLS = 64

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from nxcc.backends.simulator.timed import Code, Trigger
 from nxcc.backends.simulator.timeline import PathPiece, Timeline, new_timeline
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
+from nxcc.ir.facts import dataclass
 
 if TYPE_CHECKING:
     from nxcc.backends.simulator.sequencer import Sequencer

@@ -7,13 +7,13 @@ are made there, once; what remains for each execution is a call of the kernel wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nxcc.backends.isa.program import AccessPattern, Affine, DmaPattern, Engine, Instruction, InstructionSpec
 from nxcc.backends.simulator.memory import AnyView, Memories, View, invalid, refine
 from nxcc.backends.simulator.numerics import Scratch
 from nxcc.ir.dtypes import S32, U32
+from nxcc.ir.facts import dataclass
 
 Kernel = Callable[..., Any]
 Dims = Sequence[tuple[int, int]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.timeline import Timeline
+from nxcc.ir.facts import dataclass
 
 ENGINES = tuple(Engine)
 

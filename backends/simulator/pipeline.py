@@ -7,7 +7,8 @@ values when it is done with the request before, and the stage before goes on whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa.instructions import dma as dma_isa
 from nxcc.backends.isa.instructions import pe as pe_isa
@@ -37,6 +37,7 @@ from nxcc.backends.simulator.shadow import FIRST_EVENT, Shadow, numbers, place_o
 from nxcc.backends.simulator.streams import Action, Blocked, Pending, Sequencer, evaluator
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 
 DMA_ENGINES = 16
 """Of v2, where the caller does not say: a transfer is cut over all, and each counts the semaphore up by one (documented,

@@ -6,7 +6,7 @@ A step is a tuple that begins with its kind; the layouts are said at the constan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends import cost
@@ -25,6 +25,7 @@ from nxcc.backends.isa.program import (
 from nxcc.backends.simulator.engines.control import REGISTER_ALU
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
+from nxcc.ir.facts import dataclass
 
 Step = tuple[Any, ...]
 Terms = tuple[tuple[int, int], ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, AccessPattern, Affine, DmaPattern, Instruction, Memory
 from nxcc.backends.simulator.timed import Code, Slot
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 Integers = npt.NDArray[np.int64]
 COLUMNS = ("row", "slot", "region", "start", "end", "after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nxcc.backends import berths
@@ -17,6 +17,7 @@ from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import BF16, F32, U8, U16, U32, DType
+from nxcc.ir.facts import dataclass
 
 INT32_MAX = 2**31 - 1
 

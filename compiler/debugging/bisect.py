@@ -7,7 +7,7 @@ of the module after the passes is compiled alone, with the values that the oracl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nxcc.backends.target import load_target
@@ -16,6 +16,7 @@ from nxcc.compiler.debugging.reduce import Candidate, Start, can_be_parameter, e
 from nxcc.compiler.debugging.trial import AGREES, Trial, Verdict, difference
 from nxcc.compiler.driver import pass_settings
 from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import clone_module
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten

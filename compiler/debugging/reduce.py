@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from nxcc.compiler.outputs import whole_file, write_whole
 from nxcc.compiler.parameters import INPUT, Signature, Tensor, bind_weights, check_inputs, leaf_shapes, random_inputs
 from nxcc.compiler.problems import raise_problems
 from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import SliceDimension, Window
 from nxcc.ir.hlo.builder import Builder, clone_computation, clone_instruction, clone_module, infer_shape, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module

@@ -11,7 +11,6 @@ import re
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -24,6 +23,7 @@ from nxcc.compiler.tolerances import tolerance
 from nxcc.compiler.verify import output_error
 from nxcc.ir.diagnostics import NEFF_INVALID, PROGRAM_INVALID, CompileError
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import clone_module
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, evaluate_instruction, flatten

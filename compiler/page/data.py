@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from nxcc.backends.target import Target
 from nxcc.compiler.reports.estimate import Estimate, engine_names
 from nxcc.compiler.reports.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, regions_of, row, source_of
 from nxcc.compiler.reports.trace import lanes
+from nxcc.ir.facts import dataclass
 
 Column = npt.NDArray[Any]
 LARGEST = (1 << 32) - 1

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from nxcc.compiler.reports.regions import source_of
 from nxcc.compiler.reports.resizing import Resize, resized
 from nxcc.compiler.runtime import carried_module
 from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_module
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.backends.isa.program import Engine, Program
@@ -25,6 +25,7 @@ from nxcc.compiler.reports.sensitivity import MOST_FACTS, Effect, effects, span
 from nxcc.compiler.reports.trips import loops, trip_count
 from nxcc.compiler.runtime import read_module
 from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.neff.members import CPU, Graph, Node, SourceEntry
 from nxcc.neff.reader import Neff, open_neff

@@ -8,7 +8,6 @@ share a chip but at its border. A host part takes its values over the host's lin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nxcc.backends import cost
@@ -17,6 +16,7 @@ from nxcc.backends.isa.program import DmaPattern, Memory, Program
 from nxcc.backends.simulator.pipeline import Flow, Stage, stream
 from nxcc.backends.target import Target
 from nxcc.compiler.places import places_of
+from nxcc.ir.facts import dataclass
 from nxcc.neff.members import CPU
 from nxcc.neff.reader import Neff
 

@@ -6,13 +6,13 @@ it (see `regions`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.reports.activity import activity, activity_lines
 from nxcc.compiler.reports.estimate import Estimate, estimate, estimate_lines, estimate_report, us_text
 from nxcc.compiler.reports.regions import grouped, layer_name, machine_rows, queue_rows, regions_of, row, source_of
+from nxcc.ir.facts import dataclass
 from nxcc.neff.reader import open_neff
 
 MAX_ROWS = 30

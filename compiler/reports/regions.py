@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timeline import COLUMNS, Integers
 from nxcc.backends.target import Target
 from nxcc.compiler.reports.estimate import Estimate, engine_names
+from nxcc.ir.facts import dataclass
 from nxcc.neff.members import SourceEntry
 
 MAIN_NAME = "(control)"

@@ -14,12 +14,12 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import SliceDimension
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target
 from nxcc.compiler.reports.statistics import multiply_accumulates
 from nxcc.compiler.reports.trips import multiplicities, runs
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 
 TRANSCENDENTAL = frozenset((

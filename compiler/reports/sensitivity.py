@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import Target, Uncertain
+from nxcc.ir.facts import dataclass
 
 Values = Mapping[str, float]
 MOST_FACTS = 5

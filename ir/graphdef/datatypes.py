@@ -5,10 +5,9 @@ Source: GraphDef format reference, section 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nxcc.ir import dtypes
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 
 REFERENCE = 100
 """Added to the number of a type by reference, as TF1 variables have."""

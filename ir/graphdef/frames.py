@@ -8,11 +8,12 @@ above it, by data and by control edges. Source: GraphDef format reference, secti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, CompileError
 from nxcc.ir.dtypes import S32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.loops import Body, lower_branches, lower_while, truth
 from nxcc.ir.graphdef.reader import Node

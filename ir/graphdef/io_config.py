@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, IO_CONFIG, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes
 from nxcc.ir.graphdef.datatypes import DataType, by_name, by_number
 from nxcc.ir.graphdef.reader import Graph, Node

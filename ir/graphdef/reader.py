@@ -8,10 +8,11 @@ Source: GraphDef format reference, sections 2, 5, 6 and 7.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.datatypes import DataType, by_number
 from nxcc.ir.graphdef.tensors import Strings, parse, read_tensor
 from nxcc.ir.hlo.proto.wire import BYTES, VARINT, Buffer, Range, Record, WireError, corrupt, read_varint, records, split

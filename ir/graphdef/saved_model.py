@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from nxcc.ir.diagnostics import FILE_UNREADABLE, GRAPH_INVALID, IO_CONFIG, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.checkpoint import Bundle, damaged
 from nxcc.ir.graphdef.datatypes import by_number
 from nxcc.ir.graphdef.io_config import Input, IoConfig, tensor_name

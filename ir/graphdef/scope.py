@@ -8,10 +8,11 @@ at most MAX_FUNCTION_DEPTH.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes, Call
 from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter

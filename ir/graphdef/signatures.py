@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.datatypes import by_name
 
 _LINE = re.compile(r"(\w+)\((.*?)\) -> \((.*?)\)(.*)")

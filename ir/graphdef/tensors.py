@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, CompileError
 from nxcc.ir.dtypes import BF16, F16, PRED, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.datatypes import DataType, by_number
 from nxcc.ir.graphdef.schema import message_type
 from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, split

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Literal

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.location import NOWHERE, Location
 from nxcc.ir.shapes import Shape

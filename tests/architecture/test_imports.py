@@ -73,3 +73,10 @@ def test_help_loads_nothing_heavy() -> None:
             "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p != ROOT / "ir" / "facts.py"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_declarations_are_cheap_to_import(path: Path) -> None:
+    standard = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+                and node.module == "dataclasses" and any(alias.name == "dataclass" for alias in node.names)]
+    assert not standard, f"{path}:{standard[0]}: nxcc.ir.facts.dataclass writes no methods before they are used"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.lowering.images.columns import Column, Columns
 from nxcc.ir.dtypes import BF16, F16, F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 COPY, RELU = "copy", "relu"

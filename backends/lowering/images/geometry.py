@@ -8,12 +8,13 @@ outputs is added for the others only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import WindowDimension
 
 LEAST_LANES = 32

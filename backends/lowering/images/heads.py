@@ -8,7 +8,6 @@ the others. Windows are reduced along one dimension after the other, outputs at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.images.geometry import Cell, Image, Phase, Strip, strips
@@ -17,6 +16,7 @@ from nxcc.backends.lowering.products.matmul import open_sums
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access
+from nxcc.ir.facts import dataclass
 
 UNROLLED_PASSES = 24
 """Passes of one piece that are written one after the other; more are a loop over blocks of channels."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.images.geometry import Cell, Phase, Strip, strips
@@ -19,6 +19,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 FEW_CHANNELS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine, Memory
@@ -22,6 +22,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View, contiguous
 from nxcc.ir.dtypes import F32, U8
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.imagespace import COLUMN, ROW
 from nxcc.ir.hlo.module import Instruction
 

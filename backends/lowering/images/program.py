@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from nxcc.backends.lowering.images.geometry import LEAST_LANES, spread, strips, turns, whole
 from nxcc.backends.lowering.images.pairs import paired
@@ -21,6 +20,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, ROW, ImageMap, maps_of
 from nxcc.ir.hlo.module import Instruction
 

@@ -7,13 +7,14 @@ operands alone. The capacity that fusion asks and the lowering read the same str
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from nxcc.backends.lowering.images.geometry import Channels, Phase, phases, spread
 from nxcc.backends.lowering.images.packed import FEW_CHANNELS, Packing, covers_a_column, packed_bytes, packing
 from nxcc.backends.lowering.images.weights import weight_bytes
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import WindowDimension
 from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, HEADS, ROW, ImageMap, channel_like, sizes_of
 from nxcc.ir.hlo.module import Instruction

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import blocked
@@ -17,6 +17,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True, slots=True)

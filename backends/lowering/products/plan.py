@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target
+from nxcc.ir.facts import dataclass
 
 SLACK = 1024
 """Bytes for rounding tiles up."""

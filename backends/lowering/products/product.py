@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.halo import blocked
@@ -20,6 +20,7 @@ from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.facts import dataclass
 
 
 @dataclass(frozen=True, slots=True)

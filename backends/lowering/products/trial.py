@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from nxcc.backends.tile.builder import Clock, Copies, Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import DType, dtype
+from nxcc.ir.facts import dataclass
 
 TRIALS = 8
 """Cuts that are timed."""

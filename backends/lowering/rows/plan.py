@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from nxcc.backends.lowering.pointwise.formulas import has_formula
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import COLUMN, FREE, RowMap
 

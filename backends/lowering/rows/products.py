@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.tiling import unfolded
@@ -16,6 +16,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View, contiguous
 from nxcc.ir.dtypes import U8, DType
+from nxcc.ir.facts import dataclass
 
 TRANSFER_BYTES = 1 << 19
 """Bytes of one transfer of a matrix: products begin with the first, and none is too short for the bandwidth."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nxcc.backends.lowering.rows.plan import plan_rows
 from nxcc.backends.lowering.rows.products import Spread, to_spread
@@ -13,6 +13,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, maps_of, row_map, shown
 

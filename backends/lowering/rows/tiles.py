@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from nxcc.backends.isa.program import Memory
@@ -26,6 +26,7 @@ from nxcc.backends.lowering.tiling import loops, store, unfolded
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import COLUMN
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.emission import HABIT, Made
@@ -25,6 +25,7 @@ from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 WIDE = 1024

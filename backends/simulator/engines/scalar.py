@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from nxcc.backends.simulator.memory import Array, invalid
 from nxcc.backends.simulator.numerics import immediate, narrow, widen
 from nxcc.backends.simulator.operation import Kernel, Operation, Prepared, semantics
 from nxcc.ir.dtypes import F32
+from nxcc.ir.facts import dataclass
 
 ONE = immediate(1.0)
 HALF = immediate(0.5)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nxcc.ir.dtypes import S32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter, broadcast_dims
 from nxcc.ir.graphdef.registry import rule

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, CompileError
 from nxcc.ir.dtypes import F32, PRED, S32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter, lowest
 from nxcc.ir.graphdef.registry import find_rule, partial_rule, rule

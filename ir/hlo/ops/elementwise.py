@@ -9,13 +9,13 @@ Source of the special cases: HLO semantics notes, sections 1 to 3, measured on X
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir import dtypes
 from nxcc.ir.dtypes import DType, Kind
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
     COMPARISON_TYPE,
     DIRECTION,

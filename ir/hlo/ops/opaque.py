@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.diagnostics import UNKNOWN_CUSTOM_CALL, UNSUPPORTED_MODULE, CompileError
 from nxcc.ir.dtypes import BUFFER
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import CUSTOM_CALL
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator

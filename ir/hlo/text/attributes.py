@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nxcc.ir.dtypes import F32
+from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
     Attribute,
     ConvolutionDimensions,

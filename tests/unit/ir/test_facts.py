@@ -89,3 +89,43 @@ def test_what_is_not_frozen_is_the_standard_kind():
     value = Open()
     value.x = 5
     assert value == Open(5)
+
+
+@dataclass(slots=True)
+class Counter:
+    name: str
+    seen: list[int] = field(default_factory=list)
+    total: int = field(init=False, default=0)
+
+
+@dataclass
+class Named(Open):
+    name: str = "n"
+
+    def __eq__(self, other):
+        return isinstance(other, Named) and self.name == other.name
+
+
+def test_what_is_not_frozen_can_be_set_and_has_no_hash():
+    value = Counter("a")
+    value.total += 2
+    value.seen.append(1)
+    assert value == copy.deepcopy(value) and value != Counter("a") and Counter("b").total == 0
+    assert repr(value) == "Counter(name='a', seen=[1], total=2)" and not hasattr(value, "__dict__")
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(value)
+    with pytest.raises(AttributeError):
+        value.other = 1
+
+
+def test_what_a_class_writes_itself_stays():
+    assert Named(1, "a") == Named(2, "a") != Named(2, "b")
+    assert dataclasses.replace(Named(1, "a"), x=5).x == 5 and Named().name == Named.name == "n"
+
+
+def test_a_standard_class_may_inherit():
+    @dataclasses.dataclass(frozen=True)
+    class Standard(Row):
+        more: int = 3
+
+    assert Standard("a", [1]) == Standard("a", [1], more=3) and Standard("a").made == 7
