@@ -265,10 +265,12 @@ def _tensor_tensor(instruction: Instruction, engine: Engine, target: Target) -> 
     return _two_operands(instruction, target, packed or _in_psum(instruction, "a", "b"))
 
 
-@streaming("tensor_scalar", formula="N; power 16 N", facts=("instruction_costs.gpsimd_power_cycles",))
+@streaming("tensor_scalar", formula="N; power 16 N, rsqrt 4 N",
+           facts=("instruction_costs.gpsimd_power_cycles", "instruction_costs.gpsimd_rsqrt_cycles"))
 def _tensor_scalar(instruction: Instruction, engine: Engine, target: Target) -> float:
-    power = "power" in (instruction.fields["op0"], instruction.fields.get("op1"))
-    return _elements(instruction) * (target.instruction_costs.gpsimd_power_cycles if power else 1)
+    facts = target.instruction_costs
+    factors = {"power": facts.gpsimd_power_cycles, "rsqrt": facts.gpsimd_rsqrt_cycles}
+    return _elements(instruction) * max(factors.get(instruction.fields.get(name, ""), 1) for name in ("op0", "op1"))
 
 
 @streaming("scalar_tensor_tensor", formula="N if data and b are bf16, op0 is subtract, op1 is multiply and N is even; else 2 N",

@@ -157,6 +157,7 @@ class InstructionCosts:
     reduce_into_scalar_cycles: int
     table_load_cycles: int
     gpsimd_power_cycles: int
+    gpsimd_rsqrt_cycles: int
     gpsimd_gather_cycles: int
     gpsimd_partition_reduce_cycles: int
     gpsimd_integer_cycles: int

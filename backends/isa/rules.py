@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nxcc.backends.isa.instructions.vector import ARITHMETIC_OPS, BIT_OPS
+from nxcc.backends.isa.instructions.vector import ARITHMETIC_OPS, BIT_OPS, GPSIMD_OPS, UNARY_OPS
 from nxcc.backends.isa.layout import WAITS_MAX, is_trigger
 from nxcc.backends.isa.program import AccessPattern, DmaPattern, Engine, Instruction, Memory, OperandSpec
 from nxcc.backends.target import Target
@@ -170,13 +170,16 @@ def _not_both_in_psum(a: str, b: str) -> Rule:
 
 
 def _operators(*fields: str) -> Rule:
-    """Operators are all of one kind; bit operators need integers; power is GpSimd's."""
+    """Operators are all of one kind; bit operators need integers; some are GpSimd's, some tensor_scalar's."""
     def rule(instruction: Instruction, engine: Engine, target: Target) -> Iterator[str]:
         used = [field(instruction, name) for name in fields]
-        if "power" in used and engine is not Engine.GPSIMD:
-            yield "power runs on GpSimd only"
+        for op in used:
+            if op in GPSIMD_OPS and engine is not Engine.GPSIMD:
+                yield f"{op} runs on GpSimd only"
+            if op in UNARY_OPS and "op" in fields:
+                yield f"{op} has one operand"
         bits = [op for op in used if op in BIT_OPS]
-        if bits and any(op in ARITHMETIC_OPS for op in used):
+        if bits and any(op in (*ARITHMETIC_OPS, *UNARY_OPS) for op in used):
             yield f"bit and arithmetic operators do not mix: {', '.join(used)}"
         if bits and any(operand.dtype.is_float for operand in instruction.operands.values()):
             yield f"{bits[0]} needs integers"

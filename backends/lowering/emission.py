@@ -6,14 +6,16 @@ beside each other for all columns, the columns are cut into pieces.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.instructions.vector import GPSIMD_OPS
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
-from nxcc.backends.lowering.words import on_vector
+from nxcc.backends.lowering.words import for_engines
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access
@@ -41,8 +43,7 @@ def emit_term(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access) ->
 
 def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], outs: Sequence[Access]) -> None:
     """Each of outs = its root, what they share being computed once; all outs have one shape and memory of their own."""
-    if Engine.GPSIMD not in kernel.target.engines:
-        roots = on_vector(roots)
+    roots = for_engines(roots, kernel.target.engines)
     stored: dict[Term, Access] = {}
     for root, out in zip(roots, outs, strict=True):
         term, place = _stored(root, out.flat())
@@ -64,8 +65,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
     that are there already, since other pieces of the same tile need them too; more are added.
     """
     groups, columns = out.sizes[1:]
-    if Engine.GPSIMD not in kernel.target.engines:
-        (root,) = on_vector([root])
+    (root,) = for_engines([root], kernel.target.engines)
     if groups == 1:
         tiles = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles]
         scratch = [tile.at(0, 0) for tile in scratch]
@@ -225,7 +225,7 @@ def _scalar_place(term: Term) -> int | None:
 
 
 def engine_of(term: Term) -> Engine:
-    return Engine.GPSIMD if term.op == "power" else _ENGINES[term.kind]
+    return Engine.GPSIMD if term.op in GPSIMD_OPS else _ENGINES[term.kind]
 
 
 def engine_writes_psum(term: Term) -> bool:
@@ -262,6 +262,21 @@ def _scaled(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: M
     if inner.op == "multiply" and (is_number or term.number == 1):
         return inner
     return inner if inner.op == "add" and not is_number and term.number == 1 else None
+
+
+def _squared(term: Term, inner: Term | None) -> tuple[Term, float] | None:
+    """(x, s) where a term is (x * s)^2, which is one instruction of Scalar: x * x, or x * c * x with a positive number c."""
+    if term.kind is not Kind.ALU or term.op != "multiply" or term.span is not Span.TILE or not term.dtype.is_float:
+        return None
+    base, factor = term.inputs[0], 1.0
+    if inner is not None:
+        place = _scalar_place(inner)
+        if place is None or inner.op != "multiply" or inner.inputs[place].span is not Span.NUMBER:
+            return None
+        base, factor = inner.inputs[1 - place], float(inner.inputs[place].number)
+    if not base.dtype.is_float or factor <= 0 or any(x is not base for x in term.inputs if x is not inner):
+        return None
+    return base, math.sqrt(factor)
 
 
 def _inside(term: Term) -> DType:
@@ -379,7 +394,11 @@ class _Emission:
     def _operation(self, term: Term, to: Access) -> None:
         inner = self.plan.joined.get(term)
         place = _scalar_place(term)
-        if inner is not None:
+        root = _squared(term, inner) if self.balances else None
+        if root is not None and self.kernel.scalar_is_idler(to.free):
+            base, scale = root
+            self.kernel.activation(to, self._data(base, to), "square", scale=scale)
+        elif inner is not None:
             self._joined(term, inner, place, to)
         elif place is None:
             a, b = self._apart(*(self._reachable(self._data(x, to), engine_of(term)) for x in term.inputs))

@@ -1,14 +1,16 @@
-"""What GpSimd does natively, written for Vector alone: 32-bit integers by their halves, powers by roots.
+"""What an engine of the target lacks, written for those it has.
 
-A target without GpSimd gets every formula with its `native` terms and powers replaced. Halves of 16 bits, their sums and
+A target without GpSimd gets every formula with its `native` terms and powers replaced: 32-bit integers by their halves, powers
+by the scalar engine's functions. Halves of 16 bits, their sums and
 differences, and products of 16 by 8 bits are exact in the f32 that Vector computes in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.terms import (
     Kind,
     Span,
@@ -37,8 +39,9 @@ ALL = 0xFFFFFFFF
 TOP = 0x80000000
 
 
-def on_vector(roots: Sequence[Term]) -> list[Term]:
-    """The same formulas without terms that only GpSimd computes; CompileError(UNSUPPORTED) for one that has no other form."""
+def for_engines(roots: Sequence[Term], engines: Collection[Engine]) -> list[Term]:
+    """The same formulas of terms that these engines compute; CompileError(UNSUPPORTED) for one that has no such form."""
+    replaced = _on_gpsimd if Engine.GPSIMD in engines else _on_vector
     done: dict[Term, Term] = {}
     for root in roots:
         stack = [root]
@@ -48,19 +51,37 @@ def on_vector(roots: Sequence[Term]) -> list[Term]:
             if one in done or not pending:
                 stack.pop()
                 if one not in done:
-                    done[one] = _replaced(one, tuple(done[x] for x in one.inputs))
+                    done[one] = replaced(one, tuple(done[x] for x in one.inputs))
             else:
                 stack.extend(pending)
     return [done[root] for root in roots]
 
 
-def _replaced(one: Term, inputs: tuple[Term, ...]) -> Term:
+def _on_gpsimd(one: Term, inputs: tuple[Term, ...]) -> Term:
+    if _is_root(one):
+        return _root_by_inverse(inputs[0])
+    if one.kind is Kind.RECIPROCAL and _is_root(one.inputs[0]):
+        _, radicand = inputs[0].inputs
+        return alu("rsqrt", radicand, 0.0)
+    return _again(one, inputs)
+
+
+def _is_root(one: Term) -> bool:
+    return one.kind is Kind.ALU and one.op == "sqrt"
+
+
+def _on_vector(one: Term, inputs: tuple[Term, ...]) -> Term:
     if one.kind is Kind.NATIVE:
         left, right = inputs
         return part(_NATIVE[one.op](left, right, one.dtype), one.dtype)
-    if one.kind is Kind.ALU and one.op == "power":
-        base, exponent = inputs
-        return _power(base, exponent)
+    if one.kind is Kind.ALU and one.op in _POWERS:
+        x, y = inputs
+        return _POWERS[one.op](x, y)
+    return _again(one, inputs)
+
+
+def _again(one: Term, inputs: tuple[Term, ...]) -> Term:
+    """The term with other inputs; itself where they are the same."""
     if all(new is old for new, old in zip(inputs, one.inputs, strict=True)):
         return one
     return Term(one.kind, one.op, inputs, one.dtype, one.span, one.number)
@@ -190,11 +211,6 @@ LARGE, SMALL = 2.0**100, 2.0**-60
 
 
 def _power(x: Term, y: Term) -> Term:
-    exponent = y.number if y.span is Span.NUMBER else None
-    if exponent == 0.5:
-        return _root(x)
-    if exponent == -0.5:
-        return reciprocal(_root(x))
     if x.span is Span.NUMBER:
         if x.number <= 0:
             raise CompileError(UNSUPPORTED, "only GpSimd computes powers of a number that is not positive",
@@ -258,3 +274,13 @@ def _root(x: Term) -> Term:
     found = select(alu("equal", alu("abs_max", x, 0.0), math.inf, U8), math.inf, found)
     found = select(alu("equal", x, 0.0, U8), x, found)
     return select(x >= 0.0, found, math.nan)
+
+
+def _root_by_inverse(x: Term) -> Term:
+    """x / sqrt(x), the inverse kept from the infinities that it has at zero and from the zero at infinity."""
+    inverse = alu("maximum", alu("rsqrt", x, 0.0), 2.0**-64)
+    return alu("multiply", alu("minimum", inverse, 2.0**64), x)
+
+
+_POWERS: dict[str, Callable[[Term, Term], Term]] = {
+    "power": _power, "sqrt": lambda x, _: _root(x), "rsqrt": lambda x, _: reciprocal(_root(x))}

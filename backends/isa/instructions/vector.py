@@ -15,8 +15,15 @@ BIT_OPS = ("invert", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "
 ARITHMETIC_OPS = ("add", "subtract", "multiply", "maximum", "minimum", "equal", "not_equal", "greater_equal", "greater",
                   "less_equal", "less", "logical_and", "logical_or", "logical_xor", "abs_max", "abs_min", "power")
 REDUCE_OPS = ("add", "multiply", "maximum", "minimum", "logical_and", "logical_or", "bitwise_and", "bitwise_or", "bitwise_xor")
-ALU_OPS = ("bypass", *ARITHMETIC_OPS, *BIT_OPS)
-"""power runs on GpSimd only; shift amounts of 32 or more give 0; maximum and minimum propagate NaN (assumed)."""
+UNARY_OPS = ("rsqrt",)
+"""Of one operand, for tensor_scalar alone: the scalar is ignored. rsqrt gives infinity with the sign of a zero, and NaN below
+zero (assumed)."""
+
+GPSIMD_OPS = ("power", "rsqrt")
+"""Operators that run on GpSimd only (hardware model 2.6)."""
+
+ALU_OPS = ("bypass", *ARITHMETIC_OPS, *BIT_OPS, *UNARY_OPS)
+"""Shift amounts of 32 or more give 0; maximum and minimum propagate NaN (assumed)."""
 
 TENSOR_TENSOR = instruction(
     "tensor_tensor", 0x20, VECTOR_OR_GPSIMD,

@@ -23,21 +23,19 @@ EXPONENT_FIELD = 0xFF800000
 
 
 def root(x: Term) -> Term:
-    """The square root of an f32; NaN below zero. -1 stands for all negatives, whose powers C defines otherwise for infinity."""
-    return alu("power", alu("maximum", x, -1.0), 0.5)
+    """The square root of an f32: zeros and infinity as they are, NaN below zero."""
+    return alu("sqrt", x, 0.0)
 
 
 @formula("sqrt", temporaries=2)
 def square_root(instruction: Instruction, x: Term) -> Term:
-    """GpSimd's power has no limits of range; only the sign of zero is missing."""
-    x = cast(x, F32)
-    return with_sign_of(root(x), x)
+    return root(cast(x, F32))
 
 
 @formula("rsqrt", temporaries=2)
 def reciprocal_root(instruction: Instruction, x: Term) -> Term:
-    x = cast(x, F32)
-    return with_sign_of(alu("power", alu("maximum", x, -1.0), -0.5), x)
+    """Over the whole range, infinite at zeros with their sign."""
+    return alu("rsqrt", cast(x, F32), 0.0)
 
 
 @formula("cbrt", temporaries=2)

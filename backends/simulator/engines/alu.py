@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.backends.isa.instructions.vector import BIT_OPS
+from nxcc.backends.isa.instructions.vector import BIT_OPS, GPSIMD_OPS
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.memory import Array, View, invalid, raw
 from nxcc.backends.simulator.numerics import immediate, is_boolean_storage, narrow, widen
@@ -36,6 +36,11 @@ def _absolute(choose: Binary) -> Binary:
     return lambda x, y, out: choose(np.abs(x), np.abs(y), out)
 
 
+def _inverse_root(x: Any, y: Any, out: Array) -> Any:
+    """Rounded twice: the engine's is called precise, without a figure."""
+    return np.divide(1.0, np.sqrt(x, out=out), out=out)
+
+
 TRUTH: dict[str, Binary] = {
     "equal": np.equal, "not_equal": np.not_equal, "greater_equal": np.greater_equal, "greater": np.greater,
     "less_equal": np.less_equal, "less": np.less, "logical_and": np.logical_and, "logical_or": np.logical_or,
@@ -45,9 +50,10 @@ TRUTH: dict[str, Binary] = {
 
 ARITHMETIC: dict[str, Binary] = {
     "bypass": _copy, "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "maximum": _maximum,
-    "minimum": _minimum, "abs_max": _absolute(_maximum), "abs_min": _absolute(_minimum), "power": np.power, **TRUTH,
+    "minimum": _minimum, "abs_max": _absolute(_maximum), "abs_min": _absolute(_minimum), "power": np.power,
+    "rsqrt": _inverse_root, **TRUTH,
 }
-"""In f32, and (but for power) in 32-bit integers, where numpy wraps as the machine does."""
+"""In f32, and (but for powers and roots) in 32-bit integers, where numpy wraps as the machine does."""
 
 BITS: dict[str, Binary] = {
     "bypass": _copy, "invert": lambda x, y, out: np.invert(x, out), "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or,
@@ -76,9 +82,11 @@ def is_bitwise(*operators: str) -> bool:
     return True in bits
 
 
-def check_power(operation: Operation, *operators: str) -> None:
-    if "power" in operators and operation.engine is not Engine.GPSIMD:
-        raise invalid("power runs on GpSimd only")
+def check_engine(operation: Operation, *operators: str) -> None:
+    """Refuses operators that the operation's engine has not."""
+    for name in operators:
+        if name in GPSIMD_OPS and operation.engine is not Engine.GPSIMD:
+            raise invalid(f"{name} runs on GpSimd only")
 
 
 def as_raw(views: Sequence[View], dtypes: Sequence[DType]) -> None:

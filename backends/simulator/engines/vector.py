@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nxcc.backends.isa.instructions import vector as isa
+from nxcc.backends.isa.instructions.vector import GPSIMD_OPS
 from nxcc.backends.simulator.engines import alu
 from nxcc.backends.simulator.memory import Array, View, invalid, merge, raw, refine, storage
 from nxcc.backends.simulator.numerics import constant, immediate, narrow, widen
@@ -21,13 +22,13 @@ def _same(x: Array) -> Array:
 @semantics(isa.TENSOR_TENSOR)
 def tensor_tensor(op: Operation) -> Prepared:
     name = op.field("op")
-    alu.check_power(op, name)
+    alu.check_engine(op, name)
     views = op.aligned("a", "b", "out")
     dtypes = tuple(op.pattern(n).dtype for n in ("a", "b", "out"))
     if alu.is_bitwise(name):
         alu.as_raw(views, dtypes)
         kernel: Kernel = alu.BITS[name]
-    elif op.is_native_integer and name != "power":
+    elif op.is_native_integer and name not in GPSIMD_OPS:
         views[1].dtype = views[2].dtype = views[0].dtype
         kernel = _integer_store(name)
     else:
@@ -43,13 +44,13 @@ def _integer_store(name: str) -> alu.Binary:
 @semantics(isa.TENSOR_SCALAR)
 def tensor_scalar(op: Operation) -> Prepared:
     op0, op1 = op.field("op0"), op.field("op1")
-    alu.check_power(op, op0, op1)
+    alu.check_engine(op, op0, op1)
     data, out = op.aligned("data", "out")
     dtypes = [op.pattern("data").dtype, op.pattern("out").dtype]
     if alu.is_bitwise(op0, op1):
         alu.as_raw([data, out], dtypes)
         return _integer_tensor_scalar(op, data, out, alu.BITS)
-    if op.is_native_integer and "power" not in (op0, op1):
+    if op.is_native_integer and not {op0, op1} & {*GPSIMD_OPS}:
         out.dtype = data.dtype
         return _integer_tensor_scalar(op, data, out, alu.ARITHMETIC)
     return _float_tensor_scalar(op, data, out)
@@ -96,7 +97,7 @@ def _float_tensor_scalar(op: Operation, data: View, out: View) -> Prepared:
 def scalar_tensor_tensor(op: Operation) -> Prepared:
     data, other, out = op.aligned("data", "b", "out")
     name0, name1 = op.field("op0"), op.field("op1")
-    alu.check_power(op, name0, name1)
+    alu.check_engine(op, name0, name1)
     if alu.is_bitwise(name0, name1):
         raise invalid("scalar_tensor_tensor takes arithmetic operators only")
     s0 = alu.float_scalar(op, 0, data)
@@ -174,7 +175,7 @@ def tensor_tensor_scan(op: Operation) -> Prepared:
     a, b, out = op.aligned("a", "b", "out")
     initial = op.per_partition("initial", a)
     name0, name1 = op.field("op0"), op.field("op1")
-    alu.check_power(op, name0, name1)
+    alu.check_engine(op, name0, name1)
     if alu.is_bitwise(name0, name1):
         raise invalid("a scan takes arithmetic operators only")
     first, last = alu.ARITHMETIC[name0], alu.ARITHMETIC[name1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.emission import emit_term, emit_terms
-from nxcc.backends.lowering.terms import Span, Term, activate, alu, bits, input_term, native, part, select
+from nxcc.backends.lowering.emission import emit_groups, emit_term, emit_terms
+from nxcc.backends.lowering.terms import Span, Term, activate, alu, bits, input_term, native, part, reciprocal, select
 from nxcc.backends.target import load_target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, Loop, Op
@@ -74,6 +74,28 @@ def test_integers_run_on_gpsimd_and_power_too() -> None:
     assert op.engine is Engine.GPSIMD
     (op,), _ = emitted(lambda x: alu("power", alu("maximum", x, -1.0), 0.5), TILE)
     assert op.engine is Engine.GPSIMD
+
+
+def test_a_square_root_takes_an_inverse_root_on_gpsimd_and_one_instruction_on_vector() -> None:
+    """Vector's keeps zero and infinity from their inverses; GpSimd's rsqrt takes a quarter of its power."""
+    ops, _ = emitted(lambda x: alu("sqrt", x, 0.0), TILE)
+    assert names(ops) == ["tensor_scalar", "scalar_tensor_tensor"] and ops[0].engine is Engine.GPSIMD
+
+
+def test_the_inverse_of_a_root_takes_no_reciprocal() -> None:
+    (op,), _ = emitted(lambda x: reciprocal(alu("sqrt", x, 0.0)), TILE)
+    assert op.engine is Engine.GPSIMD and op.fields["op0"] == "rsqrt"
+
+
+def test_scalar_squares_where_vector_has_more_to_do() -> None:
+    kernel = Kernel("test", load_target("v2"))
+    tile, out = (kernel.sbuf((4, 1, COLUMNS), F32) for _ in range(2))
+    x = input_term(0, F32, TILE)
+    kernel.tensor_tensor(out, tile, tile, "add")
+    emit_groups(kernel, x * 3.0 * x, [tile], out)
+    assert names(list(kernel.program.ops())) == ["tensor_tensor", "activation"]
+    emit_groups(kernel, x * -3.0 * x, [tile], out)
+    assert names(list(kernel.program.ops()))[2:] == ["scalar_tensor_tensor"]
 
 
 def test_the_last_instruction_converts_and_parts_at_the_root_cost_nothing() -> None:

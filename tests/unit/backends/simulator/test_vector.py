@@ -109,6 +109,14 @@ def test_power_runs_on_gpsimd_only():
         binary("power", f32([2]), f32([3]), F32)
 
 
+def test_the_inverse_root_is_gpsimds_and_keeps_the_sign_of_zero():
+    x = f32([4, 0, -0.0, np.inf, -1, np.nan])
+    inverse = f32([0.5, np.inf, -np.inf, 0, np.nan, np.nan])
+    assert np.array_equal(scalar(x, engine="gpsimd", op0="rsqrt"), inverse, equal_nan=True)
+    with pytest.raises(CompileError, match="GpSimd"):
+        scalar(x, op0="rsqrt")
+
+
 def scalar(data, out=F32, engine="vector", **fields):
     bench = Bench()
     operand = bench.put(data)
