@@ -16,7 +16,7 @@ from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.imagespace import ImageMap, convolution_maps
+from nxcc.ir.hlo.imagespace import ImageMap, convolution_maps, is_depthwise
 from nxcc.ir.hlo.module import Instruction
 
 UNROLLED_CELLS = 64
@@ -45,7 +45,8 @@ class TargetImageCapacity:
         window = convolution.attribute("window").dims
         channels: int = convolution.operands[0].shape.dims[labels.input_feature]
         rows: int = window[max(0, len(window) - 2)].size if window else 1
-        return bool(window) and channels < FEW_CHANNELS and channels * rows <= self.target.partitions
+        few = channels < FEW_CHANNELS and channels * rows <= self.target.partitions
+        return bool(window) and few and not is_depthwise(convolution)
 
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap]) -> bool:
         order = self._order(members, maps)
@@ -86,7 +87,9 @@ def _convolution(instruction: Instruction, target: Target) -> bool:
         return False
     if data.dtype not in target.engines[Engine.PE].dtypes or not data.dtype.is_float or 0 in (*data.dims, *kernel.dims):
         return False
-    if instruction.attribute("feature_group_count") > 1 or instruction.attribute("batch_group_count") > 1:
+    if instruction.attribute("batch_group_count") > 1:
+        return False
+    if instruction.attribute("feature_group_count") > 1 and not is_depthwise(instruction):
         return False
     return _is_spread(instruction, target)
 
@@ -95,7 +98,7 @@ def _is_spread(instruction: Instruction, target: Target) -> bool:
     """Whether channels fill the partitions, and windows have few cells."""
     data, kernel = (operand.shape for operand in instruction.operands[:2])
     labels = instruction.attribute("dim_labels")
-    inputs, outputs = kernel.dims[labels.kernel_input_feature], kernel.dims[labels.kernel_output_feature]
+    inputs, outputs = data.dims[labels.input_feature], kernel.dims[labels.kernel_output_feature]
     windows = instruction.attribute("window").dims
     cells = math.prod(window.size for window in windows)
     if cells > UNROLLED_CELLS:

@@ -8,9 +8,10 @@ After:
   t = bf16[96,3,3,64] transpose(w), dimensions={1,2,3,0}
   ROOT r = f32[1,64,8,8] convolution(c, t), dim_labels=bf01_i01o->bf01, ..
 
-Input channels first and output channels last: a partition then reads all its weights in one run. The transpose of a weight is
-done once (see store_transposed). A cast moves up through what only selects or joins elements, so that images lie in memory in
-the type in which they are multiplied; rounding is monotonic, so the largest of rounded numbers is the rounded largest.
+Input channels first and output channels last: a partition then reads all its weights in one run. Where each channel is
+convolved for itself, output channels come first. The transpose of a weight is done once (see store_transposed). A cast moves up
+through what only selects or joins elements, so that images lie in memory in the type in which they are multiplied; rounding is
+monotonic, so the largest of rounded numbers is the rounded largest.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import replace
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.imagespace import is_depthwise
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.combiners import combiner
 from nxcc.passes.patterns import splat_value, transpose_to
@@ -35,16 +37,20 @@ class CanonicalizeConvolution:
 
 
 def _channels_outside(convolution: Instruction, builder: Builder) -> Instruction | None:
-    """The kernel as [inputs, window.., outputs]."""
+    """The kernel as [inputs, window.., outputs]; as [outputs, window.., inputs] where channels stay apart."""
     labels = convolution.attribute("dim_labels")
-    order = (labels.kernel_input_feature, *labels.kernel_spatial, labels.kernel_output_feature)
+    first, last = labels.kernel_input_feature, labels.kernel_output_feature
+    if is_depthwise(convolution):
+        first, last = last, first
+    order = (first, *labels.kernel_spatial, last)
     rank = len(order)
     if order == tuple(range(rank)) or len(convolution.operands) != 2:
         return None
     data, kernel = convolution.operands
     attributes = dict(convolution.attributes)
-    attributes["dim_labels"] = replace(labels, kernel_input_feature=0, kernel_spatial=tuple(range(1, rank - 1)),
-                                       kernel_output_feature=rank - 1)
+    attributes["dim_labels"] = replace(labels, kernel_input_feature=order.index(labels.kernel_input_feature),
+                                       kernel_spatial=tuple(range(1, rank - 1)),
+                                       kernel_output_feature=order.index(labels.kernel_output_feature))
     found = builder.make("convolution", data, transpose_to(builder, kernel, order), shape=convolution.shape, **attributes)
     found.frontend_attributes = dict(convolution.frontend_attributes)
     return found

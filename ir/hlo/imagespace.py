@@ -46,6 +46,16 @@ def convolution_maps(convolution: Instruction) -> tuple[ImageMap, ImageMap] | No
     return None if given is None or result is None else (given, result)
 
 
+def is_depthwise(instruction: Instruction) -> bool:
+    """Whether a convolution makes each channel of its result of the same channel of its image alone."""
+    if instruction.opcode != "convolution" or instruction.attribute("batch_group_count") > 1:
+        return False
+    labels, kernel = instruction.attribute("dim_labels"), instruction.operands[1].shape.dims
+    groups: int = instruction.attribute("feature_group_count")
+    outputs: int = kernel[labels.kernel_output_feature]
+    return groups == outputs and kernel[labels.kernel_input_feature] == 1
+
+
 def operand_maps(instruction: Instruction, result: ImageMap) -> list[ImageMap | None] | None:
     """Maps of the operands, given the result's; None if the instruction is no work on images.
 

@@ -18,6 +18,9 @@ from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
 
+from harness.device import random_inputs
+from harness.images import Graph
+
 Array = np.ndarray[Any, Any]
 BF16_TOLERANCE = 2.0**-6
 """Of an output's scale: operands of products are rounded to 8 bits."""
@@ -346,3 +349,14 @@ ENTRY e {{ a = f32[40,3,5] parameter(0)
   w = {state} while(t), condition=cond, body=body
   ROOT r = f32[40,3,5] get-tuple-element(w), index=3 }}"""
     check(text, [random(40, 3, 5), random(3, 5, seed=1)], tmp_path / "m.neff", optlevel=1, tolerance=1e-5)
+
+
+def test_channels_apart_between_products(tmp_path: Path) -> None:
+    """Vector multiplies by the taps, as nothing makes diagonal matrices for the tensor engine."""
+    g = Graph()
+    x = g.input(2, 24, 9, 9)
+    y = g.conv(g.relu(g.depthwise(g.relu(g.conv(x, 96, 1)), 3)), 24, 1)
+    g.map("add", x, y)
+    inputs = random_inputs(read_text(g.text()))
+    build = check(g.text(), inputs, tmp_path / "m.neff", tolerance=BF16_TOLERANCE, optlevel=1, strict=True)
+    assert build.module is not None

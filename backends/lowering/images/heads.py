@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nxcc.backends.isa.program import Engine
+from nxcc.backends.isa import instructions as isa
+from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.images.geometry import Cell, Image, Phase, Strip, strips
-from nxcc.backends.lowering.images.weights import Weights
+from nxcc.backends.lowering.images.weights import Taps, Weights
 from nxcc.backends.lowering.products.matmul import open_sums
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -36,12 +37,14 @@ class Place:
 class Product:
     """A convolution of images [in SBUF, beside each other along channels] to `blocks` blocks of `lanes` output channels.
 
+    With taps, each channel of the result is made of the same one of the only image.
+
     count: images in a group. unrolled: blocks are written one after the other, so that their places are numbers. doubled: the
     image and the weights lie on as many partitions behind as well, the image a row further, the weights of the next row.
     """
 
     images: Sequence[Image]
-    weights: Weights
+    weights: Weights | Taps
     lanes: int
     blocks: int
     count: int
@@ -56,9 +59,9 @@ Axis = tuple[Phase, Strip]
 
 def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], columns: Sequence[Axis],
                    banks: Iterator[Access]) -> Iterator[tuple[Place | Index, Access]]:
-    """Pieces of a convolution's result and their sums in PSUM, and the block of channels after all of its pieces.
+    """Pieces of a convolution's result and their sums, and the block of channels after all of its pieces.
 
-    rows, columns: what is made of each phase.
+    rows, columns: what is made of each phase. banks: places for sums, in PSUM those of products; those in SBUF are Vector's.
     """
     bank = next(banks)
     for row_phase, row_strip in rows:
@@ -71,7 +74,10 @@ def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], colum
                         for c in strips(kernel, column_phase, column_strip, width):
                             bank = next(banks).rows(0, product.lanes)
                             sums = bank.cut(0, 0, n[1] * r.count * c.count).reshape(n[1], r.count, c.count)
-                            _multiply(kernel, product, sums, block, n, (row_phase, r), (column_phase, c))
+                            if isinstance(product.weights, Taps):
+                                _apart(kernel, product, product.weights, sums, block, n, (row_phase, r), (column_phase, c))
+                            else:
+                                _multiply(kernel, product, product.weights, sums, block, n, (row_phase, r), (column_phase, c))
                             yield Place(block, n, _walk(row_phase, r), _walk(column_phase, c)), sums.flat()
                 yield block, bank
 
@@ -144,17 +150,17 @@ def _row_cells(doubled: bool, phase: Phase, strip: Strip) -> Iterator[tuple[Cell
             yield one, (high, end - high), False
 
 
-def _multiply(kernel: Kernel, product: Product, sums: Access, block: Index, images: tuple[Index, int], rows: Axis,
-              columns: Axis) -> None:
+def _multiply(kernel: Kernel, product: Product, given: Weights, sums: Access, block: Index, images: tuple[Index, int],
+              rows: Axis, columns: Axis) -> None:
     """sums [lanes; images, rows, columns] of one block of output channels."""
     (row_phase, r), (column_phase, c) = rows, columns
     passes = _passes(product.doubled, rows, columns)
     is_open = not passes or (passes[0].rows, passes[0].columns) != ((r.first, r.count), (c.first, c.count))
     if is_open:
-        open_sums(kernel, sums.flat(), product.weights.parts[0].dtype)
+        open_sums(kernel, sums.flat(), given.parts[0].dtype)
 
     def run(part: int, b: Index, first: bool) -> None:
-        image, weights = product.images[part], product.weights.parts[part].at(0, b)
+        image, weights = product.images[part], given.parts[part].at(0, b)
         for number, one in enumerate(passes):
             cell = one.row.number * product.columns_of_kernel + one.column.number
             (top, height), (left, width) = one.rows, one.columns
@@ -177,6 +183,41 @@ def _multiply(kernel: Kernel, product: Product, sums: Access, block: Index, imag
         is_open = True
         with kernel.loop(image.blocks - 1) as index:
             run(part, index + 1, False)
+
+
+def _apart(kernel: Kernel, product: Product, taps: Taps, sums: Access, block: Index, images: tuple[Index, int], rows: Axis,
+           columns: Axis) -> None:
+    """sums [lanes; images, rows, columns] of one block of channels, each of the same channel of the image.
+
+    In PSUM by the tensor engine, with the taps on a diagonal; in SBUF by Vector, the first tap by Scalar.
+    """
+    (row_phase, r), (column_phase, c) = rows, columns
+    passes = _passes(False, rows, columns)
+    on_vector = sums.memory is Memory.SBUF
+    is_open = not passes or (passes[0].rows, passes[0].columns) != ((r.first, r.count), (c.first, c.count))
+    if is_open and on_vector:
+        kernel.memset(sums.flat(), 0.0)
+    elif is_open:
+        assert taps.diagonals is not None
+        open_sums(kernel, sums.flat(), taps.diagonals.dtype)
+    (image,) = product.images
+    for number, one in enumerate(passes):
+        cell = one.row.number * product.columns_of_kernel + one.column.number
+        (top, height), (left, width) = one.rows, one.columns
+        read = image.place(block, images, _read(row_phase, r, one.row, top, height),
+                           _read(column_phase, c, one.column, left, width)).flat()
+        out = sums.cut(1, top - r.first, height).cut(2, left - c.first, width).flat()
+        opens = number == 0 and not is_open
+        if not on_vector:
+            assert taps.diagonals is not None
+            kernel.matmul(out, taps.diagonals.at(0, block).at(0, cell), read, accumulate=not opens)
+            continue
+        factor = taps.factors.at(0, block).cut(0, cell, 1)
+        if opens:
+            kernel.activation(out, read, scale=factor)
+        else:
+            kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields={"op0": "multiply", "op1": "add"}, data=read, scalar0=factor,
+                        b=out, out=out)
 
 
 def _read(phase: Phase, strip: Strip, cell: Cell, start: int, count: int) -> tuple[Index, int, int]:

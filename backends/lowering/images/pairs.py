@@ -87,6 +87,8 @@ def paired(program: Program, weights: Mapping[Instruction, View], most: int) -> 
     if len(program.heads) != 1 or program.heads[0].opcode != "convolution":
         return None
     (head,) = program.heads
+    if head in program.depthwise:
+        return None
     _, outputs, rows, columns = program.sizes(head)
     windows = head.attribute("window").dims
     if len(windows) != 2 or rows % HALVES or outputs % LEAST_LANES or outputs * HALVES > most:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.lowering.images.columns import Columns
-from nxcc.backends.lowering.images.forms import COPY, Action, Form, Forms, actions
+from nxcc.backends.lowering.images.forms import Action
 from nxcc.backends.lowering.images.geometry import Channels, Image, Phase, Strip, on_partitions, spread, whole
 from nxcc.backends.lowering.images.heads import Place, Product, product_pieces, reduce_window, total
 from nxcc.backends.lowering.images.packed import load_packed, load_packed_weights, packed_pieces
 from nxcc.backends.lowering.images.stages import ALIGNMENT, Program
-from nxcc.backends.lowering.images.weights import Weights, load_weights
-from nxcc.backends.lowering.pointwise.formulas import emits
+from nxcc.backends.lowering.images.weights import Taps, Weights, has_diagonals, load_taps, load_weights
+from nxcc.backends.lowering.images.work import Work
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
@@ -41,8 +39,8 @@ _BLOCKS_LAST = 0, 2, 3, 4, 1
 _FROM_BLOCKS_LAST = 3, 0, 1, 2
 """Back, without lanes."""
 
-SCRATCH = 3
-"""Scratch tiles of one value that take turns."""
+VECTOR_SUMS = 2
+"""Tiles that take turns for what Vector sums up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +67,43 @@ class Run:
         self.banks = itertools.cycle([kernel.psum(bank) for _ in range(BANKS)])
         self.images: dict[Instruction, Image] = {}
         self.scratch: dict[tuple[Instruction, Action], Iterator[Access]] = {}
-        self.weights: dict[Instruction, Weights] = {}
+        self.weights: dict[Instruction, Weights | Taps] = {}
         self.packed_weights: dict[Instruction, Access] = {}
         for head in program.heads:
             if head in program.packed:
                 rows = program.phases(head, ROW)[0].cells
                 self.packed_weights[head] = load_packed_weights(kernel, head, operands[head.operands[1]], program.packed[head],
                                                                 rows, self.banks, cut, program.shifts(head))
+            elif head in program.depthwise:
+                self.weights[head] = load_taps(kernel, head, operands[head.operands[1]], program.spread(head),
+                                               self._is_for_vector(head))
             elif head.opcode == "convolution":
                 self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], program.part_channels(head),
                                                   self.banks, cut, head in program.doubled, program.shifts(head))
+        self.sums = self._places_of_sums()
         self.work = [] if once else self._works()
 
-    def _works(self) -> list[_Work]:
-        works = [_Work(self, number) for number in range(len(self.program.stages))]
+    def _is_for_vector(self, head: Instruction) -> bool:
+        """Whether Vector sums up a convolution that keeps channels apart: alone, or in turn with a tensor engine that takes
+        several passes for its type."""
+        tensor = self.kernel.target.tensor
+        return not has_diagonals(self.kernel) or tensor.passes[head.operands[0].shape.dtype.name] > 1
+
+    def _places_of_sums(self) -> dict[Instruction, Iterator[Access]]:
+        """Where the sums of convolutions that keep channels apart come to lie: in PSUM, in SBUF, or by turns."""
+        taken = [head for head in self.program.heads if head in self.program.depthwise]
+        shared: dict[Instruction, Iterator[Access]] = {head: self.banks for head in taken if not self._is_for_vector(head)}
+        if len(shared) == len(taken):
+            return shared
+        tensor = self.kernel.target.tensor
+        places = [self.kernel.sbuf((self.kernel.target.partitions, tensor.moving_max), F32) for _ in range(VECTOR_SUMS)]
+        turns: Iterator[Access] = itertools.cycle(places)
+        if has_diagonals(self.kernel):
+            turns = itertools.chain.from_iterable(zip(self.banks, turns, strict=False))
+        return shared | {head: turns for head in taken if head not in shared}
+
+    def _works(self) -> list[Work]:
+        works = [Work(self, number) for number in range(len(self.program.stages))]
         for work in works:
             work.prepare()
         return works
@@ -281,7 +302,7 @@ class Run:
                               head.attribute("window").dims[-1].size, stores, head in self.program.doubled)
             rows = self._strips(head, ROW, part.rows)
             columns = self._strips(head, COLUMN, None)
-            for done, sums in product_pieces(self.kernel, product, rows, columns, self.banks):
+            for done, sums in product_pieces(self.kernel, product, rows, columns, self.sums.get(head, self.banks)):
                 if isinstance(done, Place):
                     self.work[number].on_piece(done, sums)
                 elif stores:
@@ -344,169 +365,6 @@ class Run:
         assert part.rows is not None
         first = self._rows(value, replace(part, rows=replace(part.rows, at=expr(part.rows.first))))[0]
         return expr(first).constant
-
-
-class _Work:
-    """The elementwise work of one stage, piece by piece."""
-
-    def __init__(self, run: Run, number: int) -> None:
-        self.run, self.kernel, self.program = run, run.kernel, run.program
-        stage = self.stage = run.program.stages[number]
-        values = [*([stage.head] if stage.head is not None else []), *stage.members]
-        made = run.spread(values[0]) if values else Channels(1, 1)
-        start = run.cut[0] if run.cut is not None and values and run.is_cut(values[0]) else 0
-        repeats = run.program.halves(values[0]) if values else 1
-        self.columns = Columns(run.kernel, run.operands, run.program.maps, made, start, repeats)
-        self.forms = Forms(self.columns, run.program.channels)
-        self.number = number
-        self.actions: list[tuple[Instruction, Action]] = []
-        self.columns.load(o for value in stage.members for o in value.operands if o in run.program.channels)
-
-    def prepare(self) -> None:
-        """What must be there before loops begin: columns, and scratch tiles for pieces of a bank."""
-        for value in self.stage.members:
-            self.forms.add(value)
-        stored = [v for v in self.program.made if self.program.stage_of[v] == self.number]
-        self.actions = actions(self.forms, self.stage.members, stored)
-        for value, action in self.actions:
-            self._columns_of(value, action)
-        head = self.stage.head
-        if head is None or head.opcode != "convolution":
-            return
-        for value, action in self.actions:
-            if not self._is_stored(value, action):
-                self._ring(value, action)
-        if any(action is Action.WORK for _, action in self.actions):
-            self._ring(head, Action.MAKE)
-
-    def _columns_of(self, value: Instruction, action: Action) -> None:
-        """Make the columns that an action reads."""
-        if action is Action.MAKE and self.forms.of(value).shift != 0.0:
-            self.columns.tile(self.forms.of(value).shift)
-        if action is Action.WORK:
-            for operand in value.operands:
-                if operand in self.program.channels:
-                    self.columns.of(operand)
-
-    def _ring(self, value: Instruction, action: Action) -> None:
-        images, _, height, width = self.program.sizes(value)
-        elements = min(self.kernel.target.tensor.moving_max, images * height * width)
-        dtype = F32 if action is Action.SUM else value.shape.dtype
-        tiles = [self.kernel.sbuf((self.run.spread(value).lanes, elements), dtype) for _ in range(SCRATCH)]
-        self.run.scratch[value, action] = itertools.cycle(tiles)
-
-    def _is_stored(self, value: Instruction, action: Action) -> bool:
-        """Whether an action writes the value's own tile; a sum whose offset is still to be added does not."""
-        return value in self.program.stored and (action is not Action.SUM or self.forms.is_plain(value))
-
-    # ---- where ----------------------------------------------------------------------------------------------------------
-
-    def on_operands(self) -> None:
-        """Stage 0: a block of channels of everything at a time."""
-        if not self.actions:
-            return
-        image = self.run.images[next(value for value, _ in self.actions if value in self.run.images)]
-
-        def there(value: Instruction, block: Index) -> Access:
-            return self.run.images[value].tile.at(0, block).flat()
-
-        for block, _ in self.kernel.tiles(image.blocks, 1):
-            self._run(there, block, image.tile.partitions, image.tile.at(0, 0).free, {})
-
-    def on_piece(self, place: Place, sums: Access) -> None:
-        """A piece of the head's result."""
-        head = self.stage.head
-        assert head is not None
-
-        def there(value: Instruction, block: Index) -> Access:
-            return self.run.images[value].place(block, place.images, place.rows, place.columns).flat()
-
-        if head in self.program.stored and sums.memory is Memory.PSUM:
-            self._make(there(head, place.block), sums, Form(head), place.block)
-        self._run(there, place.block, sums.partitions, sums.free, {head: sums})
-
-    def _run(self, there: Callable[[Instruction, Index], Access], block: Index, lanes: int, elements: int,
-             bases: dict[Instruction, Access]) -> None:
-        """All actions on one piece. there: a stored value's place; bases: the head's result."""
-        values: dict[Instruction, Access] = {}
-
-        def base(value: Instruction) -> Access:
-            return bases.get(value) or there(value, block)
-
-        def value_of(value: Instruction) -> Access:
-            if value in values:
-                return values[value]
-            return base(value)
-
-        for value, action in self.actions:
-            if self._is_stored(value, action):
-                out = there(value, block)
-            elif (value, action) in self.run.scratch:
-                out = next(self.run.scratch[value, action]).rows(0, lanes).cut(0, 0, elements)
-            else:
-                out = self.kernel.sbuf((lanes, elements), F32 if action is Action.SUM else value.shape.dtype)
-            if action is Action.MAKE:
-                form = self.forms.of(value)
-                self._make(out, base(form.base), form, block)
-                values[value] = out
-            elif action is Action.SUM:
-                found = self.forms.sums[value]
-                self._add(out, base(found.form.base), found.form, value_of(found.other), block)
-                bases[value] = out
-            else:
-                self._work(value, [o if o in self.program.channels else value_of(o) for o in value.operands], out, block)
-                bases[value] = out
-
-    # ---- how ------------------------------------------------------------------------------------------------------------
-
-    def _column(self, column: Access, block: Index) -> Access:
-        return column.cut(0, block, 1)
-
-    def _make(self, out: Access, data: Access, form: Form, block: Index) -> None:
-        """out = function(data * scale + shift), on Scalar."""
-        scale = self._column(form.scale, block) if isinstance(form.scale, Access) else form.scale
-        bias = self._column(self.columns.tile(form.shift), block) if form.shift != 0.0 else None
-        self.kernel.activation(out, data, form.function if form.function != COPY else "copy", scale=scale, bias=bias)
-
-    def _add(self, out: Access, data: Access, form: Form, other: Access, block: Index) -> None:
-        """out = data * scale + other, on Vector."""
-        if form.scale == 1.0:
-            self.kernel.tensor_tensor(out, data, other, "add")
-            return
-        fields = {"op0": "multiply", "op1": "add"}
-        if isinstance(form.scale, Access):
-            self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=dict(fields), data=data, b=other, out=out,
-                             scalar0=self._column(form.scale, block))
-        else:
-            self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields | {"immediate0": form.scale}, data=data, b=other,
-                             out=out)
-
-    def _work(self, value: Instruction, operands: list[Instruction | Access], out: Access, block: Index) -> None:
-        """Any other operator, by the rules of tiles: rows of SBUF."""
-        with self.kernel.scope():
-            inputs: list[Access | float] = []
-            for operand in operands:
-                if isinstance(operand, Access):
-                    inputs.append(self._row(operand))
-                    continue
-                column = self.columns.of(operand)
-                inputs.append(self._column(column, block) if isinstance(column, Access) else column)
-            target = out if len(out.dims) == 1 else self.kernel.sbuf((out.partitions, out.free), out.dtype)
-            emits()[value.opcode](self.kernel, value, inputs, target)
-            if target is not out:
-                self.kernel.copy(out, target)
-
-    def _row(self, data: Access) -> Access:
-        """The same values in one run of SBUF."""
-        if data.memory is Memory.SBUF and len(data.dims) == 1 and (data.dims[0][0] == 1 or data.free == 1):
-            return data
-        head = self.stage.head
-        if data.memory is Memory.PSUM and head is not None:
-            row = next(self.run.scratch[head, Action.MAKE]).rows(0, data.partitions).cut(0, 0, data.free)
-        else:
-            row = self.kernel.sbuf((data.partitions, data.free), data.dtype)
-        self.kernel.activation(row, data)
-        return row
 
 
 def group_size(images: int, each: int, budget: int, copies: int) -> int:

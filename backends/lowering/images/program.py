@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nxcc.backends.lowering.images.geometry import LEAST_LANES, spread, strips, turns, whole
 from nxcc.backends.lowering.images.pairs import paired
-from nxcc.backends.lowering.images.parts import SCRATCH, Part, Run, group_size
+from nxcc.backends.lowering.images.parts import VECTOR_SUMS, Part, Run, group_size
 from nxcc.backends.lowering.images.stages import Program
+from nxcc.backends.lowering.images.work import SCRATCH
 from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -129,6 +130,8 @@ def plan_of(program: Program, room: int, copies: int) -> Plan | None:
     """How a program is cut so that it fits into so many bytes a partition; None if it cannot be."""
     budget = room * 9 // 10 - COLUMN_BYTES - _scratch_bytes(program)
     weights = sum(map(program.weight_bytes, program.heads))
+    if program.depthwise:
+        budget -= VECTOR_SUMS * program.bank_bytes
     images = max(program.sizes(value)[0] for value in program.stored)
     each = _bytes_of_one(program)
     windowed = len(program.heads) == 1 and program.heads[0].opcode != "reduce"  # a sum over all places has no strips
@@ -158,6 +161,8 @@ def _strip_plan(program: Program, budget: int, weights: int, copies: int) -> Pla
     channels = program.sizes(head)[1]
     chunk = channels
     if weights > budget * WEIGHT_SHARE:
+        if head in program.depthwise:
+            return None
         fits = [c for c in range(LEAST_LANES, channels) if channels % c == 0 and c % LEAST_LANES == 0
                 and weights * c // channels * copies <= budget * WEIGHT_SHARE]
         if not fits:

@@ -11,12 +11,12 @@ from dataclasses import field, replace
 
 from nxcc.backends.lowering.images.geometry import Channels, Phase, phases, spread
 from nxcc.backends.lowering.images.packed import FEW_CHANNELS, Packing, covers_a_column, packed_bytes, packing
-from nxcc.backends.lowering.images.weights import weight_bytes
+from nxcc.backends.lowering.images.weights import diagonal_bytes, weight_bytes
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import WindowDimension
-from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, HEADS, ROW, ImageMap, channel_like, sizes_of
+from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, HEADS, ROW, ImageMap, channel_like, is_depthwise, sizes_of
 from nxcc.ir.hlo.module import Instruction
 
 ALIGNMENT = 64
@@ -56,6 +56,7 @@ class Program:
         images |= {i for i in self.inside if i.opcode == "concatenate"}
         self.channels = channel_like(order, maps, images, self.outside)
         self.stage_of: dict[Instruction, int] = {}
+        self.depthwise = {head for head in self.heads if is_depthwise(head)}
         self.packed = {head: found for head in self.heads if (found := self._packing(head)) is not None}
         self.stages = self._stages()
         self.stacked = {head: parts for head in self.heads if (parts := self._stack(head))}
@@ -111,6 +112,8 @@ class Program:
         value = head.operands[0]
         if head.opcode != "convolution" or self._is_join(value) or self.sizes(value)[1] >= FEW_CHANNELS:
             return None
+        if head in self.depthwise:
+            return None
         if value not in self.outside and (value.opcode != "convert" or len(value.users) > 1):
             return None
         if value not in self.outside and value.operands[0] not in self.outside:
@@ -122,7 +125,8 @@ class Program:
 
     def _stack(self, head: Instruction) -> list[Instruction]:
         """Images in memory that a convolution reads side by side and that fit on the partitions together; else none."""
-        parts = self.parts(head) if head.opcode == "convolution" and head not in self.packed else []
+        plain = head.opcode == "convolution" and head not in self.packed and head not in self.depthwise
+        parts = self.parts(head) if plain else []
         if len(parts) < 2 or len(set(parts)) < len(parts) or not self.outside.issuperset(parts):
             return []
         alone = all(self._is_join(user) for part in parts for user in part.users if user in self.inside)
@@ -130,7 +134,7 @@ class Program:
 
     def _is_doubled(self, head: Instruction) -> bool:
         """Whether a convolution's image comes twice, the second time a row further: a pass then sums over two window rows."""
-        if head.opcode != "convolution" or head in self.packed or len(self.parts(head)) > 1:
+        if head.opcode != "convolution" or head in self.packed or head in self.depthwise or len(self.parts(head)) > 1:
             return False
         (value,), rows = self.parts(head), self.phases(head, ROW)
         made = spread(self.sizes(value)[1], self.partitions)
@@ -179,7 +183,10 @@ class Program:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all work is on images: none on numbers and channels alone that something reads as an image."""
+        """Whether all work is on images: none on numbers and channels alone that something reads as an image. What keeps
+        channels apart reads one image."""
+        if any(len(self.parts(head)) > 1 for head in self.depthwise):
+            return False
         return all(any(o in self.stage_of for o in value.operands) for stage in self.stages for value in stage.members)
 
     @property
@@ -218,6 +225,8 @@ class Program:
         """Bytes a partition of a head's weights."""
         if head.opcode != "convolution":
             return 0
+        if head in self.depthwise:
+            return diagonal_bytes(head, self.spread(head))
         if head in self.packed:
             return len(self.phases(head, COLUMN)[0].cells) * self.sizes(head)[1] * head.operands[1].shape.dtype.byte_size
         return weight_bytes(head, self.part_channels(head), self.partitions)
