@@ -104,3 +104,21 @@ def test_blocks(case: str, cast: str) -> None:
 @pytest.mark.parametrize("target", ["v1", "v2"])
 def test_levels_and_targets(target: str) -> None:
     check_whole(block("2,128", 64, 128, 48, "bf16"), target=target)
+
+
+def test_members_without_columns_keep_the_rows_of_the_chain() -> None:
+    """The second member alone would take rows of seven columns each, which the first does not make."""
+    check_whole("""HloModule thin
+ENTRY main {
+  e = f32[2,7,1] parameter(0)
+  b = f32[2,7,1] parameter(1)
+  d = f32[2,7,1] divide(e, b)
+  x = f32[2,7,1] parameter(2)
+  w = f32[1,1] parameter(3)
+  dot = f32[2,7,1] dot(x, w), lhs_contracting_dims={2}, rhs_contracting_dims={0}
+  y = f32[2,7,1] parameter(4)
+  add = f32[2,7,1] add(dot, y)
+  sum = f32[2,7,1] add(d, add)
+  ROOT out = (f32[2,7,1], f32[2,7,1]) tuple(sum, add)
+}
+""", levels=("1",), strict=True)

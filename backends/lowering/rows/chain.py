@@ -124,7 +124,7 @@ class _Lowering:
         views = [s if isinstance(s, View) else _nowhere(o) for o, s in zip(fusion.operands, sources, strict=True)]
         roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
         results = [self.outside.get(Handed(number, index)) or _nowhere(root) for index, root in enumerate(roots)]
-        return RowProgram(self.kernel, body, int(fusion.frontend_attributes["nxcc.rows"]), views, results)
+        return RowProgram(self.kernel, body, int(fusion.frontend_attributes["nxcc.rows"]), views, results, chained=True)
 
     def lower(self) -> None:
         chain, kernel = self.chain, self.kernel

@@ -38,10 +38,11 @@ class RowProgram:
 
     dots: products in order. lefts: their left sides that come from outside, by product. batch: row dimensions that select a
     matrix. shares: parts of the columns that count as rows. is_parallel: columns do not depend on each other either, so that
-    tiles may be cut along them too.
+    tiles may be cut along them too. chained: rows are those of other programs, too; others may become what lies together.
     """
 
-    def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View]) -> None:
+    def __init__(self, kernel: Kernel, body: Computation, rows: int, operands: Sequence[View], results: Sequence[View],
+                 chained: bool = False) -> None:
         self.kernel = kernel
         self.shares = 1
         self.order = body.post_order()
@@ -49,7 +50,7 @@ class RowProgram:
         self.operands = {p: operands[int(p.attributes["parameter_number"])] for p in body.parameters}
         found = maps_of(self.order, {root: row_map(root, rows) for root in self.roots})
         assert found is not None, f"{body.name} is no row program"
-        self.rows, maps = self._as_it_lies(found, results) or (rows, found)
+        self.rows, maps = (None if chained else self._as_it_lies(found, results)) or (rows, found)
         self.maps = maps
         self.plan = plan_rows(self.order, maps, self.roots)
         self.sizes = self._row_sizes()
