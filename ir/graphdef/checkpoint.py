@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from nxcc.ir.diagnostics import CHECKPOINT, CompileError
 from nxcc.ir.dtypes import PRED, DType
-from nxcc.ir.graphdef.datatypes import by_number
+from nxcc.ir.graphdef.datatypes import BY_NAME, by_number
 from nxcc.ir.graphdef.tensors import MAX_ELEMENTS, parse
 from nxcc.ir.hlo.proto.reader import map_file
 from nxcc.ir.hlo.proto.wire import Buffer, WireError, read_varint
@@ -30,6 +31,11 @@ _TRAILER_BYTES = 5
 _POLYNOMIAL = 0x82F63B78
 _MASK_DELTA = 0xA282EAD8
 _LANES = 1 << 14
+_ESCAPED = re.compile(rb"[\x00\xff]")
+"""Bytes of a name that ordered code follows with their complement."""
+
+Region = tuple[tuple[int, int], ...]
+"""Part of a tensor: start and length in each dimension."""
 
 
 class Bundle:
@@ -41,7 +47,7 @@ class Bundle:
         self.entries: dict[str, bytes] = {}
         try:
             for key, value in _table(map_file(self.path), self.path):
-                self.entries[key.decode("utf-8", "replace")] = value
+                self.entries[key.decode("utf-8", "surrogateescape")] = value
         except WireError as error:
             raise damaged(self.path, error.why) from None
         header = parse("BundleHeaderProto", self.entries.pop("", b""), self.path)
@@ -50,24 +56,83 @@ class Bundle:
         self.shards = header.num_shards
         self._mapped: dict[int, Buffer] = {}
 
-    def value(self, key: str) -> Literal:
-        """The value of a variable; CompileError(CHECKPOINT) if it is not there or cannot be read."""
+    def value(self, key: str, region: Region | None = None) -> Literal:
+        """The value of a variable, or a part of it; CompileError(CHECKPOINT) if it is not there or cannot be read."""
+        entry = self._entry(key)
+        kind, dims = by_number(entry.dtype), _dims(entry)
+        if kind is None or kind.dtype is None:
+            raise damaged(self.path, f"the value of {key!r} cannot be read: it is of type {kind or entry.dtype}")
+        count = math.prod(dims)
+        if min(dims, default=0) < 0 or count > MAX_ELEMENTS:
+            raise damaged(self.path, f"{key!r} is {kind}{list(dims)}")
+        if entry.slices:
+            return self._joined(key, kind.dtype, dims, [self._region(key, part, dims) for part in entry.slices], region)
+        data = self._content(key, entry)
+        if len(data) != count * kind.dtype.byte_size:
+            raise damaged(self.path, f"{key!r} is {kind}{list(dims)}, but has {entry.size} bytes")
+        dtype = kind.dtype
+        whole = Literal(Shape(dtype, dims), load=lambda: self._load(key, data, entry, dtype, dims))
+        return whole if region is None else self._part(key, whole, region)
+
+    def text(self, key: str) -> bytes:
+        """The value of a single string: its length, four bytes of checksum, and its bytes."""
+        entry = self._entry(key)
+        data = self._content(key, entry)
+        try:
+            length, at = read_varint(data, 0, len(data))
+        except WireError as error:
+            raise damaged(self.path, error.why) from None
+        if by_number(entry.dtype) is not BY_NAME["string"] or _dims(entry) or at + 4 + length != len(data):
+            raise damaged(self.path, f"{key!r} is no single string")
+        return bytes(data[at + 4:])
+
+    def _entry(self, key: str) -> Any:
         content = self.entries.get(key)
         if content is None:
             raise damaged(self.path, f"it has no value for {key!r}")
-        entry = parse("BundleEntryProto", content, self.path)
-        kind = by_number(entry.dtype)
-        dims = tuple(d.size for d in entry.shape.dim)
-        if kind is None or kind.dtype is None or entry.slices:
-            why = "it is partitioned" if entry.slices else f"it is of type {kind or entry.dtype}"
-            raise damaged(self.path, f"the value of {key!r} cannot be read: {why}")
-        count = math.prod(dims)
-        if min(dims, default=0) < 0 or count > MAX_ELEMENTS or count * kind.dtype.byte_size != entry.size:
-            raise damaged(self.path, f"{key!r} is {kind}{list(dims)}, but has {entry.size} bytes")
+        return parse("BundleEntryProto", content, self.path)
+
+    def _content(self, key: str, entry: Any) -> Buffer:
         data = self._shard(entry.shard_id)
-        if not 0 <= entry.offset <= len(data) - entry.size:
+        if not 0 <= entry.offset <= len(data) - entry.size or entry.size < 0:
             raise damaged(self.path, f"the value of {key!r} lies outside its shard")
-        return Literal(Shape(kind.dtype, dims), load=lambda: self._load(key, data, entry, kind.dtype, dims))
+        return memoryview(data)[entry.offset:entry.offset + entry.size]
+
+    # Partitioned variables
+
+    def _region(self, key: str, part: Any, dims: tuple[int, ...]) -> Region:
+        """A TensorSliceProto; an extent without length is the whole dimension."""
+        region = tuple((e.start, e.length or n) for e, n in zip(part.extent, dims, strict=False))
+        if len(region) != len(dims) or any(start < 0 or n <= 0 or start + n > size
+                                           for (start, n), size in zip(region, dims, strict=True)):
+            raise damaged(self.path, f"a part of {key!r} lies outside it")
+        return region
+
+    def _joined(self, key: str, dtype: DType, dims: tuple[int, ...], parts: list[Region], region: Region | None) -> Literal:
+        """A variable that is stored in parts: the part itself if it is stored so, else all of them put together."""
+        stored = {part: self.value(_part_key(key, part)) for part in parts}
+        for part, literal in stored.items():
+            if literal.shape != Shape(dtype, tuple(n for _, n in part)):
+                raise damaged(self.path, f"a part of {key!r} is {literal.shape}")
+        if region in stored:
+            return stored[region]
+        if sum(math.prod(n for _, n in part) for part in stored) != math.prod(dims):
+            raise damaged(self.path, f"the parts of {key!r} do not make {dtype}{list(dims)}")
+
+        def load() -> Array:
+            whole: Array = np.empty(dims, dtype.numpy)
+            for part, literal in stored.items():
+                whole[_places(part)] = literal.array
+            return whole
+
+        literal = Literal(Shape(dtype, dims), load=load)
+        return literal if region is None else self._part(key, literal, region)
+
+    def _part(self, key: str, whole: Literal, region: Region) -> Literal:
+        dims = whole.shape.dims
+        if len(region) != len(dims) or any(start + n > size for (start, n), size in zip(region, dims, strict=True)):
+            raise damaged(self.path, f"{key!r} is {whole.shape}, which has no part {region}")
+        return Literal(Shape(whole.shape.dtype, tuple(n for _, n in region)), load=lambda: whole.array[_places(region)])
 
     def _shard(self, number: int) -> Buffer:
         if not 0 <= number < self.shards:
@@ -76,9 +141,8 @@ class Bundle:
             self._mapped[number] = map_file(f"{self.prefix}.data-{number:05d}-of-{self.shards:05d}")
         return self._mapped[number]
 
-    def _load(self, key: str, data: Buffer, entry: Any, dtype: DType | None, dims: tuple[int, ...]) -> Array:
-        assert dtype is not None
-        content: Array = np.frombuffer(data, np.uint8, entry.size, entry.offset)
+    def _load(self, key: str, data: Buffer, entry: Any, dtype: DType, dims: tuple[int, ...]) -> Array:
+        content: Array = np.frombuffer(data, np.uint8)
         if not _is_intact(content, entry.crc32c):
             raise damaged(self.path, f"the value of {key!r} does not match its checksum")
         if dtype is PRED:
@@ -91,6 +155,29 @@ class Bundle:
 def damaged(path: str, why: str) -> CompileError:
     return CompileError(CHECKPOINT, f"cannot read the checkpoint {os.path.basename(path)}", path, why=why,
                         remedy="save the model again, or freeze it with convert_variables_to_constants_v2")
+
+
+def _dims(entry: Any) -> tuple[int, ...]:
+    return tuple(d.size for d in entry.shape.dim)
+
+
+def _places(region: Region) -> tuple[slice, ...]:
+    return tuple(slice(start, start + n) for start, n in region)
+
+
+def _part_key(key: str, region: Region) -> str:
+    """The key of a part of a variable, in the ordered code that TensorFlow sorts tables by: 0, the name, how many dimensions,
+    and start and length of each."""
+    name = _ESCAPED.sub(lambda found: found[0] + bytes([found[0][0] ^ 0xFF]), key.encode("utf-8", "surrogateescape"))
+    rank = len(region).to_bytes((len(region).bit_length() + 7) // 8, "big")
+    numbers = b"".join(_ordered(start) + _ordered(n) for start, n in region)
+    return (b"\x00" + name + b"\x00\x01" + bytes([len(rank)]) + rank + numbers).decode("utf-8", "surrogateescape")
+
+
+def _ordered(value: int) -> bytes:
+    """A number of up to 55 bits that is not negative: as many leading ones as bytes, a zero, and the number."""
+    size = value.bit_length() // 7 + 1
+    return (value | (0xFF << 8 - size & 0xFF) << 8 * (size - 1)).to_bytes(size, "big")
 
 
 # The table

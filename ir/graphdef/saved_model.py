@@ -1,25 +1,23 @@
 """Reads a SavedModel folder: the graph for serving, its signatures, and its variables from the checkpoint.
 
-Which checkpoint key holds which variable is read off the restore part of the graph: the RestoreV2 that names the keys, and
-the assignments of its results to variables. Source: GraphDef format reference, section 10.
+Source: GraphDef format reference, section 10.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-from nxcc.ir.diagnostics import FILE_UNREADABLE, GRAPH_INVALID, IO_CONFIG, CompileError
+from nxcc.ir.diagnostics import GRAPH_INVALID, IO_CONFIG, CompileError
 from nxcc.ir.facts import dataclass
-from nxcc.ir.graphdef.checkpoint import Bundle, damaged
 from nxcc.ir.graphdef.datatypes import by_number
 from nxcc.ir.graphdef.io_config import Input, IoConfig, tensor_name
 from nxcc.ir.graphdef.naming import graph_name
-from nxcc.ir.graphdef.reader import Graph, Node, read_graph
+from nxcc.ir.graphdef.reader import Graph, read_graph
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
-from nxcc.ir.graphdef.tensors import Strings, parse
+from nxcc.ir.graphdef.tensors import parse
+from nxcc.ir.graphdef.variables import read_variables
 from nxcc.ir.hlo.proto.reader import map_file
 from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, WireError, corrupt, records, split
 from nxcc.ir.literals import Literal
@@ -87,7 +85,7 @@ def _read(data: Buffer, folder: str, name: str) -> SavedModel:
     meta, ranges = serving[0]
     graph = read_graph(data, name, ranges)
     signatures = {key: _signature(row) for key, row in sorted(meta.signature_def.items()) if not key.startswith(_INTERNAL)}
-    return SavedModel(graph, _variables(graph, meta, folder), signatures)
+    return SavedModel(graph, read_variables(graph, meta, folder), signatures)
 
 
 def _meta_graph(data: Buffer, place: Range, name: str) -> tuple[Any, list[Range]]:
@@ -103,67 +101,3 @@ def _signature(message: Any) -> IoConfig:
         inputs.append(Input(tensor_name(info.name, "signature"), None if dims is Unranked else dims, by_number(info.dtype)))
     outputs = [tensor_name(info.name, "signature") for _, info in sorted(message.outputs.items()) if info.dtype]
     return IoConfig(tuple(inputs), tuple(outputs))
-
-
-# Variables
-
-
-def _variables(graph: Graph, meta: Any, folder: str) -> dict[str, Literal]:
-    """Values by the name of the variable's node, read from the checkpoint where there is one."""
-    prefix = os.path.join(folder, "variables", "variables")
-    nodes = [node.name for node in graph.nodes.values() if node.op in ("VarHandleOp", "VariableV2", "Variable")]
-    if not nodes:
-        return {}
-    if not os.path.isfile(f"{prefix}.index"):
-        raise CompileError(FILE_UNREADABLE, f"cannot read {prefix}.index", why="the graph has variables, but no checkpoint",
-                           remedy="give the whole SavedModel folder")
-    bundle = Bundle(prefix)
-    keys = dict(_assignments(graph, graph.nodes, {}))
-    restore = graph.nodes.get(meta.saver_def.restore_op_name.partition(":")[0])
-    if restore is not None and "f" in restore.attributes:
-        function = graph.functions.get(restore.attributes["f"].func.name)
-        if function is not None:
-            arguments = {name: _plain(edge) for (name, _), edge in zip(function.inputs, restore.inputs, strict=False)}
-            keys |= dict(_assignments(graph, function.nodes, arguments))
-    found = {}
-    for name in nodes:
-        key = keys.get(name, name)
-        if key in bundle.entries:
-            found[name] = bundle.value(key)
-        elif name in keys:
-            raise damaged(bundle.path, f"it has no value for {key!r}")
-    return found
-
-
-def _plain(edge: str) -> str:
-    return edge.removeprefix("^").partition(":")[0]
-
-
-def _assignments(graph: Graph, nodes: Mapping[str, Node], arguments: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variable nodes with their checkpoint keys, from what assigns a result of a RestoreV2."""
-    for node in nodes.values():
-        if node.op in ("Assign", "AssignVariableOp") and len(node.inputs) >= 2:
-            key = _restored_key(nodes, node.inputs[1])
-            if key:
-                target = _plain(node.inputs[0])
-                yield arguments.get(target, target), key
-
-
-def _restored_key(nodes: Mapping[str, Node], edge: str) -> str:
-    """The checkpoint key of a value, following Identity up to a RestoreV2; empty if it comes from elsewhere."""
-    for _ in range(len(nodes) + 1):
-        node = nodes.get(_plain(edge))
-        if node is None:
-            return ""
-        if node.op == "RestoreV2":
-            port = edge.rpartition(":")[2]
-            names = nodes.get(_plain(node.inputs[1])) if len(node.inputs) > 1 else None
-            value = names.tensor("value") if names is not None else None
-            number = int(port) if port.isdecimal() else 0
-            if not isinstance(value, Strings) or number >= len(value.values):
-                return ""
-            return value.values[number].decode("utf-8", "replace")
-        if node.op != "Identity" or not node.inputs:
-            return ""
-        edge = node.inputs[0]
-    return ""

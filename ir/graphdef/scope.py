@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes, Call
+from nxcc.ir.graphdef.changes import Changes
 from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.reader import Function, Graph, Node
 from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
-from nxcc.ir.graphdef.values import Value
+from nxcc.ir.graphdef.values import Value, Variable
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError
 from nxcc.ir.literals import Literal
@@ -42,6 +44,10 @@ class World:
     variables: dict[str, Literal] = field(default_factory=dict)
     constants: Constants = field(default_factory=Constants)
     frames: dict[int, Frames] = field(default_factory=dict)
+
+    @cached_property
+    def changes(self) -> Changes:
+        return Changes(self.graph)
 
 
 class Scope:
@@ -173,6 +179,7 @@ class Scope:
 
     def _results(self, node: Node) -> Sequence[Value | None]:
         inputs = [self.value(edge, node.name) for edge in self.data_edges(node.name)]
+        self._check_variables(node, inputs)
         if node.op in self.world.graph.functions:
             return self.call_function(node.op, inputs, node.name)
         found = find_rule(node.op)
@@ -185,6 +192,14 @@ class Scope:
             found = partial
         result = found(call)
         return result if isinstance(result, Sequence) else (result,)
+
+    def _check_variables(self, node: Node, inputs: Sequence[Value]) -> None:
+        for (name, _), value in zip(self.data_edges(node.name), inputs, strict=True):
+            changed = self.world.changes.before(self.nodes, node.name, name) if isinstance(value, Variable) else None
+            if changed is not None:
+                raise CompileError(GRAPH_OPERATOR, f"{name!r} is used after {changed.op} changed it", self.full_name(node.name),
+                                   why=f"{changed.name!r} runs before; a compiled graph holds no state from run to run",
+                                   remedy="export the model for inference, without the change")
 
     def _no_rule(self, node: Node, row: Signature | None) -> CompileError:
         from nxcc.ir.graphdef.unsupported import reason

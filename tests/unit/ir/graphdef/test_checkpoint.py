@@ -6,27 +6,12 @@ import numpy as np
 import pytest
 
 from nxcc.ir.diagnostics import CHECKPOINT, CompileError
-from nxcc.ir.graphdef.checkpoint import MAGIC, Bundle, crc32c
+from nxcc.ir.graphdef.checkpoint import Bundle, crc32c
 from nxcc.ir.graphdef.schema import message_type
-from nxcc.ir.hlo.proto.wire import write_varint
+
+from harness.checkpoint import masked, write_checkpoint, write_index
 
 VALUES = np.arange(300_000, dtype=np.float32)
-
-
-def masked(content: bytes) -> int:
-    crc = crc32c(np.frombuffer(content, np.uint8))
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def block(rows: list[tuple[bytes, bytes]]) -> bytes:
-    """Entries with prefix compression, one restart, type and checksum."""
-    out, last = b"", b""
-    for key, value in rows:
-        shared = len([1 for a, b in zip(key, last, strict=False) if a == b]) if last and key[:2] == last[:2] else 0
-        out += write_varint(shared) + write_varint(len(key) - shared) + write_varint(len(value)) + key[shared:] + value
-        last = key
-    out += bytes(4) + (1).to_bytes(4, "little") + b"\0"
-    return out + masked(out).to_bytes(4, "little")
 
 
 def write(folder: Path, **changes: object) -> str:
@@ -34,12 +19,7 @@ def write(folder: Path, **changes: object) -> str:
     entry.shape.dim.add(size=VALUES.size)
     for key, value in changes.items():
         setattr(entry, key, value)
-    header = message_type("BundleHeaderProto")(num_shards=1)
-    data = block([(b"", header.SerializeToString()), (b"net/bias", entry.SerializeToString()),
-                  (b"net/kernel", entry.SerializeToString())])
-    index = block([(b"net/kernel", write_varint(0) + write_varint(len(data) - 5))])
-    footer = write_varint(0) * 2 + write_varint(len(data)) + write_varint(len(index) - 5)
-    (folder / "v.index").write_bytes(data + index + footer.ljust(40, b"\0") + MAGIC.to_bytes(8, "little"))
+    write_index(folder / "v.index", [(b"net/bias", entry.SerializeToString()), (b"net/kernel", entry.SerializeToString())])
     (folder / "v.data-00000-of-00001").write_bytes(bytes(8) + VALUES.tobytes())
     return str(folder / "v")
 
@@ -85,3 +65,37 @@ def test_any_cut_or_flip_of_the_index_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CompileError):
             Bundle(str(tmp_path / "v"))
+
+
+def part_key(name: bytes, rows: tuple[int, int]) -> bytes:
+    """The ordered code of a part that has all columns of two: numbers below 64 take one byte."""
+    return b"\x00" + name + b"\x00\x01\x01\x02" + bytes([0x80 + rows[0], 0x80 + rows[1], 0x80, 0x82])
+
+
+def test_partitioned_variable_is_read_in_parts_and_whole(tmp_path: Path) -> None:
+    values = np.arange(14, dtype=np.float32).reshape(7, 2)
+    write_checkpoint(tmp_path / "v", {
+        b"w": ((7, 2), [((0, 4), (0, 2)), ((4, 3), (0, 2))]),
+        part_key(b"w", (0, 4)): values[:4], part_key(b"w", (4, 3)): values[4:]})
+    bundle = Bundle(str(tmp_path / "v"))
+    assert (bundle.value("w", ((4, 3), (0, 2))).array == values[4:]).all()
+    assert (bundle.value("w").array == values).all()
+    assert (bundle.value("w", ((3, 2), (1, 1))).array == values[3:5, 1:]).all()
+
+
+def test_long_parts_are_found(tmp_path: Path) -> None:
+    """Above 63 a number of the key takes two bytes, the first with two leading ones."""
+    values = np.arange(130, dtype=np.float32)
+    key = b"\x00w\x00\x01\x01\x01"
+    write_checkpoint(tmp_path / "v", {b"w": ((130,), [((0, 65),), ((65, 65),)]), key + b"\x80\xc0\x41": values[:65],
+                                      key + b"\xc0\x41\xc0\x41": values[65:]})
+    assert (Bundle(str(tmp_path / "v")).value("w").array == values).all()
+
+
+@pytest.mark.parametrize("regions", [[((0, 4),)], [((0, 4),), ((4, 4),)], [((-1, 4),)]], ids=str)
+def test_parts_that_do_not_fit_are_refused(regions: list, tmp_path: Path) -> None:
+    key = b"\x00w\x00\x01\x01\x01"
+    write_checkpoint(tmp_path / "v", {b"w": ((7,), regions), key + b"\x80\x84": np.zeros(4)})
+    with pytest.raises(CompileError) as caught:
+        Bundle(str(tmp_path / "v")).value("w")
+    assert caught.value.code is CHECKPOINT

@@ -8,6 +8,7 @@ from nxcc.ir.graphdef.lowering import lower_graph
 from nxcc.ir.graphdef.reader import read_graph
 from nxcc.ir.graphdef.text import binary_of
 from nxcc.ir.hlo.module import Module
+from nxcc.ir.literals import literal_of
 
 from harness.graphs import config_of, graph_of, lower, run
 
@@ -181,3 +182,18 @@ def test_a_switch_without_its_predicate_is_named() -> None:
     with pytest.raises(CompileError, match="Switch takes 2 inputs, 1 are given") as caught:
         lower(text, FED, ["m:0"])
     assert caught.value.code is GRAPH_INVALID
+
+
+@pytest.mark.parametrize(("order", "wanted"), [("^change", GRAPH_OPERATOR), ("", None)], ids=["after", "apart"])
+def test_variable_that_was_changed_before_is_refused(order: str, wanted: object) -> None:
+    text = (node("v", "VarHandleOp", dtype="type: DT_FLOAT", shape="shape { }") + const("one", "DT_FLOAT", [], "float_val: 1")
+            + node("change", "AssignAddVariableOp", "v", "one", dtype="type: DT_FLOAT")
+            + node("read", "ReadVariableOp", "v", *([order] if order else []), dtype="type: DT_FLOAT"))
+    variables = {"v": literal_of(np.array(2, np.float32))}
+    config = config_of({"inputs": {}, "outputs": ["read:0"]})
+    try:
+        found = lower_graph(graph_of(text), config, variables)
+    except CompileError as error:
+        assert error.code is wanted and "AssignAddVariableOp" in str(error)
+    else:
+        assert wanted is None and run(found, []) == [2]
