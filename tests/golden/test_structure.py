@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.device import differing, random_inputs, run_on_device
 from nxcc.backends.codegen import STRUCTURAL, DeviceNode, generate
 from nxcc.backends.isa.text import program_text
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
+
+from harness.device import differing, random_inputs, run_on_device
 
 FOLDER = Path(__file__).parent / "structure"
 LINES_MAX = 260
