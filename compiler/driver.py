@@ -31,6 +31,7 @@ from nxcc.compiler.pipelining import Lowering, pipelined
 from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
+from nxcc.compiler.relayout import turns_bits
 from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
 from nxcc.ir.facts import dataclass
@@ -204,7 +205,8 @@ class _Compilation:
 def lowering_of(build: Build) -> Lowering:
     """How the device nodes of a build become code."""
     weights = frozenset(tensor.name for tensor in build.tensors if tensor.role == WEIGHT)
-    return Lowering(build.target, int(build.options.optlevel), weights, build.options.relayout == "exact",
+    assert build.plan is not None
+    return Lowering(build.target, int(build.options.optlevel), weights, turns_bits(build.options, build.plan),
                     build.options.jobs)
 
 

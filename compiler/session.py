@@ -18,6 +18,7 @@ from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.pipelining import proposal
 from nxcc.compiler.progress import Journal
+from nxcc.compiler.relayout import spreading
 from nxcc.compiler.reports.plan_report import plan_report
 from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
@@ -59,6 +60,7 @@ def build_report(build: Build, journal: Journal) -> dict[str, Any]:
         body["stages"] = [asdict(row) for row in journal.stages]
     if build.plan is not None:
         body |= plan_report(build.plan, build.tensors, build.target)
+        body["spreading_products"] = spreading(build.options, build.plan)
     if build.codes:
         body |= _code(build)
     if build.package is not None:

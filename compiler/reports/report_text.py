@@ -19,6 +19,9 @@ def build_lines(body: dict[str, Any]) -> list[str]:
         lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "
                      f"{body['percent_supported']:.2f} % of {body['total_count']} operations on the device")
         lines += plan_lines(body)
+    if body.get("spreading_products"):
+        lines.append("transposes: a NaN or an infinity in an operand may make NaN of other rows in "
+                     f"{body['spreading_products']} products; --relayout exact prevents it and is slower")
     if "memory" in body:
         memory = body["memory"]
         lines.append(f"code: {body['regions']} regions in {body['functions']} functions, "

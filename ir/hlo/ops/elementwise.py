@@ -383,11 +383,9 @@ _DIRECTIONS = {"EQ": np.equal, "NE": np.not_equal, "GE": np.greater_equal, "GT":
 
 def _compare_shape(left: Shape, right: Shape, direction: str, type: str = "") -> Shape:
     agreed = agreeing_dims("compare", (left, right))
-    dtype = agreeing_dtype("compare", (left, right))
+    agreeing_dtype("compare", (left, right))
     if direction not in _DIRECTIONS:
         raise ShapeError(f"compare has no direction {direction}")
-    if dtype.is_complex and direction not in ("EQ", "NE"):
-        raise ShapeError(f"compare of complex elements is EQ or NE, not {direction}")
     return agreed.with_dtype(dtypes.PRED)
 
 

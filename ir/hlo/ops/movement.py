@@ -36,6 +36,8 @@ from nxcc.ir.shapes import UNBOUNDED, Shape, array, row_major
 
 def _check_bitcast(instruction: Instruction) -> None:
     source, target = instruction.operands[0].shape, instruction.shape
+    if source.is_tuple or target.is_tuple:
+        return
     need_arrays((source, target))
     if source.element_count * source.dtype.bits != target.element_count * target.dtype.bits:
         raise ShapeError(f"bitcast must keep the number of bytes, {source} and {target} differ")
@@ -57,8 +59,15 @@ def bitcast(x: Array, source: Shape, target: Shape) -> Array:
     return physical.reshape([target.dims[d] for d in order]).transpose(np.argsort(order))
 
 
-operator("bitcast", 1, moves_data=True, check=_check_bitcast,
-         evaluate=lambda i, x: bitcast(x, i.operands[0].shape, i.shape))
+def _bitcast(instruction: Instruction, x: Array) -> Array:
+    source, target = instruction.operands[0].shape, instruction.shape
+    if source.is_tuple or target.is_tuple:
+        raise CompileError(UNSUPPORTED_MODULE, f"{instruction.opcode} of {source} to {target} cannot be evaluated",
+                           instruction.name, str(instruction.location), "a tuple's bytes are addresses")
+    return bitcast(x, source, target)
+
+
+operator("bitcast", 1, moves_data=True, check=_check_bitcast, evaluate=_bitcast)
 
 
 # broadcast

@@ -125,6 +125,9 @@ def _read_window(cursor: Cursor) -> Window:
         key = cursor.match(_WINDOW_KEY, "a part of a window: size, stride, pad, lhs_dilate, rhs_dilate or rhs_reversal")[:-1]
         parts[key] = _pads(cursor) if key == "pad" else _sizes(cursor)
     rank = len(parts.get("size", ()))
+    # XLA takes a rhs_reversal of any rank: what is left out is 0, what is too much is dropped.
+    if "size" in parts and "rhs_reversal" in parts:
+        parts["rhs_reversal"] = (parts["rhs_reversal"] + [0] * rank)[:rank]
     if any(len(values) != rank for values in parts.values()):
         raise cursor.fail("the parts of a window differ in rank" if "size" in parts else "a window needs size=")
     ones = [1] * rank

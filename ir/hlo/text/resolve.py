@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -260,7 +260,7 @@ class ModuleReader:
         return self._shape(raw.shape)
 
     def _general(self, raw: RawInstruction, scope: _Scope, name: str, operator: Operator, wrapped: str) -> Instruction:
-        operands = [self._operand(o, scope) for o in raw.operands]
+        operands = [self._operand(o, scope) for o in _named(raw.operands, scope)]
         if wrapped and operator.name == "async-start":
             return self._async_start(raw, scope, name, operator, find(wrapped), operands)
         low, high = operator.min_operands, operator.max_operands
@@ -526,6 +526,14 @@ def _unknown_attribute(made: Instruction, token: Token, declared: _Declared) -> 
     near = difflib.get_close_matches(token.value, known, 1)
     return TextError(_key_start(token), f"{made.opcode} has no attribute {token.value!r}",
                      why="allowed are " + ", ".join(known), remedy=f"did you mean {near[0]!r}?" if near else "")
+
+
+def _named(operands: Sequence[RawOperand], scope: _Scope) -> Sequence[RawOperand]:
+    """Operands without shapes that stand alone before another: XLA reads over a comma behind an operand's shape."""
+    if scope.open:
+        return operands
+    last = len(operands) - 1
+    return [row for number, row in enumerate(operands) if number == last or row[0] is None or row[1] is not None]
 
 
 def _start(token: Token | None) -> int:

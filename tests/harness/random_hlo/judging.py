@@ -120,7 +120,10 @@ class XlaTrial:
 
 
 def trials_for(seed: int, court: Court | None = None) -> dict[str, Trial]:
-    """The judges of a module: each level, one pass switched off in turn, and strict simulation of every fourth."""
+    """The judges of a module: each level, one pass switched off in turn, and strict simulation of every fourth.
+
+    Every second module is turned as large ones are, the others as small ones, in which nothing that is not finite spreads.
+    """
     court = court or Court()
     if not court.levels:
         return {}
@@ -128,7 +131,8 @@ def trials_for(seed: int, court: Court | None = None) -> dict[str, Trial]:
 
     def trial(level: str, strict: bool = court.strict, **options: Any) -> Trial:
         kind = Trial if court.target == "v2" else CastTrial
-        return kind(CompileOptions(optlevel=level, target=court.target, **options), strict, seed)
+        relayout = ("", "fast")[seed % 2]
+        return kind(CompileOptions(optlevel=level, target=court.target, relayout=relayout, **options), strict, seed)
 
     found = {f"-O{level}": trial(level) for level in court.levels}
     if court.quick:

@@ -38,6 +38,14 @@ def test_bitcast_packs_elements_below_a_byte() -> None:
     np.testing.assert_array_equal(value_of("p = s8[2] parameter(0) ROOT r = s4[4] bitcast(p)", packed), nibbles)
 
 
+def test_bitcast_of_a_tuple_is_read_but_has_no_value() -> None:
+    """XLA's tests have it where nothing reads it."""
+    text = "p = f32[4] parameter(0) t = (f32[4], f32[4]) bitcast(p) ROOT r = f32[4] "
+    np.testing.assert_array_equal(value_of(text + "negate(p)", np.ones(4, np.float32)), -np.ones(4))
+    with pytest.raises(CompileError, match="bitcast of f32"):
+        value_of(text + "get-tuple-element(t), index=1", np.ones(4, np.float32))
+
+
 def test_bitcast_follows_the_layouts() -> None:
     x = np.arange(6, dtype=F32).reshape(2, 3)
     result = value_of("p = f32[2,3]{0,1} parameter(0) ROOT r = f32[3,2]{1,0} bitcast(p)", x)

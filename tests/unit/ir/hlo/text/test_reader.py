@@ -195,3 +195,30 @@ def test_scalar_for_an_array_sets_the_first_element() -> None:
 def test_import_loads_no_parser_generator() -> None:
     code = "import sys, nxcc.ir.hlo.text.reader; sys.exit('lark' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SUM = "HloModule m\nENTRY e {{ a = f32[] constant(1)\n b = f32[] constant(2)\n ROOT r = f32[] add({}) }}"
+WINDOW = """HloModule m
+ENTRY e {{ x = f32[1,4,4,1] parameter(0)
+  k = f32[2,2,1,1] parameter(1)
+  ROOT r = f32[1,3,3,1] convolution(x, k), window={{size=2x2 rhs_reversal={}}}, dim_labels=b01f_01io->b01f }}
+"""
+
+
+@pytest.mark.parametrize("operands", ["a, f32[], b", "f32[], a, f32[] b", "a, , b", "a, b,", ",a, f32[] b"])
+def test_commas_between_operands_are_read_over(operands: str) -> None:
+    """As XLA's parser does."""
+    module = read_text(SUM.format(operands))
+    assert [operand.name for operand in module.entry.root.operands] == ["a", "b"]
+
+
+@pytest.mark.parametrize("operands", ["a f32[], b", "a b", "f32[], a", "a, f32[]"])
+def test_operands_that_xla_refuses(operands: str) -> None:
+    with pytest.raises(CompileError):
+        read_text(SUM.format(operands))
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1", (True, False)), ("0x1x1", (False, True))])
+def test_rank_of_a_reversal_is_free(written: str, meant: tuple[bool, ...]) -> None:
+    module = read_text(WINDOW.format(written))
+    assert tuple(d.reversal for d in module.entry.root.attribute("window").dims) == meant
