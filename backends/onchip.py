@@ -1,12 +1,14 @@
 """Which transfer each read of SBUF depends on, for straight streams: one legal order is followed, a byte at a time.
 
-Partitions are looked at in rows between the bounds of all accesses, so that each access covers a row or leaves it alone.
+Bytes and partitions that no access tells apart are one: bytes in grains of which all accesses are multiples, partitions in rows
+between the bounds of all accesses.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 
 import numpy as np
@@ -166,8 +168,7 @@ class Trace:
         self.loads: list[Load] = []
         steps = [(engine, index, instruction, _touched(instruction)) for engine, index, instruction in legal_order(entry)]
         steps = [step for step in steps if step[3]]
-        self._divide(place for *_, touches in steps for _, _, place in touches)
-        self.owners = np.zeros((len(self.bounds), target.sbuf.partition_bytes), np.int32)
+        self._divide([place for *_, touches in steps for _, _, place in touches], target.sbuf.partition_bytes)
         for engine, index, instruction, touches in steps:
             for name, access, place in touches:
                 if "r" in access:
@@ -183,13 +184,15 @@ class Trace:
             found.setdefault(id(load.root()), []).append(load)
         return (loads for loads in found.values() if not any(load.is_mixed for load in loads))
 
-    def _divide(self, places: Iterable[Footprint]) -> None:
-        """Rows of partitions such that no access covers a part of one: between all bounds of all accesses."""
+    def _divide(self, places: Sequence[Footprint], partition_bytes: int) -> None:
+        """Rows of partitions, and grains of bytes, such that no access covers a part of one."""
         ranges = {(first, last) for place in places for first, last in place.partitions}
         bounds = sorted({bound for pair in ranges for bound in pair})
         number = {bound: index for index, bound in enumerate(bounds)}
-        self.bounds = bounds
-        self.rows = {pair: range(number[pair[0]], number[pair[1]]) for pair in ranges}
+        self.rows = {pair: slice(number[pair[0]], number[pair[1]]) for pair in ranges}
+        self.grain = math.gcd(partition_bytes, *{number for place in places for number in (
+            place.offset, place.item, *[stride for stride, _ in place.dims])})
+        self.owners = np.zeros((len(bounds), partition_bytes // self.grain), np.int32)
 
     def _load(self, engine: Engine, index: int, instruction: Instruction, place: Footprint) -> int:
         """The number of the load that the instruction is, NOBODY if it is none."""
@@ -208,12 +211,12 @@ class Trace:
         return number >= 0 and start + high <= sum(self.spans[number])
 
     def _cells(self, place: Footprint) -> Iterator[np.ndarray]:
-        """The owners' cells that a footprint touches, row by row."""
-        sizes = (*[size for _, size in place.dims], place.item)
-        strides = (*[4 * stride for stride, _ in place.dims], 4)
+        """The owners' cells that a footprint touches, for each of its ranges of partitions."""
+        sizes = [*[size for _, size in place.dims], place.item // self.grain]
+        strides = [4 * stride // self.grain for stride, _ in place.dims] + [4]
         for pair in place.partitions:
-            for row in self.rows[pair]:
-                yield np.ndarray(sizes, np.int32, self.owners[row], 4 * place.offset, strides)
+            rows = self.owners[self.rows[pair]]
+            yield np.ndarray((len(rows), *sizes), np.int32, rows, 4 * place.offset // self.grain, (rows.strides[0], *strides))
 
     def _owners(self, place: Footprint) -> set[int]:
         found: set[int] = set()

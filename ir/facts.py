@@ -87,7 +87,7 @@ class _OnDemand:
     def __get__(self, instance: object, cls: Any) -> Any:
         owner = next(base for base in cls.__mro__ if base.__dict__.get(self.name) is self)
         # The standard decorator reads a class of the same fields, whose methods nobody needs.
-        rows = {"__annotations__": owner.__dict__.get("__annotations__", {}), "__doc__": "", "__module__": owner.__module__}
+        rows = {"__annotations__": owner.__dict__.get("__annotations__", {}), "__doc__": "-", "__module__": owner.__module__}
         read: Any = type(owner.__name__, (), rows | self.declared)
         found: Any = getattr(dataclasses.dataclass(init=False, repr=False, **{"eq": False, **self.options})(read), self.name)
         if self.name == "__dataclass_fields__":
@@ -95,6 +95,24 @@ class _OnDemand:
             found = {name: row for fields in (*bases, found) for name, row in fields.items()}
         setattr(owner, self.name, found)
         return found
+
+    def fields(self, owner: Any) -> dict[str, Field[Any]]:
+        """What methods need to know of the owner's own fields; quicker than asking `dataclasses`."""
+        found = {}
+        for name in owner.__dict__.get("__annotations__", ()):
+            value = self.declared.get(name, MISSING)
+            row = found[name] = value if isinstance(value, Field) else field(default=value)
+            row.name = name
+        return found
+
+
+def _fields(cls: Any) -> list[Field[Any]]:
+    """The fields of a class, those of its bases first."""
+    found: dict[str, Field[Any]] = {}
+    for base in reversed(cls.__mro__):
+        own = base.__dict__.get("__dataclass_fields__", {})
+        found |= own.fields(base) if isinstance(own, _OnDemand) else own
+    return list(found.values())
 
 
 def _stand_in(cls: Any, name: str, write: Callable[[Any], Any]) -> Any:
@@ -118,7 +136,7 @@ def _init(cls: Any, setting: str = "self.{0} = {1}") -> Any:
     """Sets each field to its argument or default, then calls __post_init__ if the class has one."""
     known: dict[str, Any] = {"set_": object.__setattr__, "missing": MISSING}
     parameters, body = ["self"], []
-    for row in dataclasses.fields(cls):
+    for row in _fields(cls):
         known[f"default_{row.name}"] = row.default
         known[f"factory_{row.name}"] = row.default_factory
         value = row.name
@@ -154,14 +172,14 @@ def _tuple_of(owner: str, names: list[str]) -> str:
 
 
 def _eq(cls: Any) -> Any:
-    names = [row.name for row in dataclasses.fields(cls) if row.compare]
+    names = [row.name for row in _fields(cls) if row.compare]
     body = ["if other.__class__ is not self.__class__: return NotImplemented",
             f"return {_tuple_of('self', names)} == {_tuple_of('other', names)}"]
     return _compiled("__eq__", ["self", "other"], body, {})
 
 
 def _hash(cls: Any) -> Any:
-    names = [row.name for row in dataclasses.fields(cls) if (row.compare if row.hash is None else row.hash)]
+    names = [row.name for row in _fields(cls) if (row.compare if row.hash is None else row.hash)]
     return _compiled("__hash__", ["self"], [f"return hash({_tuple_of('self', names)})"], {})
 
 
