@@ -6,7 +6,7 @@ constants. What a rule needs to know (a reshape's target, an axis) is evaluated 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,6 +17,15 @@ from nxcc.ir.literals import Array
 MAX_ELEMENTS = 1 << 22
 """Of any value on the way to one that is asked for: shape arithmetic is small, weights are left to the passes."""
 _VARYING = frozenset(("parameter", "rng", "rng-bit-generator", "rng-get-and-update-state", "custom-call", "infeed", "recv"))
+
+
+MAX_PINNED = 64
+MAX_LIMIT_DEPTH = 16
+MAX_EXACT = 2.0**53
+"""Limits are compared in double precision."""
+_LIMITS: dict[str, Callable[..., Array]] = {"maximum": np.maximum, "minimum": np.minimum, "convert": lambda x: x,
+                                            "reshape": lambda x: x}
+"""Operators that limits pass through, as functions of their operands' limits."""
 
 
 class Constants:
@@ -51,7 +60,7 @@ class Constants:
     def value(self, instruction: Instruction) -> Array | None:
         """The value, or None if it depends on a parameter."""
         if not self.is_constant(instruction):
-            return None
+            return self._pinned(instruction)
         values = self._values
         stack = [instruction]
         while stack:
@@ -65,6 +74,31 @@ class Constants:
             else:
                 values[top] = evaluate_instruction(top, [values[o] for o in top.operands])
         return values[instruction]
+
+    def _pinned(self, instruction: Instruction) -> Array | None:
+        """The value of a small integer that limits leave no choice: min(6, max(6, x)) is 6, as sizes with a least and a most
+        are written."""
+        if not instruction.shape.is_array or not instruction.shape.dtype.is_integer:
+            return None
+        if instruction.shape.element_count > MAX_PINNED or instruction.opcode not in _LIMITS:
+            return None
+        low, high = self._limits(instruction, MAX_LIMIT_DEPTH)
+        if not ((np.abs(low) <= MAX_EXACT) & (low == high)).all():
+            return None
+        return np.broadcast_to(low, instruction.shape.dims).astype(instruction.shape.dtype.numpy)
+
+    def _limits(self, instruction: Instruction, depth: int) -> tuple[Array, Array]:
+        """The least and the greatest that each element may be."""
+        if self.is_constant(instruction) and instruction.shape.element_count <= MAX_PINNED:
+            known = self.value(instruction)
+            assert known is not None
+            exact = known.astype(np.float64)
+            return exact, exact
+        if depth and instruction.opcode in _LIMITS:
+            rows = [self._limits(operand, depth - 1) for operand in instruction.operands]
+            low, high = (_LIMITS[instruction.opcode](*(row[side] for row in rows)) for side in (0, 1))
+            return low.reshape(instruction.shape.dims), high.reshape(instruction.shape.dims)
+        return np.full(instruction.shape.dims, -np.inf), np.full(instruction.shape.dims, np.inf)
 
     def value_at(self, instruction: Instruction, counts: Mapping[Instruction, Array]) -> Array | None:
         """The value if these counts had these values; None if it depends on anything else."""

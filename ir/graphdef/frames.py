@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nxcc.ir.diagnostics import GRAPH_INVALID, CompileError
-from nxcc.ir.dtypes import S32
+from nxcc.ir.dtypes import PRED
 from nxcc.ir.facts import dataclass
+from nxcc.ir.graphdef.call import MAX_TENSORS
 from nxcc.ir.graphdef.emitter import Emitter
-from nxcc.ir.graphdef.loops import Body, lower_branches, lower_while, truth
+from nxcc.ir.graphdef.loops import Body, branch_number, lower_branches, lower_while, truth
 from nxcc.ir.graphdef.reader import Node
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
@@ -23,9 +26,10 @@ from nxcc.ir.hlo.module import Instruction
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.scope import Edge, Scope
 
-SPECIAL = frozenset(("Switch", "Merge", "Enter", "Exit", "NextIteration", "RefSwitch", "RefMerge", "RefEnter", "RefExit",
-                     "RefNextIteration"))
-_INPUTS = {"Switch": 2, "Enter": 1, "Exit": 1, "NextIteration": 1, "LoopCond": 1, "Identity": 1}
+SPECIAL = frozenset(("Switch", "_SwitchN", "Merge", "Enter", "Exit", "NextIteration", "RefSwitch", "RefMerge", "RefEnter",
+                     "RefExit", "RefNextIteration"))
+_SWITCHES = frozenset(("Switch", "RefSwitch", "_SwitchN"))
+_INPUTS = {"Switch": 2, "_SwitchN": 2, "Enter": 1, "Exit": 1, "NextIteration": 1, "LoopCond": 1, "Identity": 1}
 """Operators that the analysis walks through, and how many data inputs they have."""
 _FORWARDING = frozenset(("Identity", "LoopCond", "Enter", "RefEnter"))
 
@@ -78,7 +82,12 @@ class Frames:
         self.loop_nodes: dict[str, Variable] = {}
         self._guards: dict[str, frozenset[Guard]] = {}
         self._merges: dict[str, tuple[str, list[Branch]]] = {}
+        self._numbered: dict[str, int] = {}
+        """Values that choose among sides by number, with how many there are."""
         self._find_loops(scope)
+        for node in self.nodes.values():
+            if node.op == "_SwitchN":
+                self._numbered[self.predicate(scope, node.name)] = _sides(node, scope)
 
     # Loops
 
@@ -177,7 +186,7 @@ class Frames:
         return name
 
     def _is_branch_switch(self, name: str) -> bool:
-        return self.nodes[name].op in ("Switch", "RefSwitch") and name not in self.loop_nodes
+        return self.nodes[name].op in _SWITCHES and name not in self.loop_nodes
 
     def _edge_guards(self, scope: Scope, edge: Edge) -> frozenset[Guard]:
         name, port = edge
@@ -220,7 +229,7 @@ class Frames:
     # Branches
 
     def _merge(self, scope: Scope, name: str) -> tuple[str, list[Branch]]:
-        """The predicate of a Merge, and its two branches, the true one first."""
+        """The predicate of a Merge, and its branches: the true one first, or by number."""
         found = self._merges.get(name)
         if found is None:
             found = self._merges[name] = self._find_branches(scope, name)
@@ -229,12 +238,13 @@ class Frames:
     def _find_branches(self, scope: Scope, name: str) -> tuple[str, list[Branch]]:
         edges = scope.data_edges(name)
         self.guards(scope, name)
-        if len(edges) == 2:
-            sides = [self._edge_guards(scope, edge) for edge in edges]
-            for predicate, port in sorted(sides[0]):
-                if (predicate, 1 - port) in sides[1]:
-                    pairs = sorted(zip((port, 1 - port), edges, strict=True), reverse=True)
-                    return predicate, [self._branch(scope, edge, (predicate, side)) for side, edge in pairs]
+        found = [self._edge_guards(scope, edge) for edge in edges]
+        for predicate, _ in sorted(found[0]) if found else ():
+            ports = [next((port for guard, port in guards if guard == predicate), -1) for guards in found]
+            if sorted(ports) == list(range(self._numbered.get(predicate, 2))):
+                # the side of a Switch for false has number 0
+                pairs = sorted(zip(ports, edges, strict=True), reverse=predicate not in self._numbered)
+                return predicate, [self._branch(scope, edge, (predicate, side)) for side, edge in pairs]
         raise CompileError(GRAPH_INVALID, "the Merge does not join the two sides of one Switch", scope.full_name(name))
 
     def _branch(self, scope: Scope, result: Edge, guard: Guard) -> Branch:
@@ -258,12 +268,13 @@ class Frames:
 
     def _lower_merge(self, scope: Scope, name: str) -> None:
         predicate, branches = self._merge(scope, name)
-        selector = truth(scope.emit, scope.value((predicate, 0)), name)
+        numbered = predicate in self._numbered
+        value = scope.value((predicate, 0))
+        selector = branch_number(scope.emit, value, name) if numbered else truth(scope.emit, value, name)
         edges = self._captured(scope, branches)
         values = [scope.value(edge) for edge in edges]
         results = lower_branches(scope, selector, values, [self._body(scope, b, edges) for b in branches], name)
-        taken = scope.emit.convert(selector, S32)
-        scope.values[name] = (results[0], self._value_index(scope, name, branches, taken))
+        scope.values[name] = (results[0], self._value_index(scope, name, branches, selector))
 
     def _captured(self, scope: Scope, branches: Sequence[Branch]) -> list[Edge]:
         """Edges into either branch: data of its Switches, and what it reads from outside."""
@@ -282,16 +293,23 @@ class Frames:
                 row[port] = values[name, port]
                 inner.values[name] = row
             for name in branch.switches:
-                value = values[scope.data_edges(name)[0]]
-                inner.values[name] = (value, value)
+                inner.values[name] = self._passed_on(scope, name, values[scope.data_edges(name)[0]])
             return inner.lower([branch.result])
         return lower
 
-    def _value_index(self, scope: Scope, name: str, branches: Sequence[Branch], taken: Instruction) -> Instruction:
+    def _value_index(self, scope: Scope, name: str, branches: Sequence[Branch], selector: Instruction) -> Instruction:
         """The port of the input that was taken: 0 for the first."""
-        if scope.data_edges(name)[1] == branches[0].result:
-            return taken
-        return scope.emit.subtract(scope.emit.like(taken, 1), taken)
+        e, edges = scope.emit, scope.data_edges(name)
+        places = [edges.index(branch.result) for branch in branches]
+        if selector.shape.dtype is PRED:
+            return e.select(selector, e.index(places[0]), e.index(places[1]))
+        inside = e.clamp(selector, 0, len(places) - 1)
+        out = e.compare(selector, inside, "NE")  # as a conditional does, what has no branch takes the last
+        return e.take(e.constant(np.array(places, np.int32)), e.select(out, e.index(len(places) - 1), inside), 0)
+
+    def _passed_on(self, scope: Scope, switch: str, value: Value) -> tuple[Value, ...]:
+        """The results of a Switch, all of whose sides are looked at."""
+        return (value,) * self._numbered.get(self.predicate(scope, switch), 2)
 
     # What the walk asks
 
@@ -313,9 +331,17 @@ class Frames:
             self._lower_loop(scope, loop)
         elif op == "Merge" and node.name not in self.loop_nodes:
             self._lower_merge(scope, node.name)
-        elif op == "Switch":
-            value = scope.value(scope.data_edges(node.name)[0], node.name)
-            scope.values[node.name] = (value, value)
+        elif op in _SWITCHES:
+            scope.values[node.name] = self._passed_on(
+                scope, node.name, scope.value(scope.data_edges(node.name)[0], node.name))
         else:
             raise CompileError(GRAPH_INVALID, f"{node.op} stands outside the loop that it belongs to",
                                scope.full_name(node.name))
+
+
+def _sides(node: Node, scope: Scope) -> int:
+    """How many results a _SwitchN has."""
+    count = node.attributes["num_outs"].i if "num_outs" in node.attributes else 0
+    if not 0 < count <= MAX_TENSORS:
+        raise CompileError(GRAPH_INVALID, f"the attribute 'num_outs' is {count}", scope.full_name(node.name))
+    return count

@@ -15,8 +15,8 @@ from nxcc.ir.graphdef.values import Value
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.call import Call
 
-FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "graph", "image", "indexing", "linalg", "lists",
-            "normalization", "pooling", "quantization", "random", "reduction", "segments", "special")
+FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "graph", "image", "indexing", "known", "linalg",
+            "lists", "normalization", "pooling", "quantization", "random", "reduction", "segments", "slices", "special")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
 
 Ranks = tuple[int | str | None, ...]

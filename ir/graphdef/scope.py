@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nxcc.ir.graphdef.frames import Frames
 
 MAX_FUNCTION_DEPTH = 60
+NEARLY = 0.8
+"""How alike a name must be to be proposed for an unknown one."""
 
 Edge = tuple[str, int]
 """A node's name and the number of one of its outputs."""
@@ -210,9 +212,10 @@ class Scope:
                                 why=why or "there is no lowering for it",
                                 remedy="end the graph before it, or begin after it, with --io-config")
         import difflib
-        near = difflib.get_close_matches(node.op, known_names(), 1)
-        return CompileError(GRAPH_OPERATOR, f"no TensorFlow operator is named {node.op!r}", where,
-                            remedy=f"did you mean {near[0]!r}?" if near else "")
+        near = difflib.get_close_matches(node.op, known_names(), 1, NEARLY)
+        return CompileError(GRAPH_OPERATOR, f"{node.op} cannot be compiled", where,
+                            why="there is no lowering for it, and the library has no function of that name",
+                            remedy=f"did you mean {near[0]!r}?" if near else "end the graph before it with --io-config")
 
     # Functions
 

@@ -13,7 +13,6 @@ from nxcc.ir.graphdef.emitter import Emitter, broadcast_dims
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.module import Instruction
-from nxcc.ir.literals import Array
 
 # Shapes as values
 
@@ -201,148 +200,6 @@ def linspace(call: Call) -> Value:
     return call.emit.constant(np.linspace(start, stop, count).astype(call.dtype("T").numpy))
 
 
-# Slices
-
-
-@rule("Slice")
-def slice_(call: Call) -> Value:
-    x, sizes = call.x(0), call.ints(2)
-    starts = call.known(1)
-    if starts is None:
-        return _dynamic_slice(call, x, sizes)
-    begin = [int(v) for v in starts.reshape(-1)]
-    call.need(len(begin) == len(sizes) == x.shape.rank, f"begin and size must have {x.shape.rank} numbers")
-    limits = [n if size_d == -1 else b + size_d for b, size_d, n in zip(begin, sizes, x.shape.dims, strict=True)]
-    call.need(all(0 <= b <= s <= n for b, s, n in zip(begin, limits, x.shape.dims, strict=True)),
-              f"begin {begin} and size {sizes} reach outside {x.shape}")
-    return call.emit.slice(x, begin, limits)
-
-
-def _dynamic_slice(call: Call, x: Instruction, sizes: list[int]) -> Value:
-    """The start is known at run time only, so the sizes must be given."""
-    if -1 in sizes and any(s == -1 and n != 1 for s, n in zip(sizes, x.shape.dims, strict=True)):
-        call.constant(1)
-    e, begin = call.emit, call.x(1)
-    starts = [e.reshape(e.part(begin, 0, d, d + 1), ()) for d in range(x.shape.rank)]
-    return e.dynamic_slice(x, starts, [1 if s == -1 else s for s in sizes])
-
-
-class _Spec:
-    """StridedSlice's masks resolved, one row a dimension of the input. Source: GraphDef format reference, section 12."""
-
-    def __init__(self, call: Call, rank_x: int, count: int) -> None:
-        self.call = call
-        self.masks = {name: call.attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
-        self.count = count
-        self.rank = rank_x
-
-    def has(self, mask: str, bit: int) -> bool:
-        return bool(self.masks[mask] >> bit & 1)
-
-    def actions(self) -> list[tuple[str, int]]:
-        """("new", i), ("take", i), ("slice", i) or ("whole", -1), in order; i counts the sparse positions."""
-        ellipses = [i for i in range(self.count) if self.has("ellipsis", i)]
-        self.call.need(len(ellipses) <= 1, "more than one ellipsis")
-        at = ellipses[0] if ellipses else self.count
-        used = sum(1 for i in range(self.count) if i != at and not self.has("new_axis", i))
-        self.call.need(used <= self.rank, f"{used} dimensions are indexed, the input has {self.rank}")
-        found: list[tuple[str, int]] = []
-        for i in range(self.count + (not ellipses)):
-            if i == at:
-                found += [("whole", -1)] * (self.rank - used)
-            elif self.has("new_axis", i):
-                found.append(("new", i))
-            else:
-                found.append(("take" if self.has("shrink_axis", i) else "slice", i))
-        return found
-
-
-@rule("StridedSlice")
-def strided_slice(call: Call) -> Value:
-    x, strides = call.x(0), call.ints(3)
-    begin, end = call.known(1), call.known(2)
-    fits = call.x(1).shape.dims == call.x(2).shape.dims == call.x(3).shape.dims == (len(strides),)
-    call.need(fits, "begin, end and strides must be vectors of one length")
-    spec = _Spec(call, x.shape.rank, len(strides))
-    if begin is None or end is None:
-        return _dynamic_strided(call, spec, x)
-    starts, limits, steps, dims, shrunk = _ranges(call, spec, x.shape.dims, begin, end, strides)
-    e = call.emit
-    backwards = [d for d, step in enumerate(steps) if step < 0]
-    for d in backwards:
-        # counted from the other end, a negative step is a positive one
-        n = x.shape.dims[d]
-        starts[d], limits[d], steps[d] = n - 1 - starts[d], n - 1 - limits[d], -steps[d]
-    whole = e.reverse(x, backwards)
-    limits = [max(s, limit) for s, limit in zip(starts, limits, strict=True)]
-    found = e.slice(whole, starts, limits, steps)
-    return e.reshape(found, _final_dims(found.shape.dims, dims, shrunk))
-
-
-def _final_dims(sizes: Sequence[int], layout: Sequence[int], shrunk: set[int]) -> list[int]:
-    """Result dimensions: -1 in the layout is a new axis, else an input dimension that stays unless shrunk."""
-    return [1 if d == -1 else sizes[d] for d in layout if d == -1 or d not in shrunk]
-
-
-def _ranges(call: Call, spec: _Spec, sizes: Sequence[int], begin: Array, end: Array,
-            strides: list[int]) -> tuple[list[int], list[int], list[int], list[int], set[int]]:
-    starts, limits, steps, layout = [], [], [], []
-    shrunk: set[int] = set()
-    d = 0
-    for action, i in spec.actions():
-        if action == "new":
-            layout.append(-1)
-            continue
-        n = sizes[d]
-        if action == "whole":
-            start, limit, step = 0, n, 1
-        elif action == "take":
-            start = int(begin[i]) + (n if begin[i] < 0 else 0)
-            call.need(0 <= start < n, f"index {int(begin[i])} is outside dimension {d} of size {n}")
-            limit, step = start + 1, 1
-            shrunk.add(d)
-        else:
-            call.need(strides[i] != 0, "a stride is 0")
-            first = None if spec.has("begin", i) else int(begin[i])
-            last = None if spec.has("end", i) else int(end[i])
-            start, limit, step = slice(first, last, strides[i]).indices(n)
-        starts.append(start)
-        limits.append(limit)
-        steps.append(step)
-        layout.append(d)
-        d += 1
-    return starts, limits, steps, layout, shrunk
-
-
-def _dynamic_strided(call: Call, spec: _Spec, x: Instruction) -> Value:
-    """Positions known at run time only: whole dimensions and single elements."""
-    e, begin = call.emit, call.x(1)
-    starts, sizes, layout = [], [], []
-    shrunk: set[int] = set()
-    d = 0
-    for action, i in spec.actions():
-        if action == "new":
-            layout.append(-1)
-            continue
-        zero, n = e.scalar(begin.shape.dtype, 0), x.shape.dims[d]
-        if action == "take":
-            place = e.reshape(e.part(begin, 0, i, i + 1), ())
-            negative = e.compare(place, zero, "LT")
-            starts.append(e.select(negative, e.offset(place, n), place))
-            sizes.append(1)
-            shrunk.add(d)
-        elif action == "whole" or (spec.has("begin", i) and spec.has("end", i)):
-            starts.append(zero)
-            sizes.append(n)
-        else:
-            call.constant(1)
-            call.constant(2)
-        layout.append(d)
-        d += 1
-    found = e.dynamic_slice(x, starts, sizes)
-    return e.reshape(found, _final_dims(found.shape.dims, layout, shrunk))
-
-
 # Joining and cutting
 
 
@@ -451,28 +308,47 @@ def reverse(call: Call) -> Value:
 @rule("Roll")
 def roll(call: Call) -> Value:
     e, x = call.emit, call.x(0)
-    shifts, axes = call.ints(1), [call.axis(a, x.shape.rank) for a in call.ints(2)]
-    call.need(len(shifts) == len(axes), f"{len(shifts)} shifts along {len(axes)} axes")
-    for shift, axis in zip(shifts, axes, strict=True):
-        n = x.shape.dims[axis]
-        at = -shift % n if n else 0
-        if at:
-            x = e.concatenate([e.part(x, axis, at, n), e.part(x, axis, 0, at)], axis)
+    shifts, axes = call.known(1), [call.axis(a, x.shape.rank) for a in call.ints(2)]
+    count = call.x(1).shape.element_count
+    call.need(count == len(axes), f"{count} shifts along {len(axes)} axes")
+    for number, axis in enumerate(axes):
+        x = _rolled(e, x, axis, int(shifts.reshape(-1)[number])) if shifts is not None else _rolled_by(
+            e, x, axis, e.reshape(e.part(e.reshape(call.x(1), (count,)), 0, number, number + 1), ()))
     return x
+
+
+def _rolled(e: Emitter, x: Instruction, axis: int, shift: int) -> Instruction:
+    n = x.shape.dims[axis]
+    at = -shift % n if n else 0
+    return e.concatenate([e.part(x, axis, at, n), e.part(x, axis, 0, at)], axis) if at else x
+
+
+def _rolled_by(e: Emitter, x: Instruction, axis: int, shift: Instruction) -> Instruction:
+    """By a number that values say: a stretch of x twice over, from n - shift modulo n on."""
+    n = x.shape.dims[axis]
+    if n < 2:
+        return x
+    size = e.like(shift, n)
+    start = e.subtract(size, e.make("remainder", shift, size))  # 1 to 2 n - 1
+    twice = e.concatenate([x, x, x], axis)
+    zero = e.like(shift, 0)
+    return e.dynamic_slice(twice, [start if d == axis else zero for d in range(x.shape.rank)], x.shape.dims)
 
 
 # Space and batch, space and depth
 
 
 def _blocks(call: Call) -> tuple[list[int], list[tuple[int, int]]]:
-    block = call.ints(1)
-    edges = call.constant(2)
+    if call.node.op.endswith("ND"):
+        block, edges = call.ints(1), call.constant(2)
+    else:
+        block, edges = [call.attr("block_size")] * 2, call.constant(1)
     call.need(edges.shape == (len(block), 2) and len(block) < call.x(0).shape.rank and min(block, default=1) > 0,
               f"blocks {block} and edges {edges.tolist()} do not fit {call.x(0).shape}")
     return block, [(int(a), int(b)) for a, b in edges]
 
 
-@rule("SpaceToBatchND", ranks=("1+",))
+@rule("SpaceToBatchND", "SpaceToBatch", ranks=("1+",))
 def space_to_batch(call: Call) -> Value:
     """[n, s1, s2, rest] to [b1 * b2 * n, s1 / b1, s2 / b2, rest]."""
     e, x = call.emit, call.x(0)
@@ -489,7 +365,7 @@ def space_to_batch(call: Call) -> Value:
     return e.reshape(e.transpose(parted, order), [n * math.prod(block), *small, *tail])
 
 
-@rule("BatchToSpaceND", ranks=("1+",))
+@rule("BatchToSpaceND", "BatchToSpace", ranks=("1+",))
 def batch_to_space(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     block, crops = _blocks(call)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nxcc.ir.dtypes import BF16, F32, PRED, S32, U32
+from nxcc.ir.dtypes import BF16, F32, PRED, S32, U8, U32
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import row, rule
@@ -30,7 +30,6 @@ _ONE_OPCODE = {
     "Asin": "asin", "Acos": "acos", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
     "Tanh": "tanh", "Erf": "erf", "Ceil": "ceil", "Floor": "floor", "LogicalNot": "not", "Invert": "not",
     "Sigmoid": "logistic", "IsFinite": "is-finite", "Real": "real", "Imag": "imag", "ComplexAbs": "abs",
-    "PopulationCount": "popcnt",
 }
 
 
@@ -76,6 +75,7 @@ def _erfc(e: Emitter, x: Instruction) -> Instruction:
 
 
 _UNARY: dict[str, Unary] = {
+    "PopulationCount": lambda e, x: e.convert(e.make("popcnt", x), U8),
     "Square": lambda e, x: e.multiply(x, x),
     "Reciprocal": lambda e, x: e.divide(e.like(x, 1), x),
     "Relu": lambda e, x: e.maximum(x, e.like(x, 0)),
@@ -119,7 +119,7 @@ def leaky_relu(call: Call) -> Value:
 
 _TWO_OPCODE = {
     "Add": "add", "AddV2": "add", "Sub": "subtract", "Mul": "multiply", "RealDiv": "divide", "Div": "divide",
-    "TruncateDiv": "divide", "Mod": "remainder", "TruncateMod": "remainder", "Maximum": "maximum", "Minimum": "minimum",
+    "Mod": "remainder", "TruncateMod": "remainder", "Maximum": "maximum", "Minimum": "minimum",
     "Pow": "power", "Atan2": "atan2", "LogicalAnd": "and", "LogicalOr": "or", "BitwiseAnd": "and", "BitwiseOr": "or",
     "BitwiseXor": "xor", "LeftShift": "shift-left", "Complex": "complex",
 }
@@ -160,6 +160,15 @@ def _floor_mod(e: Emitter, left: Instruction, right: Instruction) -> Instruction
     return e.select(other, e.add(rest, y), rest)
 
 
+def _truncate_div(e: Emitter, left: Instruction, right: Instruction) -> Instruction:
+    """Towards zero, of floats too."""
+    quotient = e.divide(left, right)
+    if not quotient.shape.dtype.is_float:
+        return quotient
+    whole = e.make("floor", e.make("abs", quotient))
+    return e.select(e.compare(quotient, e.like(quotient, 0), "LT"), e.make("negate", whole), whole)
+
+
 def _squared_difference(e: Emitter, x: Instruction, y: Instruction) -> Instruction:
     difference = e.subtract(x, y)
     return e.multiply(difference, difference)
@@ -179,6 +188,7 @@ def _right_shift(e: Emitter, x: Instruction, y: Instruction) -> Instruction:
 
 
 _BINARY: dict[str, Binary] = {
+    "TruncateDiv": _truncate_div,
     "FloorDiv": _floor_div, "FloorMod": _floor_mod, "SquaredDifference": _squared_difference, "RightShift": _right_shift,
     "DivNoNan": _zero_if_zero(Emitter.divide, 1), "MulNoNan": _zero_if_zero(Emitter.multiply, 1),
     "Xdivy": _zero_if_zero(Emitter.divide, 0),

@@ -196,26 +196,64 @@ def bucketize(call: Call) -> Value:
     return e.reduce("add", e.convert(reached, S32), [x.shape.rank])
 
 
-@rule("ListDiff", ranks=(1, 1))
-def list_diff(call: Call) -> Sequence[Value]:
-    """Its size depends on the values, so both lists must be known at compile time."""
-    x, y = call.constant(0), call.constant(1)
-    kept = np.flatnonzero(~np.isin(x, y))
-    return [call.emit.constant(x[kept]), call.emit.constant(kept.astype(call.dtype("out_idx").numpy))]
+@rule("LowerBound", "UpperBound", ranks=(2, 2))
+def search_sorted(call: Call) -> Value:
+    """[rows, n]: how many elements of each sorted row lie below each value, or at it too."""
+    e, edges, values = call.emit, call.x(0), call.x(1)
+    (rows, count), n = edges.shape.dims, values.shape.dims[1]
+    call.need(values.shape.dims[0] == rows, f"{edges.shape} and {values.shape} must have as many rows")
+    dims = (rows, n, count)
+    below = e.compare(e.spread(edges, dims, (0, 2)), e.spread(values, dims, (0, 1)),
+                      "LT" if call.node.op == "LowerBound" else "LE")
+    return e.convert(e.reduce("add", e.convert(below, S32), [2]), call.dtype("out_type"))
+
+
+@rule("NthElement", needs=("topk",), ranks=("1+", 0))
+def nth_element(call: Call) -> Value:
+    """The element that has `n` smaller (or with reverse, larger) ones in its row."""
+    e, x, n = call.emit, call.x(0), call.number(1)
+    last = x.shape.rank - 1
+    call.need(0 <= n < x.shape.dims[last], f"there is no element {n} in the last dimension of {x.shape}")
+    at = n if call.attr("reverse") else x.shape.dims[last] - 1 - n
+    values, _ = top(e, x, at + 1)
+    return e.reshape(e.part(values, last, at, at + 1), x.shape.dims[:last])
+
+
+@rule("ApproxTopK", needs=("topk",), ranks=("1+",))
+def approximate_top_k(call: Call) -> Sequence[Value]:
+    """All of them, exactly: the recall that is asked for is a lower bound."""
+    e, x, k = call.emit, call.x(0), call.attr("k")
+    rank = x.shape.rank
+    axis = call.axis(call.attr("reduction_dimension"), rank)
+    call.need(0 <= k <= x.shape.dims[axis], f"{k} elements of dimension {axis} of {x.shape}")
+    order = [*(d for d in range(rank) if d != axis), axis]
+    back = [order.index(d) for d in range(rank)]
+    keys = e.transpose(x, order)
+    largest = call.attr("is_max_k")
+    values, places = top(e, keys if largest else e.make("negate", keys), k)
+    return [e.transpose(values if largest else e.make("negate", values), back), e.transpose(places, back)]
 
 
 @rule("Bincount", "DenseBincount", needs=("scatter",))
 def bincount(call: Call) -> Value:
-    """Counts, or sums of weights, of the values 0 to size - 1; others are dropped."""
+    """Counts, or sums of weights, of the values 0 to size - 1 in all or in each of several rows; others are dropped.
+
+    With binary_output, whether a value comes at all.
+    """
     e, x, size, weights = call.emit, call.x(0), call.number(1), call.x(2)
-    call.need(call.node.op == "Bincount" or (x.shape.rank == 1 and not call.attr("binary_output")),
-              "only one row, without binary_output, can be counted")
-    values = e.reshape(x, (x.shape.element_count, 1))
-    empty = weights.shape.element_count == 0
-    flat = e.full(weights.shape.dtype, values.shape.dims[:1], 1) if empty else e.reshape(weights, values.shape.dims[:1])
+    dense = call.node.op == "DenseBincount"
+    rows = x.shape.dims[0] if dense and x.shape.rank == 2 else 1
+    call.need(size >= 0 and (not dense or x.shape.rank in (1, 2)), f"{size} values of {x.shape} cannot be counted")
+    count, binary = x.shape.element_count, dense and call.attr("binary_output")
+    empty = weights.shape.element_count == 0 or binary
+    flat = e.full(weights.shape.dtype, (count,), 1) if empty else e.reshape(weights, (count,))
+    values = e.reshape(x, (count, 1))
     # negative values would count from the end; they are sent past it
     sent = e.select(e.compare(values, e.like(values, 0), "LT"), e.like(values, size), values)
-    return scatter(e, e.full(weights.shape.dtype, (size,), 0), sent, flat, "add")
+    row = np.repeat(np.arange(rows), count // max(rows, 1)).astype(values.shape.dtype.numpy)
+    places = e.concatenate([e.constant(row.reshape(count, 1)), sent], 1)
+    found = scatter(e, e.full(weights.shape.dtype, (rows, size), 0), places, flat, "maximum" if binary else "add")
+    return found if dense and x.shape.rank == 2 else e.reshape(found, (size,))
 
 
 @rule("DynamicStitch", "ParallelDynamicStitch", needs=("scatter",))

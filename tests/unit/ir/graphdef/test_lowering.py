@@ -158,6 +158,27 @@ def test_branch_on_an_input_is_a_conditional_and_tells_its_index() -> None:
         assert value.tolist() == wanted and index == int(chosen)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 7])
+def test_switch_of_several_sides_is_a_conditional_by_number(number: int) -> None:
+    """What has no side takes the last."""
+    sides = "type: DT_INT32"
+    text = (X + node("n", "Placeholder", dtype=sides) + node("s", "_SwitchN", "x", "n", T=T, num_outs="i: 3")
+            + node("two", "AddV2", "s:1", "s:1", T=T) + node("three", "AddV2", "two_of_last", "s:2", T=T)
+            + node("two_of_last", "AddV2", "s:2", "s:2", T=T) + node("zero", "Identity", "s", T=T)
+            + node("out", "Merge", "three", "zero", "two", T=T, N="i: 3"))
+    module = lower(text, FED | {"n:0": [[], "int32"]}, ["out:0", "out:1"])
+    assert "conditional" in opcodes(module)
+    values, index = run(module, [np.full((2, 3), 2.0, np.float32), np.array(number, np.int32)])
+    assert values[0, 0] == [2, 4, 6, 6][min(number, 3)] and index == [1, 2, 0, 0][min(number, 3)]
+
+
+def test_switch_of_no_sides_is_refused() -> None:
+    text = X + node("s", "_SwitchN", "x", "x", num_outs="i: 9000000000") + node("y", "Identity", "s", T=T)
+    with pytest.raises(CompileError) as caught:
+        lower(text, FED, ["y:0"])
+    assert caught.value.code is GRAPH_INVALID
+
+
 def test_merge_of_unrelated_values_is_an_error() -> None:
     with pytest.raises(CompileError, match="two sides of one Switch") as caught:
         lower(X + node("out", "Merge", "x", "x", N="i: 2", T=T), FED, ["out"])
@@ -197,3 +218,19 @@ def test_variable_that_was_changed_before_is_refused(order: str, wanted: object)
         assert error.code is wanted and "AssignAddVariableOp" in str(error)
     else:
         assert wanted is None and run(found, []) == [2]
+
+
+def test_size_that_limits_leave_no_choice_is_known() -> None:
+    """max(6, n) is at least 6, and min(6, max(6, n)) is 6, whatever n is."""
+    text = (X + node("n", "Placeholder", dtype="type: DT_INT32") + const("six", "DT_INT32", [], "int_val: 6")
+            + node("least", "Maximum", "n", "six", T="type: DT_INT32")
+            + node("size", "Minimum", "six", "least", T="type: DT_INT32")
+            + node("r", "Range", "zero", "size", "one", Tidx="type: DT_INT32") + const("zero", "DT_INT32", [], "int_val: 0")
+            + const("one", "DT_INT32", [], "int_val: 1"))
+    assert str(lower(text, {"n:0": [[], "int32"]}, ["r:0"]).entry.root.shape) == "s32[6]"
+
+
+def test_unknown_operator_is_no_tensorflow_operator_by_our_word() -> None:
+    with pytest.raises(CompileError) as caught:
+        lower(X + node("y", "FresnelCos", "x"), FED, ["y:0"])
+    assert caught.value.code is GRAPH_OPERATOR and "there is no lowering for it" in str(caught.value)

@@ -2,7 +2,7 @@
 
 from nxcc.ir.graphdef.registry import needed_opcodes, rules
 from nxcc.ir.graphdef.signatures import known_names, signature
-from nxcc.ir.graphdef.unsupported import REASONS
+from nxcc.ir.graphdef.unsupported import REASONS, reason
 from nxcc.ir.hlo.operator import operators
 
 DOCUMENTED_V1 = """
@@ -48,3 +48,14 @@ def test_signature_of_a_convolution() -> None:
     assert [a.name for a in row.inputs] == ["input", "filter"]
     assert row.attributes["data_format"].default == "NHWC" and row.attributes["dilations"].default == (1, 1, 1, 1)
     assert row.attributes["strides"].default is None
+
+
+def test_no_family_of_refused_operators_has_a_rule() -> None:
+    assert not [name for name in rules() if reason(name)]
+
+
+def test_operators_of_one_family_share_their_reason() -> None:
+    assert "feeds data" in reason("PrefetchDataset") == reason("IteratorGetNext")
+    assert "changes a variable" in reason("ResourceApplyAdam") == reason("ResourceScatterNdAdd")
+    assert "StableHLO" in reason("XlaCallModule")
+    assert reason("NoSuchOperator") == ""
