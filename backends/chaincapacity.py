@@ -16,6 +16,10 @@ RING_BYTES = 40960
 """Bytes of a partition in which the matrices of a chain with a single tile of rows follow each other, at least."""
 
 
+ASIDE_BYTES = 4096
+"""Bytes of a partition for what is small in a chain of several tiles: statistics of rows, rows of ones, alignment."""
+
+
 def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
     """Operands, results and temporaries of all regions; all that is the same for all rows or, for a single tile of them, enough
     of it to have some on the way."""
@@ -23,7 +27,7 @@ def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> boo
     tiles = sum(need.tiles for need in needs) + max(need.temporaries for need in needs)
     if rows <= target.partitions:
         return tiles + RING_BYTES <= LINE_SHARE * target.sbuf.usable_bytes
-    return tiles + sum(need.stays for need in needs) <= target.sbuf.usable_bytes
+    return tiles + sum(need.stays for need in needs) + ASIDE_BYTES <= target.sbuf.usable_bytes
 
 
 @dataclass(frozen=True, slots=True)

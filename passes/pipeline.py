@@ -15,6 +15,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
+from nxcc.passes.cast_before_slices import CastBeforeSlices
 from nxcc.passes.cast_products import CastProducts
 from nxcc.passes.chain_regions import ChainRegions
 from nxcc.passes.chosen_places import ChosenPlaces
@@ -131,6 +132,7 @@ STEPS: tuple[Step, ...] = (
     Step("autocast", _autocast, 0),
     Step("cast-products", lambda settings: CastProducts(settings.product_dtypes, settings.auto_cast_type, settings.report), 0),
     Step("canonicalize-convolution", lambda settings: CanonicalizeConvolution(), 1),
+    Step("cast-before-slices", lambda settings: CastBeforeSlices(), 1),
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
@@ -191,6 +193,10 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("move-reshapes", "autocast", "a conversion moves up through the reshapes that are left"),
     ("common-subexpressions", "autocast", "each value is cast once"),
     ("legalize-dtypes", "autocast", "both change parameters, and integers come first"),
+    ("autocast", "cast-before-slices", "casts of parts are there"),
+    ("cast-products", "cast-before-slices", "casts of parts are there"),
+    ("cast-before-slices", REUSE_CASTS, "a value that is cast already is not cast again"),
+    ("cast-before-slices", "round-products", "a product is rounded once where all of its parts are"),
     ("autocast", REUSE_CASTS, "views before a cast may have been copied for it"),
     ("cast-products", "round-products", "a product is rounded in the type in which it is multiplied"),
     ("round-products", "fusion", "a product that is only rounded is no region"),

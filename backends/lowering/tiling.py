@@ -9,6 +9,9 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import DType
 
+COLUMNS_LEAST = 128
+"""Columns that a long row is not cut shorter than: a piece is a descriptor of a transfer then."""
+
 
 def memory_order(view: View) -> list[int]:
     """A view's dimensions as they lie in memory, the slowest first; those that repeat or have size 1 stay in front."""
@@ -71,10 +74,11 @@ def row_tiles(kernel: Kernel, views: Sequence[View], free: int) -> Iterator[list
 def flat_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[list[View]]:
     """Cut an elementwise iteration space into tiles [rows.., columns] of at most 128 rows and `width` columns."""
     joined = join(views)
-    size = joined[0].sizes[-1]
     if len(joined[0].dims) == 1:
         yield from _line_tiles(kernel, joined, width)
         return
+    joined = _more_rows(joined, width, kernel.target.partitions)
+    size = joined[0].sizes[-1]
     if size <= width:
         free = 1
         while free < len(joined[0].dims) - 1 and size * joined[0].sizes[-1 - free] <= width and \
@@ -85,6 +89,28 @@ def flat_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[li
         return
     for start, columns in kernel.tiles(size, width):
         yield from row_tiles(kernel, [v.cut(len(v.dims) - 1, start, columns) for v in joined], 1)
+
+
+def _more_rows(views: list[View], width: int, lanes: int) -> list[View]:
+    """Rows that are fewer than partitions, and long, are cut into pieces that are rows too: those that fill most partitions,
+    the longest of them."""
+    *leading, size = views[0].sizes
+    rows = math.prod(leading)
+    if rows >= lanes or size < 2 * COLUMNS_LEAST:
+        return views
+
+    def filled(columns: int) -> float:
+        pieces = size // columns
+        whole = pieces * min(rows, max(1, lanes // pieces))
+        return whole / (-(-whole // lanes) * lanes)
+
+    lengths = [columns for columns in range(COLUMNS_LEAST, min(size, width) + 1) if size % columns == 0]
+    best = max(lengths, key=lambda columns: (filled(columns), columns), default=size)
+    if best == size or filled(best) <= min(1.0, rows / lanes):
+        return views
+    shape = (*leading, size // best, best)
+    return [View(v.memory, v.dtype, v.address, (*v.dims[:-1], (v.dims[-1][0] * best, shape[-2]), (v.dims[-1][0], best)))
+            for v in views]
 
 
 def _line_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[list[View]]:

@@ -28,9 +28,19 @@ ENTRY main {
   ROOT t = (f32[32,1100], f32[32,1100]) tuple(d, p)
 }
 """
+LONG_ROWS = """
+HloModule m
+ENTRY main {
+  x = f32[3,40,384] parameter(0)
+  row = f32[40,384] parameter(1)
+  b = f32[3,40,384] broadcast(row), dimensions={1,2}
+  ROOT s = f32[3,40,384] add(x, b)
+}
+"""
 
 
-@pytest.mark.parametrize("text", [FEW_ROWS, HALVES], ids=["rows and columns repeat", "halves of a matrix"])
+@pytest.mark.parametrize("text", [FEW_ROWS, HALVES, LONG_ROWS],
+                         ids=["rows and columns repeat", "halves of a matrix", "a matrix for each of few"])
 @pytest.mark.parametrize("optlevel", [1, 2])
 def test_few_rows_match(text: str, optlevel: int) -> None:
     check_text(text, tolerance=1e-5, optlevel=optlevel)

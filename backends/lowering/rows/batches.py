@@ -59,11 +59,18 @@ class RowBatches:
         heads, rows = views[0].sizes[:2]
         packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
         groups = self._groups(heads, matrices, packs)
-        for first, block in self.kernel.tiles(heads, self._block(heads, groups, views, matrices)):
+        for first, block in self._pieces(heads, self._block(heads, groups, views, matrices)):
             sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
-            for row, size in self.kernel.tiles(rows, self.kernel.target.partitions):
+            for row, size in self._pieces(rows, self.kernel.target.partitions):
                 with self.kernel.psum_scope():
                     self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups)
+
+    def _pieces(self, total: int, step: int) -> Iterator[tuple[Index, int]]:
+        """0..total in pieces. A single one has no scope, so that in a loop over batches its tiles rotate."""
+        if total <= step:
+            yield 0, total
+        else:
+            yield from self.kernel.tiles(total, step)
 
     def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
               groups: int) -> None:

@@ -13,6 +13,7 @@ from nxcc.passes.fusion import Fusion
 from nxcc.passes.merge_regions import MergeRegions
 
 HEAD = """HloModule m
+sum { left = f32[] parameter(0)  right = f32[] parameter(1)  ROOT both = f32[] add(left, right) }
 ENTRY e {
  x = f32[6,4] parameter(0)
  w = f32[4,4] parameter(1)
@@ -68,3 +69,18 @@ def test_a_conversion_is_made_where_its_operand_is(read_elsewhere: bool) -> None
  k = f32[4,6] transpose({'q' if read_elsewhere else 'x'}), dimensions={{1,0}}
  ROOT r = (bf16[4,6], f32[4,6]) tuple(g, k)""")
     assert "convert" not in {i.opcode for i in module.entry.instructions}
+
+
+def test_a_sum_that_others_read_too_is_made_in_the_region_that_reads_it() -> None:
+    module = merged("""
+ y = f32[6,4] add(x, bs)
+ zero = f32[] constant(0)
+ m = f32[6] reduce(y, zero), dimensions={1}, to_apply=sum
+ mb = f32[6,4] broadcast(m), dimensions={0}
+ n = f32[6,4] subtract(y, mb)
+ h = f32[6,4] exponential(n)
+ t = f32[4,6] transpose(y), dimensions={1,0}
+ g = f32[4,6] transpose(h), dimensions={1,0}
+ ROOT r = (f32[4,6], f32[4,6]) tuple(g, t)""")
+    assert "y" not in {i.name for i in module.entry.instructions}
+    assert regions(module) == 1
