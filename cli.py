@@ -72,7 +72,9 @@ def _run(words: list[str]) -> int:
         click.echo(error.format_message())
         return 2
     except click.ClickException as error:
-        raise CompileError(USAGE, error.format_message().rstrip("."), remedy="see `nxcc --help`") from None
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context is not None else "nxcc"
+        raise CompileError(USAGE, error.format_message().rstrip("."), remedy=f"see `{command} --help`") from None
     except click.Abort:
         raise KeyboardInterrupt from None
     return status if isinstance(status, int) else 0
@@ -287,7 +289,7 @@ def opt(model: str | None, output: str | None, passes: str | None, all_passes: b
         click.echo("\n".join(pass_list()))
         return 0
     if model is None:
-        raise CompileError(USAGE, "Missing argument 'MODEL'", remedy="see `nxcc --help`")
+        raise CompileError(USAGE, "Missing argument 'MODEL'", remedy="see `nxcc opt --help`")
     text = convert(model, output, None if all_passes else passes or "", emit, CompileOptions(**values))
     if text is not None:
         click.echo(text, nl=False)

@@ -29,7 +29,7 @@ from nxcc.compiler.options import (
     Takes,
     verbosity,
 )
-from nxcc.ir.diagnostics import USAGE, CompileError, one_of
+from nxcc.ir.diagnostics import USAGE, CompileError, near, one_of
 from nxcc.ir.facts import dataclass
 
 COMPILE_COMMANDS = ("compile", "check")
@@ -291,9 +291,7 @@ def check_value(name: str, value: str, known: Sequence[str], refused: Mapping[st
 
 def unknown_option(name: str) -> CompileError:
     """The error for an option that nobody declared, with the nearest name."""
-    import difflib
-    near = difflib.get_close_matches(name, [*BY_FLAG, *ACCEPTED, *_SPECIAL], 1, 0.5)
-    return CompileError(USAGE, f"no option is named {name}", remedy=f"did you mean {near[0]}?" if near else "")
+    return CompileError(USAGE, f"no option is named {name}", remedy=near(name, [*BY_FLAG, *ACCEPTED, *_SPECIAL], 0.5))
 
 
 def environment_flags() -> str:

@@ -10,22 +10,21 @@ from __future__ import annotations
 import io
 import json
 import math
-import mmap
-import os
 import re
-import stat
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
-from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, FILE_UNREADABLE, CompileError
+from nxcc.compiler.recognition import description
+from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, CompileError
 from nxcc.ir.dtypes import BF16, F8E4M3FN, F8E5M2, F16, F32, F64, PRED, S8, S16, S32, S64, U8, U16, U32, U64, DType
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import map_file
 from nxcc.ir.literals import Array
 
 MAX_HEADER_BYTES = 100 << 20
@@ -62,31 +61,15 @@ def read_arrays(path: str) -> ArrayFile:
     Raises CompileError: FILE_UNREADABLE, EMPTY_INPUT, or ARRAYS_UNREADABLE with the reason and, where known, the offset.
     """
     data = map_file(path)
+    if not len(data):
+        raise CompileError(EMPTY_INPUT, "the file holds no bytes", path)
     if bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):
         return ArrayFile(path, _npz(data, path))
     if len(data) >= 8 and bytes(data[8:9]) == b"{":
         return ArrayFile(path, _safetensors(data, path))
-    raise _unreadable(path, "it is neither an npz nor a safetensors file")
-
-
-def map_file(path: str) -> memoryview:
-    """The bytes of a file, mapped read-only; of a pipe, read."""
-    try:
-        with open(path, "rb") as file:
-            data = _mapped(file) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else memoryview(file.read())
-    except (OSError, ValueError) as error:
-        raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why=_reason(error)) from None
-    if not len(data):
-        raise CompileError(EMPTY_INPUT, "the file holds no bytes", path)
-    return data
-
-
-def _mapped(file: BinaryIO) -> memoryview:
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    kind = description(data)
+    raise _unreadable(path, "it is neither an npz nor a safetensors file" + (f" but looks like {kind}" if kind else ""),
+                      "numpy.savez and safetensors.numpy.save_file write such files")
 
 
 def _unreadable(where: str, why: str, remedy: str = "") -> CompileError:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 
 from nxcc.backends.target import load_target
-from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import graph_request, pass_settings
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import whole_file, write_whole
-from nxcc.compiler.parameters import Signature, bind_weights
-from nxcc.compiler.problems import raise_problems
-from nxcc.ir.diagnostics import USAGE, CompileError
+from nxcc.compiler.weights import bind_file
+from nxcc.ir.diagnostics import USAGE, CompileError, near
+from nxcc.ir.files import whole_file, write_whole
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
@@ -33,8 +31,7 @@ def convert(path: str, output: str | None, names: str | None, emit: str, options
     module = read_model(path, graph_request(options))
     verify(module)
     if options.weights:
-        signature = Signature(list(range(len(module.entry.parameters))), frozenset())
-        raise_problems(bind_weights(module, signature, read_arrays(options.weights), options.weights))
+        bind_file(module, options.weights)
     _run(module, names, options)
     verify(module)
     if emit == "binary":
@@ -60,8 +57,6 @@ def _run(module: Module, names: str | None, options: CompileOptions) -> None:
     known = {row.name: row for row in passes(settings)}
     for name in [word.strip() for word in names.split(",") if word.strip()]:
         if name not in known:
-            import difflib
-            near = difflib.get_close_matches(name, known, 1)
             raise CompileError(USAGE, f"there is no pass {name!r} at optlevel {options.optlevel}",
-                               why=f"passes are {', '.join(known)}", remedy=f"did you mean {near[0]}?" if near else "")
+                               remedy=near(name, known) or "`nxcc opt --list` names them")
         known[name].run(module)

@@ -18,23 +18,25 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import Target, load_target
-from nxcc.compiler.arrays import ArrayFile, map_file, read_arrays
+from nxcc.compiler.arrays import ArrayFile, read_arrays
 from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
-from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, depfile_text, stamps_of
+from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
+from nxcc.compiler.fixed_outputs import fixed_outputs
 from nxcc.compiler.inputs import GraphRequest, read_model, recorded_io_config
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import write_whole
 from nxcc.compiler.packaging import Labels, package
-from nxcc.compiler.parameters import WEIGHT, Signature, Tensor, bind_weights, declare_weights, keep_weights
+from nxcc.compiler.parameters import WEIGHT, Signature, Tensor
 from nxcc.compiler.pipelining import Lowering, pipelined
 from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
 from nxcc.compiler.relayout import turns_bits
 from nxcc.compiler.version import VERSION
+from nxcc.compiler.weights import bind_weights, declare_weights, keep_weights
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import map_file
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
@@ -154,6 +156,9 @@ class _Compilation:
         self.signature = Signature(list(range(count)), declared)
         if self.source.weights is not None:
             raise_problems(bind_weights(module, self.signature, self.source.weights, self.source.weights_path))
+        inputs = [n for n, number in enumerate(self.signature.numbers) if number not in self.signature.weights]
+        for k in fixed_outputs(module, inputs):
+            self.journal.note(f"output{k} depends on no input: its value is fixed")
         self.dumps.keep("bind", "hlo", lambda: module_text(module))
 
     def _passes(self) -> None:
@@ -321,10 +326,13 @@ def compile_file(request: Request) -> Build:
         return build
     if options.timing:
         build.package = _with_metrics(build.package, journal)
+
+    def confirm() -> None:
+        check_unchanged(stamps)
+        write_depfile(output, request.path, options)
+
     with journal.stage("write"):
-        write_neff(output, build.package, options.compress, confirm=lambda: check_unchanged(stamps))
-        if options.depfile:
-            write_whole(options.depfile, depfile_text(output, dependencies(request.path, options)))
+        write_neff(output, build.package, options.compress, confirm)
     build.output, build.neff_bytes = output, os.stat(output).st_size
     return build
 

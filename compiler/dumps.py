@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from nxcc.compiler.outputs import write_whole
 from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+from nxcc.ir.files import write_whole
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.passes.partition import Plan

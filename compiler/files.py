@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import check_writable
 from nxcc.ir.diagnostics import FILE_UNREADABLE, USAGE, CompileError
+from nxcc.ir.files import check_writable, write_whole
 
 STDIN = "-"
 
@@ -35,6 +35,12 @@ def depfile_text(output: str, paths: list[str]) -> str:
     return f"{escape(output)}: {' '.join(escape(file) for path in paths for file in _files_of(path))}\n"
 
 
+def write_depfile(output: str, model: str, options: CompileOptions) -> None:
+    """The depfile, if one is asked for; to be called when the output is written and before it takes its place."""
+    if options.depfile:
+        write_whole(options.depfile, depfile_text(output, dependencies(model, options)))
+
+
 def _files_of(path: str) -> list[str]:
     """The file itself; of a SavedModel's folder what is read there, since the folder stays the same when they change."""
     if not os.path.isdir(path):
@@ -49,7 +55,7 @@ def check_outputs(outputs: list[str], inputs: list[str]) -> None:
     for path in outputs:
         check_writable(path)
         if os.path.realpath(path) in map(os.path.realpath, inputs):
-            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another output with -o")
+            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another name for the output")
 
 
 Stamp = tuple[int, int, int]

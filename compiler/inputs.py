@@ -1,7 +1,7 @@
 """Opens a model file of any format that nxcc reads; the content decides which it is, never the name.
 
-Read: HLO text; HloModuleProto, HloProto and HloSnapshot, binary or in protobuf's text form; TensorFlow's GraphDef, binary or
-text, and SavedModel folders; each file also inside gzip.
+Read: HLO text; HloModuleProto, HloProto, HloSnapshot and HloUnoptimizedSnapshot, of which only the module counts, binary or in
+protobuf's text form; TensorFlow's GraphDef, binary or text, and SavedModel folders; each file also inside gzip.
 Everything else is an error that says what the file looks like and how to get from there to HLO.
 """
 
@@ -11,9 +11,21 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nxcc.compiler.recognition import (
+    CONTROL,
+    FOREIGN,
+    FOREIGN_PROTOBUF,
+    GRAPH,
+    GRAPH_TEXT,
+    GZIP,
+    HEAD_BYTES,
+    HLO_TEXT,
+    PROTO_TEXT,
+    TO_HLO,
+    protobuf_kind,
+)
 from nxcc.ir.diagnostics import (
     EMPTY_INPUT,
     FILE_UNREADABLE,
@@ -25,10 +37,12 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import map_file, read_stream
 from nxcc.ir.hlo.module import Module
-from nxcc.ir.hlo.proto.reader import map_file, read_module, read_stream
+from nxcc.ir.hlo.proto.framing import holds_module
+from nxcc.ir.hlo.proto.reader import read_module
 from nxcc.ir.hlo.proto.schema import message_type
-from nxcc.ir.hlo.proto.wire import BYTES, VARINT, WireError, is_message, records
+from nxcc.ir.hlo.proto.wire import is_message
 
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.io_config import IoConfig
@@ -38,9 +52,6 @@ MAX_INFLATED_BYTES = 256 << 20
 """Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
 MAX_TEXT_NESTING = 100
 MAX_IO_CONFIG_BYTES = 64 << 20
-_HEAD_BYTES = 4096
-_GZIP = b"\x1f\x8b"
-_TO_HLO = "export the model as HLO, for example with jax.jit(f).lower(x).compiler_ir('hlo').as_serialized_hlo_module_proto()"
 TENSORFLOW = "TENSORFLOW"
 
 
@@ -57,60 +68,6 @@ class GraphRequest:
     signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A format that is recognised in order to be refused.
-
-    name: what the file looks like. is_it: decides by the first bytes. remedy: what to do.
-    """
-
-    name: str
-    is_it: Callable[[bytes], bool]
-    remedy: str = _TO_HLO
-
-
-def _starts(*magics: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head.startswith(magics)
-
-
-def _matches(pattern: str) -> Callable[[bytes], bool]:
-    compiled = re.compile(pattern.encode())
-    return lambda head: compiled.match(head) is not None
-
-
-_IMAGE = "give a model file, not a picture"
-FOREIGN: tuple[Foreign, ...] = (
-    Foreign("a NEFF, which is compiled already", _starts(*(bytes((version, *bytes(8), 4, *bytes(6))) for version in (1, 2))),
-            "`nxcc run`, `estimate` and `info` take it"),
-    Foreign("an ELF program or library", _starts(b"\x7fELF"), "give the model, not a program"),
-    Foreign("a PNG picture", _starts(b"\x89PNG"), _IMAGE),
-    Foreign("a JPEG picture", _starts(b"\xff\xd8\xff"), _IMAGE),
-    Foreign("a PDF document", _starts(b"%PDF"), _IMAGE),
-    Foreign("a zip archive (an npz, a PyTorch checkpoint or a Keras model)", _starts(b"PK\x03\x04", b"PK\x05\x06"),
-            "give weights with --weights; " + _TO_HLO),
-    Foreign("an HDF5 file", _starts(b"\x89HDF\r\n"), "give weights as npz or safetensors; " + _TO_HLO),
-    Foreign("MLIR bytecode (StableHLO)", _starts(b"ML\xefR")),
-    Foreign("a Python pickle", _starts(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")),
-    Foreign("a TensorFlow Lite model", lambda head: head[4:8] == b"TFL3"),
-    Foreign("a safetensors file", lambda head: len(head) > 9 and head[4:9] == b"\0\0\0\0{", "give weights with --weights"),
-    Foreign("a tar archive", lambda head: head[257:262] == b"ustar", "unpack it first"),
-    Foreign("compressed with zstd, bzip2 or xz", _starts(b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ"),
-            "unpack it first, or use gzip"),
-    Foreign("JSON", _matches(r'\s*(\{\s*("|\}\s*\Z)|\[)')),
-    Foreign("HTML or XML", _matches(r"\s*<[!?a-zA-Z]"), "was a web page saved instead of the file?"),
-    Foreign("MLIR text (StableHLO)",
-            _matches(r"(\s|//[^\n]*\n|#loc[^\n]*\n)*+(module\b(?s:.)*func\.func|func\.func\b|#\w+ =)")),
-    Foreign("UTF-16 text", _starts(b"\xff\xfe", b"\xfe\xff"), "save it as UTF-8"),
-    Foreign("a Git LFS pointer", _starts(b"version https://git-lfs"), "fetch the file itself: git lfs pull"),
-)
-_LOG_PREFIX = r"(?:[IWEF][0-9]{4} [^\]\n]*\] )?"
-_HLO_TEXT = re.compile(
-    rf"(?:\s|//[^\n]*\n|/\*(?s:.*?)\*/|\xef\xbb\xbf)*+{_LOG_PREFIX}(?:(?:HloModule|ENTRY|ROOT)\b|%?[A-Za-z_][\w.\-]*\s*(?:\{{|\(|=))".encode())
-_PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
-_GRAPH_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(?:node|versions|library)\s*:?\s*[{<]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-
-
 def read_model(path: str, graph: GraphRequest | None = None) -> Module:
     """The module in a file or SavedModel folder; `-` is the standard input. graph: for TensorFlow graphs.
 
@@ -121,7 +78,7 @@ def read_model(path: str, graph: GraphRequest | None = None) -> Module:
         return _read_folder(path, request)
     data = _standard_input() if path == STDIN else map_file(path)
     name = "<stdin>" if path == STDIN else path
-    if data[:2] == _GZIP:
+    if data[:2] == GZIP:
         data = memoryview(_inflate(data, name))
     if not len(data):
         raise CompileError(EMPTY_INPUT, f"{name} holds no bytes", remedy="give HLO text or a serialized HLO module")
@@ -185,7 +142,7 @@ def _standard_input() -> memoryview:
 def _inflate(data: memoryview, name: str) -> bytes:
     """The content of a gzip file: all its members, as gunzip gives them."""
     content = bytearray()
-    while bytes(data[:2]) == _GZIP:
+    while bytes(data[:2]) == GZIP:
         inflater = zlib.decompressobj(wbits=31)
         try:
             content += inflater.decompress(data, MAX_INFLATED_BYTES + 1 - len(content))
@@ -203,9 +160,9 @@ def _inflate(data: memoryview, name: str) -> bytes:
 
 
 def _read(data: memoryview, name: str, request: GraphRequest) -> Module:
-    head = bytes(data[:_HEAD_BYTES])
-    is_text = not _CONTROL.search(head)
-    if is_text and _GRAPH_TEXT.match(head):
+    head = bytes(data[:HEAD_BYTES])
+    is_text = not CONTROL.search(head)
+    if is_text and GRAPH_TEXT.match(head):
         from nxcc.ir.graphdef.text import binary_of
         return _read_graph(memoryview(binary_of(bytes(data), "GraphDef", name)), name, request)
     if request.framework == TENSORFLOW and not is_text:
@@ -217,17 +174,17 @@ def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest)
     for foreign in FOREIGN:
         if foreign.is_it(head):
             raise _unknown(name, foreign.name, foreign.remedy)
-    if not _CONTROL.search(head):
-        if _PROTO_TEXT.match(head) or _HLO_TEXT.match(head):
+    if not CONTROL.search(head):
+        if PROTO_TEXT.match(head) or HLO_TEXT.match(head):
             _refuse_graph_options(name, request)
         return _read_text(data, head, name)
-    kind = _foreign_protobuf(data)
-    if kind == _GRAPH:
+    kind = protobuf_kind(data)
+    if kind == GRAPH:
         return _read_graph(data, name, request)
     if kind:
-        raise _unknown(name, kind, _FOREIGN_PROTOBUF[kind])
-    if head[0] != 0x0A and not is_message(data, 0, len(data)):
-        raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", _TO_HLO)
+        raise _unknown(name, kind, FOREIGN_PROTOBUF[kind])
+    if head[0] != 0x0A and not is_message(data, 0, len(data)) and not holds_module(data):
+        raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", TO_HLO)
     _refuse_graph_options(name, request)
     return read_module(data, name=name)
 
@@ -243,55 +200,22 @@ def _refuse_graph_options(name: str, request: GraphRequest) -> None:
 
 
 def _read_text(data: memoryview, head: bytes, name: str) -> Module:
-    if _PROTO_TEXT.match(head):
+    if PROTO_TEXT.match(head):
         return _read_proto_text(bytes(data), name)
-    if not _HLO_TEXT.match(head) and head.strip():
+    if not HLO_TEXT.match(head) and head.strip():
         first = head.split(b"\n")[0][:40].decode("utf-8", "replace")
         raise _unknown(name, f"text that starts with {first!r}", "HLO text starts with HloModule, ENTRY or `name {`")
     from nxcc.ir.hlo.text.reader import read_text
     return read_text(bytes(data), name=name)
 
 
-# Protobuf
-
-
-_GRAPH, _ONNX, _SAVED_MODEL = "a TensorFlow GraphDef", "an ONNX model", "a TensorFlow SavedModel's own file"
-_FOREIGN_PROTOBUF = {_ONNX: _TO_HLO, _SAVED_MODEL: "give the folder that it lies in"}
-
-
-def _foreign_protobuf(data: memoryview) -> str:
-    """What a protobuf that is no HLO looks like; empty text if it may be HLO."""
-    try:
-        tops = [(number, kind, start, end) for number, kind, start, end in records(data, 0, len(data))]
-    except WireError:
-        return ""
-    numbers = {(number, kind) for number, kind, *_ in tops}
-    if (1, VARINT) in numbers and (7, BYTES) in numbers:
-        return _ONNX
-    if (1, VARINT) in numbers and (2, BYTES) in numbers:
-        return _SAVED_MODEL
-    if (1, BYTES) in numbers and all(_is_node(data, start, end) for number, _, start, end in tops if number == 1):
-        return _GRAPH
-    return ""
-
-
-def _is_node(data: memoryview, start: int, end: int) -> bool:
-    """True if the bytes walk as a NodeDef: a name, an operator's name, inputs as text, attributes as map entries."""
-    try:
-        fields = list(records(data, start, end))
-    except WireError:
-        return False
-    if any(number > 7 or kind != BYTES for number, kind, *_ in fields):
-        return False
-    operators = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 2]
-    inputs = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 3]
-    return len(operators) == 1 and operators[0].isalnum() and not any(_CONTROL.search(text) for text in inputs)
+# Text form of protobuf
 
 
 def _read_proto_text(content: bytes, name: str) -> Module:
     """A module in protobuf's text form, by way of its binary form."""
     from google.protobuf import text_format
-    found = _PROTO_TEXT.match(content)
+    found = PROTO_TEXT.match(content)
     assert found is not None
     kinds = {b"name": "HloModuleProto", b"hlo_": "HloProto"}
     message = message_type(kinds.get(found[1][:4], "HloSnapshot"))()

@@ -21,7 +21,7 @@ from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
-from nxcc.compiler.parameters import Tensor, leaf_shapes, result_dtypes
+from nxcc.compiler.parameters import WEIGHT, Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.places import Place
 from nxcc.compiler.reports.statistics import module_statistics
 from nxcc.ir.dtypes import DType
@@ -176,7 +176,7 @@ class _Packager:
         if tensor is None:
             return InputTensor(name, self.interface[name], self.plan.values[name].dims, self._size(name), self._var(name))
         return InputTensor(name, self.interface[name], tensor.dims, self._size(name), self._var(name), tensor.number,
-                           tensor.hlo, tensor.role)
+                           tensor.hlo, tensor.role, tensor.framework if tensor.role == WEIGHT else "")
 
     def _output(self, name: str) -> OutputTensor:
         return OutputTensor(name, self.interface[name], self.plan.values[name].dims, self._size(name), self._var(name))

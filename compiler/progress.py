@@ -28,13 +28,17 @@ class Journal:
     """Messages and times of one command.
 
     level: what is shown; everything goes to the log. stages: finished stages in order. notices: warnings given, for reports.
+    Between warnings and errors lies what frameworks pass (35): a dot a stage on a terminal, and nothing else but errors.
     """
 
     def __init__(self, level: int = WARNING, *, quiet: bool = False, logfile: str = "", stdout_is_data: bool = False) -> None:
         self.level = ERROR if quiet else level
         self.stages: list[StageTime] = []
         self.notices: list[str] = []
-        self.is_interactive = not quiet and level <= WARNING and sys.stderr.isatty()
+        on_terminal = not quiet and sys.stderr.isatty()
+        self.is_interactive = on_terminal and level <= WARNING
+        self.is_dotted = on_terminal and WARNING < level < ERROR
+        self._dots = 0
         self._stdout_is_data = stdout_is_data
         self._log = _open_log(logfile) if logfile else None
         self._status: Any = None
@@ -58,8 +62,16 @@ class Journal:
             self.notices.append(text)
         self._say(level, text)
 
+    @property
+    def wants_report(self) -> bool:
+        """Whether the result is told on stdout."""
+        return self.level <= WARNING
+
     def close(self) -> None:
         """Clear the progress line and finish the log."""
+        if self._dots:
+            sys.stderr.write("\n")
+            self._dots = 0
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -81,6 +93,10 @@ class Journal:
             self._log.flush()
 
     def _show(self, name: str) -> None:
+        if self.is_dotted:
+            self._dots += 1
+            sys.stderr.write(".")
+            sys.stderr.flush()
         if not self.is_interactive:
             return
         if self._status is None:

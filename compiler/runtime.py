@@ -13,9 +13,11 @@ from dataclasses import field
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.casts import cast
 from nxcc.compiler.device import Device
-from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, match_weights, random_inputs
+from nxcc.compiler.opening import open_compiled
+from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, random_inputs
 from nxcc.compiler.places import places_of
 from nxcc.compiler.problems import raise_problems
+from nxcc.compiler.weights import match_weights
 from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.facts import dataclass
@@ -23,7 +25,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node, OutputTensor
-from nxcc.neff.reader import Neff, open_neff
+from nxcc.neff.reader import Neff
 
 
 @dataclass
@@ -43,7 +45,7 @@ def load(path: str, weights: str | Mapping[str, Array] | None = None, *, target:
     of the engines, which the seed decides.
     Raises CompileError for what the file, the weights or the target do not allow.
     """
-    return Loaded(open_neff(path), weights, target=target, strict=strict, seed=seed)
+    return Loaded(open_compiled(path), weights, target=target, strict=strict, seed=seed)
 
 
 class Loaded:
@@ -215,7 +217,7 @@ class _Walk:
 
 def _tensor(row: InputTensor) -> Tensor:
     assert row.param is not None or row.role == INPUT
-    return Tensor(row.name, row.param or 0, row.hlo, row.role, row.dtype, Shape(row.dtype, row.shape))
+    return Tensor(row.name, row.param or 0, row.hlo, row.role, row.dtype, Shape(row.dtype, row.shape), framework=row.framework)
 
 
 def _invalid(what: str, path: str) -> CompileError:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.casting import NONE, cast_words
 from nxcc.compiler.driver import Build, Request, check_file, compile_file, lowering_of
+from nxcc.compiler.files import check_outputs
 from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import check_writable, whole_file
 from nxcc.compiler.parameters import WEIGHT
 from nxcc.compiler.pipelining import proposal
 from nxcc.compiler.progress import Journal
 from nxcc.compiler.relayout import spreading
 from nxcc.compiler.reports.plan_report import plan_report
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import whole_file
 from nxcc.ir.literals import Array
 from nxcc.neff.writer import write_neff
 
@@ -114,7 +115,7 @@ def run_session(request: RunRequest) -> dict[str, Any]:
     from nxcc.compiler.runtime import load
     target = load_target(request.target).name if request.target else None
     if request.outputs:
-        check_writable(request.outputs)
+        check_outputs([request.outputs], [path for path in (request.file, request.inputs, request.weights) if path])
     start = time.process_time()
     loaded = load(request.file, request.weights, target=target, strict=request.strict, seed=request.seed)
     arrays = read_arrays(request.inputs) if request.inputs else None

@@ -19,10 +19,11 @@ from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import DECLARED, CompileOptions, Role
-from nxcc.compiler.parameters import Signature, bind_weights, conform, declare_weights, match_weights
+from nxcc.compiler.parameters import conform
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
 from nxcc.compiler.tolerances import depths_of, longest_sum, scale, tolerance
+from nxcc.compiler.weights import bind_file, declare_weights, match_weights
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.facts import dataclass
@@ -155,9 +156,8 @@ def _oracle_original(module: Module, request: VerifyRequest, values: Sequence[Ar
     """The module as read, weights bound, evaluated by the oracle."""
     options = request.options
     declared = declare_weights(module, options.weight_params) if options.weight_params else frozenset()
-    signature = Signature(list(range(len(module.entry.parameters))), declared)
     if options.weights:
-        raise_problems(bind_weights(module, signature, read_arrays(options.weights), options.weights))
+        bind_file(module, options.weights, declared)
     rest = iter(values)
     return flatten(evaluate(module, [_pack(parameter.shape, rest) for parameter in module.entry.parameters]))
 

@@ -129,7 +129,12 @@ class CompileError(Exception):
 
 def one_of(given: str, known: Iterable[str]) -> str:
     """What to write instead of an unknown word: the nearest known one, and all of them."""
-    import difflib
     words = list(known)
-    near = difflib.get_close_matches(given, words, 1)
-    return (f"did you mean {near[0]}? " if near else "") + f"one of {', '.join(words)}"
+    return f"{near(given, words)} one of {', '.join(words)}".lstrip()
+
+
+def near(given: str, known: Iterable[str], least: float = 0.6) -> str:
+    """The nearest known word as a question; empty text if none is as like as that, from 0 to 1."""
+    import difflib
+    found = difflib.get_close_matches(given, list(dict.fromkeys(known)), 1, least)
+    return f"did you mean {found[0]}?" if found else ""

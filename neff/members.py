@@ -73,7 +73,7 @@ class InputTensor:
     name: the value's name in the graph (`input0`, or the user's): a node's input is the module input or the earlier
     node's output of that name. var: the variable of the node's def.json that holds it (empty for a CPU node).
     role: `input`, `state` (aliased to an output) or `weight`; param: parameter number of the module, None for a value
-    between nodes; hlo: name of the HLO instruction.
+    between nodes; hlo: name of the HLO instruction; framework: what the framework calls a weight, which is bound by it too.
     """
 
     name: str = key(TEXT)
@@ -84,6 +84,7 @@ class InputTensor:
     param: int | None = key(nullable(UINT), None, always=True)
     hlo: str = key(TEXT, "", always=True)
     role: str = key(choice("input", "state", "weight"), "input", always=True)
+    framework: str = key(TEXT, "")
 
     def fault(self) -> str:
         return _size_fault(self.dtype, self.shape, self.size)

@@ -9,19 +9,16 @@ Source: NEFF reference, sections 7.1 to 7.4.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
-import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from nxcc.ir.diagnostics import (
     EMPTY_INPUT,
-    FILE_UNREADABLE,
     FILE_UNWRITABLE,
     NEFF_INVALID,
     NEFF_TARGET,
@@ -30,6 +27,7 @@ from nxcc.ir.diagnostics import (
 )
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import map_file, mapped
 from nxcc.neff import rules
 from nxcc.neff.archive import Entry, read_archive
 from nxcc.neff.canonical_json import load_json
@@ -239,22 +237,7 @@ def open_neff(path: str | os.PathLike[str], verify_hash: bool = True) -> Neff:
     NEFF_INVALID with the broken rule and the member or offset.
     """
     name = os.fspath(path)
-    try:
-        mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode):
-            raise CompileError(FILE_UNREADABLE, f"cannot read {name}", why="it is not a regular file")
-        with open(name, "rb") as file:
-            data = _map(file)
-    except OSError as error:
-        raise CompileError(FILE_UNREADABLE, f"cannot read {name}", why=error.strerror or str(error)) from error
-    return read_neff(data, name, verify_hash)
-
-
-def _map(file: BinaryIO) -> memoryview:
-    """The file as a read-only view; an empty file cannot be mapped and is an empty view."""
-    if os.fstat(file.fileno()).st_size == 0:
-        return memoryview(b"")
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return read_neff(map_file(name, pipes=False), name, verify_hash)
 
 
 def read_neff(data: bytes | memoryview, path: str, verify_hash: bool = True) -> Neff:
@@ -297,7 +280,7 @@ def _unpack(stored: memoryview, path: str) -> memoryview:
             for piece in _inflate(stored, path):
                 file.write(piece)
             file.flush()
-            return _map(file)
+            return mapped(file)
     except OSError as error:
         raise CompileError(FILE_UNWRITABLE, "cannot unpack the archive", path, why=error.strerror or str(error),
                            remedy="set TMPDIR to a folder with room") from error

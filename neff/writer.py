@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+from nxcc.ir.files import whole_file
 from nxcc.neff import rules
 from nxcc.neff.archive import Entry, archive_end, member_header, padding_bytes
 from nxcc.neff.header import HEADER_BYTES, PKG_MD5, PKG_SHA256, Header, header_name
@@ -41,7 +39,7 @@ def write_neff(path: str | os.PathLike[str], package: Package, compress: bool = 
     """
     members = package_members(package, hash_constants=compress)
     _assert_readable(package, members)
-    with _replacing(os.fspath(path)) as file:
+    with whole_file(os.fspath(path), devices=False) as file:
         file.write(bytes(HEADER_BYTES))
         payload = _GzipPayload(file) if compress else _Payload(file)
         for piece in archive_pieces(members):
@@ -162,26 +160,3 @@ def content_uuid(build_version: str, payload_sha256: bytes) -> bytes:
     uuid[6] = uuid[6] & 0x0F | 0x80
     uuid[8] = uuid[8] & 0x3F | 0x80
     return bytes(uuid)
-
-
-@contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of path (links followed) when the block ends well, and vanishes otherwise."""
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise CompileError(FILE_UNWRITABLE, f"cannot write {path}", why="it exists and is not a regular file")
-    folder, name = os.path.split(target)
-    # A long name plus the suffix could pass the file system's limit of 255 bytes.
-    temporary = os.path.join(folder, f".{name[:64]}.{secrets.token_hex(8)}.tmp")
-    is_whole = False
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, target)
-        is_whole = True
-    except OSError as error:
-        raise CompileError(FILE_UNWRITABLE, f"cannot write {path}", why=error.strerror or str(error),
-                           remedy="choose another folder with -o, or make room") from error
-    finally:
-        if not is_whole and os.path.lexists(temporary):
-            os.unlink(temporary)

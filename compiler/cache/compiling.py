@@ -10,12 +10,12 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nxcc.compiler.cache.store import Cache, Key, content_digest
-from nxcc.compiler.files import STDIN, check_outputs, default_output, dependencies, depfile_text, stamps_of
+from nxcc.compiler.files import STDIN, check_outputs, default_output, dependencies, stamps_of, write_depfile
 from nxcc.compiler.options import CompileOptions, verbosity
-from nxcc.compiler.outputs import write_whole
 from nxcc.compiler.progress import INFO, Journal
 from nxcc.compiler.version import VERSION
 from nxcc.ir.graphdef.naming import graph_name, module_name
@@ -41,7 +41,7 @@ def compile_session(model: str, options: CompileOptions, notices: list[str], pri
         body = compile_through_cache(model, options, journal)
         status = "PASS"
         journal.close()
-        _show(body, options, print_json)
+        _show(body, options, journal, print_json)
     finally:
         gc.enable()
         journal.close()
@@ -50,10 +50,10 @@ def compile_session(model: str, options: CompileOptions, notices: list[str], pri
     return 0
 
 
-def _show(body: dict[str, Any], options: CompileOptions, print_json: PrintJson) -> None:
+def _show(body: dict[str, Any], options: CompileOptions, journal: Journal, print_json: PrintJson) -> None:
     if options.json:
         print_json("check" if options.query_compute else "compile", body)
-    elif not options.quiet:
+    elif journal.wants_report:
         from nxcc.compiler.reports.report_text import build_lines
         for line in build_lines(body):
             sys.stdout.write(line + "\n")
@@ -71,7 +71,7 @@ def compile_through_cache(model: str, options: CompileOptions, journal: Journal)
     plain = _key(options, inputs)
     named = Key(plain.rows | {"name": module_name(graph_name(model))})
     for key in (plain, named):
-        body = cache.deliver(key.digest, output)
+        body = cache.deliver(key.digest, output, partial(write_depfile, output, model, options))
         if body is not None:
             return _delivered(body, model, options, journal, key)
     said = len(journal.notices)
@@ -141,8 +141,6 @@ def _delivered(body: dict[str, Any], model: str, options: CompileOptions, journa
         journal.note(notice)
     folder, output = cache_folder(options), options.output or default_output(model)
     journal.note(f"taken from the cache {folder}: {key.digest}", INFO)
-    if options.depfile:
-        write_whole(options.depfile, depfile_text(output, dependencies(model, options)))
     return body | {"output": output, "notices": journal.notices, "cache": {"folder": folder, "key": key.digest, "hit": True}}
 
 

@@ -76,6 +76,10 @@ def _removed(entries: list[Entry]) -> dict[str, Any]:
     return {"removed": [entry.digest for entry in entries], "bytes_removed": sum(entry.size for entry in entries)}
 
 
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
 def cache_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
     lines = []
@@ -85,7 +89,7 @@ def cache_lines(body: dict[str, Any]) -> list[str]:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["used"]))
         lines.append(f"{row['key'][:12]}  {size_text(row['bytes']):>10}  {used}  {row['target']}  {row['model']}")
     if "removed" in body:
-        lines.append(f"removed {len(body['removed'])} entries, {size_text(body['bytes_removed'])}")
-    lines.append(f"{os.path.join(body['folder'], '')}: {body['entries_left']} entries, {size_text(body['bytes_left'])} "
+        lines.append(f"removed {_entries(len(body['removed']))}, {size_text(body['bytes_removed'])}")
+    lines.append(f"{os.path.join(body['folder'], '')}: {_entries(body['entries_left'])}, {size_text(body['bytes_left'])} "
                  f"of {size_text(DEFAULT_LIMIT_BYTES)}")
     return lines

@@ -14,13 +14,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
 from typing import Any, BinaryIO
 
-from nxcc.compiler.outputs import whole_file
 from nxcc.ir.diagnostics import FILE_UNREADABLE, FILE_UNWRITABLE, USAGE, CompileError
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import whole_file
 
 VERSION_FOLDER = "v1"
 NEFF, KEY, REPORT = "out.neff", "key.json", "report.json"
@@ -82,10 +82,11 @@ class Cache:
     def _path(self, digest: str) -> str:
         return os.path.join(self.root, digest[:2], digest[2:])
 
-    def deliver(self, digest: str, output: str) -> dict[str, Any] | None:
+    def deliver(self, digest: str, output: str, confirm: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
         """Write an entry's NEFF to output and return its report; None if there is no such entry, or it is damaged.
 
-        The digest is verified before output appears. Raises CompileError(FILE_UNWRITABLE) if output cannot be written.
+        The digest is verified and confirm called before output appears. Raises CompileError(FILE_UNWRITABLE)
+        if output cannot be written.
         """
         path = self._path(digest)
         report = _read_json(os.path.join(path, REPORT))
@@ -98,6 +99,7 @@ class Cache:
                 with whole_file(output) as target:
                     if _copy(source, target) != report.get("neff_sha256"):
                         raise _Damaged
+                    confirm()
             except _Damaged:
                 _remove(path)
                 return None

@@ -23,13 +23,15 @@ import numpy as np
 
 from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.debugging.trial import AGREES, Trial
+from nxcc.compiler.files import check_outputs
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.outputs import whole_file, write_whole
-from nxcc.compiler.parameters import INPUT, Signature, Tensor, bind_weights, check_inputs, leaf_shapes, random_inputs
+from nxcc.compiler.parameters import INPUT, Tensor, check_inputs, leaf_shapes, random_inputs
 from nxcc.compiler.problems import raise_problems
+from nxcc.compiler.weights import bind_file
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import whole_file, write_whole
 from nxcc.ir.hlo.attributes import SliceDimension, Window
 from nxcc.ir.hlo.builder import Builder, clone_computation, clone_instruction, clone_module, infer_shape, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -438,8 +440,7 @@ class Start:
         module = read_model(self.path)
         verify(module)
         if self.options.weights:
-            signature = Signature(list(range(len(module.entry.parameters))), frozenset())
-            raise_problems(bind_weights(module, signature, read_arrays(self.options.weights), self.options.weights))
+            bind_file(module, self.options.weights)
         return Candidate(module, self._values(module))
 
     def trial(self) -> Trial:
@@ -471,6 +472,8 @@ def reduce_file(start: Start, output: str, command: str = "", trials: int = DEFA
     command: run with the path of a module as its last word; a module fails if the exit status is that of the whole model.
     Without one a module fails if it ends in the same verdict. Raises CompileError(USAGE) if the model does not fail.
     """
+    stem = os.path.splitext(output)[0]
+    check_outputs([output, f"{stem}.npz"], [path for path in (start.path, start.inputs) if path])
     candidate = start.candidate()
     if command:
         fails, words = _by_command(command, candidate)
@@ -479,7 +482,6 @@ def reduce_file(start: Start, output: str, command: str = "", trials: int = DEFA
     budget = Budget(trials)
     found = reduce_candidate(candidate, fails, budget)
     write_whole(output, write_text(found.module))
-    stem = os.path.splitext(output)[0]
     with whole_file(f"{stem}.npz") as file:
         write_npz(file, {f"input{k}": value for k, value in enumerate(flatten(found.values))})
     return {"model": start.path, "fails": words, "output": output, "inputs": f"{stem}.npz", "trials": budget.used,

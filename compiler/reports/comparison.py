@@ -11,11 +11,12 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from nxcc.compiler.outputs import check_writable, whole_file
+from nxcc.compiler.files import check_outputs
+from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.estimate import estimate, us_text
 from nxcc.compiler.reports.profile import profile_report
 from nxcc.ir.diagnostics import USAGE, CompileError
-from nxcc.neff.reader import open_neff
+from nxcc.ir.files import whole_file
 
 MAX_ROWS = 20
 WIDTH = 62
@@ -29,9 +30,8 @@ TOTALS = ("file", "device_us", "simulated_us", "host_us", "bound_by", "instructi
 
 def compare_files(before: str, after: str, page: str = "", trips: int = 1) -> dict[str, Any]:
     """The comparison as plain JSON; page: also write it there as HTML. CompileError(USAGE) for files for two targets."""
-    if page:
-        check_writable(page)
-    founds = [estimate(open_neff(path), trips=trips, spans=True, ranges=False) for path in (before, after)]
+    check_outputs([page] if page else [], [before, after])
+    founds = [estimate(open_compiled(path), trips=trips, spans=True, ranges=False) for path in (before, after)]
     bodies = [profile_report(found, path) for found, path in zip(founds, (before, after), strict=True)]
     targets = [body["estimate"]["target"] for body in bodies]
     if targets[0] != targets[1]:

@@ -19,6 +19,7 @@ from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.device import entry_number, load_programs
+from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.flow import Pipeline, pipeline, pipeline_lines
 from nxcc.compiler.reports.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.reports.sensitivity import MOST_FACTS, Effect, effects, span
@@ -28,7 +29,7 @@ from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.neff.members import CPU, Graph, Node, SourceEntry
-from nxcc.neff.reader import Neff, open_neff
+from nxcc.neff.reader import Neff
 
 VARIED_INSTRUCTIONS = 1_000_000
 """Instructions to spend on the range: of long programs fewer facts are varied, but at least two."""
@@ -252,7 +253,7 @@ def _vary(found: Estimate, device_us: Callable[[Target], float]) -> None:
 
 def estimate_file(path: str, trips: int = 1, ranges: bool = True, busy_cores: int = 0, advice: bool = False) -> dict[str, Any]:
     """The estimate of a file as plain JSON; see `estimate`. advice: also try what would make a call quicker (see `advice`)."""
-    neff = open_neff(path)
+    neff = open_compiled(path)
     found = estimate(neff, trips=trips, ranges=ranges, busy_cores=busy_cores)
     if advice:
         from nxcc.compiler.reports.advice import advise

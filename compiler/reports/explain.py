@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nxcc.compiler.vendor_codes import VENDOR_CODES
-from nxcc.ir.diagnostics import CODES, USAGE, CompileError
+from nxcc.ir.diagnostics import CODES, USAGE, CompileError, near
 
 if TYPE_CHECKING:
     from nxcc.backends.target import Target
@@ -49,10 +49,8 @@ def _cost(words: Sequence[str], target_name: str) -> list[str]:
     if word == HOST:
         return _host_cost(target)
     if word not in RULES:
-        import difflib
-        near = difflib.get_close_matches(word, [*RULES, HOST], 1)
         raise CompileError(USAGE, f"no machine instruction is named {words[0]!r}",
-                           remedy=f"did you mean {near[0]}?" if near else "`nxcc explain cost` lists them; `nxcc profile` "
+                           remedy=near(word, [*RULES, HOST]) or "`nxcc explain cost` lists them; `nxcc profile` "
                            "shows which instructions an HLO operator became")
     return [f"on {target.name}:", *explain(word, target).splitlines()]
 
@@ -114,9 +112,6 @@ def _instruction(word: str) -> list[str]:
 
 
 def _unknown(name: str) -> list[str]:
-    import difflib
-
     from nxcc.ir.hlo.operator import operators
-    near = difflib.get_close_matches(name, [*CODES, *VENDOR_CODES, *operators()], 1)
     raise CompileError(USAGE, f"nothing is known about {name!r}",
-                       remedy=f"did you mean {near[0]}?" if near else "`nxcc explain` lists the codes")
+                       remedy=near(name, [*CODES, *VENDOR_CODES, *operators()]) or "`nxcc explain` lists the codes")

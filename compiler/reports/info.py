@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,21 +11,24 @@ from nxcc.backends.isa.program import Engine, Function, Program, Stream
 from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
 from nxcc.compiler.device import load_programs
+from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.report_text import size_text
 from nxcc.compiler.runtime import carried_module
-from nxcc.ir.diagnostics import USAGE, CompileError, one_of
+from nxcc.ir.diagnostics import USAGE, CompileError, near, one_of
+from nxcc.neff.header import HEADER_BYTES
 from nxcc.neff.members import CPU, InputTensor, OutputTensor
-from nxcc.neff.reader import Neff, open_neff
+from nxcc.neff.reader import Neff
 
 
 def info_file(path: str, *, extract: str | None = None, memory: bool = False, weights: bool = False) -> dict[str, Any]:
     """The facts of a file as plain JSON; extract: also write its members under this folder."""
-    neff = open_neff(path)
+    neff = open_compiled(path)
     header = neff.header
     body: dict[str, Any] = {
         "file": path, "written_by": header.build_version or "unknown", "is_ours": header.is_ours, "name": header.name,
         "version": f"{header.version_major}.{header.version_minor}", "uuid": header.uuid.hex(), "digest": header.digest.hex(),
-        "data_bytes": header.data_size, "cores": header.num_tpb, "host_regions": header.has_host_regions,
+        "file_bytes": HEADER_BYTES + header.data_size, "data_bytes": header.data_size, "cores": header.num_tpb,
+        "host_regions": header.has_host_regions,
         "feature_bits": [bit for bit in range(64) if header.feature_bits >> bit & 1], "warnings": list(neff.warnings),
         "members": [{"name": name, "bytes": entry.size} for name, entry in neff.members.items()],
     }
@@ -61,7 +64,7 @@ def _graph(neff: Neff) -> dict[str, Any]:
 def _tensor(row: InputTensor | OutputTensor) -> dict[str, Any]:
     found = {"name": row.name, "dtype": row.dtype.name, "shape": list(row.shape), "bytes": row.size}
     if isinstance(row, InputTensor):
-        found |= {"role": row.role, "param": row.param, "hlo": row.hlo}
+        found |= {"role": row.role, "param": row.param, "hlo": row.hlo, "framework": row.framework}
     return found
 
 
@@ -73,7 +76,7 @@ def _variables(neff: Neff, kind: str | None) -> list[dict[str, Any]]:
 
 def info_lines(body: dict[str, Any]) -> list[str]:
     """The same for people; the first line says which compiler made the file."""
-    lines = [f"{body['file']}: written by {body['written_by']}, NEFF {body['version']}, {size_text(body['data_bytes'])}, "
+    lines = [f"{body['file']}: written by {body['written_by']}, NEFF {body['version']}, {size_text(body['file_bytes'])}, "
              f"module {body['name']!r}"]
     if not body["is_ours"]:
         lines.append("the engine code is in another compiler's encoding: it can be shown, not run")
@@ -94,7 +97,15 @@ def info_lines(body: dict[str, Any]) -> list[str]:
         address = "" if row["address"] is None else f"at {row['address']:#x}"
         name = f"{row['subgraph']}/{row['name']}" if body["cores"] > 1 else row["name"]
         lines.append(f"{row['type']:13} {name:24} {row['bytes'] or 0:>12} bytes {address} {row['file']}".rstrip())
-    lines += [f"member  {row['name']:28} {row['bytes']:>12} bytes" for row in body["members"]]
+    return lines + _member_lines(body["members"])
+
+
+def _member_lines(members: list[dict[str, Any]]) -> list[str]:
+    """The files of the archive; values of constants are counted, not listed."""
+    values = [row for row in members if re.fullmatch(r"sg\d\d/w\d+\.bin", row["name"])]
+    lines = [f"member  {row['name']:28} {row['bytes']:>12} bytes" for row in members if row not in values]
+    if values:
+        lines.append(f"values  {len(values)} members, {size_text(sum(row['bytes'] for row in values))}; --weights lists them")
     return lines
 
 
@@ -119,7 +130,7 @@ def _tensor_lines(word: str, rows: list[dict[str, Any]]) -> list[str]:
 def disassemble(path: str, engines: Sequence[str], hlo: str | None) -> Iterator[str]:
     """The program as text, core by core, function by function and engine by engine, each part under the HLO instruction that
     it is from."""
-    neff = open_neff(path)
+    neff = open_compiled(path)
     graph = neff.require_runnable()
     target = load_target(graph.nxcc.target)
     programs = load_programs(neff, target)
@@ -161,9 +172,8 @@ def _regions_of(neff: Neff, names: list[str], hlo: str) -> set[str]:
             for part in called.instructions:
                 inside.setdefault(part.name, set()).add(instruction.name)
     if hlo not in inside:
-        near = difflib.get_close_matches(hlo, known | inside.keys(), 1)
         raise CompileError(USAGE, f"no machine code comes from an HLO instruction named {hlo!r}", neff.path,
-                           remedy=f"did you mean {near[0]}?" if near else "`nxcc profile` lists those with code")
+                           remedy=near(hlo, sorted(known | inside.keys())) or "`nxcc profile` lists those with code")
     return inside[hlo]
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from nxcc.compiler.outputs import check_writable, whole_file
+from nxcc.compiler.files import check_outputs
+from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.activity import activity, activity_lines
 from nxcc.compiler.reports.estimate import Estimate, estimate, estimate_lines, estimate_report, us_text
 from nxcc.compiler.reports.regions import grouped, layer_name, machine_rows, queue_rows, regions_of, row, source_of
 from nxcc.ir.facts import dataclass
-from nxcc.neff.reader import open_neff
+from nxcc.ir.files import whole_file
 
 MAX_ROWS = 30
 
@@ -30,10 +31,8 @@ class ProfileRequest:
 
 def profile_file(request: ProfileRequest) -> dict[str, Any]:
     """The profile of a file as plain JSON; also writes the files that are asked for."""
-    for path in (request.trace, request.page):
-        if path:
-            check_writable(path)
-    found = estimate(open_neff(request.path), trips=request.trips, spans=True, ranges=False)
+    check_outputs([path for path in (request.trace, request.page) if path], [request.path])
+    found = estimate(open_compiled(request.path), trips=request.trips, spans=True, ranges=False)
     body = profile_report(found, request.path)
     if request.trace:
         from nxcc.compiler.reports.trace import write_trace

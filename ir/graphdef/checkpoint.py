@@ -17,9 +17,9 @@ import numpy as np
 
 from nxcc.ir.diagnostics import CHECKPOINT, CompileError
 from nxcc.ir.dtypes import PRED, DType
+from nxcc.ir.files import map_file
 from nxcc.ir.graphdef.datatypes import BY_NAME, by_number
 from nxcc.ir.graphdef.tensors import MAX_ELEMENTS, parse
-from nxcc.ir.hlo.proto.reader import map_file
 from nxcc.ir.hlo.proto.wire import Buffer, WireError, read_varint
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape

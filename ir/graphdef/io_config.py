@@ -6,12 +6,11 @@ Source: CLI and NEFF reference, section 3.2.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
 
-from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, IO_CONFIG, CompileError
+from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, IO_CONFIG, CompileError, near
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes
 from nxcc.ir.graphdef.datatypes import DataType, by_name, by_number
@@ -108,9 +107,7 @@ def complete(graph: Graph, config: IoConfig | None) -> tuple[list[tuple[Tensor, 
         config = _of_graph(graph)
     for name, _ in (*(i.tensor for i in config.inputs), *config.outputs):
         if name not in graph.nodes:
-            near = difflib.get_close_matches(name, graph.nodes, 3)
-            raise CompileError(IO_CONFIG, f"the graph has no node {name!r}", name,
-                               remedy=f"did you mean {' or '.join(map(repr, near))}?" if near else "")
+            raise CompileError(IO_CONFIG, f"the graph has no node {name!r}", name, remedy=near(name, graph.nodes))
     return [(i.tensor, _shape(graph, i)) for i in config.inputs], list(config.outputs)
 
 

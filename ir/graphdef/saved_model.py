@@ -11,6 +11,7 @@ from typing import Any
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, IO_CONFIG, CompileError
 from nxcc.ir.facts import dataclass
+from nxcc.ir.files import map_file
 from nxcc.ir.graphdef.datatypes import by_number
 from nxcc.ir.graphdef.io_config import Input, IoConfig, tensor_name
 from nxcc.ir.graphdef.naming import graph_name
@@ -18,7 +19,6 @@ from nxcc.ir.graphdef.reader import Graph, read_graph
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
 from nxcc.ir.graphdef.tensors import parse
 from nxcc.ir.graphdef.variables import read_variables
-from nxcc.ir.hlo.proto.reader import map_file
 from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, WireError, corrupt, records, split
 from nxcc.ir.literals import Literal
 

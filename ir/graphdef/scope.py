@@ -12,7 +12,7 @@ from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError
+from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError, near
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes, Call
 from nxcc.ir.graphdef.changes import Changes
@@ -211,11 +211,9 @@ class Scope:
             return CompileError(GRAPH_OPERATOR, f"{node.op} cannot be compiled", where,
                                 why=why or "there is no lowering for it",
                                 remedy="end the graph before it, or begin after it, with --io-config")
-        import difflib
-        near = difflib.get_close_matches(node.op, known_names(), 1, NEARLY)
         return CompileError(GRAPH_OPERATOR, f"{node.op} cannot be compiled", where,
                             why="there is no lowering for it, and the library has no function of that name",
-                            remedy=f"did you mean {near[0]!r}?" if near else "end the graph before it with --io-config")
+                            remedy=near(node.op, known_names(), NEARLY) or "end the graph before it with --io-config")
 
     # Functions
 

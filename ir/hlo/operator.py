@@ -8,7 +8,7 @@ from dataclasses import field
 from functools import cache
 from typing import Any
 
-from nxcc.ir.diagnostics import UNKNOWN_OPERATOR, CompileError
+from nxcc.ir.diagnostics import UNKNOWN_OPERATOR, CompileError, near
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.shapes import Shape
@@ -94,8 +94,5 @@ def find(name: str) -> Operator:
     _load_families()
     row = OPERATORS.get(name)
     if row is None:
-        import difflib
-        near = difflib.get_close_matches(name, OPERATORS, 1)
-        raise CompileError(UNKNOWN_OPERATOR, f"no HLO operator is named {name!r}",
-                           remedy=f"did you mean {near[0]!r}?" if near else "")
+        raise CompileError(UNKNOWN_OPERATOR, f"no HLO operator is named {name!r}", remedy=near(name, OPERATORS))
     return row

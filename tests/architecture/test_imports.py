@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "ir": (),
     "passes": ("ir",),
     "backends": ("ir",),
-    "neff": ("ir.dtypes", "ir.diagnostics", "ir.facts"),
+    "neff": ("ir.dtypes", "ir.diagnostics", "ir.facts", "ir.files"),
     "compiler": ("ir", "passes", "backends", "neff"),
     "cli": ("compiler", "ir.diagnostics"),
 }

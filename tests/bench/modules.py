@@ -134,7 +134,8 @@ def write_as_proto(text: str, target: Path, bound: bool = False) -> Path:
     """Write HLO text as a serialized module; bound: parameters from 1 on become constants with random values."""
     import numpy as np
 
-    from nxcc.compiler.parameters import Signature, bind_weights
+    from nxcc.compiler.parameters import Signature
+    from nxcc.compiler.weights import bind_weights
     from nxcc.ir.hlo.proto.writer import write_module
     from nxcc.ir.hlo.text.reader import read_text
     module = read_text(text)

@@ -275,11 +275,17 @@ def test_an_unwritable_folder_keeps_nothing(model: Path, capsys: pytest.CaptureF
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+def heeds_interrupts() -> None:
+    """A shell starts what runs in the background with the signal ignored, which its children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     output, log = tmp_path / "x.neff", tmp_path / "log"
     words = ["compile", "-", "-o", str(output), "--logfile", str(log)]
     script = f"import sys; from nxcc.cli import main; sys.exit(main({words!r}))"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                          preexec_fn=heeds_interrupts) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not (log.exists() and "read begins" in log.read_text()):
@@ -295,7 +301,8 @@ def test_an_interrupt_while_modules_load_ends_with_130() -> None:
     script = ("import os, signal, sys\nclass Finder:\n  def find_spec(self, name, path, target=None):\n"
               "    if name == 'nxcc.compiler.arguments': os.kill(os.getpid(), signal.SIGINT)\n"
               "sys.meta_path.insert(0, Finder())\nimport nxcc.cli")
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+                           preexec_fn=heeds_interrupts)
     assert (found.returncode, found.stderr.count("\n")) == (130, 1) and "interrupted" in found.stderr
 
 

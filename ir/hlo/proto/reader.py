@@ -1,4 +1,4 @@
-"""Reads a serialized HloModuleProto, HloProto or HloSnapshot into a Module.
+"""Reads a serialized HloModuleProto, HloProto, HloSnapshot or HloUnoptimizedSnapshot into a Module.
 
 The file is mapped and its wire format walked down to the instructions. Literals are cut out and stay where they are; the
 small rest of each message is parsed by the protobuf library. So there is no limit of 2 GiB, and no copy of any weight.
@@ -7,30 +7,28 @@ What the messages mean: HLO format reference, sections 1, 2 and 6.
 
 from __future__ import annotations
 
-import mmap
 import os
-import stat
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
-from nxcc.ir.diagnostics import EMPTY_INPUT, FILE_UNREADABLE, INVALID_MODULE, LIMIT_EXCEEDED, CompileError
+from nxcc.ir.diagnostics import EMPTY_INPUT, INVALID_MODULE, CompileError
 from nxcc.ir.dtypes import DType
+from nxcc.ir.files import map_file
 from nxcc.ir.hlo.attributes import IoAlias, Kind
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import Operator, find
 from nxcc.ir.hlo.proto.codecs import attributes_of
+from nxcc.ir.hlo.proto.framing import COMPUTATIONS, module_ranges
 from nxcc.ir.hlo.proto.literals import read_literal
 from nxcc.ir.hlo.proto.metadata import location_from_proto, origin_from_proto, statistics_from_proto, tables_from_proto
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.shapes import shape_from_proto
 from nxcc.ir.hlo.proto.sharding import sharding_from_proto
-from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, Record, WireError, corrupt, find_fault, is_message, records, split
+from nxcc.ir.hlo.proto.wire import Buffer, Range, Record, WireError, corrupt, find_fault, split
 from nxcc.ir.literals import Literal
 from nxcc.ir.location import Location
 from nxcc.ir.shapes import Shape
 
-_MODULE = 1
-COMPUTATIONS = 3
 INSTRUCTIONS = 2
 SHAPE, METADATA, LITERAL = 3, 7, 8
 _CUT_FROM_MODULE = frozenset((COMPUTATIONS,))
@@ -39,9 +37,6 @@ _CUT_FROM_INSTRUCTION = frozenset((SHAPE, METADATA, LITERAL))
 _MAIN_THREAD = "main"
 ALIAS_KINDS = ("may-alias", "may-alias", "must-alias")
 """IoAlias.kind by the number of the protobuf's Kind; 0 is undefined."""
-
-MAX_STREAM_BYTES = 256 << 20
-"""Of a pipe, which is read, not mapped."""
 
 
 def read_module(source: str | os.PathLike[str] | Buffer, *, name: str = "<bytes>") -> Module:
@@ -59,55 +54,9 @@ def read_module(source: str | os.PathLike[str] | Buffer, *, name: str = "<bytes>
     if not len(data):
         raise CompileError(EMPTY_INPUT, f"{name} holds no bytes", remedy="give a serialized HLO module")
     try:
-        return _ModuleReader(data, name).read(_module_ranges(data))
+        return _ModuleReader(data, name).read(module_ranges(data))
     except WireError as error:
         raise corrupt(error, name) from None
-
-
-def map_file(path: str) -> memoryview:
-    """The bytes of a file, mapped read-only; of a pipe, read. Raises CompileError(FILE_UNREADABLE)."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return read_stream(file, path)
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if status.st_size else b"")
-    except OSError as error:
-        raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why=error.strerror or str(error)) from None
-
-
-def read_stream(file: BinaryIO, name: str) -> memoryview:
-    """All bytes of a pipe or device; CompileError(LIMIT_EXCEEDED) if they do not end."""
-    data = file.read(MAX_STREAM_BYTES + 1)
-    if len(data) > MAX_STREAM_BYTES:
-        raise CompileError(LIMIT_EXCEEDED, f"{name} gives more than {MAX_STREAM_BYTES} bytes",
-                           remedy="give a regular file, which is mapped, not read")
-    return memoryview(data)
-
-
-def _module_ranges(data: Buffer) -> list[Range]:
-    """Where the HloModuleProto lies: nothing in the file says which message it is, so its form decides.
-
-    The payload of field 1 is a module's name, or a whole HloModuleProto (HloProto), or a HloProto (HloSnapshot). Only the
-    message has computations (field 3), and a name that walks as a message by chance has none.
-    """
-    outer = [(0, len(data))]
-    first = _fields(data, outer, _MODULE)
-    if _looks_like_module(data, first):
-        return first
-    if first and all(is_message(data, *r) for r in first):
-        second = _fields(data, first, _MODULE)
-        if _looks_like_module(data, second):
-            return second
-    return outer
-
-
-def _fields(data: Buffer, ranges: list[Range], number: int) -> list[Range]:
-    return [(start, end) for r in ranges for found, kind, start, end in records(data, *r) if (found, kind) == (number, BYTES)]
-
-
-def _looks_like_module(data: Buffer, ranges: list[Range]) -> bool:
-    return bool(ranges) and all(is_message(data, *r) for r in ranges) and bool(_fields(data, ranges, COMPUTATIONS))
 
 
 class _ModuleReader:

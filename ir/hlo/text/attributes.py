@@ -5,13 +5,13 @@ Which attribute belongs to which operator, its kind and default come from the op
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from nxcc.ir.diagnostics import near
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
@@ -77,9 +77,8 @@ def _known_word(attribute: Attribute, word: str, cursor: Cursor) -> str:
     for known in (word, word.lower(), word.upper()):
         if known in words:
             return known
-    near = difflib.get_close_matches(word, words, 1)
     raise cursor.fail(f"{word!r} is no value of {attribute.key}", why="values are " + ", ".join(words),
-                      remedy=f"did you mean {near[0]!r}?" if near else "")
+                      remedy=near(word, words))
 
 
 def _read_ints(cursor: Cursor) -> tuple[int, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, CompileError
+from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, CompileError, near
 from nxcc.ir.hlo.attributes import Attribute, Kind
 from nxcc.ir.hlo.builder import infer_shape
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -335,9 +334,9 @@ class ModuleReader:
             return scope.computation.add(made)
         if name is None:
             raise TextError(_start(shape_token), "an operand's name was expected after its shape")
-        near = difflib.get_close_matches(name.value, list(scope.instructions)[-2000:], 1)
         raise TextError(name.start, f"no instruction {name.value} stands before this line in this computation", INVALID_MODULE,
-                        why="operands must be defined before their use", remedy=f"did you mean {near[0]!r}?" if near else "")
+                        why="operands must be defined before their use",
+                        remedy=near(name.value, list(scope.instructions)[-2000:]))
 
     def _element(self, whole: Instruction, index_token: Token, scope: _Scope) -> Instruction:
         """The element that `%t#1` names, as an instruction of its own."""
@@ -523,9 +522,8 @@ def _declared(operator: Operator) -> _Declared:
 
 def _unknown_attribute(made: Instruction, token: Token, declared: _Declared) -> TextError:
     known = sorted({*declared.typed, *declared.calls, *COMMON})
-    near = difflib.get_close_matches(token.value, known, 1)
     return TextError(_key_start(token), f"{made.opcode} has no attribute {token.value!r}",
-                     why="allowed are " + ", ".join(known), remedy=f"did you mean {near[0]!r}?" if near else "")
+                     why="allowed are " + ", ".join(known), remedy=near(token.value, known))
 
 
 def _named(operands: Sequence[RawOperand], scope: _Scope) -> Sequence[RawOperand]:

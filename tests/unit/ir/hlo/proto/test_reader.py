@@ -140,7 +140,7 @@ def test_module_that_makes_no_sense_is_an_error(message: Any, what: str) -> None
 
 
 def test_unknown_operator_names_the_instruction() -> None:
-    expected = "no HLO operator is named 'negat'.*at n, <bytes>: byte.*did you mean 'negate'"
+    expected = "no HLO operator is named 'negat'.*at n, <bytes>: byte.*did you mean negate"
     with pytest.raises(CompileError, match=expected) as caught:
         root_of(P, instruction("n", "negat", 1, 0))
     assert caught.value.code is UNKNOWN_OPERATOR

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from nxcc.compiler.outputs import check_writable, whole_file, write_whole
 from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+from nxcc.ir.files import check_writable, whole_file, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
