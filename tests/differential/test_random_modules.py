@@ -109,7 +109,7 @@ def test_wrong_machine_is_found_and_reduced(monkeypatch: pytest.MonkeyPatch) -> 
     flat = Bounds(instructions=5, elements=1000, depth=0)
     faults = (check(seed, Tally(), flat) for seed in range(2000, 2030))
     fault: Fault = next(found for found in faults if found is not None)
-    small = reduced(fault, trials=60, seconds=20.0)
+    small = reduced(fault, trials=60, seconds=600.0)
     assert fault.verdict.kind == DIFFERS
     assert small.size <= 4
     assert "add" in {i.opcode for i in small.module.entry.instructions}
