@@ -16,6 +16,7 @@ from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
 from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footprint, Work, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
 from nxcc.backends.lowering.fused import is_program
+from nxcc.backends.lowering.images.program import passes_over_weights
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.lowering.views import as_view, copy_view
@@ -310,7 +311,9 @@ class _Generator:
         return self.region(instruction, operands, last_use)
 
     def _fused(self, instruction: Instruction, operands: list[Value], last_use: list[bool]) -> Value:
-        """A fused region; if its tiles do not fit after all, its instructions one by one."""
+        """A fused region; if its tiles do not fit after all or it is not exact enough, its instructions one by one."""
+        if self.exact_transposes and passes_over_weights(instruction):
+            return self.call(instruction, operands)
         try:
             return self.region(instruction, operands, last_use)
         except CompileError as error:

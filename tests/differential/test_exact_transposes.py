@@ -74,3 +74,27 @@ def test_what_is_not_finite_stays_where_it_is(text: str, dtype: str, level: str,
     assert 0 < finite.sum() < want.size
     limit = 2.0**-6 if dtype == "bf16" else 2.0**-16
     assert np.abs(got[finite] - want[finite]).max() <= limit * np.abs(want[finite]).max()
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+@pytest.mark.parametrize("target", ["v2", "v1"])
+def test_padding_makes_nan_of_an_infinite_weight(target: str, groups: int, tmp_path: Path) -> None:
+    """As XLA's CPU backend does, which multiplies the padding's zeros."""
+    text = f"""HloModule m
+ENTRY main {{
+  x = f32[2,6,6,16] parameter(0)
+  w = f32[3,3,{16 // groups},16] parameter(1)
+  ROOT y = f32[2,6,6,16] convolution(x, w), window={{size=3x3 pad=1_1x1_1}}, dim_labels=b01f_01io->b01f,
+    feature_group_count={groups}
+}}
+"""
+    module = read_text(text)
+    random = np.random.default_rng(0)
+    x, w = (np.asarray(random.normal(size=p.shape.dims), np.float32) for p in module.entry.parameters)
+    w[0, 1, 0, 3], w[2, 2, 0, 5] = -np.inf, np.nan
+    (want,) = flatten(evaluate(module, [x, w]))
+    (tmp_path / "m.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"), target=target)))
+    (got,) = load(str(tmp_path / "m.neff")).run([x, w])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(want))

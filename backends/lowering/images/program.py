@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from nxcc.backends.lowering.images.geometry import LEAST_LANES, spread, strips, turns, whole
 from nxcc.backends.lowering.images.pairs import paired
 from nxcc.backends.lowering.images.parts import VECTOR_SUMS, Part, Run, group_size
@@ -42,6 +44,22 @@ _ORDER = {CHANNEL: 0, BATCH: 1, ROW: 2, COLUMN: 3}
 
 def is_image_program(instruction: Instruction) -> bool:
     return instruction.opcode == "fusion" and IMAGES in instruction.frontend_attributes
+
+
+def passes_over_weights(instruction: Instruction) -> bool:
+    """Whether a weight that is not finite may meet padding, whose zeros a program does not multiply to NaN."""
+    if not is_image_program(instruction):
+        return False
+    body = instruction.called[0]
+    kernels = {i.operands[1] for i in body.instructions if i.opcode == "convolution" and any(
+        d.padding_low > 0 or d.padding_high > 0 or d.base_dilation > 1 for d in i.attribute("window").dims)}
+    return any(not _is_finite(instruction, kernel) for kernel in kernels)
+
+
+def _is_finite(instruction: Instruction, kernel: Instruction) -> bool:
+    if kernel.opcode == "parameter":
+        kernel = instruction.operands[int(kernel.attributes["parameter_number"])]
+    return kernel.opcode == "constant" and bool(np.isfinite(kernel.attributes["literal"].array.astype(np.float32)).all())
 
 
 def root_map(instruction: Instruction) -> ImageMap:
