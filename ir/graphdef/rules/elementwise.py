@@ -194,9 +194,6 @@ _BINARY: dict[str, Binary] = {
     "Xdivy": _zero_if_zero(Emitter.divide, 0),
     "Xlogy": _zero_if_zero(lambda e, x, y: e.multiply(x, e.make("log", y)), 0),
     "Xlog1py": _zero_if_zero(lambda e, x, y: e.multiply(x, e.make("log-plus-one", y)), 0),
-    "TanhGrad": lambda e, y, dy: e.multiply(dy, e.subtract(e.like(y, 1), e.multiply(y, y))),
-    "SigmoidGrad": lambda e, y, dy: e.multiply(dy, e.multiply(y, e.subtract(e.like(y, 1), y))),
-    "ReluGrad": lambda e, dy, x: e.select(e.compare(x, e.like(x, 0), "GT"), dy, e.like(dy, 0)),
 }
 
 

@@ -98,7 +98,7 @@ def resize_nearest(call: Call) -> Value:
     return x
 
 
-def _resample(e: Emitter, x: Instruction, axis: int, weights: Array) -> Instruction:
+def resample(e: Emitter, x: Instruction, axis: int, weights: Array) -> Instruction:
     """[..., n, ...] by a matrix [m, n] along an axis."""
     found = e.builder.dot(x, e.constant(weights.astype(np.float32)), ((axis,), (1,)))
     last = x.shape.rank - 1
@@ -154,7 +154,7 @@ def resize_by_weights(call: Call) -> Value:
     table = _cubic_weights if call.node.op == "ResizeBicubic" else _area_weights
     for axis, target in zip((1, 2), _target(call), strict=True):
         call.table(target * x.shape.dims[axis])
-        x = _resample(e, x, axis, table(call, x.shape.dims[axis], target))
+        x = resample(e, x, axis, table(call, x.shape.dims[axis], target))
     return x
 
 
