@@ -317,7 +317,7 @@ class _Generator:
         try:
             return self.region(instruction, operands, last_use)
         except CompileError as error:
-            if error.code is not OUT_OF_MEMORY or self.work_bytes:
+            if error.code is not OUT_OF_MEMORY:
                 raise
             return self.call(instruction, operands)
 
@@ -461,12 +461,13 @@ class _Generator:
 
     def _lower(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Lowered:
         """Write the region's tile program; its code carries the number of the first call's debug entry."""
-        attempts = ATTEMPTS if self.optlevel > 0 else ATTEMPTS[-1:]
-        for berth, copies in attempts:
+        attempts = [(berth, copies, limit) for limit in dict.fromkeys((self.work_bytes, 0))
+                    for berth, copies in (ATTEMPTS if self.optlevel > 0 else ATTEMPTS[-1:])]
+        for berth, copies, limit in attempts:
             try:
-                kernel = self._write(instruction, operands, results, shared, berth, copies)
+                kernel = self._write(instruction, operands, results, shared, berth, copies, limit)
             except CompileError as error:
-                if error.code is not OUT_OF_MEMORY or (berth, copies) == attempts[-1]:
+                if error.code is not OUT_OF_MEMORY or (berth, copies, limit) == attempts[-1]:
                     raise
                 continue
             plan = plan_of(kernel.program, self.target, self.optlevel > 0)
@@ -477,10 +478,10 @@ class _Generator:
         raise AssertionError("the last attempt returns or raises")
 
     def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,
-               copies: Copies) -> Kernel:
+               copies: Copies, work_bytes: int) -> Kernel:
         """The tile program for part of the machine; CompileError(NXC0302) if it does not fit."""
         kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies,
-                        room(self.target, berth, self.work_bytes), room(self.target, Berth.WHOLE, self.work_bytes))
+                        room(self.target, berth, work_bytes), room(self.target, Berth.WHOLE, work_bytes))
         kernel.debug = len(self.debug) - 1
         kernel.tf32 = _multiplies_tf32(instruction)
         kernel.exact_transposes = self.exact_transposes

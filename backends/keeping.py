@@ -191,6 +191,17 @@ class Layout:
             reach = stride * (size - 1) + reach
         return cls(use.side.address.constant, first, tuple(reversed(levels)), item)
 
+    def widened(self, address: int) -> Layout:
+        """As wide as the next larger stride, from an address on: for a piece whose transfers each reach some of the columns."""
+        levels: list[Level] = []
+        dense = self.item
+        outer = [level.stride for level in self.levels]
+        for level, before in zip(reversed(self.levels), (*reversed(outer[:-1]), 0), strict=True):
+            size = level.size if level.partitions or before % level.stride or not before else before // level.stride
+            levels.append(replace(level, size=size, bytes=0 if level.partitions else dense))
+            dense *= 1 if level.partitions else size
+        return replace(self, address=address, levels=tuple(reversed(levels)))
+
     def digits(self, distance: int) -> tuple[int, ...] | None:
         """A distance in bytes as a sum of strides, the largest first; None if it is none."""
         found = []
@@ -370,9 +381,9 @@ def _piece(number: int, uses: list[Use], target: Target) -> _Piece | None:
         return None
     best: tuple[int, _Piece] | None = None
     tried: set[Layout] = set()
-    for use in sorted(uses, key=lambda use: -use.bytes):
-        layout = Layout.of(use)
-        if layout is None or layout in tried:
+    lowest = min(use.side.address.constant for use in uses)
+    for layout in _layouts(uses, lowest):
+        if layout in tried:
             continue
         tried.add(layout)
         walks = [layout.path(other) for other in uses]
@@ -383,6 +394,13 @@ def _piece(number: int, uses: list[Use], target: Target) -> _Piece | None:
         if best is None or agreeing > best[0]:
             best = agreeing, _Piece(number, uses, layout, found)
     return best and best[1]
+
+
+def _layouts(uses: Sequence[Use], lowest: int) -> Iterator[Layout]:
+    """As transfers have the piece in their tiles, the largest first; then as wide as rows are, where none reaches all of it."""
+    found = [layout for use in sorted(uses, key=lambda use: -use.bytes) if (layout := Layout.of(use)) is not None]
+    yield from found
+    yield from (layout.widened(lowest) for layout in found)
 
 
 # ---- rewriting ----------------------------------------------------------------------------------------------------

@@ -57,6 +57,10 @@ class Span:
     last: int
 
 
+Taken = tuple[dict[int, set[Span]], int]
+"""Spans of some steps, and the end of all."""
+
+
 class Places:
     """What is taken in each step. top: the end of all that was put."""
 
@@ -100,6 +104,15 @@ class Places:
                     self._taken[step].remove(span)
                     self._taken[step] |= {self._work(a, b) for a, b in ((span.low, low), (high, span.high)) if a < b}
                     break
+
+    def taken(self, first: int, last: int) -> Taken:
+        """What is taken from one region to another, for `restore`."""
+        return {step: set(self._taken[step]) for step in self._steps(first, last)}, self.top
+
+    def restore(self, taken: Taken) -> None:
+        """Be as when `taken` was asked."""
+        spans, self.top = taken
+        self._taken.update(spans)
 
     def _work(self, low: int, high: int) -> Span:
         return Span(low, high, 0, self.partitions)

@@ -120,8 +120,7 @@ class _Entry:
         order = list(self.sections)
         for number, region in enumerate(order):
             before = order[max(0, number - EARLY):number]
-            moved = [(group, region_, place) for group in self._groups(region)
-                     if (found := self._place(group, before)) is not None for region_, place in [found]]
+            moved = [(group, *place) for group in self._groups(region) if (place := self._place(group, before)) is not None]
             if moved and self.sets[0]:
                 self._move(moved, self.sets[number % len(self.sets)])
         if not self.changed:
@@ -184,15 +183,19 @@ class _Entry:
         return sorted((group for group in groups if not group.is_mixed), key=lambda group: group.loads[0].at[1])
 
     def _place(self, group: _Group, before: Sequence[int]) -> tuple[int, int] | None:
-        """From which region on, and where, the weights may lie: the earlier the better."""
-        align = self.places.align
-        low = group.low // align * align
+        """From which region on, and how far from their place, the weights may lie: the earlier the better.
+
+        Their own place is theirs in their own region; if it is free before, they need not move.
+        """
+        low = group.low // self.places.align * self.places.align
         partitions = min(load.first for load in group.loads), max(load.last for load in group.loads)
         for region in before:
+            taken = self.places.taken(region, group.region)
+            self.places.vacate(group.region, group.low, group.high)
             place = self.places.put(group.high - low, partitions, region, group.region, late=True)
             if place is not None:
-                self.places.vacate(group.region, group.low, group.high)
                 return region, place - low
+            self.places.restore(taken)
         return None
 
     def _move(self, moved: Sequence[tuple[_Group, int, int]], semaphores: Sequence[int]) -> None:
@@ -213,11 +216,15 @@ class _Entry:
                 one.spec, operands, one.fields, signals=(Signal(Affine(semaphore), one.signals[0].amount),), debug=one.debug))
             self._wait(load.at[1], semaphore, totals.pop(semaphore, 0))
         for group, _, shift in moved:
-            for read in group.reads:
-                engine, index = read.at
-                one = self.changed.get(read.at) or self.entry.streams[engine][index]
-                operands = one.operands | {read.name: at_offset(one.operands[read.name], shift)}
-                self.changed[read.at] = Instruction(one.spec, operands, one.fields, one.waits, one.signals, one.debug)
+            self._read(group, shift)
+
+    def _read(self, group: _Group, shift: int) -> None:
+        """Let what reads the weights read them at their place."""
+        for read in group.reads if shift else ():
+            engine, index = read.at
+            one = self.changed.get(read.at) or self.entry.streams[engine][index]
+            operands = one.operands | {read.name: at_offset(one.operands[read.name], shift)}
+            self.changed[read.at] = Instruction(one.spec, operands, one.fields, one.waits, one.signals, one.debug)
 
     def _wait(self, index: int, semaphore: int, total: int) -> None:
         """A nop in a transfer's place; with a total, it waits for all transfers of a semaphore, which begins anew."""

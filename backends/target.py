@@ -291,8 +291,11 @@ class Target:
     def with_busy_cores(self, cores: int) -> Target:
         """The target as one core finds it when so many of its chip are at work: they share the memory's bandwidth."""
         assert 1 <= cores <= self.cores.per_chip, cores
-        share = self.hbm.chip_bytes_per_second // cores
-        return dataclasses.replace(self, hbm=dataclasses.replace(self.hbm, share_bytes_per_second=share))
+        return self.with_memory_share(self.hbm.chip_bytes_per_second // cores)
+
+    def with_memory_share(self, bytes_per_second: int) -> Target:
+        """The target as a core finds it that gets so much of the chip's memory bandwidth."""
+        return dataclasses.replace(self, hbm=dataclasses.replace(self.hbm, share_bytes_per_second=bytes_per_second))
 
     @property
     def memory_bytes_per_second(self) -> int:

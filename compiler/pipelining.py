@@ -26,8 +26,11 @@ from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.builder import clone_module
 from nxcc.ir.hlo.module import Module
+from nxcc.passes.chain_regions import dissolve_chains
 from nxcc.passes.partition import Plan
+from nxcc.passes.regions import Node
 from nxcc.passes.stages import Stages
 
 ROUNDS = 2
@@ -192,7 +195,11 @@ class _Costs:
 
 
 def stages_of(plan: Plan, lowering: Lowering) -> Stages:
-    """The ways to cut a plan for one core; its device nodes are lowered and timed once."""
+    """The ways to cut a plan for one core; its device nodes are lowered and timed once.
+
+    Chains of regions are none here: a border may lie between their members, and weights that stay need not come in turn.
+    """
+    plan = replace(plan, nodes=tuple(map(_unchained, plan.nodes)))
     code = lowering.code(plan, 0)
     found = lowering.pinned(code, UNLIMITED)
     clock = Clock(found.program, lowering.target)
@@ -207,6 +214,14 @@ def stages_of(plan: Plan, lowering: Lowering) -> Stages:
     sbuf = lowering.target.sbuf
     room = max(sbuf.usable_bytes - code.program.sbuf_bytes, int((1 - WORK_SHARES[1]) * sbuf.usable_bytes))
     return Stages(plan, _Costs(lowering.target, lowering.weights, measured, needs, room * lowering.target.partitions))
+
+
+def _unchained(node: Node) -> Node:
+    if not node.on_device:
+        return node
+    module = clone_module(node.module)
+    dissolve_chains(module.entry)
+    return replace(node, module=module)
 
 
 def pipelined(module: Module, plan: Plan, lowering: Lowering, count: int) -> tuple[Plan, list[DeviceCode]]:

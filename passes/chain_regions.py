@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.builder import Builder, clone_instruction, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, maps_of, row_map
@@ -125,6 +125,14 @@ class _Chains:
             elif self.position[current] > first:
                 stack.extend(current.operands)
         return False
+
+
+def dissolve_chains(computation: Computation) -> None:
+    """Let the members of chains be regions again, so that they may be apart."""
+    builder = Builder(computation)
+    for chain in [i for i in computation.post_order() if i.opcode == "fusion" and CHAIN in i.frontend_attributes]:
+        inline_call(chain, builder)
+    computation.sort()
 
 
 def source_of(value: Instruction) -> Instruction:

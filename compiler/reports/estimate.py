@@ -23,6 +23,7 @@ from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.flow import Pipeline, pipeline, pipeline_lines
 from nxcc.compiler.reports.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.reports.sensitivity import MOST_FACTS, Effect, effects, span
+from nxcc.compiler.reports.sharing import shared
 from nxcc.compiler.reports.trips import loops, trip_count
 from nxcc.compiler.runtime import read_module
 from nxcc.ir.diagnostics import USAGE, CompileError
@@ -140,17 +141,28 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
     or whose program never ends, and USAGE for more cores than a chip has.
     """
     graph = neff.require_runnable()
-    target = _shared(load_target(graph.nxcc.target), busy_cores)
+    target = load_target(graph.nxcc.target)
     on_device = [node for node in graph.nodes if node.executor != CPU]
     programs = load_programs(neff, target) if on_device else []
-    slots: list[Slot] = []
-    clocks = [Clock(program, target, slots) for program in programs]
     module = _module(neff)
-    counts = _counts(module, clocks[0]) if module is not None and clocks and len(graph.nodes) == 1 else ()
+    counts: Sequence[int | None] = ()
 
     def run(clock: Clock, node: Node) -> Timing:
         return clock.time(entry_number(programs[neff.core(node)], node.entry), trips=trips, counts=counts, spans=spans)
 
+    def runs(changed: Target) -> list[list[Timing]]:
+        clocks = [Clock(program, changed) for program in programs]
+        return [[run(clock, node) for node in on_device if neff.core(node) == core] for core, clock in enumerate(clocks)]
+
+    slots: list[Slot] = []
+    clocks = [Clock(program, target, slots) for program in programs]
+    if module is not None and clocks and len(graph.nodes) == 1:
+        counts = _counts(module, clocks[0])
+    as_shared = shared(target, _cores(target, busy_cores), runs)
+    if as_shared != target:
+        target = as_shared
+        slots.clear()
+        clocks = [Clock(program, target, slots) for program in programs]
     nodes = [_node_time(neff, node, target, clocks, run) for node in graph.nodes]
     flow = pipeline(neff, target, nodes, programs) if len(programs) > 1 else None
     calls = len({node.kelf for node in on_device}) if flow is not None else len(on_device)
@@ -164,19 +176,18 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
                      load_us=_load_us(programs, clocks), pipeline=flow)
     if ranges and on_device:
         def device_us(changed: Target) -> float:
-            clocks = [Clock(program, changed) for program in programs]
-            ticks = sum(run(clocks[neff.core(node)], node).ticks for node in on_device)
+            ticks = sum(timing.ticks for timings in runs(changed) for timing in timings)
             return changed.nanoseconds(ticks) / 1e3 + found.fixed_us
 
         _vary(found, device_us)
     return found
 
 
-def _shared(target: Target, busy_cores: int) -> Target:
+def _cores(target: Target, busy_cores: int) -> int:
     cores = target.cores.per_chip
     if busy_cores > cores:
         raise CompileError(USAGE, f"a chip of {target.name} has {cores} cores", why=f"{busy_cores} cannot be at work")
-    return target.with_busy_cores(busy_cores or cores)
+    return busy_cores or cores
 
 
 def _load_us(programs: list[Program], clocks: list[Clock]) -> float:

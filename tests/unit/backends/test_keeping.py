@@ -47,11 +47,11 @@ TEXT = "HloModule m\nENTRY e {\n  in0 = bf16[300,192] parameter(0)\n" + "".join(
   in{i + 1} = bf16[300,192] convert(p{i})""" for i in range(LAYERS)) + f"\n  ROOT r = f32[300,192] convert(in{LAYERS})\n}}"
 
 
-def code_of() -> DeviceCode:
+def code_of(work_bytes: int = 0) -> DeviceCode:
     """The layers after all passes, as code generation leaves them."""
     build = compile_module(read_text(TEXT), options_from(target="v1", stop_after="partition"))
     assert build.plan is not None
-    return lowering_of(build).code(build.plan, 0)
+    return lowering_of(build).code(build.plan, 0, work_bytes=work_bytes)
 
 
 def places_of(code: DeviceCode, target: Target = V1) -> Places:
@@ -168,6 +168,43 @@ def test_regions_beside_each_other_share_no_bytes() -> None:
     assert low == line.end
     assert places.put(2048, (0, 128), 3, 3) == 128
     assert places.put(1 << 20, (0, 128), 3, 3) is None
+
+
+def test_columns_of_a_row_lie_together_whoever_brings_them() -> None:
+    """No transfer reaches all columns: stores have a third of them each, loads a half."""
+    def transfer(column: int, columns: int, name: str, region: int) -> Instruction:
+        memory = DmaPattern(Memory.HBM, BF16, Affine(1024 + 2 * column), (400, 2))
+        other = "destination" if name == "source" else "source"
+        sides = {name: memory, other: DmaPattern(Memory.SBUF, BF16, Affine(2 * column), (ROW, 2))}
+        return Instruction(dma.DMA_COPY, sides, {"sizes": (128, columns)}, debug=region)
+
+    stores = [transfer(column, columns, "destination", 0) for column, columns in ((0, 60), (60, 60), (120, 80))]
+    loads = [transfer(column, 100, "source", 1) for column in (0, 100)]
+    program = Program([], [Function("e", {Engine.SYNC: stores + loads})], 512, 1024 + 400 * 128)
+    places = Places(Timeline.of([Work(0, 0, 512, 0), Work(1, 0, 512, 0)], 64), V1)
+    found = keep(program, [Lifetime(1024, 400 * 128, 0, 1)], places, V1)
+    assert found.left == 0 and found.bytes == 2 * 400 * 128
+    sides = [one.operands[name] for one in found.program.entries[0].streams[Engine.SYNC]
+             for name in ("source", "destination")]
+    assert all(side.memory is Memory.SBUF for side in sides)
+
+
+def test_weights_may_come_early_to_their_own_place() -> None:
+    """The region has all of the chip, so nothing else is free in its time."""
+    places = Places(Timeline.of([Work(0, 0, 128, 0), Work(1, 0, V1.sbuf.usable_bytes, 0)], 64), V1)
+    assert places.put(256, (0, 128), 0, 1) is None
+    before = places.taken(0, 1)
+    places.vacate(1, 4096, 4096 + 256)
+    assert places.put(256, (0, 128), 0, 1) == 4096
+    places.restore(before)
+    places.vacate(1, 0, 64)
+    assert places.put(64, (0, 128), 0, 1) is None
+
+
+def test_regions_that_need_more_than_they_should_get_it() -> None:
+    code, tight = code_of(), code_of(work_bytes=4096)
+    assert max(one.size for one in tight.work) > 4096
+    np.testing.assert_array_equal(run(tight, tight.program), run(code, code.program))
 
 
 def test_blocks_that_others_reach_stay_where_they_are() -> None:

@@ -8,7 +8,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.chain_regions import CHAIN, ChainRegions
+from nxcc.passes.chain_regions import CHAIN, ChainRegions, dissolve_chains
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.merge_regions import MergeRegions
 
@@ -93,3 +93,19 @@ def test_two_chains_never_wait_for_each_other() -> None:
  b3 = f32[6,8] add(b2, qr)
  ROOT r = (f32[6,8], f32[6,8]) tuple(a3, b3)""")
     assert len(chains(module)) == 1
+
+
+def test_members_of_a_dissolved_chain_are_regions_again() -> None:
+    module = chained("""
+ d = f32[6,8] dot(q, u), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ t = f32[6,8] tanh(d)
+ ROOT r = (f32[6,8], f32[6,8]) tuple(t, q)""")
+    assert chains(module) == [2]
+    inputs = [np.random.default_rng(n).normal(size=p.shape.dims).astype(np.float32)
+              for n, p in enumerate(module.entry.parameters)]
+    wanted = flatten(evaluate(module, inputs))
+    dissolve_chains(module.entry)
+    verify(module)
+    assert chains(module) == [] and sum(i.opcode == "fusion" for i in module.entry.instructions) == 2
+    for got, want in zip(flatten(evaluate(module, inputs)), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
