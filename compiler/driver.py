@@ -44,7 +44,7 @@ from nxcc.ir.shapes import UNBOUNDED, Shape
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
 from nxcc.passes.notes import Note
-from nxcc.passes.partition import Plan, is_kept, partition
+from nxcc.passes.partition import Plan, is_kept, mark_kept, partition
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
 from nxcc.passes.placement import Placement
 
@@ -143,8 +143,7 @@ class _Compilation:
                      for instruction in module.entry.instructions if _is_unbounded(instruction.shape)]
         raise_problems(problems)
         if self.options.keep_on_host:
-            pattern = host_pattern(self.options)
-            if not any(is_kept(pattern, row) for computation in module.computations for row in computation.instructions):
+            if not mark_kept(module, host_pattern(self.options)):
                 self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
 
     def _bind(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
@@ -97,8 +98,20 @@ def number_regions(groups: list[Group]) -> list[Group]:
 
 
 def is_kept(pattern: re.Pattern[str], instruction: Instruction) -> bool:
-    """Whether the expression finds the instruction's HLO or framework name."""
-    return any(pattern.search(text) for text in (instruction.name, instruction.location.op_name) if text)
+    """Whether the expression finds the instruction's HLO or framework name, or the HLO name of what it was made of."""
+    location = instruction.location
+    return any(pattern.search(text) for text in (instruction.name, location.op_name, location.scheduling_name) if text)
+
+
+def mark_kept(module: Module, pattern: re.Pattern[str]) -> int:
+    """Write the HLO name of what stays on the host into its metadata, which passes carry over to what they put in its place.
+
+    Returns how many instructions these are.
+    """
+    found = [instruction for instruction in module.instructions() if is_kept(pattern, instruction)]
+    for instruction in found:
+        instruction.location = replace(instruction.location, scheduling_name=instruction.name)
+    return len(found)
 
 
 def aliases(module: Module, nodes: Sequence[Node], values: dict[str, Shape], parameters: Sequence[str],

@@ -74,6 +74,72 @@ def test_an_output_is_no_input_and_every_output_is_tried_first(capsys: pytest.Ca
     assert Path("good.hlo").read_text() == GOOD
 
 
+@pytest.mark.parametrize("words", [
+    "run good.neff --inputs in.npz --outputs in.npz", "run good.neff --outputs ./good.neff", "profile good.neff -o good.neff",
+    "profile good.neff --trace good.neff", "profile good.neff good.neff -o good.neff", "reduce good.hlo -o good.hlo",
+    "reduce good.hlo -o in.hlo --inputs in.npz"])
+def test_no_command_writes_over_what_it_reads(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "good.hlo", "-q"]) == 0
+    np.savez("in.npz", input0=np.zeros(2, np.float32), input1=np.zeros(2, np.float32))
+    files = {path: path.read_bytes() for path in Path(".").iterdir()}
+    refused(capsys, "NXC0001", *words.split(), says="is an input and an output", status=2)
+    assert {path: path.read_bytes() for path in Path(".").iterdir()} == files
+
+
+@pytest.mark.parametrize("cache", [[], ["--cache-dir", "kept"]], ids=["compiled", "cached"])
+def test_the_depfile_comes_with_the_neff_or_neither(cache: list[str], capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["compile", "good.hlo", "-q", "-o", "first.neff", *cache]) == 0
+    whole = files.whole_file
+
+    def full(path: str, **options: bool) -> object:
+        return whole("/dev/full" if path.endswith(".d") else path, **options)
+
+    monkeypatch.setattr(files, "whole_file", full)
+    refused(capsys, "NXC0003", "compile", "good.hlo", "-o", "x.neff", "--depfile", "x.d", *cache, says="No space left")
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    ("run good.hlo", "good.hlo is no NEFF: it looks like an HLO module; `nxcc compile good.hlo` makes one"),
+    ("estimate in.npz", "in.npz is no NEFF: it looks like a zip archive"),
+    ("info good.pb", "good.pb is no NEFF: it looks like an HLO module"),
+    ("profile good.hlo", "no NEFF"), ("disasm good.hlo", "no NEFF"),
+])
+def test_what_is_no_neff_is_called_what_it_is(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("in.npz", input0=np.zeros(2, np.float32))
+    assert main(["opt", "good.hlo", "--emit", "binary", "-o", "good.pb"]) == 0
+    refused(capsys, "NXC0400", *words.split(), says=says)
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    ("compile god.hlo", "did you mean good.hlo?"), ("run good.nef", "did you mean good.neff?"),
+    ("compile none/good.hlo", "there is no folder none"), ("run good.neff --inputs inn.npz", "did you mean in.npz?"),
+])
+def test_a_missing_file_names_its_neighbour(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.npz").touch()
+    assert main(["compile", "good.hlo", "-q"]) == 0
+    refused(capsys, "NXC0002", *words.split(), says=says)
+
+
+def test_wrong_words_point_to_the_help_of_their_command(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "NXC0001", "compile", says="see `nxcc compile --help`", status=2)
+    refused(capsys, "NXC0001", "cache", "prune", "--nothing", says="see `nxcc cache prune --help`", status=2)
+
+
+def test_two_compiles_of_one_name_leave_one_whole_file() -> None:
+    Path("other.hlo").write_text(GOOD.replace("add", "multiply"))
+    wanted = set()
+    for name in ("good", "other"):
+        assert main(["compile", f"{name}.hlo", "-q"]) == 0
+        wanted.add(Path(f"{name}.neff").read_bytes())
+    before = sorted(os.listdir())
+    words = [[*NXCC, "compile", f"{name}.hlo", "-q", "-o", "x.neff", "--depfile", "x.d"] for name in ("good", "other") * 2]
+    running = [subprocess.Popen(line, stderr=subprocess.PIPE) for line in words]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in running] == [(b"", 0)] * 4
+    assert Path("x.neff").read_bytes() in wanted
+    assert sorted(os.listdir()) == sorted([*before, "x.neff", "x.d"])
+
+
 def test_a_device_is_written_to_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", lambda *names: pytest.fail(f"replaces {names}"))
     assert main(["opt", "good.hlo", "--emit", "binary", "-o", "/dev/null"]) == 0

@@ -142,6 +142,14 @@ def test_check_says_what_falls_back_and_writes_nothing(model: Path, capsys: pyte
     assert not list(model.parent.glob("*.neff"))
 
 
+@pytest.mark.parametrize("words", [["--auto-cast=all"], ["--target=v1"], []], ids=["cast", "v1", "plain"])
+@pytest.mark.parametrize("name", ["^y$", "^t$"])
+def test_what_is_kept_stays_kept_when_passes_replace_it(model: Path, capsys: pytest.CaptureFixture[str], name: str,
+                                                        words: list[str]) -> None:
+    body = json_of(capsys, "check", "small.hlo", f"--keep-on-host={name}", "--placement=support", *words)
+    assert {"^y$": "dot", "^t$": "tanh"}[name] in {row["opcode"] for row in body["host"]}
+
+
 def test_a_forbidden_fallback_names_the_instruction(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "small.hlo", "--host-fallback=forbid", "--keep-on-host=^t$"]) == 1
     error = capsys.readouterr().err

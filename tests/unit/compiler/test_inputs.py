@@ -30,6 +30,10 @@ TEXT = "HloModule net\nENTRY main { p = f32[2] parameter(0) ROOT n = f32[2] nega
 BINARY = module_bytes(read_text(TEXT))
 MESSAGE = message_type("HloModuleProto").FromString(BINARY)
 PROTO = message_type("HloProto")(hlo_module=MESSAGE)
+# HloUnoptimizedSnapshot: the module, then partitions (field 2), each with descriptors of its arguments (field 2).
+UNOPTIMIZED = PROTO.SerializeToString() + b"\x12\x04\x12\x02\x08\x08"
+DUMPED = bytes((len(UNOPTIMIZED) & 0x7F | 0x80, len(UNOPTIMIZED) >> 7)) + UNOPTIMIZED + b"\x40\0\0\0\0\0\0\0\0"
+"""As XLA dumps it: its length, the message, and the arguments as they are."""
 
 
 def read(tmp_path: Path, content: bytes) -> object:
@@ -42,10 +46,11 @@ def read(tmp_path: Path, content: bytes) -> object:
     TEXT.encode(), b"// note\n" + TEXT.encode(), TEXT.split("\n", 1)[1].encode(),
     b"I0521 12:04:45.883483 1509 service.cc:186] " + TEXT.encode(), b"main { ROOT p = f32[2] parameter(0) }",
     b"main { p = f32[2] parameter(0) ROOT module = f32[2] negate(p) }",
-    BINARY, PROTO.SerializeToString(), message_type("HloSnapshot")(hlo=PROTO).SerializeToString(),
-    str(MESSAGE).encode(), str(PROTO).encode(), gzip.compress(TEXT.encode()), gzip.compress(BINARY),
+    BINARY, PROTO.SerializeToString(), message_type("HloSnapshot")(hlo=PROTO).SerializeToString(), UNOPTIMIZED, DUMPED,
+    str(MESSAGE).encode(), str(PROTO).encode(), str(PROTO).encode() + b"partitions { arguments_descriptors { } }\n",
+    gzip.compress(TEXT.encode()), gzip.compress(BINARY),
 ], ids=["text", "comment", "no-header", "log", "one-computation", "module-as-name", "module", "proto", "snapshot",
-        "module-text", "proto-text", "gzip-text", "gzip-module"])
+        "unoptimized-snapshot", "dumped-snapshot", "module-text", "proto-text", "snapshot-text", "gzip-text", "gzip-module"])
 def test_each_format_is_recognised(content: bytes, tmp_path: Path) -> None:
     module = read(tmp_path, content)
     assert module.entry.name == "main"  # type: ignore[attr-defined]
