@@ -106,7 +106,7 @@ def _checked(row: Option, value: Any, default: Any) -> Any:
 
 
 def _json_flag(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Report as one JSON object on stdout.")(command)
+    return click.option("--json", "as_json", is_flag=True, help=DECLARED["json"].help)(command)
 
 
 def _print_json(command: str, body: dict[str, Any]) -> None:
@@ -407,13 +407,13 @@ def list_operators(framework: str, target: str, as_json: bool) -> int:
 
 
 @nxcc.command()
-@click.argument("words", nargs=-1, metavar="[NAME | cost INSTRUCTION]")
+@click.argument("words", nargs=-1, metavar="[NAME | cost INSTRUCTION | json COMMAND]")
 @click.option("--target", default="v2", show_default=True, metavar="v1|v2", help="Whose constants a cost is explained with.")
 def explain(words: tuple[str, ...], target: str) -> int:
     """Explain a diagnostic code (ours or NCC_...), an HLO operator or a machine instruction; without NAME: list codes.
 
     `explain cost INSTRUCTION` says what a machine instruction, or the call of the host (`host`), costs: formula, constants,
-    sources; without a name, all formulas.
+    sources; without a name, all formulas. `explain json COMMAND` lists the keys that COMMAND --json prints.
     """
     from nxcc.compiler.reports.explain import explain_lines
     for line in explain_lines(words, target):

@@ -165,7 +165,8 @@ class CompileOptions:
     cache_dir: str = _option("", "--cache-dir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
                              help="As --cache, with the cache in this folder; default: NXCC_CACHE_DIR, if that is set.")
     no_cache: bool = _flag("--no-cache", role=Role.REPORT, help="Use no compile cache, whatever else says so.")
-    json: bool = _flag("--json", role=Role.REPORT, help="Report as one JSON object on stdout.")
+    json: bool = _flag("--json", role=Role.REPORT,
+                       help="Report as one JSON object on stdout; `nxcc explain json` lists its keys.")
     timing: bool = _flag("--timing", role=Role.REPORT, help="Show the CPU seconds of each stage and record them in the NEFF.")
     quiet: bool = _flag("--quiet", "-q", role=Role.REPORT, help="Print nothing but errors.")
     verbose: str = _option("warning", "--verbose", kind=Kind.LEVEL, role=Role.REPORT, metavar="[LEVEL]",

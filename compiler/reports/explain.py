@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nxcc.compiler.reports.json_keys import KEYS, json_lines
 from nxcc.compiler.vendor_codes import VENDOR_CODES
-from nxcc.ir.diagnostics import CODES, USAGE, CompileError, near
+from nxcc.ir.diagnostics import CODES, USAGE, CompileError, near, one_of
 
 if TYPE_CHECKING:
     from nxcc.backends.target import Target
 
 
 def explain_lines(words: Sequence[str], target: str = "v2") -> list[str]:
-    """What is known about a name; without one, the list of codes; `cost NAME`: what an instruction costs on a target.
+    """What is known about a name; without one, the list of codes; `cost NAME`: what an instruction costs on a target;
+    `json COMMAND`: what its --json prints.
 
     CompileError(USAGE) if nothing is known.
     """
@@ -21,9 +23,20 @@ def explain_lines(words: Sequence[str], target: str = "v2") -> list[str]:
         return [f"{row.name}  {row.title}" for row in CODES.values()]
     if words[0].lower() == "cost":
         return _cost(words[1:], target)
+    if words[0].lower() == "json":
+        return _json(words[1:])
     if len(words) > 1:
-        raise CompileError(USAGE, f"{len(words)} names", remedy="one name at a time, or `nxcc explain cost INSTRUCTION`")
+        raise CompileError(USAGE, f"{len(words)} names",
+                           remedy="one name at a time, `nxcc explain cost INSTRUCTION`, or `nxcc explain json COMMAND`")
     return _name(words[0])
+
+
+def _json(command: Sequence[str]) -> list[str]:
+    """The keys that --json prints, of one command or of all."""
+    lines = json_lines(command)
+    if not lines:
+        raise CompileError(USAGE, f"`nxcc {' '.join(command)}` has no --json", remedy=one_of(" ".join(command), KEYS))
+    return lines
 
 
 def _name(name: str) -> list[str]:
