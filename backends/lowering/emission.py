@@ -82,6 +82,16 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups, balances=True).run()
 
 
+def emit_columns(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, made: Made) -> None:
+    """What `emit_groups` with this place of a result would compute a row at a time is written ahead, and put into `made`."""
+    groups = out.sizes[1]
+    (root,) = for_engines([root], kernel.target.engines)
+    if groups == 1:
+        tiles, out = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles], out.at(0, 0)
+    term, place = _stored(root, out.flat() if groups == 1 else out)
+    _Emission(kernel, _Plan((term,)), tiles, [place], groups, made=made).run(columns_alone=True)
+
+
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
     """Cut the columns of out, and of the tiles that do not repeat, into pieces of at most `width`."""
     out = out.flat()
@@ -323,12 +333,15 @@ class _Emission:
                     and tile.sizes[-1] == self.out.sizes[-1] and (tile.memory is Memory.SBUF or engine_writes_psum(term)):
                 self.over[term] = tile
 
-    def run(self) -> None:
+    def run(self, columns_alone: bool = False) -> None:
+        """columns_alone: write only what `made` keeps."""
         write = {Kind.ALU: self._operation, Kind.BITS: self._operation, Kind.NATIVE: self._operation,
                  Kind.ACTIVATION: self._activation, Kind.RECIPROCAL: self._reciprocal, Kind.SELECT: self._select,
                  Kind.COPY: self._copy, Kind.CONSTANT: self._constant}
         for term in self.plan.order:
             if self.made is not None and term.span is Span.COLUMN and term not in self.outs and self._is_made(term, self.made):
+                continue
+            if columns_alone and term not in self.over:
                 continue
             each = self.groups > 1 and self._differs_by_row(term)
             for group in range(self.groups) if each else (None,):
@@ -339,7 +352,9 @@ class _Emission:
         """Whether another piece has written a column; if not, it gets memory that stays."""
         key = self._key(term)
         found = key in made
-        self.over[term] = made[key] if found else made.setdefault(key, self.kernel.sbuf((self.out.partitions, 1), term.dtype))
+        if not found:
+            made[key] = self.kernel.sbuf((self.out.partitions, self.groups, 1)[:3 if self.groups > 1 else 2], term.dtype)
+        self.over[term] = made[key]
         return found
 
     def _key(self, term: Term) -> Hashable:

@@ -2,13 +2,17 @@
 
 Around it all go loops over the outer selecting dimensions and over rows that do not join. Inside, a block of the innermost
 selecting dimension (all heads if they fit) has its matrices on the chip; each tile of rows loads what it needs for the whole
-block in one transfer an operand; groups of the block then run through the program.
+block in one transfer an operand; groups of the block then run through the program. The first half of a run stands before the
+second half of the one before, from tile to tile and from batch to batch, so that the engines of one half work while the
+other's do.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.rows.products import Sides, bring, is_turned, multiply, sides, sides_bytes, turn
@@ -19,11 +23,17 @@ from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.hlo.module import Instruction
 
-PIECES_MAX = 4
+PIECES_MAX = 8
 """Runs of a block that may be written one after the other; more are looped over."""
 
 GROUPS_MAX = 8
 """Groups in step at most: their instructions are written one after the other."""
+
+TURNING_BANKS = 2
+"""Banks of PSUM that turning takes; all others are for sums, in turns."""
+
+UNDER_WAY = 3
+"""Runs whose values have tiles of their own."""
 
 BLOCK_SHARE = 0.4
 """Part of SBUF for what a block of groups has on the chip."""
@@ -51,29 +61,29 @@ class RowBatches:
         matrices = [program.side(dot) for dot in program.dots]
         for d in range(batch, count - 1):
             matrices = [v.insert(d - 1, views[0].sizes[d - 1]) for v in matrices]
-        for cut in outer_loops(self.kernel, [*views, *matrices], len(outer)):
-            self._batch(cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True)))
+        for cuts in _bodies_of_batches(self.kernel, [*views, *matrices], len(outer)):
+            with self.kernel.psum_scope():
+                line = _Line(self)
+                for cut in cuts:
+                    self._batch(cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True)), line)
+                line.close()
 
-    def _batch(self, views: list[View], matrices: Mapping[Instruction, View]) -> None:
+    def _batch(self, views: list[View], matrices: Mapping[Instruction, View], line: _Line) -> None:
         """views: [groups, rows, columns..]; matrices: [groups, k, columns]."""
         heads, rows = views[0].sizes[:2]
         packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
         groups = self._groups(heads, matrices, packs)
-        for first, block in self._pieces(heads, self._block(heads, groups, views, matrices)):
-            sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
-            for row, size in self._pieces(rows, self.kernel.target.partitions):
-                with self.kernel.psum_scope():
-                    self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups)
-
-    def _pieces(self, total: int, step: int) -> Iterator[tuple[Index, int]]:
-        """0..total in pieces. A single one has no scope, so that in a loop over batches its tiles rotate."""
-        if total <= step:
-            yield 0, total
-        else:
-            yield from self.kernel.tiles(total, step)
+        for blocks in _bodies(self.kernel, heads, self._block(heads, groups, views, matrices)):
+            for first, block in blocks:
+                sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
+                for tiles in _bodies(self.kernel, rows, self.kernel.target.partitions):
+                    for row, size in tiles:
+                        self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups, line)
+                    line.end(rows > self.kernel.target.partitions)
+            line.end(block < heads)
 
     def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
-              groups: int) -> None:
+              groups: int, line: _Line) -> None:
         """One tile of rows of a block; views: [groups of the block, rows, columns..]."""
         kernel, program = self.kernel, self.program
         block, rows = views[0].sizes[:2]
@@ -83,31 +93,38 @@ class RowBatches:
         outputs = dict(zip(program.roots, views[first:], strict=False))
         results = {root: kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype) for root in program.roots}
 
-        def values(start: Index, size: int, shares: Pool | None = None) -> Values:
+        def values(start: Index, size: int) -> Values:
             product = _Product(self, {dot: side.of(start) for dot, side in lefts.items()},
                                {dot: side.of(start) for dot, side in matrices.items()})
             places = {program.plan.shown.get(root, root): tile.cut(0, start, size) for root, tile in results.items()}
             part = {name: tile.cut(0, start, size) for name, tile in given.items()}
-            pool = Pool(kernel, rows, size, shares=shares)
-            return Values(kernel, program.plan, pool, lambda i: program.columns(i, None), part, product,
+            return Values(kernel, program.plan, line.pool(rows, size), lambda i: program.columns(i, None), part, product,
                           kernel.room.psum_banks, places)
 
         def settle(run: Values, start: Index, size: int) -> None:
             for root, tile in results.items():
                 run.settle(root, tile.cut(0, start, size))
+            run.give_back()
+
+        def finish() -> None:
+            for root, view in outputs.items():
+                shaped = results[root].linear().reshape((rows, block, *view.sizes[2:]))
+                assert shaped is not None
+                kernel.dma(view.permute((1, 0, *range(2, len(view.dims)))), shaped)
 
         if kernel.copies.rotates and block <= PIECES_MAX * groups:
-            pieces = [(start, min(groups, block - start)) for start in range(0, block, groups)]
-            _interleaved(values, settle, self._half(), pieces)
-        else:
-            for start, size in kernel.tiles(block, groups):
-                run = values(start, size)
-                run.run()
-                settle(run, start, size)
-        for root, view in outputs.items():
-            shaped = results[root].linear().reshape((rows, block, *view.sizes[2:]))
-            assert shaped is not None
-            kernel.dma(view.permute((1, 0, *range(2, len(view.dims)))), shaped)
+            for start in range(0, block, groups):
+                size = min(groups, block - start)
+                line.add(values(start, size), partial(settle, start=start, size=size))
+            line.then(finish)
+            return
+        line.end(True)
+        for place, size in kernel.tiles(block, groups):
+            run = values(place, size)
+            run.run()
+            settle(run, place, size)
+            line.forget()
+        finish()
 
     def _load(self, view: View) -> Access:
         """[rows, groups, columns]; what is the same for all groups comes once and repeats by a stride of 0."""
@@ -136,7 +153,7 @@ class RowBatches:
         turn(self.kernel, raw, to, scale=self.program.plan.scales.get(dot, 1.0))
         return to
 
-    def _half(self) -> int:
+    def half(self) -> int:
         """The number of steps before the left side of the last product is made, if one is made here."""
         plan, dots = self.program.plan, self.program.dots
         left = plan.shown.get(dots[-1].operands[0], dots[-1].operands[0])
@@ -155,7 +172,7 @@ class RowBatches:
         for parts in range(1, heads + 1):
             share = (heads + parts - 1) // parts
             groups = min(heads, (share + together - 1) // together * together)
-            ahead = sums_banks(self.kernel, widths[0], groups) if self._half() and groups < heads else 0
+            ahead = sums_banks(self.kernel, widths[0], groups) if self.half() and groups < heads else 0
             banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + ahead + 1
             values = groups * widest * 4 * self.program.alive() * self.kernel.copies.inner
             if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * room.sbuf_bytes:
@@ -174,19 +191,105 @@ class RowBatches:
         return heads if heads <= most else max(1, most // groups) * groups
 
 
-def _interleaved(values: Callable[[Index, int, Pool | None], Values], settle: Callable[[Values, Index, int], None], half: int,
-                 pieces: Sequence[tuple[int, int]]) -> None:
-    """Runs of several pieces of a block: the first half of the next stands before the second half of this one, so that the
-    engines of one half work while the other's do."""
-    runs: list[Values] = []
-    for number, (start, size) in enumerate(pieces):
-        runs.append(values(start, size, runs[0].pool if runs else None))
-        runs[-1].run(0, half)
-        if number:
-            runs[number - 1].run(half)
-            settle(runs[number - 1], *pieces[number - 1])
-    runs[-1].run(half)
-    settle(runs[-1], *pieces[-1])
+class _Line:
+    """Runs that follow each other, the first half of one before the second half of the one before it."""
+
+    def __init__(self, batches: RowBatches) -> None:
+        self.batches, self.kernel, self.half = batches, batches.kernel, batches.half()
+        self.waiting: list[Callable[[], None]] = []
+        self.pools: dict[tuple[int, int], deque[Pool]] = {}
+        banks = {sums_banks(self.kernel, batches.program.columns(dot, None), 1) for dot in batches.program.dots}
+        spare = self.kernel.psum_free_banks - TURNING_BANKS if banks == {1} else 0
+        sizes = self.kernel.target.partitions, 1, self.kernel.target.tensor.moving_max
+        self.banks = [self.kernel.psum(sizes) for _ in range(spare)]
+        self.forget()
+
+    def pool(self, rows: int, size: int) -> Pool:
+        """Tiles for the values of a run; those of the last run but one are free again."""
+        pools = self.pools.setdefault((rows, size), deque())
+        if len(pools) < UNDER_WAY:
+            pools.append(Pool(self.kernel, rows, size, shares=self.sums))
+        else:
+            pools.rotate(-1)
+        return pools[-1]
+
+    def add(self, run: Values, settle: Callable[[Values], None]) -> None:
+        """Write the first half of a run, and what waits of the one before."""
+        run.run(0, self.half)
+        if self.half:
+            run.prepare(self.half)
+        self._write()
+
+        def rest() -> None:
+            run.run(self.half)
+            settle(run)
+
+        self.waiting = [rest]
+
+    def then(self, work: Callable[[], None]) -> None:
+        """What is to be written behind the last run."""
+        self.waiting.append(work)
+
+    def end(self, really: bool) -> None:
+        """The tiles of the runs so far are given back, if so."""
+        if really:
+            self._write()
+            self.forget()
+
+    def forget(self) -> None:
+        """The tiles of earlier runs are no longer there."""
+        self.pools.clear()
+        self.sums = Pool(self.kernel, self.kernel.target.partitions, 1, self.banks)
+
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        for work in self.waiting:
+            work()
+        self.waiting = []
+
+
+def _bodies(kernel: Kernel, total: int, step: int, copies: int = 0) -> Iterator[list[tuple[Index, int]]]:
+    """Pieces of 0..total, those together that are written one after the other and have tiles of their own. A single piece has
+    no scope, so that its tiles rotate with those of what it is part of. copies: how many come together, as in Kernel.tiles."""
+    if total <= step:
+        yield [(0, total)]
+        return
+    copies = copies or kernel.copies.inner
+    full, rest = divmod(total, step)
+    rounds, single = divmod(full, copies)
+    if rounds > 1:
+        with kernel.loop(rounds) as index:
+            yield [(index * (step * copies) + copy * step, step) for copy in range(copies)]
+    else:
+        single = full
+    pieces: list[tuple[Index, int]] = [(piece * step, step) for piece in range(full - single, full)]
+    pieces += [(full * step, rest)] * bool(rest)
+    for first in range(0, len(pieces), copies):
+        with kernel.scope():
+            yield pieces[first:first + copies]
+
+
+def _bodies_of_batches(kernel: Kernel, views: list[View], count: int) -> Iterator[list[list[View]]]:
+    """Loops over the first `count` dimensions; lists of what is written one after the other in the innermost."""
+    if count == 0:
+        yield [views]
+        return
+    size = views[0].sizes[0]
+    if size == 1:
+        yield from _bodies_of_batches(kernel, [v.at(0, 0) for v in views], count - 1)
+    elif all(n == 1 for n in views[0].sizes[1:count]):
+        for body in _bodies(kernel, size, 1, kernel.copies.outer):
+            yield [[_without(v.at(0, index), count - 1) for v in views] for index, _ in body]
+    else:
+        with kernel.loop(size) as index:
+            yield from _bodies_of_batches(kernel, [v.at(0, index) for v in views], count - 1)
+
+
+def _without(view: View, count: int) -> View:
+    """A view without its first dimensions, so many, of size 1."""
+    return view if count == 0 else _without(view.at(0, 0), count - 1)
 
 
 def outer_loops(kernel: Kernel, views: list[View], count: int) -> Iterator[list[View]]:

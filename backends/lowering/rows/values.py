@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.lowering.emission import Made, emit_groups
+from nxcc.backends.lowering.emission import Made, emit_columns, emit_groups
 from nxcc.backends.lowering.pointwise.formulas import Tile, compose, emits, has_formula
 from nxcc.backends.lowering.reduction import combiner, emit_row_reduce
 from nxcc.backends.lowering.rows.plan import Plan, Step
 from nxcc.backends.lowering.terms import Span, Term, input_term
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.program import Access
+from nxcc.backends.tile.expressions import expr
+from nxcc.backends.tile.program import Access, contiguous
 from nxcc.ir.dtypes import F32, DType
 from nxcc.ir.hlo.module import Instruction
 
@@ -60,7 +61,7 @@ class Pool:
         else:
             self.spare -= banks
             tile = self.kernel.psum((self.rows, self.groups, pitch), F32)
-        return replace(tile, dims=((pitch, self.groups), (1, columns)))
+        return replace(tile, partitions=self.rows, dims=((pitch, self.groups), (1, columns)))
 
     def give_back(self, tile: Tile) -> None:
         if not isinstance(tile, Access) or not all(stride for stride, size in tile.dims if size > 1):
@@ -101,6 +102,19 @@ class Values:
         self.given = frozenset(given)
         self.places = places or {}
         self.made = made
+        self.ahead: dict[Instruction, Made] = {}
+
+    def prepare(self, number: int) -> None:
+        """Write what a step that computes columns needs a row at a time; all that it reads is there."""
+        step = self.plan.steps[number]
+        columns = self.columns(step.value)
+        if step.value.opcode in _RUN or step.squares or columns == 1 or not _has_formula(step) or self._whole_operand(step):
+            return
+        found = self._term(step)
+        assert found is not None
+        like = Access(Memory.SBUF, step.dtype, 0, self.pool.rows, expr(0), contiguous((self.pool.groups, columns)))
+        made = self.ahead[step.value] = {}
+        emit_columns(self.kernel, *found, like, made)
 
     def run(self, first: int = 0, last: int | None = None) -> None:
         """Run the steps, or some of them."""
@@ -237,7 +251,7 @@ class Values:
         if step.squares:
             self._square(step, out, total)
         elif found is not None:
-            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step), self.made)
+            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step), self.ahead.get(step.value, self.made))
         else:
             inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
             self._emit(step.value, inputs, out)
