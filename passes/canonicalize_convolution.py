@@ -24,7 +24,7 @@ from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.imagespace import is_depthwise
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.combiners import combiner
-from nxcc.passes.patterns import splat_value, transpose_to
+from nxcc.passes.patterns import is_number, splat_value, transpose_to
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
 
@@ -73,6 +73,32 @@ def _reversal(convolution: Instruction, builder: Builder) -> Instruction | None:
     return found
 
 
+def _zeros_in_the_window(convolution: Instruction, builder: Builder) -> Instruction | None:
+    """An image with zeros around it: the window says so."""
+    if len(convolution.operands) != 2:
+        return None
+    data, kernel = convolution.operands
+    pad = data.operands[0] if data.opcode == "convert" else data
+    if pad.opcode != "pad" or not is_number(pad.operands[1], 0.0) or not data.shape.dtype.is_float:
+        return None
+    spatial = convolution.attribute("dim_labels").input_spatial
+    edges = pad.attribute("padding")
+    outside = [edge for d, edge in enumerate(edges) if d not in spatial]
+    if any(min(edge.low, edge.high) < 0 or edge.interior for edge in edges) or any(edge.low or edge.high for edge in outside):
+        return None
+    windows = convolution.attribute("window")
+    dims = zip(spatial, windows.dims, strict=True)
+    if any(w.base_dilation > 1 for w in windows.dims):
+        return None
+    wider = tuple(replace(w, padding_low=w.padding_low + edges[d].low, padding_high=w.padding_high + edges[d].high)
+                  for d, w in dims)
+    image = pad.operands[0] if data is pad else builder.convert(pad.operands[0], data.shape.dtype)
+    attributes = dict(convolution.attributes) | {"window": replace(windows, dims=wider)}
+    found = builder.make("convolution", image, kernel, shape=convolution.shape, **attributes)
+    found.frontend_attributes = dict(convolution.frontend_attributes)
+    return found
+
+
 def _cast_first(convert: Instruction, builder: Builder) -> Instruction | None:
     """convert(concatenate(a, ..)) and convert(window maximum of a), where nobody else reads the wide value."""
     source = convert.operands[0]
@@ -105,6 +131,7 @@ def _window_of_casts(window: Instruction, convert: Instruction, builder: Builder
 
 
 RULES = (Rule("reversal-in-the-window", ("convolution",), _reversal),
+         Rule("zeros-in-the-window", ("convolution",), _zeros_in_the_window),
          Rule("kernel-channels-outside", ("convolution",), _channels_outside),
          Rule("cast-before-joining", ("convert",), _cast_first))
 _TABLE = rules_by_opcode(RULES)

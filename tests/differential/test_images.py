@@ -124,3 +124,21 @@ ENTRY main {
   ROOT t = (f32[4,32,12,12], f32[4,32,6,6]) tuple(c, r)
 }
 """.replace("maximum(p, c0)", "tanh(p)"), strict=True)
+
+
+def test_a_sum_over_places_of_large_images_has_no_strips() -> None:
+    check_whole("""HloModule m
+sum { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY main {
+  x = f32[1,32,60,60] parameter(0)
+  w = f32[32,32,1,1] parameter(1)
+  c = f32[1,32,60,60] convolution(x, w), window={size=1x1}, dim_labels=bf01_oi01->bf01
+  t = f32[1,32,60,60] tanh(c)
+  zero = f32[] constant(0)
+  m = f32[1,32] reduce(t, zero), dimensions={2,3}, to_apply=sum
+  e = f32[1,32] exponential(m)
+  ROOT r = (f32[1,32,60,60], f32[1,32]) tuple(t, e)
+}
+""", levels=("2",))
