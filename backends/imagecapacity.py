@@ -37,7 +37,7 @@ class TargetImageCapacity:
         rule = _FORMS.get(instruction.opcode)
         if rule is not None:
             return rule(instruction, self.target) and unsupported(instruction, self.target) is None
-        return instruction.opcode in emits() and instruction.shape.dtype.bits <= 32 and \
+        return instruction.opcode in (*emits(), "reshape") and instruction.shape.dtype.bits <= 32 and \
             all(o.shape.dtype.bits <= 32 for o in instruction.operands) and unsupported(instruction, self.target) is None
 
     def packs(self, convolution: Instruction) -> bool:
@@ -46,7 +46,7 @@ class TargetImageCapacity:
         channels: int = convolution.operands[0].shape.dims[labels.input_feature]
         rows: int = window[max(0, len(window) - 2)].size if window else 1
         few = channels < FEW_CHANNELS and channels * rows <= self.target.partitions
-        return bool(window) and few and not is_depthwise(convolution)
+        return any(w.size > 1 for w in window) and few and not is_depthwise(convolution)
 
     def fits(self, members: Sequence[Instruction], maps: Mapping[Instruction, ImageMap]) -> bool:
         order = self._order(members, maps)

@@ -135,11 +135,11 @@ class _Finder:
         self.able = {i for i in order if i in self.maps and self._computes(i)}
 
     def _computes(self, instruction: Instruction) -> bool:
-        if instruction.control_predecessors or instruction.opcode in VIEWS:
+        if instruction.control_predecessors or instruction.opcode in VIEWS and instruction.opcode != "reshape":
             return False
         if instruction.opcode == "concatenate":
             return all(user.opcode == "convolution" for user in instruction.users)
-        known = instruction.opcode in HEADS or is_elementwise(instruction) and instruction.opcode != "copy"
+        known = instruction.opcode in (*HEADS, "reshape") or is_elementwise(instruction) and instruction.opcode != "copy"
         return known and self.capacity.supported(instruction)
 
     def region(self, root: Instruction) -> _Region | None:
@@ -177,10 +177,16 @@ class _Finder:
     def _steps(self, region: _Region, head: Instruction, value: Instruction) -> Iterator[dict[Instruction, None]]:
         """What might be taken along with an image that a head reads: all that it is computed from, or what costs little."""
         taken = self._closure(region, value, None)
-        if any(t.opcode in HEADS for t in taken) and not (head.opcode == "convolution" and self.capacity.packs(head)):
+        packs = head.opcode == "convolution" and self.capacity.packs(head)
+        if not packs and (any(t.opcode in HEADS for t in taken) or self._images_read(taken) <= 1):
             yield taken
         if value.opcode == "concatenate" or self._is_shared_cast(value):
             yield {value: None}
+
+    def _images_read(self, taken: dict[Instruction, None]) -> int:
+        """How many images from outside some elementwise work reads, but for what repeats."""
+        read = {o for value in taken for o in value.operands if o not in taken and value.opcode != "concatenate"}
+        return sum(o.opcode not in VIEWS and o.shape.element_count > 1 for o in read)
 
     def _images_of(self, head: Instruction) -> Iterator[Instruction]:
         """What a head reads as images, with concatenations looked through."""

@@ -56,6 +56,21 @@ def _turn_weight(module: Module, parameter: Instruction) -> bool:
     return True
 
 
+def _through_reshape(transpose: Instruction, builder: Builder) -> Instruction | None:
+    """transpose(reshape(w)) where the reshape moves dimensions of size 1 alone: it is a transpose itself."""
+    reshape = transpose.operands[0]
+    if reshape.opcode != "reshape" or reshape.shape.rank != reshape.operands[0].shape.rank:
+        return None
+    source = reshape.operands[0]
+    if source.opcode not in ("constant", "parameter"):
+        return None
+    wide, units = ([d for d, size in enumerate(source.shape.dims) if (size == 1) is alone] for alone in (False, True))
+    if [source.shape.dims[d] for d in wide] != [size for size in reshape.shape.dims if size != 1]:
+        return None
+    order = [units.pop(0) if size == 1 else wide.pop(0) for size in reshape.shape.dims]
+    return builder.transpose(source, tuple(order[d] for d in transpose.attribute("dimensions")))
+
+
 def _stored(instruction: Instruction, builder: Builder) -> Instruction | None:
     constant = instruction.operands[0]
     if constant.opcode != "constant" or len(constant.users) != 1:
@@ -69,5 +84,6 @@ def _stored(instruction: Instruction, builder: Builder) -> Instruction | None:
     return builder.literal(stored, instruction.name)
 
 
-RULES = (Rule("transpose-of-constant", ("transpose",), _stored),)
+RULES = (Rule("transpose-of-constant", ("transpose",), _stored),
+         Rule("transpose-of-units-moved", ("transpose",), _through_reshape))
 _TABLE = rules_by_opcode(RULES)

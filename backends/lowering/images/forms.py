@@ -73,6 +73,9 @@ class Forms:
         if source.shape.dtype is F32 and value.shape.dtype in (F32, BF16, F16):
             self.forms[value] = self.of(source)
 
+    def _same(self, value: Instruction) -> None:
+        self.forms[value] = self.of(value.operands[0])
+
     def _sides(self, value: Instruction) -> tuple[Instruction, Instruction, bool] | None:
         """Image, column, and whether the column comes first; None if both are images or the dtype is not f32."""
         a, b = value.operands
@@ -138,8 +141,8 @@ class Forms:
             self.forms[value] = Form(form.base, form.scale, form.shift, RELU)
 
 
-_RULES = {"convert": Forms._convert, "multiply": Forms._factor, "divide": Forms._factor, "add": Forms._offset,
-          "subtract": Forms._offset, "maximum": Forms._bound}
+_RULES = {"convert": Forms._convert, "reshape": Forms._same, "multiply": Forms._factor, "divide": Forms._factor,
+          "add": Forms._offset, "subtract": Forms._offset, "maximum": Forms._bound}
 
 
 class Action(enum.Enum):

@@ -183,9 +183,10 @@ class RowProgram:
         """Join neighbouring row dimensions behind the first `keep` where all views allow it; and how many there are then."""
         groups: list[list[int]] = []
         for d in range(self.rows):
-            if groups and d > keep and groups[-1][-1] >= keep and all(
-                    v.dims[groups[-1][-1]][0] == v.dims[d][0] * v.dims[d][1] for v in views):
-                groups[-1].append(d)
+            last = groups[-1][-1] if groups else -1
+            if d > keep and last >= keep and all(_follow(v.dims[last], v.dims[d]) for v in views):
+                # the dimension that says how far apart rows lie comes last
+                groups[-1].insert(len(groups[-1]) - all(v.dims[d][1] == 1 for v in views), d)
             else:
                 groups.append([d])
         joined = []
@@ -232,3 +233,8 @@ def _bytes_in_runs(views: Iterable[tuple[Instruction, View]], maps: Mapping[Inst
 def columns_of(row: Input, rows: int) -> View:
     """An operand without its row dimensions."""
     return replace(row.view, dims=row.view.dims[rows:])
+
+
+def _follow(slow: tuple[int, int], fast: tuple[int, int]) -> bool:
+    """Whether two neighbouring dimensions (stride, size) are one: those of size 1 join any."""
+    return slow[1] == 1 or fast[1] == 1 or slow[0] == fast[0] * fast[1]

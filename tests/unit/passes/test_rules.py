@@ -116,6 +116,8 @@ CASES = [
                        "ROOT r = f32[4,2] dot(y, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}"),
     ("transpose-of-constant", "x = f32[2,3] constant({{1,-0,3},{4,nan,6}})\n"
                               "ROOT r = f32[3,2] transpose(x), dimensions={1,0}"),
+    ("transpose-of-units-moved", "w = f32[2,3,4,1] parameter(0)\n r = f32[2,3,1,4] reshape(w)\n"
+                                 "ROOT t = f32[4,2,3,1] transpose(r), dimensions={3,0,1,2}"),
     ("choice-of-widened", X + splat("f64", "0") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
     ("product-of-patches", "x = f32[2,3,19,16] parameter(0)\n w = f32[5,3,9,8] parameter(1)\n"
                            "ROOT r = f32[2,5,2,2] convolution(x, w), window={size=9x8 stride=9x8}, dim_labels=bf01_oi01->bf01"),
@@ -149,6 +151,8 @@ NOT_CASES = [
     ("power", X + splat("f32", "-2") + "ROOT r = f32[4,3] power(x, k)"),
     ("transpose-of-constant", "x = f32[2,2] constant({{1,2},{3,4}})\n y = f32[2,2] transpose(x), dimensions={1,0}\n"
                               "ROOT r = f32[2,2] add(x, y)"),
+    ("transpose-of-units-moved", "w = f32[2,3,4,1] parameter(0)\n r = f32[3,2,1,4] reshape(w)\n"
+                                 "ROOT t = f32[4,3,2,1] transpose(r), dimensions={3,0,1,2}"),
     ("choice-of-widened", X + splat("f64", "0.1") + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] maximum(w, k)"),
     ("choice-of-widened", X + "w = f64[4,3] convert(x)\n ROOT r = f64[4,3] add(w, w)"),
     ("compare-with-bound", I + splat("s32", "0") + "ROOT r = pred[4,3] compare(x, k), direction=GE"),
