@@ -120,7 +120,8 @@ def _words(name: str) -> tuple[str, ...]:
 
 def _numbers_for(name: str, tensors: Mapping[int, Tensor], hlo: Mapping[str, int],
                  framework: Mapping[tuple[str, ...], list[int]]) -> list[int]:
-    """Parameters that a tensor's name may mean: one if it is clear."""
+    """Parameters that a tensor's name may mean: one if it is clear. TensorFlow calls the values of a node `name:0`."""
+    name = name.removesuffix(":0")
     if name.isdecimal():
         return [int(name)] if int(name) in tensors else []
     if name.lstrip("%") in hlo:

@@ -29,6 +29,8 @@ MAX_COUNTED_ELEMENTS = 64
 
 
 MAX_TABLE_ELEMENTS = 1 << 26
+MAX_NUMBERS = 1 << 20
+"""Of an input that gives sizes, axes or places."""
 MAX_TENSORS = 1 << 16
 """Of one argument of a node."""
 
@@ -186,6 +188,8 @@ class Call:
 
     def ints(self, number: int) -> list[int]:
         """A constant vector, or a scalar as a vector of one."""
+        count = self.x(number).shape.element_count
+        self.need(count <= MAX_NUMBERS, f"input {number} of {self.node.op} must be a few numbers, it has {count}")
         return [int(v) for v in self.constant(number).reshape(-1)]
 
     def number(self, number: int) -> int:

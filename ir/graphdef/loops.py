@@ -7,11 +7,14 @@ loop's tuple. A tensor list that is empty before the loop gets its element shape
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
 from nxcc.ir.dtypes import PRED, S32
+from nxcc.ir.graphdef.distances import Number, number_at
 from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.turns import Counter, count_turns
 from nxcc.ir.graphdef.values import Stack, Value
 from nxcc.ir.hlo.module import Instruction
 
@@ -88,7 +91,7 @@ def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], co
     Raises CompileError: GRAPH_DYNAMIC if a value changes its shape from one turn to the next.
     """
     emit = scope.emit
-    settled = _settle(scope, list(values), fixed, body)
+    settled = _settle(scope, list(values), fixed, condition, body, name)
     split = _Split(scope.constants, settled, fixed)
 
     def turn(inner: Emitter, parts: list[Instruction]) -> list[Instruction]:
@@ -103,33 +106,67 @@ def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], co
     after = list(settled)
     for k, part in zip(split.carried, found, strict=True):
         if not fixed[k]:
-            after[k] = with_leaf(settled[k], part)
+            value = settled[k]
+            after[k] = with_leaf(replace(value, growing=False) if isinstance(value, Stack) else value, part)
     return after
 
 
-def _settle(scope: Scope, values: list[Value], fixed: Sequence[bool], body: Body) -> list[Value]:
-    """Give every list that the loop writes its array of zeros, in the shape that the body writes."""
-    empty = [k for k, v in enumerate(values) if isinstance(v, Stack) and v.items is None and not fixed[k]]
+def _settle(scope: Scope, values: list[Value], fixed: Sequence[bool], condition: Test, body: Body, name: str) -> list[Value]:
+    """Give every list that the loop writes its array of zeros, in the shape that the body writes, and as long as it gets."""
+    empty = {k: v for k, v in enumerate(values) if isinstance(v, Stack) and v.items is None and not fixed[k]}
     if not empty:
         return values
-    known = {k: v.dims for k in empty if isinstance(v := values[k], Stack)}
-    if None in known.values():
-        trial = scope.emit.within(scope.emit.computation("trial"))
-        arrays = [leaf(value) for value in values]
-        inside = [value if array is None else with_leaf(value, trial.builder.parameter(k, array.shape))
-                  for k, (value, array) in enumerate(zip(values, arrays, strict=True))]
-        split = _Split(scope.constants, values, fixed)
-        for k in split.remade:
-            inside[k] = split.inside(trial, [a for a in (leaf(v) for j, v in enumerate(inside) if j in split.carried) if a])[k]
-        results = body(trial, inside)
-        for k in empty:
-            result = results[k]
-            known[k] = result.dims if isinstance(result, Stack) else None
-    for k in empty:
-        value, dims = values[k], known[k]
-        if isinstance(value, Stack) and dims is not None:
-            values[k] = value.holding(scope.emit.full(value.dtype, (value.length, *dims), 0))
+    trial = None
+    if any(stack.dims is None or not stack.length for stack in empty.values()):
+        trial = _Trial(scope, values, fixed, body)
+    for k, stack in empty.items():
+        written = trial.results[k] if trial is not None else stack
+        dims = written.dims if isinstance(written, Stack) else stack.dims
+        if isinstance(written, Stack) and written.end is not None:
+            assert trial is not None
+            stack = replace(stack, length=trial.length(written.end, condition, name), growing=True)
+        if dims is not None:
+            values[k] = stack.holding(scope.emit.full(stack.dtype, (stack.length, *dims), 0))
     return values
+
+
+class _Trial:
+    """One turn of a loop's body, lowered aside to see what it makes of its variables."""
+
+    def __init__(self, scope: Scope, values: Sequence[Value], fixed: Sequence[bool], body: Body) -> None:
+        self.constants = scope.constants
+        self.emit = scope.emit.within(scope.emit.computation("trial"))
+        arrays = [leaf(value) for value in values]
+        split = _Split(scope.constants, values, fixed)
+        self.parameters = {k: self.emit.builder.parameter(k, array.shape)
+                           for k, array in enumerate(arrays) if array is not None}
+        self.inside = split.inside(self.emit, [self.parameters[k] for k in split.carried])
+        self.values = list(values)
+        self.results = body(self.emit, self.inside)
+
+    def length(self, end: Number, condition: Test, name: str) -> int:
+        """How long a list gets whose last write of a turn is at this place."""
+        counters = self._counters()
+        counter = counters.get(end.base) if end.base is not None else None
+        test = leaf(condition(self.emit, self.inside))
+        turns = count_turns(self.constants, test, counters) if test is not None else None
+        if turns is None or counter is None or counter.step != 1 or counter.start + end.offset:
+            raise CompileError(GRAPH_DYNAMIC, "how long a list gets that the loop makes is not known", name,
+                               why="the number of turns, or the places that are written, depend on values",
+                               remedy="make the list with its size, and end the loop by its counter alone")
+        return turns
+
+    def _counters(self) -> dict[Instruction, Counter]:
+        found = {}
+        for k, parameter in self.parameters.items():
+            start, after = leaf(self.values[k]), leaf(self.results[k])
+            if start is None or after is None or not start.shape.dtype.is_integer or start.shape.element_count != 1:
+                continue
+            known = self.constants.value(start)
+            step = number_at(self.constants, after, 0).distance_from(Number(0, parameter))
+            if known is not None and step:
+                found[parameter] = Counter(int(known.reshape(())), step)
+        return found
 
 
 def _same_shape(before: Value, after: Value, name: str, k: int) -> Instruction:

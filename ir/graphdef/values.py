@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
+from nxcc.ir.graphdef.distances import Number
 from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Literal
@@ -16,12 +17,16 @@ class Stack:
     """A tensor list, or the contents of a TensorArray: `length` elements of one shape, held as one array.
 
     dims: of an element, None while unknown. items: [length, *dims]; None as long as nothing was written.
+    end: the place of the last write to a list that grows, where it is not known how far. growing: it is being filled by a
+    loop, up to its length.
     """
 
     dtype: DType
     length: int
     dims: tuple[int, ...] | None = None
     items: Instruction | None = None
+    end: Number | None = None
+    growing: bool = False
 
     def holding(self, items: Instruction) -> Stack:
         return replace(self, dims=items.shape.dims[1:], items=items, length=items.shape.dims[0])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, CompileError
 from nxcc.ir.graphdef.call import Call
+from nxcc.ir.graphdef.distances import number_at
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.rules.indexing import scatter
 from nxcc.ir.graphdef.values import ArrayHandle, Stack, Value
@@ -29,8 +31,20 @@ def _dims(call: Call, number: int) -> tuple[int, ...] | None:
     return tuple(int(v) for v in values.reshape(-1))
 
 
+def _whole(call: Call, number: int) -> Stack:
+    """A list whose length is asked for, or everything in it."""
+    stack = _stack(call, number)
+    if stack.growing:
+        raise CompileError(GRAPH_DYNAMIC, f"{call.node.op} asks how long a list is by now", call.name,
+                           why="the loop is still filling it, and HLO shapes are fixed", remedy="use it behind the loop")
+    return stack
+
+
 def _items(call: Call, stack: Stack, dims: tuple[int, ...] | None = None) -> Instruction:
     """The array of a list; of one that was never written, zeros."""
+    if stack.end is not None:
+        raise CompileError(GRAPH_DYNAMIC, "it is not known how long the list is", call.name,
+                           why="it was written at a place that values say", remedy="make the list with its size")
     if stack.items is not None:
         return stack.items
     shape = stack.dims if stack.dims is not None else dims
@@ -77,22 +91,46 @@ def get_item(call: Call) -> Value:
 
 @rule("TensorListSetItem", needs=("dynamic-update-slice",))
 def set_item(call: Call) -> Value:
-    return _write(call, _stack(call, 0), call.x(1), call.x(2))
+    stack, index, item = _stack(call, 0), call.x(1), call.x(2)
+    if call.attr("resize_if_index_out_of_bounds"):
+        place = number_at(call.scope.constants, index, 0)
+        if place.base is not None and not stack.length:
+            return replace(stack, dims=item.shape.dims, end=place)
+        if place.base is None and place.offset >= stack.length:
+            stack = _resized(call, stack, place.offset + 1, item.shape.dims)
+    return _write(call, stack, index, item)
+
+
+def _resized(call: Call, stack: Stack, length: int, dims: tuple[int, ...] | None = None) -> Stack:
+    """A list cut, or filled up with zeros."""
+    call.need(length >= 0, f"a list cannot have {length} elements")
+    call.table(length)
+    if stack.items is None:
+        return replace(stack, length=length)
+    x = _items(call, stack, dims)
+    kept = call.emit.part(x, 0, 0, min(length, stack.length))
+    more = [length - kept.shape.dims[0]] + [0] * (x.shape.rank - 1)
+    return stack.holding(call.emit.pad(kept, call.emit.scalar(x.shape.dtype, 0), [0] * x.shape.rank, more))
+
+
+@rule("TensorListResize")
+def resize_list(call: Call) -> Value:
+    return _resized(call, _whole(call, 0), call.number(1))
 
 
 @rule("TensorListStack")
 def stack_list(call: Call) -> Value:
-    return _items(call, _stack(call, 0), _dims(call, 1))
+    return _items(call, _whole(call, 0), _dims(call, 1))
 
 
 @rule("TensorListGather")
 def gather_list(call: Call) -> Value:
-    return call.emit.take(_items(call, _stack(call, 0), _dims(call, 2)), call.x(1), 0)
+    return call.emit.take(_items(call, _whole(call, 0), _dims(call, 2)), call.x(1), 0)
 
 
 @rule("TensorListConcatV2")
 def concat_list(call: Call) -> Sequence[Value]:
-    x = _items(call, _stack(call, 0))
+    x = _items(call, _whole(call, 0))
     call.need(x.shape.rank >= 2, "the elements of the list are scalars")
     n, each = x.shape.dims[:2]
     return [call.emit.reshape(x, (n * each, *x.shape.dims[2:])), call.emit.constant(np.full(n, each, np.int64))]
@@ -100,13 +138,24 @@ def concat_list(call: Call) -> Sequence[Value]:
 
 @rule("TensorListLength")
 def list_length(call: Call) -> Value:
-    return call.emit.constant(np.asarray(_stack(call, 0).length, np.int32))
+    return call.emit.constant(np.asarray(_whole(call, 0).length, np.int32))
 
 
 @rule("TensorListElementShape")
 def element_shape(call: Call) -> Value:
     dims = _stack(call, 0).dims
     return call.emit.constant(np.asarray(-1 if dims is None else dims, call.dtype("shape_type").numpy))
+
+
+@rule("TensorListSplit", ranks=("1+", None, 1))
+def split_list(call: Call) -> Value:
+    """Parts of the first dimension, all of one length, as elements of a list have one shape."""
+    x, lengths = call.x(0), call.ints(2)
+    n = len(lengths)
+    each = lengths[0] if lengths else 0
+    call.need(all(length == each for length in lengths) and n * each == x.shape.dims[0],
+              f"{x.shape} cannot be cut in parts {lengths[:8]} of one length")
+    return Stack(x.shape.dtype, n).holding(call.emit.reshape(x, (n, each, *x.shape.dims[1:])))
 
 
 @rule("TensorListPushBack")

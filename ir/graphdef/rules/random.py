@@ -30,6 +30,12 @@ def _bits(call: Call, dims: Sequence[int]) -> Instruction:
     return e.builder.get_tuple_element(made, 1)
 
 
+def _dims(call: Call) -> list[int]:
+    dims = call.ints(0)
+    call.need(min(dims, default=0) >= 0, f"a tensor cannot have the shape {dims}")
+    return dims
+
+
 def _uniform(call: Call, dims: Sequence[int]) -> Instruction:
     """f32 in [0, 1): 23 random bits as the mantissa of a number in [1, 2), less one."""
     e = call.emit
@@ -49,23 +55,23 @@ def _normal(call: Call, dims: Sequence[int], limit: float) -> Instruction:
 
 @rule("RandomUniform", needs=("rng-bit-generator",))
 def random_uniform(call: Call) -> Value:
-    return call.emit.convert(_uniform(call, call.ints(0)), call.dtype("dtype"))
+    return call.emit.convert(_uniform(call, _dims(call)), call.dtype("dtype"))
 
 
 @rule("RandomStandardNormal", needs=("rng-bit-generator",))
 def random_normal(call: Call) -> Value:
-    return call.emit.convert(_normal(call, call.ints(0), math.inf), call.dtype("dtype"))
+    return call.emit.convert(_normal(call, _dims(call), math.inf), call.dtype("dtype"))
 
 
 @rule("TruncatedNormal", needs=("rng-bit-generator",))
 def truncated_normal(call: Call) -> Value:
-    return call.emit.convert(_normal(call, call.ints(0), 2.0), call.dtype("dtype"))
+    return call.emit.convert(_normal(call, _dims(call), 2.0), call.dtype("dtype"))
 
 
 @rule("RandomUniformInt", needs=("rng-bit-generator",))
 def random_uniform_int(call: Call) -> Value:
     e, low, high = call.emit, call.x(1), call.x(2)
-    bits = e.convert(_bits(call, call.ints(0)), low.shape.dtype)
+    bits = e.convert(_bits(call, _dims(call)), low.shape.dtype)
     span = e.broadcast_to(e.subtract(high, low), bits.shape.dims)
     rest = e.make("remainder", bits, span)
     positive = e.select(e.compare(rest, e.like(rest, 0), "LT"), e.add(rest, span), rest)

@@ -73,6 +73,6 @@ def scale_and_translate(call: Call) -> Value:
     for axis in (1, 2):
         scale, shift = float(scales[axis - 1]), float(shifts[axis - 1])
         call.need(scale > 0 and math.isfinite(scale) and math.isfinite(shift), f"scale {scale}, translation {shift}")
-        call.table(sizes[axis - 1] * x.shape.dims[axis])
+        call.table(8 * sizes[axis - 1] * x.shape.dims[axis])  # with what the weights are made of
         x = resample(e, x, axis, _weights(kernel, x.shape.dims[axis], sizes[axis - 1], scale, shift, call.attr("antialias")))
     return x

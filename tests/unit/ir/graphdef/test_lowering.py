@@ -234,3 +234,15 @@ def test_unknown_operator_is_no_tensorflow_operator_by_our_word() -> None:
     with pytest.raises(CompileError) as caught:
         lower(X + node("y", "FresnelCos", "x"), FED, ["y:0"])
     assert caught.value.code is GRAPH_OPERATOR and "there is no lowering for it" in str(caught.value)
+
+
+@pytest.mark.parametrize(("op", "value"), [
+    ("RandomUniform", "tensor { dtype: DT_INT32 tensor_shape { dim { size: 1 } } int_val: -4 }"),
+    ("RandomStandardNormal", "tensor { dtype: DT_INT32 tensor_shape { dim { size: 1 } } int_val: -4 }"),
+    ("RandomUniform", "tensor { dtype: DT_INT32 tensor_shape { dim { size: 2147483647 } } int_val: 1 }"),
+])
+def test_impossible_shapes_are_refused(op: str, value: str) -> None:
+    text = node("n", "Const", dtype="type: DT_INT32", value=value) + node("y", op, "n", T="type: DT_INT32", dtype=T)
+    with pytest.raises(CompileError) as caught:
+        lower(text, {}, ["y:0"])
+    assert caught.value.code is GRAPH_INVALID
