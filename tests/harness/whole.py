@@ -13,10 +13,14 @@ from harness.device import random_inputs
 
 
 def check_whole(text: str, inputs: Sequence[Any] | None = None, levels: Sequence[str] = ("0", "1", "2"), *,
-                strict: bool = False, target: str = "v2") -> None:
-    """Assert that the simulated NEFF and the oracle agree; inputs: by default small random values of array parameters."""
+                strict: bool = False, target: str = "v2", relayout: str = "fast") -> None:
+    """Assert that the simulated NEFF and the oracle agree; inputs: by default small random values of array parameters.
+
+    relayout: fast, so that small modules are turned as large ones are.
+    """
     module = read_text(text)
     values = random_inputs(module) if inputs is None else inputs
     for level in levels:
-        verdict = Trial(CompileOptions(optlevel=level, target=target), strict).judge(module, values)
+        options = CompileOptions(optlevel=level, target=target, relayout=relayout)
+        verdict = Trial(options, strict).judge(module, values)
         assert verdict.kind == AGREES, f"-O{level}: {verdict.text}"
