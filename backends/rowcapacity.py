@@ -23,8 +23,8 @@ MIN_STREAM_COLUMNS = 256
 MANY_ROWS = 4
 """Tiles of rows from which reading a matrix again for each of them takes longer than storing the product's result."""
 
-STAYING_SHARE = 0.5
-"""Part of SBUF that a matrix may take which stays for all rows."""
+STAYING_SHARE = 0.6
+"""Part of SBUF that the matrices of a region may take which stay for all rows, while columns are cut."""
 
 PASSES_BYTES = 40960
 """Bytes a partition that long rows need beside matrices and operands where their values are not kept."""
@@ -51,16 +51,20 @@ class TargetRowCapacity:
             return unsupported(instruction, self.target) is None and instruction.shape.dtype.is_float
         return instruction.opcode in emits() and unsupported(instruction, self.target) is None
 
-    def _streams(self, dot: Instruction) -> bool:
-        """Whether the matrix is too large to stay while many rows go by: a product of its own has larger blocks of rows."""
-        if dot.attribute("lhs_batch_dims"):
-            return False
+    def _streams(self, *dots: Instruction) -> bool:
+        """Whether the matrices are too large to stay while many rows go by: a product of its own has larger blocks."""
+        return sum(map(self._staying_bytes, dots)) > STAYING_SHARE * self.target.sbuf.usable_bytes
+
+    def _staying_bytes(self, dot: Instruction) -> int:
+        """Bytes a partition of a matrix that each of many tiles of rows is multiplied with; 0 for others."""
         left, right = (operand.shape for operand in dot.operands)
         depth = math.prod(left.dims[d] for d in dot.attribute("lhs_contracting_dims"))
         lanes = self.target.partitions
-        rows = left.element_count // max(1, depth)
-        stays = -(-depth // lanes) * (right.element_count // max(1, depth)) * right.dtype.byte_size
-        return bool(rows > MANY_ROWS * lanes and stays > STAYING_SHARE * self.target.sbuf.usable_bytes)
+        if dot.attribute("lhs_batch_dims") or left.element_count <= MANY_ROWS * lanes * depth:
+            return 0
+        columns = right.element_count // max(1, depth)
+        found: int = -(-depth // lanes) * columns * right.dtype.byte_size
+        return found
 
     def fits(self, widths: list[tuple[Instruction, int]], streams: bool, hopeful: bool = False) -> bool:
         """Peak of the live tiles when the members run in order, each with its operands and temporaries, which are cut into
@@ -72,6 +76,8 @@ class TargetRowCapacity:
         members = dict(widths)
         if not streams and self._fits_in_stages(members, hopeful):
             return True
+        if streams and self._streams(*(member for member in members if member.opcode == "dot")):
+            return False
         narrow = {i: min(width, MIN_STREAM_COLUMNS) if streams else width for i, width in members.items()}
         last: dict[Instruction, Instruction] = {}
         for instruction in members:

@@ -95,3 +95,19 @@ def test_value_with_some_of_the_columns_comes_in_repeated() -> None:
  ROOT r = f32[8,5,3] subtract(m, sb)""")
     inner = next(i for i in module.entry.instructions if i.opcode == "fusion" and i.shape.rank == 3).called[0]
     assert not any(i.opcode == "tanh" for i in inner.instructions)
+
+
+def test_matrices_that_stay_for_many_rows_leave_room_for_the_rows() -> None:
+    """One of 12 MiB stays, a second beside it would not; with a single tile of rows none has to stay."""
+    def gated(rows: int) -> list[str]:
+        return opcodes(fused(f"""
+  x = f32[{rows},1024] parameter(0)
+  u = f32[1024,3072] parameter(1)
+  v = f32[1024,3072] parameter(2)
+  a = f32[{rows},3072] dot(x, u), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  b = f32[{rows},3072] dot(x, v), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  g = f32[{rows},3072] logistic(a)
+  ROOT r = f32[{rows},3072] multiply(g, b)"""))
+
+    assert gated(4096) == ["dot", "fusion"]
+    assert gated(128) == ["fusion"]
