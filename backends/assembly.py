@@ -179,11 +179,12 @@ class _Assembler:
     def _signal(self, semaphore: Index, amount: int) -> Signal:
         return Signal(self._semaphore(semaphore), amount)
 
-    def _append(self, site: Site, instruction: Instruction) -> None:
-        """Attach waits and signals; waits beyond what one instruction carries go before it."""
+    def _append(self, site: Site, instruction: Instruction, where: Expr | None = None) -> None:
+        """Attach waits and signals; waits beyond what one instruction carries go before it, as do those of one that happens
+        where a scalar is 1 only."""
         stream = self._stream(site.engine)
         events = [*self._late(site), *self.plan.waits.get(site_key(site), [])]
-        spare = len(events) - WAITS_MAX
+        spare = len(events) - (0 if where is not None else WAITS_MAX)
         if spare > 0:
             for early in batched(events[:spare], WAITS_MAX):
                 stream.append(Instruction(isa.control.NOP, waits=self._waits(early, site.engine)))
@@ -191,7 +192,18 @@ class _Assembler:
         semaphore, amount = self.plan.signals[site_key(site)]
         instruction.waits = self._waits(events, site.engine)
         instruction.signals = (self._signal(semaphore, amount),)
-        stream.append(instruction)
+        if where is None:
+            stream.append(instruction)
+        else:
+            self._choose(stream, self.registers.affine(where), instruction)
+
+    def _choose(self, stream: Stream, where: Affine, instruction: Instruction) -> None:
+        """The instruction where it is to happen; else its signals alone, so that counts are the same on both ways."""
+        register = self.registers.spare()
+        other = Affine(1 - where.constant, tuple((r, -c) for r, c in where.terms))
+        for times, one in ((where, instruction), (other, Instruction(isa.control.NOP, signals=instruction.signals))):
+            stream += [Instruction(isa.control.LOOP, fields={"register": register, "count": times}), one,
+                       Instruction(isa.control.END)]
 
     def _late(self, site: Site) -> list[Event]:
         """The end of the region before, if the site touches memory of its; an engine awaits it once, since loops run at
@@ -211,7 +223,7 @@ class _Assembler:
         if op.is_dma:
             # Each place in the program has a queue of its own as far as there are any: queues overlap, one queue does not.
             fields["queue"] = expr(self.plan.signals[site_key(Site(op, op.engine))][0]).constant % self.queues
-        self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug))
+        self._append(Site(op, op.engine), Instruction(op.spec, operands, _with_defaults(op, fields), debug=op.debug), op.where)
         self.registers.release(mark)
 
     def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
@@ -304,6 +316,8 @@ def symbols_of(op: Op) -> set[Symbol]:
     for field in op.fields.values():
         if isinstance(field, Expr):
             found |= {symbol for symbol, _ in field.terms}
+    if op.where is not None:
+        found |= {symbol for symbol, _ in op.where.terms}
     return found
 
 

@@ -19,7 +19,7 @@ from nxcc.backends.lowering.fused import is_program
 from nxcc.backends.lowering.images.program import passes_over_weights
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.turning import comes_in_elements
-from nxcc.backends.lowering.views import as_view, copy_view
+from nxcc.backends.lowering.views import VIEW_OPCODES, as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
 from nxcc.backends.synchronization import Plan
 from nxcc.backends.target import Target
@@ -486,6 +486,7 @@ class _Generator:
         kernel.tf32 = _multiplies_tf32(instruction)
         kernel.exact_transposes = self.exact_transposes
         kernel.level, kernel.clock, kernel.jobs = self.optlevel, self.clock, self.jobs
+        kernel.alone = self._entry is not None and _has_one_region(self._entry)
         views = operands + results
         if shared:
             views = _relocatable(kernel, views)
@@ -617,6 +618,12 @@ _STRUCTURAL: dict[str, Any] = {
 
 STRUCTURAL = frozenset(_STRUCTURAL) | {"parameter"}
 """Opcodes that cost nothing or become control flow."""
+
+_NO_CODE = frozenset(("parameter", "constant", "tuple", "get-tuple-element")) | VIEW_OPCODES
+
+
+def _has_one_region(entry: Computation) -> bool:
+    return sum(instruction.opcode not in _NO_CODE for instruction in entry.post_order()) == 1
 
 
 def order_of_use(nodes: Sequence[DeviceNode]) -> Iterator[str | Literal]:

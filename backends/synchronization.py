@@ -389,13 +389,14 @@ def _access_extent(access: Access, writes: bool, psum_bank_bytes: int) -> _Exten
 
 
 def _banks(block: Block, bank: int) -> Block | None:
-    """The whole banks that a block of PSUM lies in, where loops step from bank to bank."""
-    if not block.address.terms or any(factor % bank for _, factor in block.address.terms):
+    """The whole banks that a block of PSUM lies in, where loops step from bank to bank; others may step within them."""
+    outer = tuple(term for term in block.address.terms if term[1] % bank == 0)
+    if not outer:
         return None
-    constant = block.address.constant
-    low, high = Block(Expr(constant), block.dims, block.bytes).bounds()
+    inner = tuple(term for term in block.address.terms if term[1] % bank)
+    low, high = Block(Expr(block.address.constant, inner), block.dims, block.bytes).bounds()
     first = low // bank * bank
-    return Block(Expr(first, block.address.terms), (), -(-high // bank) * bank - first)
+    return Block(Expr(first, outer), (), -(-high // bank) * bank - first)
 
 
 EVERYWHERE = 1 << 62

@@ -91,16 +91,17 @@ class _Unroller:
         opener, times = block.opener, way.times
         assert opener is not None and opener.spec.name == "loop", "only counted loops are unrolled"
         assert not opener.waits and not opener.signals
-        count = opener.fields["count"]
-        assert count.is_constant, "the count of a loop is a number"
-        trips = max(count.constant, 0)
-        if trips == 0:
+        trips = np.maximum(_values(opener.fields["count"], way.registers, times), 0)
+        ends = np.cumsum(trips)
+        total = int(ends[-1]) if times else 0
+        if total == 0:
             return [[] for _ in range(times)]
         inner = {register: np.repeat(values, trips) for register, values in way.registers.items()}
-        turns = inner[opener.fields["register"]] = np.tile(np.arange(trips, dtype=np.int64), times)
+        turns = inner[opener.fields["register"]] = np.arange(total, dtype=np.int64) - np.repeat(ends - trips, trips)
         debug = None if way.debug is None else np.repeat(way.debug, trips)
-        rows = self._nodes(block.body, _Way(inner, times * trips, turns, debug))
-        return [list(chain.from_iterable(rows[start:start + trips])) for start in range(0, times * trips, trips)]
+        rows = self._nodes(block.body, _Way(inner, total, turns, debug))
+        return [list(chain.from_iterable(rows[end - count:end]))
+                for end, count in zip(ends.tolist(), trips.tolist(), strict=True)]
 
     def _instances(self, leaf: Leaf, way: _Way) -> list[Instruction]:
         """One instruction as it is in each iteration."""
@@ -135,7 +136,9 @@ class _Way:
     debug: Numbers | None = None
 
 
-_ALU: dict[str, Callable[[Numbers, Numbers], Numbers]] = {"modulo": np.mod}
+_ALU: dict[str, Callable[[Numbers, Numbers], Numbers]] = {
+    "modulo": np.mod, "minimum": np.minimum, "and": np.bitwise_and, "less": lambda a, b: np.less(a, b).astype(np.int64),
+    "equal": lambda a, b: np.equal(a, b).astype(np.int64)}
 """Operators of addresses that repeat; others need data, and the partition keeps those away."""
 
 

@@ -321,7 +321,8 @@ _KIND_STEPS: dict[str, Callable[[Rehearsal, Performer, Node, int], None]] = {
 
 _ALU: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b, "divide": lambda a, b: a // b,
-    "modulo": lambda a, b: a % b, "minimum": min, "maximum": max, "equal": lambda a, b: int(a == b),
+    "modulo": lambda a, b: a % b, "minimum": min, "maximum": max, "and": lambda a, b: a & b,
+    "equal": lambda a, b: int(a == b),
     "not_equal": lambda a, b: int(a != b), "less": lambda a, b: int(a < b), "less_equal": lambda a, b: int(a <= b),
 }
 """Those that address code needs; the result of others counts as depending on data."""

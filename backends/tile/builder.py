@@ -51,6 +51,7 @@ class Kernel:
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `_turn_bits`.
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
+    alone: whether no other region runs beside this one.
     level: how cuts of products are found: 1 by a rule, 2 by search over the closed form, 3 on the clock as well, in so many
     processes as `jobs` says.
     """
@@ -64,12 +65,14 @@ class Kernel:
         self.copies = copies
         self.tf32 = False
         self.exact_transposes = False
+        self.alone = False
         self.level = 2
         self.clock: Clock | None = None
         self.jobs = 1
         self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
         self.program = TileProgram(name)
         self.debug = -1
+        self._where: Expr | None = None
         self._block: list[Statement] = self.program.body
         self._sbuf = 0
         self._psum = 0
@@ -166,6 +169,13 @@ class Kernel:
             with self.scope():
                 yield from pieces[first:first + copies]
 
+    @contextmanager
+    def where(self, condition: Expr) -> Iterator[None]:
+        """Transfers written inside happen where the scalar is 1, not where it is 0; all else happens anyway."""
+        outer, self._where = self._where, condition if self._where is None else self.scalar("and", self._where, condition, 0, 1)
+        yield
+        self._where = outer
+
     # ---- run-time scalars ---------------------------------------------------------------------------------------
 
     def load_scalar(self, source: View, low: int = -INT32_MAX - 1, high: int = INT32_MAX) -> Expr:
@@ -199,7 +209,8 @@ class Kernel:
         first = present.get(spec.operands[0].name) if spec.operands else None
         if chosen in self.work and isinstance(first, Access):
             self.work[chosen] += first.free / self.target.engines[chosen].clock_hz
-        self._block.append(Op(spec, chosen, present, fields or {}, self.debug))
+        is_dma = bool(spec.operands) and spec.operands[0].dma
+        self._block.append(Op(spec, chosen, present, fields or {}, self.debug, self._where if is_dma else None))
 
     def dma(self, destination: Access | View, source: Access | View, *, accumulate: str = "none",
             engine: Engine | None = None) -> None:

@@ -188,17 +188,21 @@ Operand = Access | View
 
 
 class Op:
-    """One engine instruction or DMA trigger on an engine."""
+    """One engine instruction or DMA trigger on an engine.
 
-    __slots__ = ("spec", "engine", "operands", "fields", "debug")
+    where: 1 or 0; a transfer happens where it is 1, and counts as done where it is 0.
+    """
+
+    __slots__ = ("spec", "engine", "operands", "fields", "debug", "where")
 
     def __init__(self, spec: InstructionSpec, engine: Engine, operands: dict[str, Operand], fields: dict[str, Any],
-                 debug: int) -> None:
+                 debug: int, where: Expr | None = None) -> None:
         self.spec = spec
         self.engine = engine
         self.operands = operands
         self.fields = fields
         self.debug = debug
+        self.where = where
 
     @property
     def is_dma(self) -> bool:

@@ -46,7 +46,8 @@ def _op_text(op: Op) -> str:
               if field.name in op.fields and op.fields[field.name] != field.default]
     operands = [f"{declared.name}={operand_text(op.operands[declared.name])}" for declared in op.spec.operands
                 if declared.name in op.operands]
-    return " ".join([op.engine.value, op.spec.name, *fields, *operands])
+    condition = [f"where {op.where}"] if op.where is not None else []
+    return " ".join([op.engine.value, op.spec.name, *fields, *operands, *condition])
 
 
 def operand_text(operand: Operand) -> str:

@@ -84,8 +84,8 @@ def open_corpus(path: str, cache: Path) -> Corpus:
     raise CorpusMissing(f"no corpus: give --corpus FOLDER or set {VARIABLE} to a folder with models/, timing/ and expand.py")
 
 
-def matmul_text(size: int) -> str:
-    shape = f"bf16[{size},{size}]"
+def matmul_text(size: int, dtype: str = "bf16") -> str:
+    shape = f"{dtype}[{size},{size}]"
     return (f"HloModule matmul{size}\nENTRY main {{\n  a = {shape} parameter(0)\n  b = {shape} parameter(1)\n"
             f"  ROOT c = {shape} dot(a, b), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}\n}}\n")
 

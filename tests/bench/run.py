@@ -147,20 +147,25 @@ def _decoder(name: str, shape: Decoder) -> Sized:
     return Sized(name, decoder_text(shape), f"0-{shape.weights - 1}")
 
 
+PRODUCTS = (1024, 2048, 5000, 8192)
+"""Extents of the products whose code is counted."""
+
+
 def bench_size(bench: Bench) -> None:
-    """Machine instructions and CPU seconds of products of two sizes, of two numbers of equal layers, and of a large decoder."""
-    say("\nsize: machine instructions in the file; each pair's ratio below it")
+    """Machine instructions and CPU seconds of products of several sizes, of equal layers, and of a large decoder."""
+    say("\nsize: machine instructions in the file; ratios to the first of each kind below it")
     layers = [Sized(f"{n} layers", layers_text(n), f"1-{4 * n}") for n in (6, 24)]
     decoders = [_decoder(f"decoder {n} layers", replace(SEVEN_BILLION, layers=n)) for n in (6, 24)]
     large = [_decoder("7B decoder, decode", SEVEN_BILLION), _decoder("7B decoder, prefill", replace(SEVEN_BILLION, tokens=128))]
-    products = [Sized(f"matmul {n}^3", matmul_text(n)) for n in (1024, 8192)]
+    products = [[Sized(f"{dtype} matmul {n}^3", matmul_text(n, dtype)) for n in PRODUCTS] for dtype in ("bf16", "f32")]
     rows = []
-    for pair in (products, layers, decoders):
-        small, great = (_size_row(bench, module) for module in pair)
-        if not small["failure"] and not great["failure"]:
-            say(f"{'ratio':20} {ratio(great['instructions'], small['instructions'])}               "
-                f"{ratio(great['cpu_s'], small['cpu_s'])}")
-        rows += [small, great]
+    for group in (*products, layers, decoders):
+        small, *others = (_size_row(bench, module) for module in group)
+        for great in others:
+            if not small["failure"] and not great["failure"]:
+                say(f"{'  to the first':20} {ratio(great['instructions'], small['instructions'])}               "
+                    f"{ratio(great['cpu_s'], small['cpu_s'])}")
+        rows += [small, *others]
     rows += [_size_row(bench, module, profiled=True) for module in large]
     bench.results["size"] = rows
 

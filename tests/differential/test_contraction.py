@@ -85,6 +85,24 @@ def test_dimensions_in_all_orders_match(case: str, optlevel: int) -> None:
     check(("f32", left), ("f32", right), dims, optlevel=optlevel)
 
 
+UNEVEN = {
+    "columns computed twice": ((200, 300), (300, 1031), MATRICES),
+    "rows computed twice": ((1090, 260), (260, 1100), MATRICES),
+    "a smaller block of rows": ((1664, 1100), (1100, 1030), MATRICES),
+    "a partial block of k": ((1100, 1031), (1031, 1024), MATRICES),
+    "turned operands": ((1031, 1100), (1090, 1031), DotDims((), (0,), (), (1,))),
+    "right turned": ((1100, 1031), (1090, 1031), DotDims((), (1,), (), (1,))),
+}
+"""Sizes that no tile divides, large enough for several blocks of rows and tiles of columns."""
+
+
+@pytest.mark.parametrize("name", ("bf16", "f32"))
+@pytest.mark.parametrize("case", UNEVEN)
+def test_sizes_that_do_not_come_out_even_match(case: str, name: str) -> None:
+    left, right, dims = UNEVEN[case]
+    check((name, left), (name, right), dims, name, optlevel=2)
+
+
 @pytest.mark.parametrize("optlevel", LEVELS)
 @pytest.mark.parametrize("right", ("f32", "bf16", "f8e4m3"))
 @pytest.mark.parametrize("left", ("f32", "bf16", "f16", "f8e4m3", "f8e5m2", "f8e3m4", "s8", "pred"))

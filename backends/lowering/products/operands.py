@@ -38,9 +38,13 @@ class Depth:
 
 
 def depth_of(kernel: Kernel, sizes: tuple[int, int]) -> Depth:
-    """sizes: outer and inner; inner is at most the number of partitions."""
+    """sizes: outer and inner; inner is at most the number of partitions. Blocks are of one size where that needs no more
+    of them and loops are not written out anyway."""
     outer, inner = sizes
-    return Depth(outer, inner, inner * max(1, min(outer, kernel.target.partitions // inner)))
+    most = max(1, min(outer, kernel.target.partitions // inner))
+    blocks = -(-outer // most)
+    even = outer % blocks == 0 and kernel.target.features.registers
+    return Depth(outer, inner, inner * (outer // blocks if even else most))
 
 
 def split_depth(kernel: Kernel, view: View) -> View:

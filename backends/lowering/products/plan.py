@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.products.spans import Span, even, ragged
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 
@@ -20,6 +22,18 @@ SLACK = 1024
 
 RESULTS = 2
 """Tiles of results: one is filled while the other is stored."""
+
+ROWS_AGAIN, COLUMNS_AGAIN = 1 / 64, 1 / 32
+"""Of a product, at most, that is computed again so that all its pieces have one size."""
+
+ALIKE_FROM = 1000
+"""Rows, columns and depth, at least, of products that are to have the same code."""
+
+ALIKE = 1.06
+"""How much slower than the quickest cut the one may be that large products have: then the code is the same."""
+
+TRIES = 4
+"""Numbers of tiles of columns that are looked at."""
 
 LATENCY_S = 0.7e-6
 """From the end of a transfer's data to the engine that waits for it, and back to the queue; assumed."""
@@ -57,7 +71,8 @@ class Plan:
     """rows: of the left operand that stay. group: tiles of rows summed at once. wide: banks of columns. sets: of sums.
     chunk: blocks of k in a transfer of the right operand. ring: tiles of the right operand. seconds: what it takes, alone;
     exposed: how much of it is the beginning and the end, where a neighbour could work. spare: one more set of sums for the
-    last of an odd number of pieces, behind which the first set is needed again."""
+    last of an odd number of pieces, behind which the first set is needed again.
+    lanes, width: of a pass. even: whether pieces are to have one size."""
 
     rows: int
     group: int
@@ -68,6 +83,29 @@ class Plan:
     seconds: float
     exposed: float
     spare: bool = False
+    lanes: int = 128
+    width: int = 512
+    even: bool = True
+
+    def row_spans(self, product: Product) -> tuple[Span, ...]:
+        """Blocks of rows."""
+        return _row_spans(product.rows, self.rows, self.group, self.lanes, self.even)
+
+    def column_spans(self, product: Product) -> tuple[Span, ...]:
+        """Tiles of columns; in overlapping ones if what is stored of a tile is stored at once."""
+        return _column_spans(product.columns, self.wide * self.width, self.rows <= self.group * self.lanes, self.even)
+
+    def tiles(self, rows: int) -> int:
+        """Of so many rows."""
+        return -(-rows // self.lanes)
+
+    def forms(self, product: Product) -> int:
+        """How often the innermost work is written: for blocks of rows, tiles of columns and chunks of k of other sizes each."""
+        depth = 1
+        if not self.whole(product):
+            chunks, rest = self.chunks(product)
+            depth = (chunks >= self.ring) + bool(chunks % self.ring) + rest
+        return depth * len(self.row_spans(product)) * len(self.column_spans(product))
 
     def whole(self, product: Product) -> bool:
         """Whether a tile of the right operand has the whole depth."""
@@ -77,7 +115,7 @@ class Plan:
         """Whole chunks of the right operand, and whether there is a partial one behind them."""
         return _chunks(product, self.chunk)
 
-    def tiles(self, product: Product) -> int:
+    def right_tiles(self, product: Product) -> int:
         """Tiles of the right operand."""
         return _tiles(product, self.chunk, self.ring)
 
@@ -99,6 +137,7 @@ class Machine:
     dma_least: int
     dma_start: float
     evict_rate: float
+    loops: bool
 
     def pass_s(self, columns: int) -> float:
         """Of the tensor engine over so many columns."""
@@ -111,7 +150,7 @@ def machine(target: Target, kind: str) -> Machine:
     evict = sum(target.engines[engine].clock_hz for engine in (Engine.VECTOR, Engine.SCALAR) if engine in target.engines)
     return Machine(facts.stationary_max, facts.moving_max, pe.clock_hz, facts.pass_factor, facts.pass_overhead_cycles,
                    pe.initiation_cycles, facts.passes[kind], dma.engines * dma.bytes_per_second_per_engine,
-                   dma.descriptor_bytes_min, dma.start_ns / 1e9, evict)
+                   dma.descriptor_bytes_min, dma.start_ns / 1e9, evict, target.features.registers)
 
 
 @cache
@@ -144,12 +183,61 @@ def every_plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> It
 
 @cache
 def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
-    """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does."""
-    found = [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, banks, cut)) is not None]
-    return min(found, key=lambda plan: plan.seconds, default=None)
+    """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does.
+
+    If the cut of large products is hardly slower it is taken, with chunks that need little code for what is left of the depth.
+    """
+    quickest = _quickest(product, on, sbuf_bytes, banks)
+    if quickest is None:
+        return None
+    alike = on.loops and min(product.rows, product.columns, product.depth) >= ALIKE_FROM
+    large = _quickest(_large(product), on, sbuf_bytes, banks) if alike else None
+    if large is None:
+        return quickest
+    found = [one for one in _plans(product, on, sbuf_bytes, banks)
+             if (one.group, one.wide, one.sets) == (large.group, large.wide, large.sets) and one.rows == large.rows
+             and one.seconds <= ALIKE * quickest.seconds]
+    return min(found, default=quickest, key=lambda one: (
+        one.forms(product), (one.chunk, one.ring) != (large.chunk, large.ring), one.seconds))
+
+
+LARGE = 8192
+"""Rows, columns and depth of a product whose cut others take if it serves them as well."""
+
+
+def _large(product: Product) -> Product:
+    """A large product of operands that lie as these do."""
+    run = LARGE * product.size
+    return replace(product, rows=LARGE, columns=LARGE, depth=LARGE // 128 * product.unit, count=1,
+                   left_run=run, right_run=run, out_run=LARGE * product.out_size)
+
+
+def _plans(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> list[Plan]:
+    return [timed for cut in _cuts(product, on, banks) if (timed := _timed(product, on, sbuf_bytes, banks, cut)) is not None]
+
+
+@cache
+def _quickest(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
+    return min(_plans(product, on, sbuf_bytes, banks), key=lambda plan: plan.seconds, default=None)
 
 
 _Cut = tuple[int, int, int, int, int, int]
+
+
+def _row_spans(total: int, most: int, group: int, lanes: int, evenly: bool) -> tuple[Span, ...]:
+    """Blocks of rows of one size, unless too much would be computed again."""
+    tiles = -(-most // lanes)
+    found = even(total, most, 1, tiles, again=tiles <= group) if evenly else None
+    if found is not None and found.count * -(-found.size // lanes) <= -(-total // lanes) * (1 + ROWS_AGAIN):
+        return (found,)
+    return ragged(total, most)
+
+
+def _column_spans(total: int, most: int, again: bool, evenly: bool) -> tuple[Span, ...]:
+    found = even(total, most, RESULTS, again=again, tries=TRIES) if evenly else None
+    if found is not None and found.count * found.size <= total * (1 + COLUMNS_AGAIN):
+        return (found,)
+    return ragged(total, most, RESULTS)
 
 
 def _chunks(product: Product, chunk: int) -> tuple[int, bool]:
@@ -170,7 +258,7 @@ def _is_odd(product: Product, on: Machine, cut: _Cut) -> bool:
     held, group, wide, sets, chunk, _ = cut
     pieces = -(-min(held, -(-product.rows // on.lanes)) // group)
     if chunk < product.blocks:
-        pieces = -(-product.columns // (wide * on.width))
+        pieces = sum(span.count for span in _column_spans(product.columns, wide * on.width, held <= group, on.loops))
     return sets == RESULTS and pieces % RESULTS == 1 and pieces > 1
 
 
@@ -229,15 +317,18 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, banks: int, cut: _Cut
     """The plan with its time: the slowest of streaming, tensor engine, transfers and eviction, and what cannot overlap; the
     next rows come in one go, and what waits for the right operand behind them lives on what is there."""
     held, group, wide, sets, chunk, ring = cut
-    rows, columns = held * on.lanes, wide * on.width
-    pieces = -(-product.rows // rows)
+    rows, blocks = held * on.lanes, product.blocks
+    row_spans = _row_spans(product.rows, rows, group, on.lanes, on.loops)
+    cuts = _column_spans(product.columns, wide * on.width, held <= group, on.loops)
+    pieces, widths = sum(span.count for span in row_spans), sum(span.count for span in cuts)
+    columns = max(span.size for span in cuts)
     odd = _is_odd(product, on, cut)
-    spare = odd and group * wide * (sets + 1) <= _free_banks(product, banks)
+    spare = odd and chunk >= blocks and group * wide * (sets + 1) <= _free_banks(product, banks)
     if _bytes(product, on, cut, pieces * product.count, spare) > sbuf_bytes:
         return None
-    blocks, tiles = product.blocks, -(-product.rows // on.lanes)
-    full, rest = divmod(product.columns, on.width)
-    row_pass = blocks * (full * on.pass_s(on.width) + (on.pass_s(rest) if rest else 0.0))
+    tiles = sum(span.count * -(-span.size // on.lanes) for span in row_spans)
+    row_pass = blocks * sum(span.count * (span.size // on.width * on.pass_s(on.width) + bool(span.size % on.width)
+                                          * on.pass_s(span.size % on.width)) for span in cuts)
     right_turned = blocks * -(-product.columns // on.lanes) * product.right_turns
     turned = tiles * blocks * product.left_turns + pieces * right_turned
 
@@ -250,7 +341,7 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, banks: int, cut: _Cut
                   min(product.right_run, (chunk * product.unit if product.right_turns else columns) * product.size))
     out = moved(product.rows * product.columns, product.out_size, min(product.out_run, columns * product.out_size))
     leaving = group * columns / on.evict_rate
-    chunks = -(-product.columns // columns) * -(-blocks // chunk)
+    chunks = widths * -(-blocks // chunk)
     under_way = min(ring, _tiles(product, chunk, ring))
 
     def piece_s(size: int) -> float:
@@ -258,21 +349,23 @@ def _timed(product: Product, on: Machine, sbuf_bytes: int, banks: int, cut: _Cut
         share = size / tiles
         pe = size * row_pass + (size * blocks * product.left_turns + right_turned) * on.pass_s(on.lanes)
         moving = right + (left + out) * share
-        sums = -(-size // group) * -(-product.columns // columns)
+        sums = -(-size // group) * widths
         apart = (pe + moving + chunks * (on.dma_start + LATENCY_S)) / under_way
         stored = (out * share + sums * (leaving + on.dma_start + 2 * LATENCY_S)) / RESULTS
-        runs = -(-product.columns // columns) if chunk >= blocks else -(-size // group)
+        runs = widths if chunk >= blocks else -(-size // group)
         bubbles = (sums if sets == 1 else runs if odd and not spare else 0) * (leaving + LATENCY_S)
-        parts = max(1, -(-product.columns // columns) // 2) if pieces * product.count > 1 else 0
+        if product.right_turns:
+            # Products of a chunk wait for the last of it that is turned.
+            bubbles += chunks * (2 * columns / on.evict_rate + LATENCY_S)
+        parts = max(1, widths // 2) if pieces * product.count > 1 else 0
         wait = left * share / max(1, parts) + right / chunks + on.dma_start + LATENCY_S
         behind = parts * max(0.0, wait - (under_way - 1) * pe / chunks)
         evicted = (size * product.columns + (size * blocks + right_turned) * on.lanes) / on.evict_rate
         return max(pe, moving, apart, stored, evicted) + bubbles + behind
 
     opening = left / pieces + right / chunks + 2 * on.dma_start + turned / pieces * on.pass_s(on.lanes) * product.left_turns
-    closing = out / (-(-tiles // group) * -(-product.columns // columns)) + on.dma_start + leaving
-    last = tiles - (pieces - 1) * held
-    steady = (pieces - 1) * piece_s(held) + piece_s(last)
+    closing = out / (-(-tiles // group) * widths) + on.dma_start + leaving
+    steady = sum(span.count * piece_s(-(-span.size // on.lanes)) for span in row_spans)
     exposed = opening + closing
-    return Plan(rows, group, wide, sets, chunk, ring,
-                steady * product.count + exposed, exposed, spare)
+    return Plan(rows, group, wide, sets, chunk, ring, steady * product.count + exposed, exposed, spare, on.lanes, on.width,
+                on.loops)

@@ -66,6 +66,13 @@ def test_empty_loops_vanish() -> None:
     assert unrolled(Program([], [Function("main", {Engine.PE: body})])).entries[0].streams[Engine.PE] == [HALT]
 
 
+def test_a_loop_may_run_as_often_as_a_register_says() -> None:
+    body = [make("loop", register=3, count=3), make("loop", register=4, count=register(3)),
+            make("nop", waits=((0, register(3, 10)),)), make("end"), make("end"), HALT]
+    stream = unrolled(Program([], [Function("main", {Engine.PE: body})])).entries[0].streams[Engine.PE]
+    assert [one.waits[0].value for one in stream[:-1]] == [Affine(10), Affine(20), Affine(20)]
+
+
 def test_too_many_instructions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unroll, "INSTRUCTIONS_MAX", 10)
     with pytest.raises(CompileError, match="more than 10 instructions"):
