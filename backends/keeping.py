@@ -195,9 +195,9 @@ class Layout:
         """As wide as the next larger stride, from an address on: for a piece whose transfers each reach some of the columns."""
         levels: list[Level] = []
         dense = self.item
-        outer = [level.stride for level in self.levels]
-        for level, before in zip(reversed(self.levels), (*reversed(outer[:-1]), 0), strict=True):
-            size = level.size if level.partitions or before % level.stride or not before else before // level.stride
+        outer = (0, *(level.stride for level in self.levels))
+        for level, before in zip(reversed(self.levels), reversed(outer[:-1]), strict=True):
+            size = before // level.stride if before and not level.partitions and before % level.stride == 0 else level.size
             levels.append(replace(level, size=size, bytes=0 if level.partitions else dense))
             dense *= 1 if level.partitions else size
         return replace(self, address=address, levels=tuple(reversed(levels)))

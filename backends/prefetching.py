@@ -109,6 +109,7 @@ class _Entry:
         self.changed: dict[Place, Instruction] = {}
         self.early: dict[int, list[Instruction]] = defaultdict(list)
         self.sections: dict[int, int] = {}
+        self.ends: dict[int, int] = {}
         self.done: dict[int, Wait] = {}
         self.semaphores = 0
         per = len(free) // (EARLY + 1)
@@ -128,9 +129,20 @@ class _Entry:
         streams = {engine: [self.changed.get((engine, index), one) for index, one in enumerate(stream)]
                    for engine, stream in self.entry.streams.items()}
         sync = []
+        early = self._spread()
         for index, one in enumerate(streams[Engine.SYNC]):
-            sync += [one, *self.early.get(index, ())]
+            sync += [one, *early.get(index, ())]
         return Function(self.entry.name, streams | {Engine.SYNC: sync})
+
+    def _spread(self) -> Mapping[int, Sequence[Instruction]]:
+        """Behind which instructions of the Sync engine the early transfers come: over all that is left of the region's section,
+        so that what the region itself moves meanwhile need not stand behind all of them."""
+        found: dict[int, list[Instruction]] = defaultdict(list)
+        for region, rows in self.early.items():
+            first, end = self.sections[region], self.ends[region]
+            for number, one in enumerate(rows):
+                found[first + number * (end - first) // len(rows)].append(one)
+        return found
 
     def _survey(self) -> tuple[Mapping[int, list[_Touch]], Mapping[int, list[_Touch]]]:
         """Transfers of weights by the Sync engine, and all that touches SBUF, by region. Where a region's section of the Sync
@@ -148,6 +160,8 @@ class _Entry:
                 is_load = engine is Engine.SYNC and self._is_weight(one)
                 if engine is Engine.SYNC and (is_load or one.debug not in self.sections):
                     self.sections[one.debug] = index
+                if engine is Engine.SYNC:
+                    self.ends[one.debug] = index + 1
                 for declared in one.spec.operands:
                     operand = one.operands.get(declared.name)
                     if operand is not None and operand.memory is Memory.SBUF:
@@ -209,7 +223,7 @@ class _Entry:
             one = self.sync[load.at[1]]
             self.semaphores = max(self.semaphores, semaphore + 1)
             operands = one.operands | {"destination": at_offset(one.operands["destination"], shift)}
-            early = self.early[self.sections[region]]
+            early = self.early[region]
             if not early and region in self.done:
                 early.append(Instruction(control.NOP, waits=(self.done[region],)))
             early.append(Instruction(

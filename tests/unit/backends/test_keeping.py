@@ -189,6 +189,19 @@ def test_columns_of_a_row_lie_together_whoever_brings_them() -> None:
     assert all(side.memory is Memory.SBUF for side in sides)
 
 
+def test_a_piece_of_one_element_is_as_wide_as_it_is() -> None:
+    layout = Layout.of(use(64, (2,), (1,), 0, (2,)))
+    assert layout is not None and layout.widened(64) == layout
+
+
+def test_early_weights_do_not_come_all_at_once(settled: Any) -> None:
+    """Where a region moves something of its own, it stands between the weights of later ones."""
+    sync = [one for one in settled[3].entries[0].streams[Engine.SYNC] if one.debug >= 0]
+    early = [any(later.debug < one.debug for later in sync[at:]) for at, one in enumerate(sync)]
+    first, last = early.index(True), len(early) - early[::-1].index(True)
+    assert not all(early[first:last])
+
+
 def test_weights_may_come_early_to_their_own_place() -> None:
     """The region has all of the chip, so nothing else is free in its time."""
     places = Places(Timeline.of([Work(0, 0, 128, 0), Work(1, 0, V1.sbuf.usable_bytes, 0)], 64), V1)
