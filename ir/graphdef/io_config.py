@@ -170,7 +170,8 @@ def _merge(name: str, given: tuple[int, ...] | None, declared: tuple[int, ...] |
         known = tuple(b if a < 0 else a for a, b in zip(given, declared, strict=True))
     if any(size < 0 for size in known):
         missing = ", ".join(str(d) for d, size in enumerate(known) if size < 0)
-        raise CompileError(GRAPH_DYNAMIC, f"dimension {missing} of input {name} is not known", name,
+        what = f"dimensions {missing} of input {name} are" if "," in missing else f"dimension {missing} of input {name} is"
+        raise CompileError(GRAPH_DYNAMIC, f"{what} not known", name,
                            why=f"its shape is {list(known)}", remedy="give the shape in --io-config")
     return known
 

@@ -15,9 +15,9 @@ from nxcc.ir.graphdef.values import Value
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.call import Call
 
-FAMILIES = ("array", "contraction", "control", "detection", "elementwise", "fourier", "gradients", "graph", "image",
-            "indexing", "known", "linalg", "lists", "normalization", "pooling", "quantization", "random", "reduction",
-            "sampling", "segments", "slices", "solving", "special")
+FAMILIES = ("array", "audio", "contraction", "control", "detection", "elementwise", "fourier", "gradients", "graph",
+            "image", "indexing", "known", "linalg", "lists", "normalization", "pooling", "quantization", "random",
+            "recurrent", "reduction", "sampling", "segments", "slices", "solving", "sparse", "special")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
 
 Ranks = tuple[int | str | None, ...]

@@ -22,7 +22,6 @@ REASONS: dict[str, str] = {
     **dict.fromkeys((
         "DynamicPartition", "SparseConcat", "SparseFillEmptyRows",
         "SparseReorder",
-        "SparseReshape",
         "RaggedTensorToTensor"), _DYNAMIC),
     **dict.fromkeys(("Assign", "AssignVariableOp", "AssignAddVariableOp"), _VARIABLES),
     **dict.fromkeys(("SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"), _SAVING),

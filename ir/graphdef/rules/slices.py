@@ -193,6 +193,7 @@ def _put_back(call: Call, taken: _Taken, dims: Sequence[int], value: Instruction
 @rule("StridedSliceGrad", ranks=(1, 1, 1, 1))
 def strided_slice_grad(call: Call) -> Value:
     dims = call.ints(0)
+    call.need(min(dims, default=0) >= 0, f"a tensor cannot have the shape {dims}")
     return _put_back(call, _taken(call, dims, 1), dims, call.x(4))
 
 
