@@ -7,7 +7,17 @@ operator with structure has a maker, which chooses attributes; the rest is in LE
 python -m harness.random_hlo [--count N] [--seed S]     runs any number (with tests/ on the path).
 """
 
-from harness.random_hlo import contraction, elementwise, flow, indexing, movement, networks, patterns, reduction  # noqa: F401  they register makers
+from harness.random_hlo import (  # noqa: F401  they register makers
+    contraction,
+    elementwise,
+    flow,
+    indexing,
+    movement,
+    networks,
+    patterns,
+    reduction,
+    stacks,
+)
 from harness.random_hlo.generator import LEFT_OUT, Bounds, Generator, drawn_opcodes, element_types
 from harness.random_hlo.judging import Court, Fault, Tally, check, fault_text, reduced, trials_for
 

@@ -11,13 +11,34 @@ from typing import Any
 import numpy as np
 
 from nxcc.compiler.debugging.reduce import Candidate
-from nxcc.ir.dtypes import BF16, C64, F8E4M3, F8E5M2, F16, F32, PRED, S2, S4, S8, S16, S32, S64, U4, U8, U16, U32, U64, DType
+from nxcc.ir.dtypes import (
+    BF16,
+    C64,
+    F8E4M3,
+    F8E4M3FN,
+    F8E5M2,
+    F16,
+    F32,
+    PRED,
+    S2,
+    S4,
+    S8,
+    S16,
+    S32,
+    S64,
+    U4,
+    U8,
+    U16,
+    U32,
+    U64,
+    DType,
+)
 from nxcc.ir.hlo.attributes import IoAlias
 from nxcc.ir.hlo.builder import Builder, infer_shape
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import ShapeError, find, operators
 from nxcc.ir.hlo.verifier import verify
-from nxcc.ir.shapes import Layout, Shape, array
+from nxcc.ir.shapes import Layout, Shape, array, tuple_of
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +57,7 @@ class Bounds:
     depth: int = 2
     sizes: tuple[int, ...] = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 127, 128, 130, 513)
     dtypes: tuple[DType, ...] = (F32,) * 8 + (BF16,) * 3 + (F16, F16, S32, S32, S32, U32, S8, U8, S16, U16, PRED, PRED) + \
-        (S64, S64, U64, F8E4M3, F8E5M2, S4, U4, S2, C64)
+        (S64, S64, U64, F8E4M3, F8E5M2, F8E4M3FN, S4, U4, S2, C64)
     focus: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
@@ -84,9 +105,31 @@ class Generator:
             results = [*results[2:], self.scope.builder.make("tuple", *results[:2])]
         entry.root = results[0] if len(results) == 1 else self.scope.builder.make("tuple", *results)
         self.module.computations = self.module.reachable()
+        if self.random.random() < 0.1:
+            self._packed()
         self._border()
         verify(self.module)
         return Candidate(self.module, tuple(self.value(p.shape) for p in entry.parameters))
+
+    def _packed(self) -> None:
+        """Some parameters, neighbours by number, become one tuple, now and then with a tuple in it."""
+        entry = self.module.entry
+        parameters = entry.parameters
+        start = self.random.randrange(len(parameters))
+        chosen = parameters[start:start + self.random.randint(1, 3)]
+        shapes = [one.shape for one in chosen]
+        inner = len(shapes) == 3 and self.random.random() < 0.5
+        made = self.scope.builder.parameter(len(parameters), tuple_of(shapes[0], tuple_of(*shapes[1:])) if inner else
+                                            tuple_of(*shapes))
+        nested = self.scope.builder.get_tuple_element(made, 1) if inner else made
+        for number, one in enumerate(chosen):
+            whole, index = (nested, number - 1) if inner and number else (made, number)
+            entry.replace(one, self.scope.builder.get_tuple_element(whole, index))
+            entry.remove(one)
+        made.attributes["parameter_number"] = start
+        for number, one in enumerate([*parameters[:start], made, *parameters[start + len(chosen):]]):
+            one.attributes["parameter_number"] = number
+        entry.sort()
 
     def _border(self) -> None:
         """Now and then layouts of parameters and results, and results that may lie where parameters do."""
@@ -144,8 +187,10 @@ class Generator:
         self.random.shuffle(dims)
         return array(dtype or self.random.choice(self.bounds.dtypes), *dims)
 
-    def value(self, shape: Shape) -> Array:
+    def value(self, shape: Shape) -> Any:
         """Values for a parameter: mostly tame ones; now and then the special ones of the type are among them."""
+        if shape.is_tuple:
+            return tuple(map(self.value, shape.elements))
         dtype, dims = shape.dtype, shape.dims
         if dtype is PRED:
             return self.numbers.integers(0, 2, dims).astype(bool)

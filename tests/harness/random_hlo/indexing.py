@@ -148,3 +148,24 @@ def _written(g: Generator, operands: list[Instruction]) -> Computation:
         return results[0] if len(results) == 1 else g.make("tuple", *results)
 
     return g.computation([array(o.shape.dtype) for o in operands] * 2, body)
+
+
+@maker("sorted-places")
+def _sorted_places(g: Generator) -> Instruction | None:
+    """Rows read or written at ascending places that differ, as the instruction promises."""
+    x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 3000)
+    if x is None:
+        return None
+    dim = g.random.randrange(x.shape.rank)
+    count = g.random.randint(1, x.shape.dims[dim])
+    places = np.sort(g.numbers.permutation(x.shape.dims[dim])[:count]).astype(np.int32)
+    indices = g.note(g.scope.builder.constant(places))
+    rest = tuple(d for d in range(x.shape.rank) if d != dim)
+    if g.random.random() < 0.5:
+        return g.make("gather", x, indices, offset_dims=rest, collapsed_slice_dims=(dim,), start_index_map=(dim,),
+                      index_vector_dim=1, slice_sizes=tuple(1 if d == dim else size for d, size in enumerate(x.shape.dims)),
+                      indices_are_sorted=True)
+    updates = g.like(array(x.shape.dtype, *(count if d == dim else size for d, size in enumerate(x.shape.dims))))
+    return g.make("scatter", x, indices, updates, update_window_dims=rest, inserted_window_dims=(dim,),
+                  scatter_dims_to_operand_dims=(dim,), index_vector_dim=1, called=[_written(g, [x])],
+                  indices_are_sorted=True, unique_indices=True)

@@ -250,5 +250,5 @@ def fault_text(fault: Fault, small: Candidate) -> str:
     """What to paste into a bug report or a test."""
     head = f"seed {fault.seed}, {fault.trial}: {fault.verdict.kind}: {fault.verdict.text}"
     lines = [head, write_text(small.module, short=True)]
-    lines += [f"input{k}: {value!r}" for k, value in enumerate(small.values) if np.asarray(value).size <= 16]
+    lines += [f"input{k}: {value!r}" for k, value in enumerate(flatten(tuple(small.values))) if value.size <= 16]
     return "\n".join(lines)
