@@ -20,6 +20,26 @@ def inverted(n: int, c: int, wide: int, size: int, window: int = 3, stride: int 
     return g.text()
 
 
+def squeezed(n: int, c: int, wide: int, size: int, window: int) -> str:
+    """As EfficientNet has it: swish, and a factor for each channel before it is narrowed."""
+    g = Graph()
+    x = g.input(n, c, size, size)
+    y = g.swish(g.norm(g.conv(x, wide, 1)))
+    y = g.squeeze(g.swish(g.norm(g.depthwise(y, window))), 6)
+    g.map("add", g.norm(g.conv(y, c, 1)), x)
+    return g.text()
+
+
+def hard(c: int, size: int) -> str:
+    """The hard swish of a depthwise convolution, before a product."""
+    g = Graph()
+    y = g.depthwise(g.input(1, c, size, size), 3)
+    sixth = g.number(1 / 6, y)
+    gate = g.map("multiply", g.relu6(g.map("add", y, g.number(3, y))), sixth)
+    g.conv(g.map("multiply", y, gate), 32, 1)
+    return g.text()
+
+
 def alone(n: int, c: int, size: int, window: int, dilate: int = 1, stride: int = 1) -> str:
     g = Graph()
     g.depthwise(g.input(n, c, size, size), window, stride, dilate)
@@ -30,7 +50,8 @@ MODULES = {
     "block": inverted(1, 32, 192, 7), "block with a stride": inverted(2, 40, 96, 9, 5, 2),
     "block of three": inverted(3, 24, 144, 5), "alone": alone(1, 48, 12, 3), "dilated": alone(2, 40, 14, 3, 2),
     "large": alone(1, 32, 30, 7), "strips": alone(1, 136, 70, 3), "smaller than its window": alone(1, 33, 2, 5),
-    "several images a piece": alone(6, 64, 8, 3, 1, 2),
+    "squeezed": squeezed(1, 24, 96, 9, 3), "squeezed images": squeezed(3, 40, 64, 7, 5), "hard swish": hard(72, 11),
+    "blocks in turn": inverted(1, 32, 640, 6, 7), "several images a piece": alone(6, 64, 8, 3, 1, 2),
 }
 
 

@@ -89,6 +89,17 @@ class Graph:
     def relu(self, x: str) -> str:
         return self.map("maximum", x, self.number(0, x))
 
+    def squeeze(self, x: str, inner: int) -> str:
+        """Each channel by a factor that all channels' means decide."""
+        n, c, *_ = self.shapes[x]
+        m = self.add((n, c, 1, 1), f"reshape({self.mean(x)})")
+        gate = self.map("logistic", self.conv(self.map("tanh", self.conv(m, inner, 1)), c, 1))
+        flat = self.add((n, c), f"reshape({gate})")
+        return self.map("multiply", x, self.add(self.shapes[x], f"broadcast({flat}), dimensions={{0,1}}"))
+
+    def swish(self, x: str) -> str:
+        return self.map("multiply", x, self.map("logistic", x))
+
     def relu6(self, x: str) -> str:
         return self.map("minimum", self.relu(x), self.number(6, x))
 

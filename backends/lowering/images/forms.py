@@ -8,9 +8,13 @@ are bases of new forms. Folding keeps f32 throughout; its rounding differs from 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from nxcc.backends.lowering.images.columns import Column, Columns
+from nxcc.backends.lowering.pointwise.custom import scalar_function
+from nxcc.backends.lowering.pointwise.float import ACTIVATIONS
 from nxcc.ir.dtypes import BF16, F16, F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
@@ -20,17 +24,18 @@ COPY, RELU = "copy", "relu"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """function(base * scale + shift); base is computed or loaded."""
+    """function(base * scale + shift), and no more than `most`; base is computed or loaded."""
 
     base: Instruction
     scale: Column = 1.0
     shift: Column = 0.0
     function: str = COPY
+    most: float = math.inf
 
     @property
     def is_open(self) -> bool:
         """Whether factors and offsets may still be folded in."""
-        return self.function == COPY
+        return self.function == COPY and self.most == math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +145,36 @@ class Forms:
             form = self.of(sides[0])
             self.forms[value] = Form(form.base, form.scale, form.shift, RELU)
 
+    def _most(self, value: Instruction) -> None:
+        """The smaller of a value and a number."""
+        sides = self._sides(value)
+        if sides is None:
+            return
+        form, most = self.of(sides[0]), self.columns.of(sides[1])
+        if isinstance(most, float) and not math.isnan(most) and form.base is not sides[0]:
+            self.forms[value] = replace(form, most=min(form.most, most))
+
+    def _function(self, value: Instruction) -> None:
+        """What Scalar computes in one go."""
+        form = self.of(value.operands[0])
+        function = scalar_function(value)
+        if function is not None and form.is_open and value.shape.dtype is F32 and value.operands[0].shape.dtype is F32:
+            self.forms[value] = replace(form, function=function)
+
 
 _RULES = {"convert": Forms._convert, "reshape": Forms._same, "multiply": Forms._factor, "divide": Forms._factor,
-          "add": Forms._offset, "subtract": Forms._offset, "maximum": Forms._bound}
+          "add": Forms._offset, "subtract": Forms._offset, "maximum": Forms._bound, "minimum": Forms._most,
+          "custom-call": Forms._function, **dict.fromkeys(ACTIVATIONS, Forms._function)}
 
 
 class Action(enum.Enum):
-    """What computes a value: MAKE moves its base, SUM adds two images, WORK runs its operator on tiles."""
+    """What computes a value: MAKE moves its base, SUM adds two images, WORK runs its operator on tiles. LIMIT is no
+    action of its own: it names the tile of what is still to be bounded."""
 
     MAKE = enum.auto()
     SUM = enum.auto()
     WORK = enum.auto()
+    LIMIT = enum.auto()
 
 
 def actions(forms: Forms, members: Sequence[Instruction], stored: Iterable[Instruction]) -> list[tuple[Instruction, Action]]:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.images.geometry import Cell, Image, Phase, Strip, strips
-from nxcc.backends.lowering.images.weights import Taps, Weights
+from nxcc.backends.lowering.images.taps import Taps
+from nxcc.backends.lowering.images.weights import Weights
 from nxcc.backends.lowering.products.matmul import open_sums
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -68,14 +69,16 @@ def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], colum
         for column_phase, column_strip in columns:
             images, height, width = _piece(kernel.target.tensor.moving_max, product.count, row_strip.count, column_strip.count)
             single = (images, height, width) == (product.count, row_strip.count, column_strip.count)
+            single = single or isinstance(product.weights, Taps)
             for block in range(product.blocks) if product.unrolled else _blocks(kernel, product.blocks, single):
+                matrices = product.weights.matrices(kernel, block) if isinstance(product.weights, Taps) else None
                 for n in kernel.tiles(product.count, images):
                     for r in strips(kernel, row_phase, row_strip, height):
                         for c in strips(kernel, column_phase, column_strip, width):
                             bank = next(banks).rows(0, product.lanes)
                             sums = bank.cut(0, 0, n[1] * r.count * c.count).reshape(n[1], r.count, c.count)
                             if isinstance(product.weights, Taps):
-                                _apart(kernel, product, product.weights, sums, block, n, (row_phase, r), (column_phase, c))
+                                _apart(kernel, product, matrices, sums, block, n, (row_phase, r), (column_phase, c))
                             else:
                                 _multiply(kernel, product, product.weights, sums, block, n, (row_phase, r), (column_phase, c))
                             yield Place(block, n, _walk(row_phase, r), _walk(column_phase, c)), sums.flat()
@@ -185,12 +188,14 @@ def _multiply(kernel: Kernel, product: Product, given: Weights, sums: Access, bl
             run(part, index + 1, False)
 
 
-def _apart(kernel: Kernel, product: Product, taps: Taps, sums: Access, block: Index, images: tuple[Index, int], rows: Axis,
-           columns: Axis) -> None:
+def _apart(kernel: Kernel, product: Product, matrices: Access | None, sums: Access, block: Index, images: tuple[Index, int],
+           rows: Axis, columns: Axis) -> None:
     """sums [lanes; images, rows, columns] of one block of channels, each of the same channel of the image.
 
-    In PSUM by the tensor engine, with the taps on a diagonal; in SBUF by Vector, the first tap by Scalar.
+    In PSUM by the tensor engine, with matrices whose diagonals are the taps; in SBUF by Vector, the first tap by Scalar.
     """
+    taps = product.weights
+    assert isinstance(taps, Taps)
     (row_phase, r), (column_phase, c) = rows, columns
     passes = _passes(False, rows, columns)
     on_vector = sums.memory is Memory.SBUF
@@ -198,8 +203,8 @@ def _apart(kernel: Kernel, product: Product, taps: Taps, sums: Access, block: In
     if is_open and on_vector:
         kernel.memset(sums.flat(), 0.0)
     elif is_open:
-        assert taps.diagonals is not None
-        open_sums(kernel, sums.flat(), taps.diagonals.dtype)
+        assert matrices is not None
+        open_sums(kernel, sums.flat(), matrices.dtype)
     (image,) = product.images
     for number, one in enumerate(passes):
         cell = one.row.number * product.columns_of_kernel + one.column.number
@@ -209,8 +214,8 @@ def _apart(kernel: Kernel, product: Product, taps: Taps, sums: Access, block: In
         out = sums.cut(1, top - r.first, height).cut(2, left - c.first, width).flat()
         opens = number == 0 and not is_open
         if not on_vector:
-            assert taps.diagonals is not None
-            kernel.matmul(out, taps.diagonals.at(0, block).at(0, cell), read, accumulate=not opens)
+            assert matrices is not None
+            kernel.matmul(out, matrices.at(0, cell), read, accumulate=not opens)
             continue
         factor = taps.factors.at(0, block).cut(0, cell, 1)
         if opens:

@@ -13,7 +13,8 @@ from nxcc.backends.lowering.images.geometry import Channels, Image, Phase, Strip
 from nxcc.backends.lowering.images.heads import Place, Product, product_pieces, reduce_window, total
 from nxcc.backends.lowering.images.packed import load_packed, load_packed_weights, packed_pieces
 from nxcc.backends.lowering.images.stages import ALIGNMENT, Program
-from nxcc.backends.lowering.images.weights import Taps, Weights, has_diagonals, load_taps, load_weights
+from nxcc.backends.lowering.images.taps import Taps, has_diagonals, load_taps
+from nxcc.backends.lowering.images.weights import Weights, load_weights
 from nxcc.backends.lowering.images.work import Work
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.tile.builder import Kernel

@@ -11,7 +11,8 @@ from dataclasses import field, replace
 
 from nxcc.backends.lowering.images.geometry import Channels, Phase, phases, spread
 from nxcc.backends.lowering.images.packed import FEW_CHANNELS, Packing, covers_a_column, packed_bytes, packing
-from nxcc.backends.lowering.images.weights import diagonal_bytes, weight_bytes
+from nxcc.backends.lowering.images.taps import taps_bytes
+from nxcc.backends.lowering.images.weights import weight_bytes
 from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
@@ -226,7 +227,7 @@ class Program:
         if head.opcode != "convolution":
             return 0
         if head in self.depthwise:
-            return diagonal_bytes(head, self.spread(head))
+            return taps_bytes(head, self.spread(head))
         if head in self.packed:
             return len(self.phases(head, COLUMN)[0].cells) * self.sizes(head)[1] * head.operands[1].shape.dtype.byte_size
         return weight_bytes(head, self.part_channels(head), self.partitions)

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.images.geometry import Channels, on_partitions, spread
+from nxcc.backends.lowering.images.geometry import on_partitions, spread
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Index, expr
+from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
@@ -140,53 +139,3 @@ def _every_cell(raw: Access) -> list[Access]:
     while len(found[0].dims) > 1:
         found = [cell.at(1, index) for cell in found for index in range(cell.dims[1][1])]
     return found
-
-
-# ---- channels apart --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """Weights of a convolution that keeps channels apart.
-
-    factors: [lanes; blocks, cells]. diagonals: [lanes; blocks, cells, lanes] with the weights on it, so that the tensor
-    engine multiplies each partition by its own; None where it does not.
-    """
-
-    factors: Access
-    diagonals: Access | None
-
-
-def diagonal_bytes(convolution: Instruction, channels: Channels) -> int:
-    """Bytes a partition of a convolution's taps."""
-    each = convolution.operands[1].shape.dtype.byte_size
-    return channels.blocks * cells_of(convolution) * ((channels.lanes + 1) * each + F32.byte_size)
-
-
-def load_taps(kernel: Kernel, convolution: Instruction, view: View, channels: Channels, on_vector: bool) -> Taps:
-    """Bring the weights, one a partition and cell. on_vector: whether Vector multiplies by some of them."""
-    source = weights_view(convolution, view)
-    cells = cells_of(convolution)
-    part = on_partitions(source.permute((len(source.dims) - 1, *range(len(source.dims) - 1))), channels)
-    raw = kernel.sbuf((channels.lanes, channels.blocks, *part.sizes[2:]), view.dtype)
-    kernel.dma(raw, part, engine=Engine.SYNC)
-    raw = raw.reshape(channels.blocks, cells)
-    factors = raw
-    if on_vector and view.dtype is not F32:
-        factors = kernel.sbuf((channels.lanes, channels.blocks, cells), F32)
-        kernel.copy(factors.flat(), raw.flat())
-    if not has_diagonals(kernel):
-        return Taps(factors, None)
-    diagonals = kernel.sbuf((channels.lanes, channels.blocks, cells, channels.lanes), view.dtype)
-    repeated = replace(raw, dims=(*raw.dims, (0, channels.lanes)))
-    for block in range(channels.blocks):
-        kernel.emit(isa.gpsimd.AFFINE_SELECT, fields={"base": expr(0), "channel_multiplier": 1, "steps": (0, -1),
-                                                      "compare": "equal", "fill": 0.0},
-                    data=repeated.at(0, block), out=diagonals.at(0, block))
-    return Taps(factors, diagonals)
-
-
-def has_diagonals(kernel: Kernel) -> bool:
-    """Whether the tensor engine multiplies channels that stay apart: GpSimd makes its matrices, and what is no number may
-    spread from one channel to others."""
-    return Engine.GPSIMD in kernel.target.engines and not kernel.exact_transposes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Work:
         for value, action in self.actions:
             if not self._is_stored(value, action):
                 self._ring(value, action)
+            if action is Action.MAKE and self.forms.of(value).most < math.inf:
+                self._ring(value, Action.LIMIT)
         if any(action is Action.WORK for _, action in self.actions):
             self._ring(head, Action.MAKE)
 
@@ -70,7 +73,7 @@ class Work:
     def _ring(self, value: Instruction, action: Action) -> None:
         images, _, height, width = self.program.sizes(value)
         elements = min(self.kernel.target.tensor.moving_max, images * height * width)
-        dtype = F32 if action is Action.SUM else value.shape.dtype
+        dtype = F32 if action in (Action.SUM, Action.LIMIT) else value.shape.dtype
         tiles = [self.kernel.sbuf((self.run.spread(value).lanes, elements), dtype) for _ in range(SCRATCH)]
         self.run.scratch[value, action] = itertools.cycle(tiles)
 
@@ -126,7 +129,7 @@ class Work:
                 out = self.kernel.sbuf((lanes, elements), F32 if action is Action.SUM else value.shape.dtype)
             if action is Action.MAKE:
                 form = self.forms.of(value)
-                self._make(out, base(form.base), form, block)
+                self._make_bounded(value, out, base(form.base), form, block)
                 values[value] = out
             elif action is Action.SUM:
                 found = self.forms.sums[value]
@@ -140,6 +143,20 @@ class Work:
 
     def _column(self, column: Access, block: Index) -> Access:
         return column.cut(0, block, 1)
+
+    def _make_bounded(self, value: Instruction, out: Access, data: Access, form: Form, block: Index) -> None:
+        """out = what its form says; the bound is Vector's."""
+        if form.most == math.inf:
+            self._make(out, data, form, block)
+            return
+        key = value, Action.LIMIT
+        with self.kernel.scope():
+            if key in self.run.scratch:
+                tile = next(self.run.scratch[key]).rows(0, out.partitions).cut(0, 0, out.free)
+            else:
+                tile = self.kernel.sbuf((out.partitions, out.free), F32)
+            self._make(tile, data, form, block)
+            self.kernel.tensor_scalar(out, tile, "minimum", form.most)
 
     def _make(self, out: Access, data: Access, form: Form, block: Index) -> None:
         """out = function(data * scale + shift), on Scalar."""

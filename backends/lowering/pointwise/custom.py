@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nxcc.backends.lowering.pointwise.float import ACTIVATIONS as OPERATORS
 from nxcc.backends.lowering.pointwise.formulas import CALLS, Tile, pointwise
 from nxcc.backends.lowering.terms import Term, activate
 from nxcc.backends.target import Target
@@ -15,6 +16,13 @@ from nxcc.ir.hlo.ops.opaque import TARGETS
 ACTIVATIONS = {"AwsNeuronErf": "erf", "AwsNeuronSoftplus": "softplus", "AwsNeuronGelu": "gelu",
                "AwsNeuronGeluApprxTanh": "gelu_apprx_tanh", "AwsNeuronSilu": "silu"}
 """Custom-call target -> activation function."""
+
+
+def scalar_function(instruction: Instruction) -> str | None:
+    """The activation function that an operator of one operand is; None if it is more, or something else."""
+    if instruction.opcode == "custom-call":
+        return ACTIVATIONS.get(instruction.attribute("custom_call_target"))
+    return OPERATORS.get(instruction.opcode)
 
 
 def _unsupported(instruction: Instruction, target: Target) -> str | None:

@@ -136,10 +136,11 @@ def _half_away_large(x: Term) -> Term:
     return select(alu("less", magnitude(x), 2.0**23, U8), from_word(bits("bitwise_and", raised, 0xFFFFFFFE)), x)
 
 
-_ACTIVATIONS = {"exponential": "exp", "tanh": "tanh", "logistic": "sigmoid", "erf": "erf"}
+ACTIVATIONS = {"exponential": "exp", "tanh": "tanh", "logistic": "sigmoid", "erf": "erf"}
+"""Operator -> activation function."""
 
 
-@formula(*_ACTIVATIONS)
+@formula(*ACTIVATIONS)
 def activation(instruction: Instruction, x: Term) -> Term:
     """Functions of the scalar engine that are valid for all inputs."""
-    return activate(_ACTIVATIONS[instruction.opcode], x)
+    return activate(ACTIVATIONS[instruction.opcode], x)
