@@ -23,7 +23,7 @@ from nxcc.backends.lowering.views import VIEW_OPCODES, as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
 from nxcc.backends.synchronization import Plan
 from nxcc.backends.target import Target
-from nxcc.backends.tile.builder import Clock, Copies, Kernel
+from nxcc.backends.tile.builder import Clock, Copies, Findings, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import ARGUMENT_UNIT, TileProgram, View, contiguous
 from nxcc.backends.unroll import unrolled
@@ -126,18 +126,18 @@ Value = Any
 def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
              aliases: Mapping[str, str] | None = None, exact_transposes: bool = False,
              debug: list[DebugEntry] | None = None, work_bytes: int = 0, clock: Clock | None = None,
-             jobs: int = 1) -> DeviceCode:
+             jobs: int = 1, findings: Findings | None = None) -> DeviceCode:
     """Machine code of the nodes over one arena.
 
     values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
     exact_transposes: see `tile.builder.Kernel`. debug: entries of other code with which this shares one map; added to, one for
     each region. work_bytes: of a partition of SBUF that a region may have, 0 for all. clock: what level 3 times products on, in
-    so many processes as `jobs` says, which decide nothing.
+    so many processes as `jobs` says, which decide nothing; findings: what it found before, added to.
     Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice, or a fused region
     does not fit into work_bytes.
     """
     generator = _Generator(target, optlevel, exact_transposes, [] if debug is None else debug, work_bytes)
-    generator.clock, generator.jobs = clock, jobs
+    generator.clock, generator.jobs, generator.findings = clock, jobs, {} if findings is None else findings
     generator.bind(nodes, values, aliases or {})
     for node in nodes:
         generator.node(node)
@@ -160,6 +160,7 @@ class _Generator:
         self.optlevel = optlevel
         self.clock: Clock | None = None
         self.jobs = 1
+        self.findings: Findings = {}
         self.exact_transposes = exact_transposes
         self.arena = Arena(target.hbm.bytes, len(debug))
         self.main = MainStreams(target)
@@ -485,7 +486,7 @@ class _Generator:
         kernel.debug = len(self.debug) - 1
         kernel.tf32 = _multiplies_tf32(instruction)
         kernel.exact_transposes = self.exact_transposes
-        kernel.level, kernel.clock, kernel.jobs = self.optlevel, self.clock, self.jobs
+        kernel.level, kernel.clock, kernel.jobs, kernel.findings = self.optlevel, self.clock, self.jobs, self.findings
         kernel.alone = self._entry is not None and _has_one_region(self._entry)
         views = operands + results
         if shared:

@@ -19,6 +19,7 @@ from nxcc.backends.rowcapacity import TargetRowCapacity
 from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, read_arrays
+from nxcc.compiler.cache.findings import findings_of
 from nxcc.compiler.casting import notices, resolved
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
 from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
@@ -211,7 +212,7 @@ def lowering_of(build: Build) -> Lowering:
     weights = frozenset(tensor.name for tensor in build.tensors if tensor.role == WEIGHT)
     assert build.plan is not None
     return Lowering(build.target, int(build.options.optlevel), weights, turns_bits(build.options, build.plan),
-                    build.options.jobs)
+                    build.options.jobs, findings_of(build.options))
 
 
 def _is_unbounded(shape: Shape) -> bool:

@@ -24,6 +24,7 @@ from nxcc.backends.placing import Places, Timeline
 from nxcc.backends.prefetching import prefetch
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
+from nxcc.backends.tile.builder import Findings
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import clone_module
@@ -51,13 +52,14 @@ UNLIMITED = 1 << 40
 @dataclass(frozen=True)
 class Lowering:
     """How device nodes become code: for which target, at which level, which values are declared weights, and whether
-    transposes are exact. jobs: processes to search in."""
+    transposes are exact. jobs: processes to search in; findings: what searches found before."""
 
     target: Target
     optlevel: int
     weights: Collection[str]
     exact_transposes: bool = False
     jobs: int = 1
+    findings: Findings | None = None
 
     def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None,
              work_bytes: int = 0) -> DeviceCode:
@@ -68,7 +70,7 @@ class Lowering:
         aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
         return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
                         exact_transposes=self.exact_transposes, debug=debug, work_bytes=work_bytes, clock=ticks_of,
-                        jobs=self.jobs)
+                        jobs=self.jobs, findings=self.findings)
 
     def whole(self, plan: Plan) -> DeviceCode:
         """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if not all of

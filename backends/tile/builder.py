@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from nxcc.backends import berths
 from nxcc.backends.berths import Berth, Room
@@ -44,6 +44,14 @@ Clock = Callable[[Program, Target], int]
 """Ticks that a program takes on a target: the timing simulator, which nothing here knows."""
 
 
+class Findings(Protocol):
+    """What searches have found, by a text that says all that the answer depends on beside the compiler; a dict will do."""
+
+    def get(self, key: str, /) -> tuple[int, ...] | None: ...
+
+    def __setitem__(self, key: str, found: tuple[int, ...], /) -> None: ...
+
+
 class Kernel:
     """Builder of one tile program.
 
@@ -53,7 +61,7 @@ class Kernel:
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     alone: whether no other region runs beside this one.
     level: how cuts of products are found: 1 by a rule, 2 by search over the closed form, 3 on the clock as well, in so many
-    processes as `jobs` says.
+    processes as `jobs` says, unless `findings` know the answer.
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None,
@@ -69,6 +77,7 @@ class Kernel:
         self.level = 2
         self.clock: Clock | None = None
         self.jobs = 1
+        self.findings: Findings = {}
         self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
         self.program = TileProgram(name)
         self.debug = -1

@@ -110,7 +110,7 @@ def _key(options: CompileOptions, inputs: list[str]) -> Key:
     if options.io_config in inputs:
         effective["io-config"] = "file"
     rows: dict[str, Any] = {
-        "format": KEY_FORMAT, "nxcc": VERSION, "code": _code_digest(),
+        "format": KEY_FORMAT, "nxcc": VERSION, "code": code_digest(),
         "python": f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor} {os.uname().machine}",
         "libraries": {name: version(name) for name in LIBRARIES}, "options": effective,
         "framework": options.framework, "inputs": [content_digest(path) for path in inputs]}
@@ -120,7 +120,7 @@ def _key(options: CompileOptions, inputs: list[str]) -> Key:
     return Key(rows)
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """SHA-256 of the package's own files: what is edited in place is another compiler of the same version."""
     import hashlib
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))

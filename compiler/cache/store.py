@@ -23,6 +23,9 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.files import whole_file
 
 VERSION_FOLDER = "v1"
+FINDINGS_FOLDER = "found"
+"""Beside entries: see nxcc.compiler.cache.findings."""
+
 NEFF, KEY, REPORT = "out.neff", "key.json", "report.json"
 DEFAULT_LIMIT_BYTES = 4 << 30
 """What a cache is cut down to after each write; least recently used entries go first."""
@@ -162,12 +165,15 @@ class Cache:
                 total -= entry.size
                 gone.append(entry)
         self._remove_unfinished(now - UNFINISHED_LIFE_S)
+        if older_s is not None:
+            self._remove_findings(now - older_s)
         return gone
 
     def clear(self) -> list[Entry]:
         """Remove all entries; which ones went."""
         gone = self.prune(limit_bytes=-1)
         self._remove_unfinished(time.time() + 1)
+        shutil.rmtree(os.path.join(self.root, FINDINGS_FOLDER), ignore_errors=True)
         return gone
 
     def damaged(self) -> list[Entry]:
@@ -184,6 +190,16 @@ class Cache:
                 _remove(entry.path)
                 gone.append(entry)
         return gone
+
+    def _remove_findings(self, before: float) -> None:
+        """Those that were found earlier: they are small, and quickly found again."""
+        for folder, _, names in os.walk(os.path.join(self.root, FINDINGS_FOLDER)):
+            for path in (os.path.join(folder, name) for name in names):
+                if _changed(path) < before:
+                    try:
+                        os.remove(path)
+                    except OSError:
+                        continue  # Another process was quicker.
 
     def _remove_unfinished(self, before: float) -> None:
         try:

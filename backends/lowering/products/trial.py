@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from nxcc.backends.assembly import BASE_REGISTER, assemble, plan_of
 from nxcc.backends.berths import Room
@@ -67,22 +66,30 @@ class Trial:
         return clock(Program([function], [Function("trial", calls)]), target)
 
 
-_found: dict[Any, Plan | None] = {}
-
-
 def quickest(kernel: Kernel, views: tuple[View, View, View], of: DType, batch: Batch, product: Product,
              on: Machine) -> Plan | None:
-    """The cut that is quickest on the clock of those that are best by the closed form; None if none fits."""
+    """The cut that is quickest on the clock of those that are best by the closed form; None if none fits.
+
+    What was found before is taken if it is one of these: a finding can make code slower, never wrong.
+    """
     room = kernel.sbuf_free_bytes, kernel.room.psum_banks
-    key = (product, on, room, tuple(view.dims for view in views), batch, kernel.tf32)
-    if key not in _found:
-        best: list[Plan] = heapq.nsmallest(TRIALS, every_plan(product, on, *room), key=lambda plan: plan.seconds)
-        if kernel.clock is not None and len(best) > 1:
-            trial = _trial(kernel, views, of, batch, product, room)
-            _found[key] = _least(partial(trial.ticks, kernel.clock), best, kernel.jobs)
-        else:
-            _found[key] = best[0] if best else None
-    return _found[key]
+    best: list[Plan] = heapq.nsmallest(TRIALS, every_plan(product, on, *room), key=lambda plan: plan.seconds)
+    if kernel.clock is None or len(best) < 2:
+        return best[0] if best else None
+    key = repr((kernel.target.name, product, on, room, *((view.dtype.name, view.dims) for view in views), of.name, batch,
+                kernel.tf32))
+    known = kernel.findings.get(key)
+    for one in best:
+        if _cut(one) == known:
+            return one
+    trial = _trial(kernel, views, of, batch, product, room)
+    found = _least(partial(trial.ticks, kernel.clock), best, kernel.jobs)
+    kernel.findings[key] = _cut(found)
+    return found
+
+
+def _cut(plan: Plan) -> tuple[int, ...]:
+    return plan.rows, plan.group, plan.wide, plan.sets, plan.chunk, plan.ring
 
 
 def _trial(kernel: Kernel, views: tuple[View, View, View], of: DType, batch: Batch, product: Product,

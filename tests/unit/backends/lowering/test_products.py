@@ -11,10 +11,10 @@ from nxcc.backends.isa.text import program_text
 from nxcc.backends.lowering.products.operands import split_depth
 from nxcc.backends.lowering.products.plan import Product, _cuts, _timed, machine, plan, ruled_plan
 from nxcc.backends.lowering.products.product import ONCE, Batch, Multiplication, planned
-from nxcc.backends.lowering.products.trial import _found
 from nxcc.backends.simulator.outcome import Timing
 from nxcc.backends.simulator.timing import Clock, time_program
 from nxcc.backends.tile.builder import Copies, Kernel
+from nxcc.compiler.cache.findings import _here
 from nxcc.compiler.driver import compile_module
 from nxcc.compiler.options import CompileOptions
 from nxcc.ir.dtypes import BF16, F32
@@ -116,7 +116,7 @@ def test_the_rule_of_level_1_gives_a_cut_that_fits_and_is_not_absurd(sizes):
 def code_of(level: str, jobs: int = 1) -> DeviceCode:
     module = read_text("HloModule m\nENTRY e {\n a = f32[700,300] parameter(0)\n b = f32[700,900] parameter(1)\n"
                        " ROOT c = f32[300,900] dot(a, b), lhs_contracting_dims={0}, rhs_contracting_dims={0}\n}")
-    _found.clear()
+    _here.clear()
     code = compile_module(module, CompileOptions(optlevel=level, jobs=jobs)).code
     assert code is not None
     return code
