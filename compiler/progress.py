@@ -89,8 +89,12 @@ class Journal:
 
     def _write_log(self, level: int, text: str) -> None:
         if self._log is not None:
-            self._log.write(f"{_WORDS[level]:8}{text}\n")
-            self._log.flush()
+            try:
+                self._log.write(f"{_WORDS[level]:8}{text}\n")
+                self._log.flush()
+            except OSError as error:
+                log, self._log = self._log, None
+                raise _unwritable(log.name, error) from None
 
     def _show(self, name: str) -> None:
         if self.is_dotted:
@@ -112,4 +116,9 @@ def _open_log(path: str) -> TextIO:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         return open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise CompileError(FILE_UNWRITABLE, f"cannot write the log {path}", why=error.strerror or str(error)) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: str, error: OSError) -> CompileError:
+    return CompileError(FILE_UNWRITABLE, f"cannot write the log {path}", why=error.strerror or str(error),
+                        remedy="choose another place, or make room")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -149,19 +151,24 @@ class Neff:
                 subgraph.engine_json(engine)
 
     def extract(self, folder: str | os.PathLike[str]) -> None:
-        """Write all members under a folder that is new or empty; FILE_UNWRITABLE otherwise."""
-        root = os.fspath(folder)
+        """Write all members under a folder that is new or empty, all or none; FILE_UNWRITABLE otherwise."""
+        root = os.path.abspath(folder)
+        unfinished = f"{root}.{secrets.token_hex(8)}.tmp"
         try:
-            os.makedirs(root, exist_ok=True)
-            if os.listdir(root):
-                raise CompileError(FILE_UNWRITABLE, f"cannot extract to {root}", why="the folder is not empty")
+            if os.path.isdir(root) and os.listdir(root):
+                raise CompileError(FILE_UNWRITABLE, f"cannot extract to {os.fspath(folder)}", why="the folder is not empty")
+            os.makedirs(unfinished)
             for name in self.members:
-                path = os.path.join(root, *name.split("/"))
+                path = os.path.join(unfinished, *name.split("/"))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "xb") as file:
                     file.write(self.data(name))
+            os.rename(unfinished, root)
         except OSError as error:
-            raise CompileError(FILE_UNWRITABLE, f"cannot extract to {root}", why=error.strerror or str(error)) from error
+            raise CompileError(FILE_UNWRITABLE, f"cannot extract to {os.fspath(folder)}",
+                               why=error.strerror or str(error), remedy="choose another place, or make room") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,7 +57,12 @@ def test_closed_streams_do_no_harm() -> None:
     assert (found.returncode, found.stderr.split(": ")[2]) == (1, "NXC0002") and not Path("x.neff").exists()
 
 
-@pytest.mark.parametrize("words", ["compile good.hlo -o x.neff", "run good.neff --outputs x.npz", "opt good.hlo -o x.hlo"])
+def test_a_log_on_a_full_disk_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "NXC0003", "compile", "good.hlo", "--logfile", "/dev/full", says="cannot write the log /dev/full: No space")
+
+
+@pytest.mark.parametrize("words", ["compile good.hlo -o x.neff", "info good.neff --extract out", "profile good.neff -o p.html",
+                                   "run good.neff --outputs x.npz", "opt good.hlo -o x.hlo"])
 def test_a_file_that_outgrows_its_disk_leaves_nothing(words: str) -> None:
     assert main(["compile", "good.hlo", "-q"]) == 0
     before = sorted(os.listdir())
