@@ -245,7 +245,7 @@ class _Rewriter:
         casts = [word for word in words if word in FAST_MATH_CASTS]
         relayouts = [word for word in words if word in FAST_MATH_RELAYOUTS]
         if max(len(set(presets)), len(set(casts)), len(set(relayouts))) > 1:
-            raise CompileError(USAGE, f"words of --fast-math exclude each other: {' '.join(words)}")
+            raise CompileError(USAGE, f"words of --fast-math exclude each other: {' '.join(words)}", remedy="give one of them")
         chosen = [FAST_MATH_CASTS[word] for word in casts] or [FAST_MATH_PRESETS[word][0] for word in presets]
         if chosen and not self.fp32_cast_given:
             self._set_cast(FP32_CAST[chosen[0]])

@@ -26,6 +26,45 @@ def test_verbose_takes_a_level_only_if_one_follows() -> None:
     assert words_of("compile --verbose 35 m.hlo") == ["compile", "--verbose=35", "--", "m.hlo"]
 
 
+DOCUMENTED = {
+    "silent": """--framework XLA|--framework=xla|--target inf2|--target=trn1n|--model-type=transformer-inference
+        |--model-type unet-inference|--auto-cast matmul|--auto-cast-type=fp8_e4m3|--native-int64 default
+        |--implicit-integer-downcast default|--logical-nc-config 1|-lnc 1|--lnc 1|--optlevel 1|-O 2|-O3|--O 1
+        |--logfile l.txt|--output o.neff|-o o.neff|--verbose 35|--verbose=35|--verbose INFO|--pipeline compile|--workdir w
+        |--execute-repetition=1|--query-compute|--experimental-unsafe-fp8e4m3fn-as-fp8e4m3|--num-parallel-jobs 8
+        |--neuroncore-pipeline-cores 1|--num-neuroncores 1|--cache_dir=kept|--no_cache|--io-config io.json|--fp32-cast all-fp16
+        |--fast-math fp32-cast-matmult no-fast-relayout|--fast-math=none""",
+    "noticed": """--native-int64 enabled|--implicit-integer-downcast dot,pow|--distribution-strategy llm-training
+        |--distribution_strategy NEMO|--enable-mixed-precision-accumulation|--disable-mixed-precision-accumulation
+        |--enable-saturate-infinity|--enable-fast-context-switch|--enable-fast-loading-neuron-binaries
+        |--pipeline compile SaveTemps|--pipeline tensorize SaveTemps|--execute-repetition=2|--tensorizer-options=--x
+        |--internal-hlo2tensorizer-options=--verify-hlo=false|--hlo2tensorizer-options=-x|--internal-backend-options=-x
+        |--internal-max-instruction-limit=10000000|--enable-experimental-O1|--hbm-scratchpad-page-size=512|--disable-dge
+        |--enable-internal-neff-wrapper|--retry_failed_compilation|--log_level=INFO|--dump=d|--batching_en
+        |--rematerialization_en|--spill_dis|--sb_size 10|--enable-replication True|--static-weights|--topdown
+        |--spill_depth_limit 4|--tensor-layout-heuristics=spatial-locality|--dynamic-batch-size|--internal-anything
+        |--enable-experimental-anything""",
+    "refused": """--target trn2
+        |--framework MXNET|--logical-nc-config 2|--auto-cast bf16|--auto-cast-type int8|-O4|--verbose=loud
+        |--native-int64 maybe|--implicit-integer-downcast add|--distribution-strategy mine|--fast-math all none|--fp32-cast f8
+        |--enable-short-io|--otplevel 2""",
+}
+"""Every option that the vendor documents or that is seen in public use, with what becomes of it."""
+
+
+@pytest.mark.parametrize(("kind", "line"), [(kind, " ".join(line.split())) for kind, text in DOCUMENTED.items()
+                                            for line in text.split("|")])
+def test_every_option_of_the_vendor_is_understood(kind: str, line: str) -> None:
+    for words in (["compile", "m.pb", *line.split()], ["compile", *line.split(), "--", "m.pb"]):
+        if kind == "refused":
+            with pytest.raises(CompileError) as caught:
+                prepare(words, COMMANDS, "")
+            assert caught.value.code is USAGE and (caught.value.remedy or caught.value.why)
+            continue
+        found = prepare(words, COMMANDS, "")
+        assert found.words[-1] == "m.pb" and len(found.notices) == (kind == "noticed")
+
+
 def test_options_without_meaning_are_taken_out_and_noticed() -> None:
     found = prepare("compile m --pipeline compile SaveTemps --sb_size 70 --internal-thing --lnc 1".split(), COMMANDS)
     assert found.words == ["compile", "--", "m"]

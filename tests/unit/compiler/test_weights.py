@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +83,26 @@ def test_a_file_without_tensors_is_an_error(tmp_path: Path, monkeypatch: pytest.
     np.savez("w.npz")
     assert main(["compile", "m.hlo", "--weights", "w.npz"]) == 1
     assert "NXC0200: the weights file has no tensors [at w.npz]" in capsys.readouterr().err
+
+
+def test_weights_beyond_two_gibibytes_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file, 3 GiB of zeros as a hole, by a process that may have 1 GiB of memory of its own."""
+    rows, columns = 3 << 18, 1024
+    monkeypatch.chdir(tmp_path)
+    Path("m.hlo").write_text(f"""HloModule m
+ENTRY main {{
+  i = s32[4,1] parameter(0)
+  w = f32[{rows},{columns}] parameter(1)
+  ROOT g = f32[4,{columns}] gather(w, i), offset_dims={{1}}, collapsed_slice_dims={{0}}, start_index_map={{0}},
+    index_vector_dim=1, slice_sizes={{1,{columns}}}
+}}
+""")
+    count = 4 * rows * columns
+    header = json.dumps({"w": {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, count]}}).encode()
+    with open("w.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(file.tell() + count)
+    words = "compile m.hlo -q --weights w.safetensors --stop-after package".split()
+    found = subprocess.run([sys.executable, "-m", "nxcc.cli", *words],
+                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)))
+    assert found.returncode == 0
