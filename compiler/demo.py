@@ -19,7 +19,7 @@ from nxcc.compiler.reports.estimate import estimate_file
 from nxcc.compiler.reports.report_text import size_text
 from nxcc.compiler.runtime import load
 from nxcc.compiler.session import build_report
-from nxcc.compiler.verify import output_error
+from nxcc.compiler.tolerances import output_error
 from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 

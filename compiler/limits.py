@@ -17,17 +17,25 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
     A call into a library is waited for. Where the platform has no such alarm, and in other threads, nothing is limited.
     """
-    if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    error = CompileError(LIMIT_EXCEEDED, f"the simulation did not end within {seconds:g} seconds", where="--time-limit",
+                         why="a loop whose condition depends on data may never end",
+                         remedy="a longer --time-limit, or other inputs") if seconds is not None else None
+    with raised_after(seconds, error):
+        yield
+
+
+@contextmanager
+def raised_after(seconds: float | None, error: BaseException | None) -> Iterator[None]:
+    """Raise an error inside after so many seconds of the clock, as `time_limit` says."""
+    if error is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise CompileError(LIMIT_EXCEEDED, f"the simulation did not end within {seconds:g} seconds", where="--time-limit",
-                           why="a loop whose condition depends on data may never end",
-                           remedy="a longer --time-limit, or other inputs")
+        raise error
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds or 0)
     try:
         yield
     finally:

@@ -70,6 +70,32 @@ def scale(expected: Array) -> float:
     return max(largest, float(_finfo(expected.dtype).smallest_normal))
 
 
+def output_error(got: Array, expected: Array) -> float:
+    """The error of one output: the largest difference as a share of `scale`, of integers the share of elements that differ.
+
+    Infinite where shapes differ or where only one side is finite; NaN stands against NaN and an infinity against itself.
+    Complex numbers differ part by part.
+    """
+    if got.shape != expected.shape:
+        return math.inf
+    if got.size == 0:
+        return 0.0
+    if got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
+        return float(np.mean(got != expected))
+    one, other = _real_parts(got), _real_parts(expected)
+    open_ = ~((one == other) | (np.isnan(one) & np.isnan(other)))
+    if not open_.any():
+        return 0.0
+    if not np.isfinite(one[open_]).all() or not np.isfinite(other[open_]).all():
+        return math.inf
+    return float(np.abs(one[open_] - other[open_]).max()) / scale(expected)
+
+
+def _real_parts(values: Array) -> Array:
+    parts = np.stack([values.real, values.imag]) if values.dtype.kind == "c" else values
+    return np.asarray(parts.astype(np.float64))
+
+
 def tolerance(dtype: DType, length: int = 1, depth: int = 1, cast: float = 0.0) -> float:
     """The limit for an output of this dtype. length: terms of the longest sum. depth: roundings in a row. cast: see `Casts`."""
     if not (dtype.is_float or dtype.is_complex):

@@ -22,7 +22,7 @@ from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
-from nxcc.compiler.tolerances import depths_of, longest_sum, scale, tolerance
+from nxcc.compiler.tolerances import depths_of, longest_sum, output_error, tolerance
 from nxcc.compiler.weights import bind_file, declare_weights, match_weights
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
@@ -226,23 +226,6 @@ def compare(got: Sequence[Array], expected: Sequence[Array], dtypes: Sequence[DT
         allowed = tolerance(dtype, length, depth, autocast) if limit is None else limit
         rows.append(Comparison(f"output{k}", dtype, tuple(one.shape), output_error(one, other), allowed))
     return rows
-
-
-def output_error(got: Array, expected: Array) -> float:
-    """The error of one output; infinite where shapes differ or where only one side is finite."""
-    if got.shape != expected.shape:
-        return float("inf")
-    if got.size == 0:
-        return 0.0
-    if got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
-        return float(np.mean(got != expected))
-    wide = np.complex128 if got.dtype.kind == "c" else np.float64
-    one, other = got.astype(wide), expected.astype(wide)
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    open_ = ~same
-    if not np.isfinite(one[open_]).all() or not np.isfinite(other[open_]).all():
-        return float("inf")
-    return float(np.abs(one[open_] - other[open_]).max()) / scale(expected) if open_.any() else 0.0
 
 
 def verify_lines(body: dict[str, Any]) -> list[str]:

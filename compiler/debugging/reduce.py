@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Any
 
@@ -25,6 +22,7 @@ from nxcc.compiler.arrays import read_arrays, write_npz
 from nxcc.compiler.debugging.trial import AGREES, Trial
 from nxcc.compiler.files import check_outputs
 from nxcc.compiler.inputs import read_model
+from nxcc.compiler.limits import raised_after
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import INPUT, Tensor, check_inputs, leaf_shapes, random_inputs
 from nxcc.compiler.problems import raise_problems
@@ -101,25 +99,6 @@ class _Overdue(BaseException):
     """A trial takes too long; no Exception, so that nothing on the way takes it for a fault of the compiler."""
 
 
-def _stop(number: int, frame: Any) -> None:
-    raise _Overdue
-
-
-@contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
-    """Raise _Overdue inside after so many seconds; where there are no alarms (other threads, Windows) there is no limit."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 class _Search:
     def __init__(self, fails: Fails, budget: Budget) -> None:
         self.fails = fails
@@ -133,7 +112,7 @@ class _Search:
         start = time.monotonic()
         try:
             verify(candidate.module)
-            with _at_most(self.limit_seconds):
+            with raised_after(self.limit_seconds, _Overdue()):
                 found = self.fails(candidate.module, candidate.values)
         except (CompileError, _Overdue):
             return False

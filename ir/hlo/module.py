@@ -113,29 +113,7 @@ class Computation:
 
     def post_order(self) -> list[Instruction]:
         """All instructions, operands before users, stable with respect to definition order; iterative."""
-        order: list[Instruction] = []
-        done: set[Instruction] = set()
-        for start in self.instructions:
-            if start in done:
-                continue
-            if done.issuperset(start.operands):
-                # Definition order is post-order nearly everywhere.
-                done.add(start)
-                order.append(start)
-                continue
-            stack: list[tuple[Instruction, Iterator[Instruction]]] = [(start, iter(start.operands))]
-            done.add(start)
-            while stack:
-                node, rest = stack[-1]
-                for operand in rest:
-                    if operand not in done:
-                        done.add(operand)
-                        stack.append((operand, iter(operand.operands)))
-                        break
-                else:
-                    order.append(node)
-                    stack.pop()
-        return order
+        return operands_first(self.instructions)
 
     def sort(self) -> None:
         """Put `instructions` into post-order."""
@@ -195,6 +173,32 @@ class Module:
             name = f"{base}.{number}"
         taken.add(name)
         return name
+
+
+def operands_first(starts: Iterable[Instruction]) -> list[Instruction]:
+    """These instructions and all that they depend on, operands before users, stable with respect to their order; iterative."""
+    order: list[Instruction] = []
+    done: set[Instruction] = set()
+    for start in starts:
+        if start in done:
+            continue
+        done.add(start)
+        if done.issuperset(start.operands):
+            # Definition order is post-order nearly everywhere.
+            order.append(start)
+            continue
+        stack: list[tuple[Instruction, Iterator[Instruction]]] = [(start, iter(start.operands))]
+        while stack:
+            node, rest = stack[-1]
+            for operand in rest:
+                if operand not in done:
+                    done.add(operand)
+                    stack.append((operand, iter(operand.operands)))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order
 
 
 def callees_first(starts: Iterable[Computation]) -> list[Computation]:

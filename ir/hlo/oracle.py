@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nxcc.ir.diagnostics import INPUT_MISMATCH, LIMIT_EXCEEDED, UNSUPPORTED_MODULE, CompileError
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module, operands_first
 from nxcc.ir.shapes import UNBOUNDED, Shape
 
 Array = np.ndarray[Any, Any]
@@ -60,7 +60,7 @@ class _Plan:
     __slots__ = ("parameters", "steps", "slots", "root")
 
     def __init__(self, computation: Computation) -> None:
-        needed = _needed(computation)
+        needed = operands_first([computation.root])
         slots = {instruction: slot for slot, instruction in enumerate(needed)}
         self.parameters = [(slots.get(parameter), parameter) for parameter in computation.parameters]
         self.steps = [_Step(instruction, tuple(slots[o] for o in instruction.operands), slots[instruction])
@@ -76,23 +76,6 @@ class _Plan:
             seen.update(dead)
             step.dead = tuple(dead)
 
-
-def _needed(computation: Computation) -> list[Instruction]:
-    """The instructions that the root depends on, operands first."""
-    order: list[Instruction] = []
-    done = {computation.root}
-    stack = [(computation.root, iter(computation.root.operands))]
-    while stack:
-        instruction, rest = stack[-1]
-        for operand in rest:
-            if operand not in done:
-                done.add(operand)
-                stack.append((operand, iter(operand.operands)))
-                break
-        else:
-            order.append(instruction)
-            stack.pop()
-    return order
 
 
 class _Run:

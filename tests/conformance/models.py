@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from conformance.arguments import runner_parser
 from conformance.corpus import CorpusMissing
 from conformance.graphs import KINDS, MODEL, ODD, OPERATOR, GraphCase, Prepared, open_graphs, prepare
 from conformance.pool import run_all
@@ -34,8 +35,8 @@ from nxcc.compiler.driver import Build, Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.runtime import Loaded, load
-from nxcc.compiler.tolerances import tolerance
-from nxcc.compiler.verify import autocast_tolerance, oracle_inside, output_error
+from nxcc.compiler.tolerances import output_error, tolerance
+from nxcc.compiler.verify import autocast_tolerance, oracle_inside
 from nxcc.ir.diagnostics import INPUT_MISMATCH
 from nxcc.ir.dtypes import BF16, F16
 from nxcc.ir.hlo.module import Module
@@ -223,19 +224,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("conformance.models", description=__doc__)
+    parser = runner_parser("conformance.models", __doc__, levels="2", limit=300.0, jobs=1, causes=60)
     parser.add_argument("corpus", nargs="*", help="folders of models or of TensorFlow graphs")
-    parser.add_argument("--levels", default="2", help="optimisation levels, as 0,2")
     parser.add_argument("--target", default="v1", choices=("v1", "v2"))
     parser.add_argument("--auto-cast", default="", help="for all; default: the target's own, and for single operators none")
-    parser.add_argument("--only", default="", help="a regular expression that finds something in NAME, kind or an operator")
-    parser.add_argument("--sample", type=int, default=0, help="a random choice of so many")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choice")
-    parser.add_argument("--strict", action="store_true", help="simulate in strict mode")
-    parser.add_argument("--limit", type=float, default=300.0, help="CPU seconds a case")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--json", help="where to write everything")
-    parser.add_argument("--causes", type=int, default=60, help="how many causes to print")
     return parser
 
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from conformance.arguments import runner_parser
 from conformance.corpus import Case, CorpusMissing, open_corpora
 from conformance.pool import run_all
 from conformance.report import as_json, family_lines, group_lines, host_lines, judged, table_lines
@@ -47,22 +48,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("conformance", description=__doc__)
+    parser = runner_parser("conformance", __doc__, levels="1", limit=20.0, jobs=2, causes=40)
     parser.add_argument("corpus", nargs="*", help="zips or folders in the corpus form; default: NXCC_CORPUS")
-    parser.add_argument("--levels", default="1", help="optimisation levels, as 0,1; empty: stop before the machine")
     parser.add_argument("--target", default=",".join(TARGETS), help="targets to compile for, as v2,v1")
-    parser.add_argument("--sample", type=int, default=0, help="a random choice of so many modules")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choice")
-    parser.add_argument("--only", default="", help="a regular expression that finds something in NAME, FAMILY or an opcode")
     parser.add_argument("--names", default="", help="a file with names of modules, one a line")
     parser.add_argument("--scored", action="store_true", help="only modules whose result is fit to score")
     parser.add_argument("--unscored", action="store_true",
                         help="hold modules without a stored result against the oracle on random inputs")
-    parser.add_argument("--strict", action="store_true", help="simulate in strict mode")
-    parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds a module, for each target and level")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", help="where to write everything")
-    parser.add_argument("--causes", type=int, default=40, help="how many causes to print")
     return parser
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from nxcc.backends.lowering.rows import wide as rowwide
 
-from harness.attention import COMBINERS, attention
+from harness.attention import COMBINERS, attention, softmax
 from harness.whole import check_whole
 
 
@@ -23,7 +23,7 @@ VALUES = "lhs_contracting_dims={3}, rhs_contracting_dims={0}"
 
 def grouped(rows: int, keys: int, depth: int, dtype: str = "f32") -> str:
     """Two heads of queries for each of two heads of keys; the scores come out with the keys first, as einsum leaves them."""
-    s, r = f"f32[2,2,{rows},{keys}]", f"f32[2,2,{rows}]"
+    s = f"f32[2,2,{rows},{keys}]"
     return f"""HloModule grouped
 {COMBINERS}
 ENTRY main {{
@@ -35,15 +35,7 @@ ENTRY main {{
   %third = f32[] constant(0.3)
   %thirds = {s} broadcast(%third), dimensions={{}}
   %scores = {s} multiply(%turned, %thirds)
-  %low = f32[] constant(-inf)
-  %zero = f32[] constant(0)
-  %most = {r} reduce(%scores, %low), dimensions={{3}}, to_apply=%max
-  %mosts = {s} broadcast(%most), dimensions={{0,1,2}}
-  %shifted = {s} subtract(%scores, %mosts)
-  %e = {s} exponential(%shifted)
-  %total = {r} reduce(%e, %zero), dimensions={{3}}, to_apply=%add
-  %totals = {s} broadcast(%total), dimensions={{0,1,2}}
-  %p = {s} divide(%e, %totals)
+{softmax((2, 2, rows, keys), "scores")}
   %narrow = {dtype}[2,2,{rows},{keys}] convert(%p)
   ROOT %o = {dtype}[2,2,{rows},{depth}] dot(%narrow, %v), lhs_batch_dims={{0}}, rhs_batch_dims={{1}}, {VALUES}
 }}
@@ -56,7 +48,7 @@ def test_groups_of_heads(rows: int, keys: int, depth: int, dtype: str) -> None:
 
 
 def softmax_of_products(rows: int, columns: int, depth: int) -> str:
-    m, r = f"f32[2,{rows},{columns}]", f"f32[2,{rows}]"
+    m = f"f32[2,{rows},{columns}]"
     return f"""HloModule softmax
 {COMBINERS}
 ENTRY main {{
@@ -65,15 +57,7 @@ ENTRY main {{
   %bias = {m} parameter(2)
   %d = {m} dot(%a, %b), lhs_batch_dims={{0}}, rhs_batch_dims={{0}}, lhs_contracting_dims={{2}}, rhs_contracting_dims={{1}}
   %x = {m} add(%d, %bias)
-  %low = f32[] constant(-inf)
-  %zero = f32[] constant(0)
-  %most = {r} reduce(%x, %low), dimensions={{2}}, to_apply=%max
-  %mosts = {m} broadcast(%most), dimensions={{0,1}}
-  %shifted = {m} subtract(%x, %mosts)
-  %e = {m} exponential(%shifted)
-  %total = {r} reduce(%e, %zero), dimensions={{2}}, to_apply=%add
-  %totals = {m} broadcast(%total), dimensions={{0,1}}
-  ROOT %p = {m} divide(%e, %totals)
+{softmax((2, rows, columns), "x", "ROOT %p")}
 }}
 """
 

@@ -18,23 +18,10 @@ from nxcc.ir.shapes import Shape
 from nxcc.passes.combiners import combiner
 from nxcc.passes.pipeline import Settings, passes
 
+from harness.capacity import NothingFits
+
 INSTRUCTIONS = 24
 ELEMENTS_MAX = 400
-
-
-class NoRegions:
-    """A target that fuses nothing."""
-
-    max_inputs = 0
-
-    def supported(self, instruction: Instruction) -> bool:
-        return False
-
-    def fits(self, *what: object) -> bool:
-        return False
-
-    def packs(self, convolution: Instruction) -> bool:
-        return False
 
 
 class RandomModule:
@@ -159,7 +146,7 @@ def test_pipeline_keeps_what_a_random_module_computes(seed: int) -> None:
     generator = np.random.default_rng(seed)
     inputs = [generator.normal(size=p.shape.dims).astype(np.float32) for p in made.entry.parameters]
     wanted = flatten(evaluate(made.module, inputs))
-    for row in passes(Settings(1, "none", "bf16", NoRegions(), NoRegions())):
+    for row in passes(Settings(1, "none", "bf16", NothingFits(), NothingFits())):
         before = write_text(made.module)
         changed = row.run(made.module)
         verify(made.module)

@@ -16,7 +16,8 @@ from nxcc.compiler.debugging.trial import AGREES, DIFFERS, REFUSED, Trial, Verdi
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.runtime import load
-from nxcc.compiler.verify import oracle_inside, output_error
+from nxcc.compiler.tolerances import output_error
+from nxcc.compiler.verify import oracle_inside
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.builder import Builder, clone_module
 from nxcc.ir.hlo.module import Instruction, Module

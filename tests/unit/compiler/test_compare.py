@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nxcc.compiler.tolerances import depths_of, tolerance
-from nxcc.compiler.verify import compare, output_error
+from nxcc.compiler.tolerances import depths_of, output_error, tolerance
+from nxcc.compiler.verify import compare
 from nxcc.ir.dtypes import BF16, F32, S32
 
 from harness.hlo_text import module_of

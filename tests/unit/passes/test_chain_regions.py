@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from nxcc.backends.rowcapacity import TargetRowCapacity
-from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
-from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.passes.chain_regions import CHAIN, ChainRegions, dissolve_chains
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.merge_regions import MergeRegions
+
+from harness.capacity import with_regions
 
 HEAD = """HloModule m
 ENTRY e {
@@ -23,18 +22,7 @@ ENTRY e {
 
 
 def chained(body: str) -> Module:
-    module = read_text(HEAD + body + "\n}")
-    inputs = [np.random.default_rng(n).normal(size=p.shape.dims).astype(np.float32)
-              for n, p in enumerate(module.entry.parameters)]
-    wanted = flatten(evaluate(module, inputs))
-    capacity = TargetRowCapacity(load_target("v2"))
-    Fusion(capacity).run(module)
-    MergeRegions(capacity).run(module)
-    ChainRegions(capacity).run(module)
-    verify(module)
-    for got, want in zip(flatten(evaluate(module, inputs)), wanted, strict=True):
-        np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), rtol=1e-6)
-    return module
+    return with_regions(HEAD + body + "\n}", Fusion, MergeRegions, ChainRegions)
 
 
 def chains(module: Module) -> list[int]:

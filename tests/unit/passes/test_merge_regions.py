@@ -1,16 +1,12 @@
 """Which row programs become one, and which stay apart."""
 
-import numpy as np
 import pytest
 
-from nxcc.backends.rowcapacity import TargetRowCapacity
-from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Module
-from nxcc.ir.hlo.oracle import evaluate, flatten
-from nxcc.ir.hlo.text.reader import read_text
-from nxcc.ir.hlo.verifier import verify
 from nxcc.passes.fusion import Fusion
 from nxcc.passes.merge_regions import MergeRegions
+
+from harness.capacity import with_regions
 
 HEAD = """HloModule m
 sum { left = f32[] parameter(0)  right = f32[] parameter(1)  ROOT both = f32[] add(left, right) }
@@ -26,17 +22,7 @@ ENTRY e {
 
 
 def merged(body: str) -> Module:
-    module = read_text(HEAD + body + "\n}")
-    inputs = [np.random.default_rng(n).normal(size=p.shape.dims).astype(np.float32)
-              for n, p in enumerate(module.entry.parameters)]
-    wanted = flatten(evaluate(module, inputs))
-    capacity = TargetRowCapacity(load_target("v2"))
-    Fusion(capacity).run(module)
-    MergeRegions(capacity).run(module)
-    verify(module)
-    for got, want in zip(flatten(evaluate(module, inputs)), wanted, strict=True):
-        np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), rtol=1e-6)
-    return module
+    return with_regions(HEAD + body + "\n}", Fusion, MergeRegions)
 
 
 def regions(module: Module) -> int:

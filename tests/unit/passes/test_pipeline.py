@@ -5,26 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate
 from nxcc.passes.pipeline import ORDER, PASS_NAMES, Settings, passes, run_pipeline
 
+from harness.capacity import NothingFits
 from harness.hlo_text import module_of
-
-
-class NothingFits:
-    """A target on which no region can be formed."""
-
-    max_inputs = 0
-
-    def supported(self, instruction: Instruction) -> bool:
-        return False
-
-    def fits(self, *what: object) -> bool:
-        return False
-
-    def packs(self, convolution: Instruction) -> bool:
-        return False
 
 
 def settings(level: int) -> Settings:
