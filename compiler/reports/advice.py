@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ MOST = 3
 LEAST_GAIN = 0.02
 """Of a call's time: what gains less is not worth a line."""
 BUDGET = 400_000
-"""Of executed machine instructions, and HLO instructions times COMPILING: how many candidates are tried; at least two are."""
+"""Of executed machine instructions, and HLO instructions times COMPILING: how many candidates are tried; at least MOST are."""
 COMPILING = 12
 BATCH_FACTORS = (4,)
 PARTITIONS = 128
@@ -127,8 +127,7 @@ def advise(neff: Neff, found: Estimate) -> list[Advice]:
     rows = list(_without_host(found))
     subject = _subject(neff, found)
     if subject is not None:
-        candidates = sorted((c for maker in MAKERS for c in maker(subject)), key=lambda c: -c.prior)
-        rows += _tried(subject, candidates)
+        rows += _tried(subject, _in_order(c for maker in MAKERS for c in maker(subject)))
     best: dict[str, Advice] = {}
     for row in rows:
         if row.gain_us >= LEAST_GAIN * row.before_us and (row.kind not in best or row.gain_us > best[row.kind].gain_us):
@@ -136,10 +135,17 @@ def advise(neff: Neff, found: Estimate) -> list[Advice]:
     return sorted(best.values(), key=lambda row: -row.gain_us)[:MOST]
 
 
+def _in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The most promising first, the first of each kind before a second of any."""
+    hopes = sorted(candidates, key=lambda c: -c.prior)
+    first = {c.kind: c for c in reversed(hopes)}
+    return sorted(hopes, key=lambda c: first[c.kind] is not c)
+
+
 def _tried(subject: Subject, candidates: list[Candidate]) -> Iterator[Advice]:
     executed = sum(timing.instructions for timing in subject.found.timings)
     each = executed + COMPILING * len(subject.module.entry.instructions)
-    chosen = candidates[:max(2, BUDGET // (each + 1))]
+    chosen = candidates[:max(MOST, BUDGET // (each + 1))]
     reference = _time(subject, Candidate("", "", 0.0)) if chosen else None
     if reference is None:
         return

@@ -22,7 +22,7 @@ from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import SliceDimension
 from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.module import Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Literal
 from nxcc.ir.shapes import Shape, tuple_of
@@ -69,12 +69,15 @@ def resized(module: Module, resize: Resize, fixed: frozenset[int] = frozenset())
 
 def _restore_units(module: Module) -> None:
     """Broadcasts read values with their dimensions of size 1, which simplifying had removed: one of them may be the batch."""
+    for instruction in module.entry.post_order():
+        _reshape_behind(module.entry, instruction)
+    module.entry.sort()
     for instruction in list(module.entry.instructions):
         source = instruction.operands[0] if instruction.opcode == "broadcast" else None
         if source is None or source.opcode != "reshape":
             continue
         whole = source.operands[0]
-        if [size for size in whole.shape.dims if size > 1] != [size for size in source.shape.dims if size > 1]:
+        if not _drops_units(source):
             continue
         dimensions = _with_units(whole.shape.dims, source.shape.dims, instruction)
         if dimensions is not None:
@@ -82,6 +85,29 @@ def _restore_units(module: Module) -> None:
             instruction.attributes["dimensions"] = dimensions
             if not source.users and source is not module.entry.root:
                 module.entry.remove(source)
+
+
+def _drops_units(reshape: Instruction) -> bool:
+    """Whether only dimensions of size 1 come or go."""
+    old, new = reshape.operands[0].shape.dims, reshape.shape.dims
+    return [size for size in old if size > 1] == [size for size in new if size > 1]
+
+
+def _reshape_behind(entry: Computation, instruction: Instruction) -> None:
+    """Work on reshaped values and numbers is done before the reshape, if that only drops dimensions of size 1."""
+    moved = [o for o in instruction.operands if o.opcode == "reshape" and _drops_units(o)]
+    rest = [o for o in instruction.operands if o not in moved]
+    dims = {o.operands[0].shape.dims for o in moved}
+    if not instruction.operator.elementwise or instruction.attributes or len(dims) != 1:
+        return
+    if any(o.opcode != "broadcast" or o.operands[0].shape.rank for o in rest):
+        return
+    builder = Builder(entry)
+    (whole,) = dims
+    found = builder.make(instruction.opcode, *(o.operands[0] if o in moved else builder.broadcast(o.operands[0], whole)
+                                               for o in instruction.operands))
+    entry.replace(instruction, builder.reshape(found, instruction.shape.dims))
+    entry.remove(instruction)
 
 
 def _with_units(whole: tuple[int, ...], cut: tuple[int, ...], broadcast: Instruction) -> tuple[int, ...] | None:

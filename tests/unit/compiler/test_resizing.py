@@ -11,6 +11,9 @@ HEAD = """HloModule m
 add { a = f32[] parameter(0)
  b = f32[] parameter(1)
  ROOT r = f32[] add(a, b) }
+larger { a = f32[] parameter(0)
+ b = f32[] parameter(1)
+ ROOT r = f32[] maximum(a, b) }
 """
 
 
@@ -71,6 +74,25 @@ def test_batch_of_one_shares_what_no_sample_owns():
     by_name = {i.name: i for i in found.entry.instructions}
     assert by_name["row"].shape.dims == (1, 8) and by_name["n"].shape.dims == (4, 3, 8)
     assert by_name["mask"].attribute("dimensions") == (0, 2)
+
+
+def test_work_on_values_without_their_unit_dimensions_belongs_to_each_sample() -> None:
+    body = """
+  x = f32[1,3,8] parameter(0)
+  low = f32[] constant(-inf)
+  most = f32[1,3] reduce(x, low), dimensions={2}, to_apply=larger
+  cut = f32[3] reshape(most)
+  least = f32[] constant(-9)
+  many = f32[3] broadcast(least), dimensions={}
+  kept = f32[3] maximum(cut, many)
+  back = f32[1,3,8] broadcast(kept), dimensions={1}
+  ROOT n = f32[1,3,8] subtract(x, back)"""
+    x = np.arange(24, dtype=np.float32).reshape(1, 3, 8)
+    one = evaluate(module(body), [x])
+    grown = resized(module(body), Resize(((0, 0),), 1, 4))
+    assert grown is not None
+    many = evaluate(grown, [np.concatenate([x, x, x, x])])
+    assert many.shape == (4, 3, 8) and all((row == one[0]).all() for row in many)
 
 
 def test_each_sample_of_a_grown_batch_gives_what_one_gave():
