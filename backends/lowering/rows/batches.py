@@ -9,6 +9,7 @@ other's do.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -73,6 +74,7 @@ class RowBatches:
         heads, rows = views[0].sizes[:2]
         packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
         groups = self._groups(heads, matrices, packs)
+        line.open(groups)
         for blocks in _bodies(self.kernel, heads, self._block(heads, groups, views, matrices)):
             for first, block in blocks:
                 sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
@@ -198,10 +200,19 @@ class _Line:
         self.batches, self.kernel, self.half = batches, batches.kernel, batches.half()
         self.waiting: list[Callable[[], None]] = []
         self.pools: dict[tuple[int, int], deque[Pool]] = {}
-        banks = {sums_banks(self.kernel, batches.program.columns(dot, None), 1) for dot in batches.program.dots}
-        spare = self.kernel.psum_free_banks - TURNING_BANKS if banks == {1} else 0
-        sizes = self.kernel.target.partitions, 1, self.kernel.target.tensor.moving_max
-        self.banks = [self.kernel.psum(sizes) for _ in range(spare)]
+        self.banks: list[Access] = []
+        self.forget()
+
+    def open(self, groups: int) -> None:
+        """Take banks for the sums of so many groups: in turns for each product, as long as there are any."""
+        if self.banks:
+            return
+        kernel, program = self.kernel, self.batches.program
+        for dot in itertools.cycle(program.dots):
+            needed = sums_banks(kernel, program.columns(dot, None), groups)
+            if needed > kernel.psum_free_banks - TURNING_BANKS:
+                break
+            self.banks.append(kernel.psum((kernel.target.partitions, 1, needed * kernel.target.tensor.moving_max)))
         self.forget()
 
     def pool(self, rows: int, size: int) -> Pool:

@@ -30,6 +30,9 @@ AHEAD = 2
 CHAIN_AHEAD = 3
 """As AHEAD, of matrices that come in smaller pieces."""
 
+BLOCKS_BESIDE = 4
+"""Blocks of a group that are written one after the other when several groups are turned; more are looped over."""
+
 PACE_BYTES = 64
 """Bytes that are moved to find out that a transfer is done."""
 
@@ -105,9 +108,13 @@ def sides_bytes(depth: int, columns: int, dtype: DType, lanes: int) -> int:
 def turn(kernel: Kernel, raw: Access, to: Sides, column: Index = 0, scale: float = 1.0) -> None:
     """Columns from `column` of `to` = raw [rows, groups, k] turned, times a power of two.
 
-    Where groups share blocks, or k fills its blocks, rows are cut into blocks as if they had one long k.
+    Where groups share blocks, or k fills its blocks, rows are cut into blocks as if they had one long k. Few blocks of several
+    groups are turned side by side.
     """
     rows, groups, depth = raw.sizes
+    if groups > 1 and to.packed == 1 and depth % to.lanes and to.blocks <= BLOCKS_BESIDE:
+        _turn_beside(kernel, raw, to, column, scale)
+        return
     if to.packed > 1 or depth % to.lanes == 0:
         _turn_run(kernel, raw.flat(), to.tile, column, rows, scale)
         return
@@ -138,6 +145,22 @@ def _turn_run(kernel: Kernel, raw: Access, tile: Access, column: Index, rows: in
             bank = kernel.psum((rest, rows), raw.dtype)
             kernel.pe_transpose(bank, raw.cut(0, full * lanes, rest))
             kernel.activation(place.at(0, full).rows(0, rest), bank, scale=scale)
+
+
+def _turn_beside(kernel: Kernel, raw: Access, to: Sides, column: Index, scale: float) -> None:
+    """As `turn`, block by block for all groups: as many as a bank of PSUM holds leave it together, by two banks in turns."""
+    rows, groups, depth = raw.sizes
+    place = to.tile.reshape(groups, to.blocks, to.columns).cut(2, column, rows)
+    per = min(groups, kernel.target.psum.bank_bytes // (rows * raw.dtype.byte_size))
+    with kernel.scope():
+        count = max(1, min(2, to.blocks * -(-groups // per), kernel.psum_free_banks))
+        banks = itertools.cycle([kernel.psum((min(depth, to.lanes), per, rows), raw.dtype) for _ in range(count)])
+        for number, start in itertools.product(range(to.blocks), range(0, groups, per)):
+            size, together = min(to.lanes, depth - number * to.lanes), min(per, groups - start)
+            bank = next(banks).rows(0, size).cut(0, 0, together)
+            for group in range(together):
+                kernel.pe_transpose(bank.at(0, group), raw.at(0, start + group).cut(0, number * to.lanes, size))
+            kernel.activation(place.cut(0, start, together).at(1, number).rows(0, size), bank, scale=scale)
 
 
 def is_turned(view: View) -> bool:
