@@ -120,7 +120,7 @@ class _Entry:
         """The entry with what could be brought forward."""
         order = list(self.sections)
         for number, region in enumerate(order):
-            before = order[max(0, number - EARLY):number]
+            before = [earlier for earlier in order[max(0, number - EARLY):number] if earlier in self.done]
             moved = [(group, *place) for group in self._groups(region) if (place := self._place(group, before)) is not None]
             if moved and self.sets[0]:
                 self._move(moved, self.sets[number % len(self.sets)])
@@ -146,17 +146,19 @@ class _Entry:
 
     def _survey(self) -> tuple[Mapping[int, list[_Touch]], Mapping[int, list[_Touch]]]:
         """Transfers of weights by the Sync engine, and all that touches SBUF, by region. Where a region's section of the Sync
-        engine has its last transfer from the arena, or else its first instruction, others' may follow."""
+        engine has its last transfer from the arena, or else its first instruction, others' may follow. The first wait for
+        regions before a section says when it begins; further ones are for what the region before it has."""
         loads: dict[int, list[_Touch]] = defaultdict(list)
         touches: dict[int, list[_Touch]] = defaultdict(list)
-        begun: Wait | None = None
         for engine, stream in self.entry.streams.items():
+            begun: Wait | None = None
             for index, one in enumerate(stream):
                 if one.debug < 0:
-                    begun = next((wait for wait in one.waits if wait.index.constant == EPOCH), begun)
+                    begun = begun or next((wait for wait in one.waits if wait.index.constant == EPOCH), None)
                     continue
                 if engine is Engine.SYNC and begun is not None and one.debug not in self.sections:
                     self.done[one.debug] = Wait(begun.index, Affine(begun.value.constant + self.lag[one.debug]))
+                begun = None
                 is_load = engine is Engine.SYNC and self._is_weight(one)
                 if engine is Engine.SYNC and (is_load or one.debug not in self.sections):
                     self.sections[one.debug] = index
@@ -224,7 +226,7 @@ class _Entry:
             self.semaphores = max(self.semaphores, semaphore + 1)
             operands = one.operands | {"destination": at_offset(one.operands["destination"], shift)}
             early = self.early[region]
-            if not early and region in self.done:
+            if not early:
                 early.append(Instruction(control.NOP, waits=(self.done[region],)))
             early.append(Instruction(
                 one.spec, operands, one.fields, signals=(Signal(Affine(semaphore), one.signals[0].amount),), debug=one.debug))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nxcc.backends.arena import Lifetime
-from nxcc.backends.berths import Work
+from nxcc.backends.berths import EPOCH, Work
 from nxcc.backends.codegen import Binding, DeviceCode
-from nxcc.backends.isa.instructions import dma
+from nxcc.backends.isa.instructions import control, dma
 from nxcc.backends.isa.program import (
     DMA_PARTITION_STRIDE,
     Affine,
@@ -21,6 +21,8 @@ from nxcc.backends.isa.program import (
     Instruction,
     Memory,
     Program,
+    Signal,
+    Wait,
 )
 from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.keeping import Layout, Use, keep
@@ -200,6 +202,26 @@ def test_early_weights_do_not_come_all_at_once(settled: Any) -> None:
     early = [any(later.debug < one.debug for later in sync[at:]) for at, one in enumerate(sync)]
     first, last = early.index(True), len(early) - early[::-1].index(True)
     assert not all(early[first:last])
+
+
+def test_early_weights_await_the_regions_before_the_one_they_come_in() -> None:
+    """It begins beside the one before; what it awaits besides, for memory that it shares with that one, is no beginning."""
+    def awaits(regions: int) -> Instruction:
+        return Instruction(control.NOP, waits=(Wait(Affine(EPOCH), Affine(regions)),))
+
+    def load(address: int, region: int) -> Instruction:
+        sides = {"source": DmaPattern(Memory.HBM, BF16, Affine(address), (2,)),
+                 "destination": DmaPattern(Memory.SBUF, BF16, Affine(0), (2,))}
+        return Instruction(dma.DMA_COPY, sides, {"sizes": (64,)}, signals=(Signal(Affine(9), 4),), debug=region)
+
+    stream = [awaits(0), load(128, 0), awaits(0), awaits(1), load(256, 1), awaits(2), load(0, 2)]
+    program = Program([], [Function("e", {Engine.SYNC: stream})], 128, 512, 10)
+    work = [Work(0, 0, V1.sbuf.usable_bytes - 128, 0), Work(1, V1.sbuf.usable_bytes - 128, 128, 1), Work(2, 0, 128, 0)]
+    places = Places(Timeline.of(work, 64), V1)
+    sync = prefetch(program, [(0, 128)], places, V1).entries[0].streams[Engine.SYNC]
+    at = next(index for index, one in enumerate(sync) if one.spec is dma.DMA_COPY and one.debug == 2)
+    assert sync[at + 1].debug != 1 and sync[at - 2].debug == 1
+    assert [wait.value.constant for wait in sync[at - 1].waits] == [1]
 
 
 def test_weights_may_come_early_to_their_own_place() -> None:
