@@ -15,7 +15,7 @@ from nxcc.ir.graphdef.values import Value
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.call import Call
 
-FAMILIES = ("array", "audio", "contraction", "control", "detection", "elementwise", "fourier", "gradients", "graph",
+FAMILIES = ("array", "audio", "contraction", "control", "counted", "detection", "elementwise", "fourier", "gradients", "graph",
             "image", "indexing", "known", "linalg", "lists", "normalization", "pooling", "quantization", "random",
             "recurrent", "reduction", "sampling", "segments", "slices", "solving", "sparse", "special")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""

@@ -1,7 +1,6 @@
 """Detection heads: non-maximum suppression, and the operators between it and the padding that gives fixed shapes again.
 
-How many boxes are kept depends on their scores. Their places are held at the bound, with a count beside them (Partial),
-until a Pad, a count or a sum brings back a size that is known.
+How many boxes are kept depends on their scores: their places are held at the bound, with a count beside them (Partial).
 """
 
 from __future__ import annotations
@@ -9,19 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from nxcc.ir.diagnostics import GRAPH_DYNAMIC, CompileError
 from nxcc.ir.dtypes import F32, PRED, S32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Call
-from nxcc.ir.graphdef.emitter import Emitter, lowest
-from nxcc.ir.graphdef.registry import find_rule, partial_rule, rule
+from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.registry import partial_rule, rule
+from nxcc.ir.graphdef.rules.counted import by_rule, partial, valid, whole
 from nxcc.ir.graphdef.rules.indexing import gather_axis, top
 from nxcc.ir.graphdef.rules.reduction import position_of_extreme
 from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.module import Instruction
-from nxcc.ir.literals import Array
 
 # Non-maximum suppression of several groups of boxes at once
 
@@ -114,12 +110,6 @@ def _single(call: Call, least: Instruction, sigma: float = 0.0) -> _Kept:
     return _Kept(e.reshape(places, (count,)), e.reshape(kept, (count,)), total, wanted)
 
 
-def _partial(call: Call, items: Instruction, count: Instruction, axis: int = 0) -> Partial:
-    """A Partial whose count later sizes may follow from."""
-    call.scope.constants.counts[count] = items.shape.dims[axis]
-    return Partial(items, count, axis)
-
-
 def _least(call: Call, number: int) -> Instruction:
     return call.emit.reshape(call.emit.convert(call.x(number), F32), ())
 
@@ -130,19 +120,19 @@ _NEEDS = ("while", "gather", "reduce")
 @rule("NonMaxSuppressionV2", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v2(call: Call) -> Value:
     kept = _single(call, call.emit.scalar(F32, -math.inf))
-    return _partial(call, kept.places, kept.count)
+    return partial(call, kept.places, kept.count)
 
 
 @rule("NonMaxSuppressionV3", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v3(call: Call) -> Value:
     kept = _single(call, _least(call, 4))
-    return _partial(call, kept.places, kept.count)
+    return partial(call, kept.places, kept.count)
 
 
 def _padded(call: Call, kept: _Kept, *rows: Instruction) -> list[Value]:
     """Rows of what was kept: filled up with zeros if the node asks for it, else as long as the count."""
     if not call.attr("pad_to_max_output_size"):
-        return [_partial(call, x, kept.count) for x in rows]
+        return [partial(call, x, kept.count) for x in rows]
     e = call.emit
     return [e.pad(x, e.scalar(x.shape.dtype, 0), [0], [kept.wanted - x.shape.dims[0]]) for x in rows]
 
@@ -189,161 +179,12 @@ def combined_non_max_suppression(call: Call) -> Sequence[Value]:
     return [*padded, e.reduce("add", e.convert(real, S32), [1])]
 
 
-# Operators on what was kept
-
-
-def _whole(value: Value) -> Instruction:
-    assert isinstance(value, Partial | Instruction)
-    return value.items if isinstance(value, Partial) else value
-
-
-def _counted(call: Call, number: int) -> list[Array]:
-    """The values of an integer input over all counts; CompileError(GRAPH_DYNAMIC) if it follows from anything else."""
-    found = call.scope.constants.values_of_counts(call.x(number))
-    if found is None:
-        call.constant(number)
-    assert found is not None
-    return found
-
-
-@partial_rule("Shape")
-def shape(call: Call) -> Value:
-    e, value, kind = call.emit, call.inputs[0], call.dtype("out_type")
-    assert isinstance(value, Partial)
-    parts = [e.convert(e.reshape(value.count, (1,)), kind) if d == value.axis else e.constant(np.array([n], kind.numpy))
-             for d, n in enumerate(value.items.shape.dims)]
-    return e.concatenate(parts, 0)
-
-
-@partial_rule("Size")
-def size(call: Call) -> Value:
-    e, value = call.emit, call.inputs[0]
-    assert isinstance(value, Partial)
-    others = value.items.shape.element_count // max(value.bound, 1)
-    return e.convert(value.count if others == 1 else e.scaled(value.count, others), call.dtype("out_type"))
-
-
-@partial_rule("GatherV2")
-def gather(call: Call) -> Value:
-    e, indices = call.emit, call.inputs[1]
-    x = _whole(call.inputs[0])
-    axis = call.axis(call.number(2), x.shape.rank)
-    call.need(call.attr("batch_dims") == 0, "batch_dims must be 0 where sizes depend on values")
-    found = e.take(x, _whole(indices), axis)
-    return Partial(found, indices.count, axis + indices.axis) if isinstance(indices, Partial) else found
-
-
-@partial_rule("Fill")
-def fill(call: Call) -> Value:
-    e = call.emit
-    sizes = _counted(call, 0)
-    least, most = sizes[0].reshape(-1), sizes[-1].reshape(-1)
-    varying = np.flatnonzero(least != most)
-    items = e.broadcast_to(call.x(1), [int(v) for v in most])
-    if not len(varying):
-        return items
-    call.need(len(varying) == 1, "more than one dimension depends on values")
-    axis = int(varying[0])
-    count = e.convert(e.reshape(e.part(call.x(0), 0, axis, axis + 1), ()), S32)
-    return _partial(call, items, count, axis)
-
-
-@partial_rule("ConcatV2")
-def concat(call: Call) -> Value:
-    """Each part is written behind the valid places of those before it."""
-    e, parts = call.emit, call.inputs[:-1]
-    first = _whole(parts[0])
-    axis = call.axis(call.number(len(call.inputs) - 1), first.shape.rank)
-    counts = []
-    for part in parts:
-        call.need(not isinstance(part, Partial) or part.axis == axis, "the axis must be the one that depends on values")
-        counts.append(part.count if isinstance(part, Partial) else e.index(_whole(part).shape.dims[axis]))
-    dims = list(first.shape.dims)
-    dims[axis] = sum(_whole(part).shape.dims[axis] for part in parts)
-    found, place = e.full(first.shape.dtype, dims, 0), e.index(0)
-    for part, count in zip(parts, counts, strict=True):
-        starts = [place if d == axis else e.index(0) for d in range(len(dims))]
-        found = e.make("dynamic-update-slice", found, _whole(part), *starts)
-        place = e.add(place, count)
-    return _partial(call, found, place, axis)
-
-
-def _valid(e: Emitter, value: Partial) -> Instruction:
-    """Which places of a Partial count."""
-    dims = value.items.shape.dims
-    places = e.iota(S32, dims, value.axis)
-    return e.compare(places, e.broadcast_to(value.count, dims), "LT")
-
-
-@partial_rule("TopKV2")
-def top_k(call: Call) -> Sequence[Value]:
-    e, value = call.emit, call.inputs[0]
-    x = _whole(value)
-    if isinstance(value, Partial):
-        call.need(value.axis == x.shape.rank - 1, "the last dimension must be the one that depends on values")
-        x = e.select(_valid(e, value), x, e.like(x, lowest(x.shape.dtype)))
-    wanted = [int(v.reshape(())) for v in _counted(call, 1)]
-    values, places = top(e, x, min(wanted[-1], x.shape.dims[-1]))
-    if wanted[0] == wanted[-1]:
-        return [values, places]
-    count = e.convert(e.reshape(call.x(1), ()), S32)
-    last = x.shape.rank - 1
-    return [_partial(call, values, count, last), _partial(call, places, count, last)]
-
-
-@partial_rule("Pad", "PadV2")
-def pad(call: Call) -> Value:
-    """Padding that grows as the count shrinks gives a fixed size."""
-    e, value = call.emit, call.inputs[0]
-    x = _whole(value)
-    fill_value = e.reshape(call.x(2), ()) if call.node.op == "PadV2" else e.scalar(x.shape.dtype, 0)
-    if not isinstance(value, Partial):
-        raise _not_fixed(call)
-    x = e.select(_valid(e, value), x, fill_value)
-    last = _fixing_padding(call, value)
-    return e.pad(x, fill_value, [int(v) for v in last[:, 0]], [int(v) for v in last[:, 1]])
-
-
-def _fixing_padding(call: Call, value: Partial) -> Array:
-    """[rank, 2]: the padding at the bound, if for every count the padded size is the same; else CompileError."""
-    kept: Array | None = None
-    sizes = set()
-    for count in sorted({int(value.bound * share) for share in (0.0, 0.34, 0.71, 1.0)}):
-        kept = call.scope.constants.value_at(call.x(1), {value.count: np.asarray(count, np.int32)})
-        if kept is None:
-            raise _not_fixed(call)
-        grown = kept.sum(axis=1)
-        grown[value.axis] += count
-        sizes.add((*grown.tolist(), *kept[:, 0].tolist()))
-    if kept is None or len(sizes) != 1:
-        raise _not_fixed(call)
-    return kept
-
-
-def _not_fixed(call: Call) -> CompileError:
-    return CompileError(GRAPH_DYNAMIC, f"the size of what {call.node.op} gives depends on values", call.name,
-                        why="HLO shapes are fixed", remedy="end the graph before it with --io-config")
-
-
-@partial_rule("Identity", "Cast", "Relu", "Sigmoid", "Tanh", "Exp", "Neg", "Abs", "Floor", "Round", "StopGradient")
-def elementwise(call: Call) -> Value:
-    value = call.inputs[0]
-    found = find_rule(call.node.op)
-    assert found is not None
-    if not isinstance(value, Partial):
-        result = found(call)
-        return result[0] if isinstance(result, Sequence) else result
-    call.inputs[0] = value.items
-    result = found(call)
-    array = result[0] if isinstance(result, Sequence) else result
-    assert isinstance(array, Instruction)
-    return Partial(array, value.count, value.axis)
-
-
-@partial_rule("ExpandDims")
-def expand_dims(call: Call) -> Value:
-    value = call.inputs[0]
-    x = _whole(value)
-    axis = call.axis(call.number(1), x.shape.rank + 1)
-    found = call.emit.reshape(x, (*x.shape.dims[:axis], 1, *x.shape.dims[axis:]))
-    return Partial(found, value.count, value.axis + (axis <= value.axis)) if isinstance(value, Partial) else found
+@partial_rule("NonMaxSuppressionV2", "NonMaxSuppressionV3")
+def of_counted_boxes(call: Call) -> Value:
+    """Boxes that do not count have no score."""
+    e, (boxes, scores) = call.emit, call.inputs[:2]
+    if not isinstance(scores, Partial):
+        return by_rule(call)
+    call.need(isinstance(boxes, Partial) and boxes.axis == 0, "the scores depend on values, the boxes do not")
+    call.inputs[1] = e.select(valid(e, scores), whole(scores), e.like(scores.items, -math.inf))
+    return by_rule(call)

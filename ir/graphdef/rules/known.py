@@ -1,4 +1,4 @@
-"""Operators whose result's size depends on values: those values must be known at compile time, and the result is a constant."""
+"""Operators whose result's size depends on values: a constant where those are known at compile time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.registry import rule
+from nxcc.ir.graphdef.rules.counted import index_tuples
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.literals import Array
 
@@ -19,9 +20,11 @@ def list_diff(call: Call) -> Sequence[Value]:
     return [call.emit.constant(x[kept]), call.emit.constant(kept.astype(call.dtype("out_idx").numpy))]
 
 
-@rule("Where")
+@rule("Where", needs=("scatter",))
 def where(call: Call) -> Value:
     """Index tuples of what is not zero, in order."""
+    if call.known(0) is None and call.x(0).shape.rank:
+        return index_tuples(call, call.x(0))
     return call.emit.constant(np.argwhere(call.constant(0)).astype(np.int64))
 
 

@@ -177,6 +177,18 @@ def strided_slice(call: Call) -> Value:
     return call.emit.reshape(found, taken.final_dims(found.shape.dims))
 
 
+def first_places(call: Call, x: Instruction, axis: int) -> tuple[int, int]:
+    """How many places from the first on a StridedSlice takes of a dimension, and which dimension of the result they are.
+
+    CompileError if it takes others, or places that depend on values.
+    """
+    taken = _taken(call, x.shape.dims, 1)
+    row = taken.rows[axis]
+    call.need(row.place is None and row.start == 0 and row.step == 1 and axis not in taken.shrunk,
+              "of places that depend on values only the first can be sliced")
+    return row.limit, [d for d in taken.layout if d == -1 or d not in taken.shrunk].index(axis)
+
+
 def _put_back(call: Call, taken: _Taken, dims: Sequence[int], value: Instruction) -> Instruction:
     """Zeros of these dimensions, with a value at the places that were taken of them."""
     e = call.emit
