@@ -381,26 +381,39 @@ def _piece(number: int, uses: list[Use], target: Target) -> _Piece | None:
         return None
     best: tuple[int, _Piece] | None = None
     tried: set[Layout] = set()
-    lowest = min(use.side.address.constant for use in uses)
-    for layout in _layouts(uses, lowest):
+    everything = sum(use.bytes for use in uses)
+    for layout in _layouts(uses, min(use.side.address.constant for use in uses)):
         if layout in tried:
             continue
         tried.add(layout)
-        walks = [layout.path(other) for other in uses]
-        found = [walk for walk in walks if walk is not None]
-        if len(found) < len(walks) or not all(layout.is_walk(walk, target) for walk in found):
+        walks = _walks(layout, uses, target)
+        if walks is None:
             continue
-        agreeing = sum(use.bytes for use, walk in zip(uses, found, strict=True) if layout.agrees(use, walk))
+        agreeing = sum(use.bytes for use, walk in zip(uses, walks, strict=True) if layout.agrees(use, walk))
         if best is None or agreeing > best[0]:
-            best = agreeing, _Piece(number, uses, layout, found)
+            best = agreeing, _Piece(number, uses, layout, walks)
+        if agreeing == everything:
+            break
     return best and best[1]
 
 
 def _layouts(uses: Sequence[Use], lowest: int) -> Iterator[Layout]:
-    """As transfers have the piece in their tiles, the largest first; then as wide as rows are, where none reaches all of it."""
+    """As transfers that reach its first byte have the piece in their tiles, the largest first; then as wide as rows are, where
+    none reaches all of it."""
     found = [layout for use in sorted(uses, key=lambda use: -use.bytes) if (layout := Layout.of(use)) is not None]
-    yield from found
+    yield from (layout for layout in found if layout.address == lowest)
     yield from (layout.widened(lowest) for layout in found)
+
+
+def _walks(layout: Layout, uses: Sequence[Use], target: Target) -> list[Path] | None:
+    """How all transfers go on chip in a layout; None if one of them cannot."""
+    walks = []
+    for use in uses:
+        walk = layout.path(use)
+        if walk is None or not layout.is_walk(walk, target):
+            return None
+        walks.append(walk)
+    return walks
 
 
 # ---- rewriting ----------------------------------------------------------------------------------------------------
