@@ -18,6 +18,7 @@ own: what they do before it, in an iteration of a loop around, would stand betwe
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -433,17 +434,26 @@ Pairs = list[tuple[_Extent, _Extent]]
 
 
 class _Touched:
-    """Who touches what, by memory or buffer: only those are compared that can meet."""
+    """Who touches what, by memory or buffer and there by areas: ranges of bytes over whose borders no extent reaches, as tiles
+    are. Only extents of one area are compared."""
 
     def __init__(self, placed: Sequence[_Placed]) -> None:
         self.placed = placed
+        ranges: dict[object, list[tuple[int, int]]] = {}
+        for p in placed:
+            for extent in p.extents:
+                ranges.setdefault(extent.key, []).append((extent.low, extent.high))
+        self.areas = {key: _areas(rows) for key, rows in ranges.items()}
         self.readers: dict[object, list[tuple[_Extent, int, Engine | None]]] = {}
         self.writers: dict[object, list[tuple[_Extent, int, Engine | None]]] = {}
         for p in placed:
             in_order_on = None if p.site.is_dma else p.site.engine
             for extent in p.extents:
                 rows = self.writers if extent.writes else self.readers
-                rows.setdefault(extent.key, []).append((extent, p.order, in_order_on))
+                rows.setdefault(self._area(extent), []).append((extent, p.order, in_order_on))
+
+    def _area(self, extent: _Extent) -> tuple[object, int]:
+        return extent.key, bisect.bisect_right(self.areas[extent.key], extent.low)
 
     def overlapping(self, p: _Placed) -> list[tuple[_Placed, Pairs]]:
         """Sites that touch a byte of p's, one of the two writing it, in program order, and where; a transfer is among its own.
@@ -453,13 +463,24 @@ class _Touched:
         found: dict[int, Pairs] = {p.order: []} if p.site.is_dma else {}
         engine = p.site.engine
         for mine in p.extents:
+            area = self._area(mine)
             first, last, low, high = mine.first_partition, mine.last_partition, mine.low, mine.high
             for rows in (self.writers, self.readers) if mine.writes else (self.writers,):
-                for other, order, in_order_on in rows.get(mine.key, ()):
+                for other, order, in_order_on in rows.get(area, ()):
                     if in_order_on is not engine and low < other.high and other.low < high \
                             and first < other.last_partition and other.first_partition < last:
                         found.setdefault(order, []).append((mine, other))
         return [(self.placed[order], found[order]) for order in sorted(found)]
+
+
+def _areas(ranges: list[tuple[int, int]]) -> list[int]:
+    """Where the ranges that overlap each other, directly or through others, begin."""
+    starts, end = [], -EVERYWHERE
+    for low, high in sorted(ranges):
+        if not starts or low >= end:
+            starts.append(low)
+        end = max(end, high)
+    return starts
 
 
 Same = tuple[tuple[int, Symbol], ...]

@@ -47,7 +47,7 @@ class FoldLayers:
         for layer in found.layers:
             for instruction in reversed(layer):
                 entry.remove(instruction)
-        entry.instructions = dict.fromkeys((*order, *found.behind))
+        entry.arrange((*order, *found.behind))
         _remove_unread(entry, body.inside)
         return True
 
@@ -131,7 +131,7 @@ class UnfoldLayers:
                 order += _unfold(entry, builder, instruction, bodies[body], module.layers[body][instruction.name])
             else:
                 order.append(instruction)
-        entry.instructions = dict.fromkeys(i for i in order if i.parent is entry)
+        entry.arrange(i for i in order if i.parent is entry)
         module.layers.clear()
         return True
 

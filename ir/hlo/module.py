@@ -59,10 +59,11 @@ class Instruction:
 class Computation:
     """A list of instructions in which operands come before users, with one root.
 
-    `instructions` keeps definition order; after rewriting, `post_order()` is the order to trust.
+    `instructions` keeps definition order; after rewriting, `post_order()` is the order to trust. It is written here only, so
+    that it is known whether operands still come before users.
     """
 
-    __slots__ = ("name", "instructions", "root", "parent", "execution_thread", "is_fusion")
+    __slots__ = ("name", "instructions", "root", "parent", "execution_thread", "is_fusion", "_is_in_order")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,6 +72,12 @@ class Computation:
         self.parent: Module | None = None
         self.execution_thread = ""
         self.is_fusion = False
+        self._is_in_order = True
+
+    def arrange(self, order: Iterable[Instruction]) -> None:
+        """Another definition order of the same instructions."""
+        self.instructions = dict.fromkeys(order)
+        self._is_in_order = False
 
     def add(self, instruction: Instruction) -> Instruction:
         """Append an instruction whose operands are already here; the last one added is the root until set otherwise."""
@@ -87,6 +94,7 @@ class Computation:
         instruction.operands = tuple(operands)
         for new in instruction.operands:
             new.users[instruction] = None
+        self._is_in_order = False
 
     def replace(self, old: Instruction, new: Instruction) -> None:
         """Let every user of `old` (and the root) read `new`; `old` stays until removed. Users keep their order."""
@@ -113,11 +121,13 @@ class Computation:
 
     def post_order(self) -> list[Instruction]:
         """All instructions, operands before users, stable with respect to definition order; iterative."""
-        return operands_first(self.instructions)
+        return list(self.instructions) if self._is_in_order else operands_first(self.instructions)
 
     def sort(self) -> None:
         """Put `instructions` into post-order."""
-        self.instructions = dict.fromkeys(self.post_order())
+        if not self._is_in_order:
+            self.instructions = dict.fromkeys(self.post_order())
+            self._is_in_order = True
 
     def __repr__(self) -> str:
         return f"Computation({self.name}, {len(self.instructions)} instructions)"

@@ -322,7 +322,7 @@ class _BodyReader:
     def _schedule(self, ids: list[int]) -> None:
         if len(ids) != len(self.by_id) or set(ids) != self.by_id.keys():
             raise self.module.invalid(f"the schedule of {self.computation.name} does not name each instruction once")
-        self.computation.instructions = {self.by_id[i]: None for i in ids}
+        self.computation.arrange(self.by_id[i] for i in ids)
         for instruction in self.computation.instructions:
             self.computation.set_operands(instruction, instruction.operands)
 
