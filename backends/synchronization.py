@@ -475,7 +475,8 @@ class _Touched:
 
 def _areas(ranges: list[tuple[int, int]]) -> list[int]:
     """Where the ranges that overlap each other, directly or through others, begin."""
-    starts, end = [], -EVERYWHERE
+    starts: list[int] = []
+    end = -EVERYWHERE
     for low, high in sorted(ranges):
         if not starts or low >= end:
             starts.append(low)

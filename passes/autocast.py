@@ -21,7 +21,7 @@ from collections import Counter
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.casts import VIEWS, Casts, largest
 from nxcc.passes.legalize_dtypes import INTERFACE, update_entry_layout
@@ -78,12 +78,13 @@ class Autocast:
         product_type = TYPES[self.type]
         wide_type = BF16 if product_type.bits < 16 else product_type
         weights = {p for n, p in enumerate(module.entry.parameters) if n in self.weights}
-        touched = False
+        touched, names = False, Names(module)
         for computation in flow_computations(module):
             products = _products(computation)
+            builder = Builder(computation, names=names)
             if self.mode == "all":
-                touched |= _Everything(computation, wide_type, weights, counts).run()
-            touched |= _cast_products(computation, products, product_type, counts)
+                touched |= _Everything(builder, wide_type, weights, counts).run()
+            touched |= _cast_products(builder, products, product_type, counts)
         if touched:
             self._cast_weights(module, weights)
 
@@ -122,8 +123,8 @@ def _mark_products(module: Module, counts: Counter[str]) -> None:
                 counts[product.opcode] += 1
 
 
-def _cast_products(computation: Computation, products: list[Instruction], dtype: DType, counts: Counter[str]) -> bool:
-    casts = Casts(Builder(computation), dtype)
+def _cast_products(builder: Builder, products: list[Instruction], dtype: DType, counts: Counter[str]) -> bool:
+    computation, casts = builder.computation, Casts(builder, dtype)
     for product in products:
         old = product.operands
         operands = [_clamped(o, dtype, casts.builder) for o in old]
@@ -152,12 +153,12 @@ def _clamped(value: Instruction, dtype: DType, builder: Builder) -> Instruction:
 class _Everything:
     """Which instructions of one computation compute in the smaller type, and the conversions between them and the others."""
 
-    def __init__(self, computation: Computation, dtype: DType, weights: set[Instruction], counts: Counter[str]) -> None:
-        self.computation = computation
+    def __init__(self, builder: Builder, dtype: DType, weights: set[Instruction], counts: Counter[str]) -> None:
+        self.builder, self.computation = builder, builder.computation
         self.dtype = dtype
         self.weights = weights
         self.counts = counts
-        self.order = computation.post_order()
+        self.order = self.computation.post_order()
         self.low: set[Instruction] = set()
         self.statistics: set[Instruction] = set()
         self.spread: set[Instruction] = set()
@@ -169,8 +170,7 @@ class _Everything:
             self._classify(instruction)
         if not self.low:
             return False
-        builder = Builder(self.computation)
-        down, up = Casts(builder, self.dtype), Casts(builder, F32)
+        down, up = Casts(self.builder, self.dtype), Casts(self.builder, F32)
         for instruction in self.order:
             if instruction in self.low:
                 self._lower(instruction, down)

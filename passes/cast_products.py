@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nxcc.ir.dtypes import BF16, F32, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.autocast import PRODUCTS, TYPES
 from nxcc.passes.casts import Casts
@@ -33,10 +33,10 @@ class CastProducts:
         if not self.dtypes or F32 in self.dtypes:
             return False
         dtype = TYPES.get(self.type, BF16)
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_computations(module):
             products = [i for i in computation.post_order() if self._needs_cast(i)]
-            casts = Casts(Builder(computation), dtype)
+            casts = Casts(Builder(computation, names=names), dtype)
             for product in products:
                 old = product.operands
                 computation.set_operands(product, [casts.of(operand) for operand in old])

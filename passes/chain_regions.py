@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, clone_instruction, inline_call
+from nxcc.ir.hlo.builder import Builder, Names, clone_instruction, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, maps_of, row_map
@@ -43,10 +43,10 @@ class ChainRegions:
     name: str = "chain-regions"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_of(module):
             chains = _Chains(computation, self.capacity).find()
-            builder = Builder(computation)
+            builder = Builder(computation, names=names)
             for number, chain in enumerate(chains):
                 _outline(module, builder, chain, f"chain.{number}")
             if chains:
@@ -188,7 +188,7 @@ def _outline(module: Module, builder: Builder, chain: _Chain, name: str) -> None
     """One fusion for the chain, with the values that others read as results."""
     computation = builder.computation
     inside = _inside(chain)
-    body = Computation(module.unique_name(name, {c.name for c in module.computations}))
+    body = Computation(builder.names.of_computation(name))
     body.is_fusion = True
     inner = Builder(body)
     copies: dict[Instruction, Instruction] = {}

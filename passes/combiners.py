@@ -14,7 +14,7 @@ def combiner(module: Module, opcode: str, dtype: DType, builder: Builder) -> Com
     for found in module.computations:
         if found.root.shape == Shape(dtype) and not found.is_fusion and plain_opcode(found) == opcode:
             return found
-    made = Computation(module.unique_name(f"{opcode}_{dtype}", {c.name for c in module.computations}))
+    made = Computation(builder.names.of_computation(f"{opcode}_{dtype}"))
     made.parent = module
     module.computations.insert(0, made)
     inner = builder.within(made)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from nxcc.ir.dtypes import F32, U32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.rewriting import flow_computations, settle
 
@@ -39,10 +39,10 @@ class ExactQuotients:
     name: str = "exact-quotients"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_computations(module):
             found = list(_decisive(computation))
-            builder = Builder(computation)
+            builder = Builder(computation, names=names)
             for quotient in found:
                 builder.location = quotient.location
                 _correct(quotient, builder)

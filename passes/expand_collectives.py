@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.ops.collective import group_size
 from nxcc.passes.rewriting import settle
 
@@ -25,19 +25,21 @@ class ExpandCollectives:
     name: str = "expand-collectives"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in module.reachable():
-            changed |= _expand(computation)
+            changed |= _expand(Builder(computation, names=names))
         return changed
 
 
-def _expand(computation: Computation) -> bool:
+def _expand(builder: Builder) -> bool:
+    computation = builder.computation
     changed = False
     for instruction in list(computation.instructions):
         rule = _RULES.get(instruction.opcode)
         if rule is None:
             continue
-        replacement = rule(instruction, Builder(computation, instruction.location))
+        builder.location = instruction.location
+        replacement = rule(instruction, builder)
         if replacement is not None:
             computation.replace(instruction, replacement)
             changed = True

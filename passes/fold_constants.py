@@ -14,8 +14,8 @@ import numpy as np
 
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate_instruction
 from nxcc.ir.literals import Array
 from nxcc.passes.effects import anchors, has_side_effect
@@ -34,13 +34,14 @@ class FoldConstants:
     name: str = "fold-constants"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_computations(module):
-            changed |= _fold(computation, self.max_bytes)
+            changed |= _fold(Builder(computation, names=names), self.max_bytes)
         return changed
 
 
-def _fold(computation: Computation, max_bytes: int) -> bool:
+def _fold(builder: Builder, max_bytes: int) -> bool:
+    computation = builder.computation
     values: dict[Instruction, Array] = {}
     folded: list[Instruction] = []
     kept = anchors(computation)
@@ -55,7 +56,6 @@ def _fold(computation: Computation, max_bytes: int) -> bool:
         values[instruction] = value
         if instruction.opcode not in _KEPT:
             folded.append(instruction)
-    builder = Builder(computation)
     for instruction in reversed(folded):
         # what only folded instructions read has gone with them
         if instruction.parent is None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import field
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
@@ -39,9 +39,9 @@ class Fusion:
     name: str = "fusion"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_of(module):
-            changed |= _fuse(module, computation, self.capacity)
+            changed |= _fuse(module, Builder(computation, names=names), self.capacity)
         return changed
 
 
@@ -55,7 +55,8 @@ def flow_of(module: Module) -> list[Computation]:
     return found
 
 
-def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bool:
+def _fuse(module: Module, builder: Builder, capacity: RowCapacity) -> bool:
+    computation = builder.computation
     order = computation.post_order()
     position = {instruction: index for index, instruction in enumerate(order)}
     able = {instruction for instruction in order if _computes(instruction, capacity)}
@@ -67,7 +68,6 @@ def _fuse(module: Module, computation: Computation, capacity: RowCapacity) -> bo
         if region is not None:
             able -= region.members.keys()
             regions.append(region)
-    builder = Builder(computation)
     for number, region in enumerate(reversed(regions)):
         _outline(module, computation, region, f"rows.{number}", builder)
     if regions:

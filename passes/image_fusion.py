@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import field
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.imagespace import CHANNEL, HEADS, VIEWS, ImageMap, convolution_maps, marked, operand_maps
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.rowspace import UNIT, is_elementwise
@@ -37,13 +37,14 @@ class ImageFusion:
     name: str = "image-fusion"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_of(module):
-            changed |= _fuse(module, computation, self.capacity)
+            changed |= _fuse(module, Builder(computation, names=names), self.capacity)
         return changed
 
 
-def _fuse(module: Module, computation: Computation, capacity: ImageCapacity) -> bool:
+def _fuse(module: Module, builder: Builder, capacity: ImageCapacity) -> bool:
+    computation = builder.computation
     order = computation.post_order()
     finder = _Finder(computation, order, capacity)
     if not finder.maps:
@@ -55,7 +56,6 @@ def _fuse(module: Module, computation: Computation, capacity: ImageCapacity) -> 
             if region is not None:
                 finder.able -= region.members.keys()
                 regions.append(region)
-    builder = Builder(computation)
     for number, region in enumerate(reversed(regions)):
         attributes = {IMAGES: ",".join(map(str, region.maps[region.root]))}
         outline(module, computation, region.root, region.is_inside, f"images.{number}", attributes, builder)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, inline_call
+from nxcc.ir.hlo.builder import Builder, Names, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.opaque import TARGETS
 from nxcc.ir.shapes import Shape, tuple_of
@@ -38,10 +38,10 @@ class InlineCalls:
 
     def run(self, module: Module) -> bool:
         changed = _hold_arrays(module)
-        ordered = is_ordered(module)
+        ordered, names = is_ordered(module), Names(module)
         # callees first, so that what is inlined has been dissolved already
         for computation in module.reachable():
-            changed |= _dissolve(computation, ordered)
+            changed |= _dissolve(Builder(computation, names=names), ordered)
         return remove_uncalled(module) or changed
 
 
@@ -70,14 +70,13 @@ def _held(shape: Shape) -> Shape:
     return tuple_of(*map(_held, shape.elements)) if shape.is_tuple else shape
 
 
-def _dissolve(computation: Computation, ordered: bool) -> bool:
+def _dissolve(builder: Builder, ordered: bool) -> bool:
+    computation = builder.computation
     changed = _order_effects(computation) if ordered else _drop_order(computation)
-    builder: Builder | None = None
     for instruction in list(computation.instructions):
         rule = _RULES.get(instruction.opcode)
         if rule is None or instruction.parent is None or ordered and _is_bound(instruction):
             continue
-        builder = builder or Builder(computation)
         builder.location = instruction.location
         changed |= rule(instruction, builder)
     if changed:

@@ -21,7 +21,7 @@ import numpy as np
 
 from nxcc.ir.dtypes import S32, S64, U32, U64, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, clone_computation
+from nxcc.ir.hlo.builder import Builder, Names, clone_computation
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Array, Literal
@@ -98,8 +98,9 @@ class _Legalizer:
     def run(self) -> bool:
         before = [(i.shape, i.operands, i.called) for i in self.module.instructions()]
         self._decide()
+        names = Names(self.module)
         for computation in self.flow:
-            self._rewrite(computation)
+            self._rewrite(Builder(computation, names=names))
         self._interface()
         return before != [(i.shape, i.operands, i.called) for i in self.module.instructions()]
 
@@ -210,8 +211,8 @@ class _Legalizer:
 
     # Rewriting
 
-    def _rewrite(self, computation: Computation) -> None:
-        builder = Builder(computation)
+    def _rewrite(self, builder: Builder) -> None:
+        computation = builder.computation
         for instruction in computation.post_order():
             if _has_wide(instruction.shape) or any(_has_wide(self.wide[o]) for o in instruction.operands):
                 builder.location = instruction.location

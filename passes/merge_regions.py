@@ -15,7 +15,7 @@ a region reads row by row, though others read it as well: the sum before a norm,
 from __future__ import annotations
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.builder import Builder, Names, clone_instruction
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import is_column_parallel, is_elementwise, maps_of, operand_maps, row_map
@@ -36,9 +36,9 @@ class MergeRegions:
     name: str = "merge-regions"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_of(module):
-            builder = Builder(computation)
+            builder = Builder(computation, names=names)
             here = _merge_siblings(module, builder, self.capacity)
             here |= _take_conversions(builder, computation not in module.layers)
             here |= _take_makers(module, builder, computation not in module.layers, self.capacity)
@@ -150,7 +150,7 @@ def _take_conversions(builder: Builder, keeps: bool) -> bool:
         if any(c.control_predecessors for c in conversions):
             continue
         body = region.called[0]
-        inner = builder.within(body)
+        inner = Builder(body)
         body.root = inner.make("tuple", body.root, *(body.add(clone_instruction(c, [body.root])) for c in conversions))
         _replace(builder, [region, *conversions], region, list(region.operands), body)
         changed = True

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from nxcc.ir.dtypes import PRED
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.shapes import Shape
 from nxcc.passes.rewriting import settle
 
@@ -24,19 +24,19 @@ class NormalizeLayouts:
     name: str = "normalize-layouts"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in module.reachable():
-            changed |= _replace_bitcasts(computation)
+            changed |= _replace_bitcasts(Builder(computation, names=names))
         if not any(i.opcode == "bitcast" for i in module.instructions()):
             changed |= _forget_layouts(module)
         return changed
 
 
-def _replace_bitcasts(computation: Computation) -> bool:
+def _replace_bitcasts(builder: Builder) -> bool:
+    computation = builder.computation
     found = [i for i in computation.instructions if i.opcode == "bitcast" and _is_plain(i)]
     if not found:
         return False
-    builder = Builder(computation)
     for bitcast in found:
         builder.location = bitcast.location
         computation.replace(bitcast, _as_movement(bitcast, builder))

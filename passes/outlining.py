@@ -15,7 +15,7 @@ def outline(module: Module, computation: Computation, root: Instruction, is_insi
 
     What is inside is copied; all else that it reads becomes an operand. attributes: frontend attributes of the fusion.
     """
-    body = Computation(module.unique_name(name, {c.name for c in module.computations}))
+    body = Computation(builder.names.of_computation(name))
     body.is_fusion = True
     inner = Builder(body)
     copies: dict[Instruction, Instruction] = {}

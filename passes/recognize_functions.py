@@ -18,8 +18,8 @@ import numpy as np
 
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.module import Instruction, Module
 
 Array = np.ndarray[Any, Any]
 
@@ -65,13 +65,14 @@ class RecognizeFunctions:
     name: str = "recognize-functions"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in module.reachable():
-            changed |= _rewrite(computation)
+            changed |= _rewrite(Builder(computation, names=names))
         return changed
 
 
-def _rewrite(computation: Computation) -> bool:
+def _rewrite(builder: Builder) -> bool:
+    computation = builder.computation
     if not any(i.opcode in TRANSCENDENTAL for i in computation.instructions):
         return False
     order = computation.post_order()
@@ -87,7 +88,7 @@ def _rewrite(computation: Computation) -> bool:
                 known[key] = _recognize(argument, cone)
             function = known[key]
             if function is not None:
-                _replace(computation, root, argument, function)
+                _replace(builder, root, argument, function)
                 replaced.update(cone)
                 break
     if replaced:
@@ -178,10 +179,10 @@ def _samples(cone: list[Instruction]) -> Array:
     return np.concatenate([grid, magnitudes, -magnitudes, special, beside, np.zeros(1, np.float32)]).astype(np.float32)
 
 
-def _replace(computation: Computation, root: Instruction, argument: Instruction, function: Function) -> None:
-    builder = Builder(computation, root.location)
+def _replace(builder: Builder, root: Instruction, argument: Instruction, function: Function) -> None:
+    builder.location = root.location
     if function.is_operator:
         known = builder.make(function.name, argument, shape=root.shape)
     else:
         known = builder.make("custom-call", argument, shape=root.shape, custom_call_target=function.name)
-    computation.replace(root, known)
+    builder.computation.replace(root, known)

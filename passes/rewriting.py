@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.location import NOWHERE
 from nxcc.passes.effects import anchors, is_pinned
@@ -35,8 +35,8 @@ class Rule:
 class _Recorder(Builder):
     """A builder that remembers what it made, so that new instructions are rewritten too."""
 
-    def __init__(self, computation: Computation) -> None:
-        super().__init__(computation)
+    def __init__(self, computation: Computation, names: Names | None) -> None:
+        super().__init__(computation, names=names)
         self.made: list[Instruction] = []
 
     def make(self, opcode: str, *operands: Instruction, **rest: Any) -> Instruction:
@@ -56,9 +56,9 @@ def rules_by_opcode(rules: Iterable[Rule]) -> dict[str, tuple[Rule, ...]]:
 
 def rewrite_module(module: Module, rules: dict[str, tuple[Rule, ...]]) -> bool:
     """Apply rules in every computation that runs instruction by instruction; whether anything changed."""
-    changed = False
+    changed, names = False, Names(module)
     for computation in flow_computations(module):
-        changed |= rewrite_computation(computation, rules)
+        changed |= rewrite_computation(computation, rules, names)
     return changed
 
 
@@ -75,9 +75,12 @@ def flow_computations(module: Module) -> list[Computation]:
     return list(found)
 
 
-def rewrite_computation(computation: Computation, rules: dict[str, tuple[Rule, ...]]) -> bool:
-    """Apply rules until none fits; what nobody reads any more is removed; order is post-order afterwards."""
-    builder = _Recorder(computation)
+def rewrite_computation(computation: Computation, rules: dict[str, tuple[Rule, ...]], names: Names | None = None) -> bool:
+    """Apply rules until none fits; what nobody reads any more is removed; order is post-order afterwards.
+
+    names: of the module, where more of its computations are rewritten.
+    """
+    builder = _Recorder(computation, names)
     kept = anchors(computation)
     order = computation.post_order()
     waiting = deque([instruction for instruction in order if instruction.opcode in rules])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nxcc.ir.dtypes import BF16, F16, F32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.rewriting import flow_computations, remove_unread, settle
 
@@ -26,13 +26,13 @@ class RoundProducts:
     name: str = "round-products"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_computations(module):
             rounded = [i for i in computation.post_order() if _rounds(i, computation)]
             for convert in rounded:
                 product = convert.operands[0]
                 shape = product.shape.with_dtype(convert.shape.dtype)
-                builder = Builder(computation, convert.location)
+                builder = Builder(computation, convert.location, names)
                 computation.replace(convert, builder.make("dot", *product.operands, shape=shape, **product.attributes))
                 remove_unread(computation, (convert,))
             if rounded:

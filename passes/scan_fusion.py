@@ -17,7 +17,7 @@ from dataclasses import field
 
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.recurrences import is_linear_recurrence
 from nxcc.ir.hlo.rowspace import RowMap, is_elementwise
@@ -37,16 +37,17 @@ class ScanFusion:
     name: str = "scan-fusion"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in flow_of(module):
             for scan in [i for i in computation.post_order() if i.opcode == "scan"]:
-                changed |= _fuse(module, computation, scan, self.capacity)
+                changed |= _fuse(module, Builder(computation, names=names), scan, self.capacity)
             if changed:
                 computation.sort()
         return changed
 
 
-def _fuse(module: Module, computation: Computation, scan: Instruction, capacity: RowCapacity) -> bool:
+def _fuse(module: Module, builder: Builder, scan: Instruction, capacity: RowCapacity) -> bool:
+    computation = builder.computation
     states = list(scan.users)
     if not is_linear_recurrence(scan) or len(states) != 1 or states[0].attribute("index") != 0 or not capacity.supported(scan):
         return False
@@ -58,7 +59,7 @@ def _fuse(module: Module, computation: Computation, scan: Instruction, capacity:
     def is_inside(instruction: Instruction) -> bool:
         return instruction in region.members or instruction in region.free or \
             instruction.opcode == "constant" and bool(instruction.attributes["literal"].is_splat)
-    outline(module, computation, root, is_inside, "scan", {SCAN: str(steps)}, Builder(computation))
+    outline(module, computation, root, is_inside, "scan", {SCAN: str(steps)}, builder)
     return True
 
 

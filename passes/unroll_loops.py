@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, inline_call
+from nxcc.ir.hlo.builder import Builder, Names, inline_call
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.counted_loops import Count, counted, number_of
 from nxcc.passes.dead_code import remove_uncalled
@@ -38,14 +38,14 @@ class UnrollLoops:
     def run(self, module: Module) -> bool:
         if not self.enabled:
             return False
-        changed = False
+        changed, names = False, Names(module)
         # callees first, so that an inner loop is written out before the loop around it
         for computation in module.reachable():
             for loop in [i for i in computation.instructions if i.opcode == "while"]:
-                changed |= self._unroll(loop, computation)
+                changed |= self._unroll(loop, Builder(computation, loop.location, names))
         return remove_uncalled(module) or changed
 
-    def _unroll(self, loop: Instruction, computation: Computation) -> bool:
+    def _unroll(self, loop: Instruction, builder: Builder) -> bool:
         count = counted(loop)
         if count is None:
             return False
@@ -56,7 +56,7 @@ class UnrollLoops:
                                                  f"{INSTRUCTIONS_MAX}: the loop stays"))
             return False
         self.report(Note(self.name, f"{loop.name}: {len(count.values)} turns are written out"))
-        _write_out(loop, count, Builder(computation, loop.location))
+        _write_out(loop, count, builder)
         return True
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.recurrences import recurrence_body
 from nxcc.passes.counted_loops import Count, counted
@@ -52,21 +52,22 @@ class VectorizeLoops:
     name: str = "vectorize-loops"
 
     def run(self, module: Module) -> bool:
-        changed = False
+        changed, names = False, Names(module)
         for computation in module.reachable():
             for loop in [i for i in computation.instructions if i.opcode == "while"]:
-                changed |= self._vectorize(loop, computation, module)
+                changed |= self._vectorize(loop, Builder(computation, loop.location, names), module)
         if changed:
             remove_uncalled(module)
         return changed
 
-    def _vectorize(self, loop: Instruction, computation: Computation, module: Module) -> bool:
+    def _vectorize(self, loop: Instruction, builder: Builder, module: Module) -> bool:
+        computation = builder.computation
         count = counted(loop)
         if count is None or not 2 <= len(count.values) <= TURNS_MAX:
             return False
         _dissolve_tuples(loop.called[0])
         before, computations = set(computation.instructions), list(module.computations)
-        turns = _Turns(loop, count, Builder(computation, loop.location))
+        turns = _Turns(loop, count, builder)
         try:
             final = turns.final()
         except _Stays as reason:
@@ -75,7 +76,7 @@ class VectorizeLoops:
             module.computations[:] = computations
             return False
         self.report(Note(self.name, f"{loop.name}: {len(count.values)} turns at once"))
-        _replace(loop, final, computation)
+        _replace(loop, final, builder)
         return True
 
 
@@ -94,14 +95,14 @@ def _dissolve_tuples(body: Computation) -> None:
             remove_unread(body, [element])
 
 
-def _replace(loop: Instruction, elements: Sequence[Instruction], computation: Computation) -> None:
+def _replace(loop: Instruction, elements: Sequence[Instruction], builder: Builder) -> None:
     """Readers of the loop's state read the elements."""
+    computation = builder.computation
     for user in list(loop.users):
         if user.opcode == "get-tuple-element" and user is not computation.root:
             computation.replace(user, elements[user.attribute("index")])
             computation.remove(user)
     if loop.users or loop is computation.root:
-        builder = Builder(computation, loop.location)
         computation.replace(loop, builder.tuple(*elements))
     remove_unread(computation, [loop])
     settle(computation)
@@ -307,7 +308,7 @@ class _Turns:
         builder, shape = self.builder, before.shape
         module = builder.computation.parent
         assert module is not None
-        body = recurrence_body(module, shape)
+        body = recurrence_body(module, shape, self.builder.names)
         made = builder.make("scan", a, b, start, called=(body,), dimensions=(shape.rank,), num_carries=1)
         after = builder.get_tuple_element(made, 0)
         self.finals[index] = builder.get_tuple_element(made, 1)

@@ -48,7 +48,7 @@ from nxcc.ir.dtypes import (
     DType,
 )
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Array, Literal
@@ -148,15 +148,16 @@ class _Widener:
         for parameter in entry.parameters:
             if parameter.shape.dtype in self.wider:
                 parameter.frontend_attributes.setdefault(INTERFACE, parameter.shape.dtype.name)
+        names = Names(self.module)
         for computation in self.module.computations:
-            self._rewrite(computation)
+            self._rewrite(Builder(computation, names=names))
         for number, (dtype, leaf) in enumerate(zip(before, entry.root.shape.leaves(), strict=True)):
             if dtype is not leaf.dtype:
                 self.module.frontend_attributes.setdefault(f"{OUTPUT}{number}", dtype.name)
         update_entry_layout(self.module)
 
-    def _rewrite(self, computation: Computation) -> None:
-        builder = Builder(computation)
+    def _rewrite(self, builder: Builder) -> None:
+        computation = builder.computation
         changed = False
         for instruction in computation.post_order():
             given = self.given[instruction]

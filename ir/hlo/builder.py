@@ -53,26 +53,59 @@ def infer_shape(operator: Operator, operand_shapes: Sequence[Shape], attributes:
     return operator.shape(*operand_shapes, **values)
 
 
+class Names:
+    """Names in a module, or in a computation without one: found by a walk when the first is asked for, added to from then on.
+
+    Whoever makes instructions in many places shares one.
+    """
+
+    def __init__(self, scope: Module | Computation) -> None:
+        self._scope = scope
+        self._instructions: set[str] | None = None
+        self._computations: set[str] | None = None
+        self._next: dict[str, int] = {}
+
+    def of_instruction(self, base: str) -> str:
+        """`base`, or `base.1`, `base.2` ...: a name that no instruction has, taken from now on."""
+        if self._instructions is None:
+            scope = self._scope
+            self._instructions = {i.name for i in (scope.instructions() if isinstance(scope, Module) else scope.instructions)}
+        taken = self._instructions
+        name, number = base, self._next.get(base, 0)
+        if number or base in taken:
+            number = max(number, 1)
+            while (name := f"{base}.{number}") in taken:
+                number += 1
+            self._next[base] = number + 1
+        taken.add(name)
+        return name
+
+    def of_computation(self, base: str) -> str:
+        """The same for computations of the module."""
+        assert isinstance(self._scope, Module)
+        if self._computations is None:
+            self._computations = {computation.name for computation in self._scope.computations}
+        return self._scope.unique_name(base, self._computations)
+
+
 class Builder:
     """Appends instructions to one computation.
 
     Names are unique in the module (or the computation, while it has no module) and depend only on what was there and on
     the order of calls. `location` is given to each new instruction and may be set between calls. Use one Builder for
-    many instructions, and `within` for another computation of the same module: finding the taken names costs a walk.
-    New instructions come last in definition order; `Computation.post_order()` is the order to trust after rewriting.
+    many instructions, and `within`, or the same Names, for another computation of the same module: finding the taken names
+    costs a walk. New instructions come last in definition order; `Computation.post_order()` is the order to trust after
+    rewriting.
     """
 
-    def __init__(self, computation: Computation, location: Location = NOWHERE) -> None:
+    def __init__(self, computation: Computation, location: Location = NOWHERE, names: Names | None = None) -> None:
         self.computation = computation
         self.location = location
-        self._taken: set[str] | None = None
-        self._next: dict[str, int] = {}
+        self.names = names or Names(computation.parent or computation)
 
     def within(self, computation: Computation) -> Builder:
         """A builder for another computation that shares the names of this one."""
-        other = Builder(computation, self.location)
-        other._taken, other._next = self._names(), self._next
-        return other
+        return Builder(computation, self.location, self.names)
 
     def make(self, opcode: str, *operands: Instruction, shape: Shape | None = None, called: Sequence[Computation] = (),
              name: str | None = None, **attributes: Any) -> Instruction:
@@ -93,22 +126,7 @@ class Builder:
 
     def unique_name(self, base: str) -> str:
         """`base`, or `base.1`, `base.2` ...: a name that no instruction has, taken from now on."""
-        taken = self._names()
-        name, number = base, self._next.get(base, 0)
-        if number or base in taken:
-            number = max(number, 1)
-            while (name := f"{base}.{number}") in taken:
-                number += 1
-            self._next[base] = number + 1
-        taken.add(name)
-        return name
-
-    def _names(self) -> set[str]:
-        if self._taken is None:
-            module = self.computation.parent
-            where: Iterable[Instruction] = self.computation.instructions if module is None else module.instructions()
-            self._taken = {i.name for i in where}
-        return self._taken
+        return self.names.of_instruction(base)
 
     # The instructions that passes make most.
 

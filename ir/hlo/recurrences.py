@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from nxcc.ir.dtypes import F32
-from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.shapes import Shape
 
 NAME = "recurrence"
 
 
-def recurrence_body(module: Module, shape: Shape) -> Computation:
-    """A body (a, b, h) -> (h', h') with h' = a * h + b, all of `shape`."""
-    computation = Computation(module.unique_name(NAME, {c.name for c in module.computations}))
+def recurrence_body(module: Module, shape: Shape, names: Names) -> Computation:
+    """A body (a, b, h) -> (h', h') with h' = a * h + b, all of `shape`; names: of the module."""
+    computation = Computation(names.of_computation(NAME))
     module.computations.insert(module.computations.index(module.entry), computation)
     computation.parent = module
-    builder = Builder(computation)
+    builder = Builder(computation, names=names)
     a, b, h = (builder.parameter(number, Shape(shape.dtype, shape.dims)) for number in range(3))
     after = builder.make("add", builder.make("multiply", a, h), b)
     computation.root = builder.tuple(after, after)
