@@ -6,6 +6,7 @@ import pytest
 
 from harness.attention import COMBINERS as ADD
 from harness.attention import attention
+from harness.device import check_text
 from harness.whole import check_whole
 
 
@@ -125,3 +126,22 @@ def test_a_view_that_is_read_as_rows_and_as_a_matrix() -> None:
     check_whole(BOTH_SIDES, levels=("1", "2"))
     check_whole(BOTH_SIDES.replace("2,1,2,3", "2,1,2,1").replace("2,3,2,3", "2,1,2,1").replace("2,2,1,3", "2,2,1,1").replace(
         "2,2,3,1", "2,2,1,1"), levels=("1", "2"))
+
+
+ONE_MATRIX = """HloModule one
+rows { w = f32[1,1,2,4] parameter(0)
+  x = f32[1,1,3,2] parameter(1)
+  t = f32[1,1,3,2] tanh(x)
+  d = f32[1,1,3,4] dot(t, w), lhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_batch_dims={0,1}, rhs_contracting_dims={2}
+  v = f32[1,3,4] reshape(d)
+  ROOT n = f32[1,3,4] negate(v) }
+ENTRY e { x = f32[1,1,3,2] parameter(0)
+  w = f32[1,1,2,4] parameter(1)
+  ROOT r = f32[1,3,4] fusion(w, x), kind=kCustom, calls=rows, frontend_attributes={nxcc.rows="2"} }
+"""
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_batch_of_one_is_no_row(level: int) -> None:
+    """The product's second batch dimension has one element, where the region's second row dimension has three."""
+    check_text(ONE_MATRIX, optlevel=level)

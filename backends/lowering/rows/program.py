@@ -204,7 +204,8 @@ class RowProgram:
         for _ in range(self.batch - len(batch)):
             view = view.insert(0)
         return replace(view, dims=tuple(
-            (stride, self.sizes[d]) if d < self.batch else (stride, size) for d, (stride, size) in enumerate(view.dims)))
+            (stride if size > 1 else 0, self.sizes[d]) if d < self.batch else (stride, size)
+            for d, (stride, size) in enumerate(view.dims)))
 
     def fixed_rows(self, inputs: Sequence[Input], lanes: int) -> dict[Instruction, Spread | None]:
         """What is the same for all rows and may stay on the chip, brought to be repeated; None where a transfer repeats it."""
