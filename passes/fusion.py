@@ -19,9 +19,12 @@ from dataclasses import field
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
+from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.outlining import outline
+
+SHORT_ROW = 512
+"""Columns below which rows had better lie together."""
 
 ROWS = "nxcc.rows"
 MEMBERS_MAX = 128
@@ -131,13 +134,23 @@ class _Region:
     def weight(self) -> int:
         return len(self.members) + 8 * sum(1 for m in self.members if m.opcode in ("reduce", "dot"))
 
+    @property
+    def is_scattered(self) -> bool:
+        """Whether rows are short and do not follow each other as one dimension: some value repeats along the last ones."""
+        dims = self.root.shape.dims
+        last = next((d for d in reversed(range(self.rows)) if dims[d] > 1), None)
+        if last is None or math.prod(dims[self.rows:]) >= SHORT_ROW:
+            return False
+        rows = [set(marks) - {COLUMN, UNIT} for marks in self.maps.values() if COLUMN not in marks]
+        return any(marks and last not in marks for marks in rows)
+
 
 def _best_region(root: Instruction, position: dict[Instruction, int], able: set[Instruction],
                  capacity: RowCapacity) -> _Region | None:
     """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
     rank = root.shape.rank
     regions = [_fitting(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
-    best = max(regions, key=lambda region: (region.weight, region.rows), default=None)
+    best = max(regions, key=lambda region: (region.weight, not region.is_scattered, region.rows), default=None)
     if best is None or not best.members:
         return None
     return best if len(best.members) > 1 else None

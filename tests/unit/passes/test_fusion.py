@@ -111,3 +111,16 @@ def test_matrices_that_stay_for_many_rows_leave_room_for_the_rows() -> None:
 
     assert gated(4096) == ["dot", "fusion"]
     assert gated(128) == ["fusion"]
+
+
+def test_rows_of_groups_are_not_cut_short() -> None:
+    """One number a group and one a channel: rows are channels, with all places of an image as columns."""
+    module = fused("""
+ x = f32[1,4,8,32,32] parameter(0)
+ g = f32[4] parameter(1)
+ c = f32[4,8] parameter(2)
+ b = f32[1,4,8,32,32] broadcast(g), dimensions={1}
+ s = f32[1,4,8,32,32] subtract(x, b)
+ d = f32[1,4,8,32,32] broadcast(c), dimensions={1,2}
+ ROOT r = f32[1,4,8,32,32] multiply(s, d)""")
+    assert [i.frontend_attributes[ROWS] for i in module.entry.instructions if i.opcode == "fusion"] == ["3"]
