@@ -12,7 +12,8 @@ from typing import Any
 
 from nxcc.backends.target import load_target
 from nxcc.compiler.casts import cast
-from nxcc.compiler.debugging.reduce import Candidate, Start, can_be_parameter, extract, packed, recorded
+from nxcc.compiler.debugging.candidate import Candidate, can_be_parameter, extract, recorded
+from nxcc.compiler.debugging.reduce import Start, packed
 from nxcc.compiler.debugging.trial import AGREES, Trial, Verdict, difference
 from nxcc.compiler.driver import pass_settings
 from nxcc.ir.diagnostics import CompileError

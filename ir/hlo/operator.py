@@ -13,7 +13,8 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.shapes import Shape
 
-FAMILIES = ("elementwise", "contraction", "reduction", "movement", "indexing", "control", "collective", "random", "opaque")
+FAMILIES = ("elementwise", "conversion", "contraction", "convolution", "linear_algebra", "reduction", "movement", "indexing",
+            "control", "collective", "random", "opaque")
 """Modules under nxcc.ir.hlo.ops that declare operators; imported on first look-up."""
 
 ShapeRule = Callable[..., Shape]

@@ -23,7 +23,8 @@ from conformance.report import group_lines
 from conformance.run import TARGETS
 from conformance.walk import CLASSES, INTERNAL_ERROR, REJECTED, WRONG, Stopped, Walk, WalkOutcome, cause_words
 
-from nxcc.compiler.debugging.reduce import Candidate, packed
+from nxcc.compiler.debugging.candidate import Candidate
+from nxcc.compiler.debugging.reduce import packed
 from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, Verdict
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.parameters import random_inputs

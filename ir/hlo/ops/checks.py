@@ -141,3 +141,26 @@ def need_combiner(computation: Computation, data: Sequence[Shape], inits: Sequen
 
 def _listed(dimensions: Sequence[int]) -> str:
     return ",".join(map(str, dimensions))
+
+
+def agreeing_dims(name: str, shapes: Sequence[Shape]) -> Shape:
+    """The first shape, dynamic where any is; ShapeError unless all are arrays of the same dimensions.
+
+    An unbounded dimension agrees with any size.
+    """
+    first = shapes[0]
+    for shape in shapes:
+        if not shape.is_array:
+            raise ShapeError(f"{name} takes arrays, not {shape}")
+        if not compatible(shape.with_dtype(first.dtype), first):
+            raise ShapeError(f"{name} takes operands of equal dimensions, not {first} and {shape}")
+    dynamic = tuple(sorted(set().union(*(shape.dynamic for shape in shapes))))
+    return Shape(first.dtype, first.dims, dynamic=dynamic)
+
+
+def agreeing_dtype(name: str, shapes: Sequence[Shape]) -> DType:
+    """The common element type; floats may differ in precision, then it is the widest."""
+    kinds = {shape.dtype for shape in shapes}
+    if len(kinds) > 1 and not all(row.is_float for row in kinds):
+        raise ShapeError(f"{name} takes operands of one element type, not {' and '.join(str(s.dtype) for s in shapes)}")
+    return max((shape.dtype for shape in shapes), key=lambda row: row.bits)

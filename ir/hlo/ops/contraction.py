@@ -1,13 +1,9 @@
-"""Contractions: dot, convolution and their relatives, and the dense linear algebra operators.
-
-Dots and convolutions are brought to one normal form and computed by BLAS. Narrow floats accumulate in f32 and are rounded
-once; integers are exact and wrap; pred is or-of-ands. Fourier transforms, Cholesky and triangular solves compute in f64.
-"""
+"""Contractions: dot and its relatives, brought to one normal form and computed by BLAS."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,108 +13,18 @@ from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import (
     ALGORITHM,
-    BATCH_GROUP_COUNT,
-    CHOLESKY_LOWER,
-    CONVOLUTION_KIND,
-    DIM_LABELS,
     DOT_DIMS,
-    FEATURE_GROUP_COUNT,
-    FFT_LENGTH,
-    FFT_TYPE,
     OPERAND_PRECISION,
     RAGGED_DOT_DIMS,
-    SPARSITY_CONFIG,
-    TRIANGULAR_SOLVE,
-    WINDOW,
-    ConvolutionDimensions,
-    Window,
-    WindowDimension,
 )
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
-from nxcc.ir.hlo.ops.elementwise import agreeing_dtype, converted
+from nxcc.ir.hlo.ops.conversion import converted
+from nxcc.ir.hlo.ops.matrix_products import product, product_dtype
 from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]
 Dims = tuple[int, ...]
-
-_IN_ORDER_DEPTH, _IN_ORDER_PRODUCTS = 16, 4096
-"""Terms of a sum, and multiplications in all, up to which a float product sums in order: BLAS fuses and reorders, which
-shows where terms cancel."""
-
-_PIECE_ELEMENTS = 1 << 24
-"""Elements of a narrow operand widened to f32, or of gathered convolution windows, at a time: bounds extra memory to 64 MiB."""
-
-
-# Products of stacked matrices
-
-def _limb_product(lhs: Array, rhs: Array) -> Array:
-    """Integer product modulo 2^64 from 16-bit limbs, each partial product exact in f64 (k < 2^21)."""
-    assert lhs.shape[-1] < 1 << 21
-    left, right = lhs.astype(np.uint64), rhs.astype(np.uint64)
-    limbs = [[((x >> np.uint64(16 * i)) & np.uint64(0xFFFF)).astype(np.float64) for i in range(4)] for x in (left, right)]
-    total = np.zeros((*np.broadcast_shapes(lhs.shape[:-2], rhs.shape[:-2]), lhs.shape[-2], rhs.shape[-1]), np.uint64)
-    for i, left_limb in enumerate(limbs[0]):
-        for j, right_limb in enumerate(limbs[1][:4 - i]):
-            if left_limb.any() and right_limb.any():
-                total += np.matmul(left_limb, right_limb).astype(np.uint64) << np.uint64(16 * (i + j))
-    return np.asarray(total.view(np.int64))
-
-
-def _largest(x: Array) -> int:
-    return max(abs(int(x.max())), abs(int(x.min()))) if x.size else 0
-
-
-def _integer_product(lhs: Array, rhs: Array, result: DType) -> Array:
-    """Exact modulo 2^64, then wrapped to the result type: in f64 where no sum can leave its 53 bits, else by limbs."""
-    bound = _largest(lhs) * _largest(rhs) * lhs.shape[-1]
-    if bound < 1 << 53:
-        exact = np.matmul(lhs.astype(np.float64), rhs.astype(np.float64)).astype(np.int64)
-    else:
-        exact = _limb_product(lhs.astype(np.int64, copy=False), rhs.astype(np.int64, copy=False))
-    return converted(exact, result)
-
-
-def _accumulator(lhs: DType, rhs: DType, result: DType) -> np.dtype[Any]:
-    """f32 for floats up to 32 bits, f64 or complex where an operand or the result is."""
-    wide = {dtypes.F64: np.float64, dtypes.C64: np.complex64, dtypes.C128: np.complex128}
-    return np.result_type(np.float32, *(wide[row] for row in (lhs, rhs, result) if row in wide))
-
-
-def _sum_in_order(left: Array, right: Array) -> Array:
-    """The product as its definition says: every term rounded, added one after another."""
-    total = np.zeros((*left.shape[:-1], right.shape[-1]), left.dtype)
-    for k in range(left.shape[-1]):
-        total = total + left[..., :, k, None] * right[..., None, k, :]
-    return total
-
-
-def _float_product(lhs: Array, rhs: Array, accumulator: np.dtype[Any]) -> Array:
-    """[.., m, k] x [.., k, n], widened to the accumulator; a big narrow right side goes piece by piece along n."""
-    left = lhs.astype(accumulator, copy=False)
-    if left.shape[-1] <= _IN_ORDER_DEPTH and left.size * rhs.shape[-1] <= _IN_ORDER_PRODUCTS:
-        return _sum_in_order(left, rhs.astype(accumulator, copy=False))
-    if rhs.dtype == accumulator or rhs.size <= _PIECE_ELEMENTS:
-        return np.asarray(np.matmul(left, rhs.astype(accumulator, copy=False)))
-    step = max(1, rhs.shape[-1] * _PIECE_ELEMENTS // rhs.size)
-    pieces = [np.matmul(left, rhs[..., n:n + step].astype(accumulator)) for n in range(0, rhs.shape[-1], step)]
-    return np.concatenate(pieces, axis=-1)
-
-
-def product(lhs: Array, rhs: Array, result: DType) -> Array:
-    """Stacked matrix product [.., m, k] x [.., k, n] -> [.., m, n] with HLO's arithmetic for the element types.
-
-    Floats with an integer result are rounded to the operand type first and then truncated, as XLA CPU does.
-    """
-    left, right = dtypes.from_numpy(lhs.dtype), dtypes.from_numpy(rhs.dtype)
-    if left is dtypes.PRED and result is dtypes.PRED:
-        return np.asarray(np.matmul(lhs.astype(np.float32), rhs.astype(np.float32)) > 0)
-    if not (left.is_float or left.is_complex or right.is_float or right.is_complex or result.is_float or result.is_complex):
-        return _integer_product(lhs, rhs, result)
-    summed = _float_product(lhs, rhs, _accumulator(left, right, result))
-    if result.is_integer and left.is_float:
-        summed = converted(summed, left)
-    return converted(summed, result)
 
 
 # dot
@@ -170,14 +76,6 @@ def _check_pairs(name: str, lhs: Shape, rhs: Shape, dims: DotDims) -> None:
                 raise ShapeError(f"{name}: {what} dimension {left} of {lhs} and {right} of {rhs} differ in size")
 
 
-def _default_dtype(name: str, lhs: Shape, rhs: Shape) -> DType:
-    """Element type when none is declared: the operands'; of mixed ones complex before float before integer, then the wider."""
-    for shape in (lhs, rhs):
-        if not shape.is_array:
-            raise ShapeError(f"{name} takes arrays, not {shape}")
-    return max((lhs.dtype, rhs.dtype), key=lambda row: (row.is_complex, row.is_float, row.is_integer, row.bits))
-
-
 def _dot_result(lhs: Shape, rhs: Shape, dims: DotDims) -> list[tuple[int, bool]]:
     """(size, is dynamic) of each result dimension: batch, free of the left, free of the right."""
     from_left = [(lhs.dims[d], d in lhs.dynamic) for d in (*dims.lhs_batch, *dims.lhs_free(lhs.rank))]
@@ -190,7 +88,7 @@ def _shape_of(dtype: DType, sizes: Sequence[tuple[int, bool]]) -> Shape:
 
 def _dot_shape(lhs: Shape, rhs: Shape, **attributes: Any) -> Shape:
     dims = _dims_in(attributes)
-    dtype = _default_dtype("dot", lhs, rhs)
+    dtype = product_dtype("dot", lhs, rhs)
     _check_pairs("dot", lhs, rhs, dims)
     return _shape_of(dtype, _dot_result(lhs, rhs, dims))
 
@@ -228,7 +126,7 @@ def _check_scale(side: str, operand: Shape, scale: Shape) -> None:
 
 def _scaled_dot_shape(lhs: Shape, rhs: Shape, lhs_scale: Shape, rhs_scale: Shape, **attributes: Any) -> Shape:
     dims = _dims_in(attributes)
-    dtype = _default_dtype("scaled-dot", lhs, rhs)
+    dtype = product_dtype("scaled-dot", lhs, rhs)
     _check_pairs("scaled-dot", lhs, rhs, dims)
     _check_scale("left", lhs, lhs_scale)
     _check_scale("right", rhs, rhs_scale)
@@ -287,7 +185,7 @@ def ragged_dims(instruction: Instruction) -> RaggedDims:
 def _ragged_shape(lhs: Shape, rhs: Shape, groups: Shape, *, lhs_ragged_dims: Dims, rhs_group_dims: Dims,
                   **attributes: Any) -> Shape:
     dims = _dims_in(attributes)
-    dtype = _default_dtype("ragged-dot", lhs, rhs)
+    dtype = product_dtype("ragged-dot", lhs, rhs)
     _check_pairs("ragged-dot", lhs, rhs, dims)
     if len(lhs_ragged_dims) != 1 or not 0 <= lhs_ragged_dims[0] < lhs.rank:
         raise ShapeError(f"ragged-dot takes one ragged dimension of {lhs}, not {list(lhs_ragged_dims)}")
@@ -337,312 +235,3 @@ def _ragged_dot(instruction: Instruction, lhs: Array, rhs: Array, sizes: Array) 
 
 operator("ragged-dot", 3, attributes=(*RAGGED_DOT_DIMS, OPERAND_PRECISION, ALGORITHM), shape=_ragged_shape,
          evaluate=_ragged_dot)
-
-
-# convolution
-
-def dilated(size: int, dilation: int) -> int:
-    """Extent of `size` elements with dilation - 1 holes between neighbours."""
-    return 0 if size == 0 else (size - 1) * dilation + 1
-
-
-def window_count(size: int, window: WindowDimension) -> int:
-    """How many places a window takes over a dimension of this size."""
-    extent = dilated(size, window.base_dilation) + window.padding_low + window.padding_high
-    reach = dilated(window.size, window.window_dilation)
-    return 0 if extent < reach or extent < 0 else (extent - reach) // window.stride + 1
-
-
-def _check_labels(lhs: Shape, rhs: Shape, window: Window, dims: ConvolutionDimensions) -> None:
-    spatial = len(dims.input_spatial)
-    lists = {"input": ((dims.input_batch, dims.input_feature, *dims.input_spatial), lhs.rank),
-             "kernel": ((dims.kernel_input_feature, dims.kernel_output_feature, *dims.kernel_spatial), rhs.rank),
-             "output": ((dims.output_batch, dims.output_feature, *dims.output_spatial), lhs.rank)}
-    for what, (listed, rank) in lists.items():
-        if sorted(listed) != list(range(rank)):
-            raise ShapeError(f"convolution: dim_labels must name each of the {rank} dimensions of the {what} once")
-    if len(window.dims) != spatial:
-        raise ShapeError(f"convolution: the window has {len(window.dims)} dimensions and dim_labels {spatial} spatial ones")
-    for place, spot in zip(dims.kernel_spatial, window.dims, strict=True):
-        if rhs.dims[place] != spot.size:
-            raise ShapeError(f"convolution: window size {spot.size} is not that of kernel {rhs} in dimension {place}")
-
-
-def _check_groups(lhs: Shape, rhs: Shape, dims: ConvolutionDimensions, feature_groups: int, batch_groups: int) -> None:
-    features, outputs = lhs.dims[dims.input_feature], rhs.dims[dims.kernel_output_feature]
-    if feature_groups < 1 or batch_groups < 1 or (feature_groups > 1 and batch_groups > 1):
-        raise ShapeError(f"convolution: group counts must be positive and at most one of them above 1, "
-                         f"not {feature_groups} and {batch_groups}")
-    if rhs.dims[dims.kernel_input_feature] * feature_groups != features:
-        raise ShapeError(f"convolution: kernel {rhs} takes {rhs.dims[dims.kernel_input_feature]} input features in each of "
-                         f"{feature_groups} groups, the input has {features}")
-    if outputs % feature_groups or outputs % batch_groups:
-        raise ShapeError(f"convolution: {outputs} output features do not divide into "
-                         f"{max(feature_groups, batch_groups)} groups")
-    if lhs.dims[dims.input_batch] % batch_groups:
-        raise ShapeError(f"convolution: batch {lhs.dims[dims.input_batch]} does not divide into {batch_groups} groups")
-
-
-def _convolution_shape(lhs: Shape, rhs: Shape, *more: Shape, window: Window, dim_labels: ConvolutionDimensions,
-                       feature_group_count: int, batch_group_count: int, **_: Any) -> Shape:
-    if more:
-        raise ShapeError("convolution takes two operands; sparse metadata is not supported")
-    dtype = _default_dtype("convolution", lhs, rhs)
-    _check_labels(lhs, rhs, window, dim_labels)
-    _check_groups(lhs, rhs, dim_labels, feature_group_count, batch_group_count)
-    sizes = [0] * lhs.rank
-    sizes[dim_labels.output_batch] = lhs.dims[dim_labels.input_batch] // batch_group_count
-    sizes[dim_labels.output_feature] = rhs.dims[dim_labels.kernel_output_feature]
-    for source, target, spot in zip(dim_labels.input_spatial, dim_labels.output_spatial, window.dims, strict=True):
-        sizes[target] = window_count(lhs.dims[source], spot)
-    return Shape(dtype, tuple(sizes))
-
-
-def _padded_axis(x: Array, axis: int, window: WindowDimension) -> Array:
-    """One axis dilated, padded and cropped; a view where nothing changes."""
-    if window.base_dilation == 1 and window.padding_low <= 0 and window.padding_high <= 0:
-        crop = [slice(None)] * x.ndim
-        crop[axis] = slice(-window.padding_low, max(-window.padding_low, x.shape[axis] + window.padding_high))
-        return x[tuple(crop)]
-    extent = dilated(x.shape[axis], window.base_dilation)
-    low, total = window.padding_low, max(0, extent + window.padding_low + window.padding_high)
-    shape = [*x.shape]
-    shape[axis] = total
-    result = np.zeros(shape, x.dtype)
-    step = window.base_dilation
-    first = max(0, -(low // step))  # index of the first element that is not cropped away
-    count = max(0, min(x.shape[axis], (total - 1 - low) // step + 1) - first)
-    target, source = [slice(None)] * x.ndim, [slice(None)] * x.ndim
-    start = low + first * step
-    target[axis] = slice(start, start + (count - 1) * step + 1 if count else start, step)
-    source[axis] = slice(first, first + count)
-    result[tuple(target)] = x[tuple(source)]
-    return result
-
-
-def _windows(x: Array, window: Window) -> Array:
-    """A view [n, out.., kernel.., groups, c] of x [n, spatial.., groups, c], which is padded already."""
-    spatial = len(window.dims)
-    sizes, steps = list(x.shape), x.strides
-    counts, kernel, count_steps, kernel_steps = [], [], [], []
-    for axis, spot in enumerate(window.dims, 1):
-        reach = dilated(spot.size, spot.window_dilation)
-        counts.append(0 if sizes[axis] < reach else (sizes[axis] - reach) // spot.stride + 1)
-        kernel.append(spot.size)
-        count_steps.append(steps[axis] * spot.stride)
-        kernel_steps.append(steps[axis] * spot.window_dilation)
-    shape = (sizes[0], *counts, *kernel, *sizes[1 + spatial:])
-    strides = (steps[0], *count_steps, *kernel_steps, *steps[1 + spatial:])
-    raw = x.view(np.dtype(f"u{x.dtype.itemsize}")) if x.dtype.itemsize == 1 else x  # numpy cannot name some of the fp8 types
-    return np.lib.stride_tricks.as_strided(raw, shape, strides, writeable=False).view(x.dtype)
-
-
-def _gathered_product(windows: Array, kernel: Array, spatial: int, dtype: DType) -> Array:
-    """One matrix product over gathered windows: [n, out.., kernel.., g, c] x [kernel.., g, c, o] -> [n, out.., g, o].
-
-    The gathered rows are cut along the leading dimensions so that they never take more than a piece of memory.
-    """
-    places = windows.shape[:1 + spatial]
-    groups, channels, outputs = kernel.shape[-3:]
-    depth = math.prod(kernel.shape[:spatial]) * channels
-    by_group = np.moveaxis(kernel, -3, 0).reshape(groups, depth, outputs)
-    result = np.empty((*places, groups, outputs), dtype.numpy)
-    for index in _pieces(places, groups * depth):
-        piece = windows[index]
-        rows = math.prod(piece.shape[:1 + spatial])
-        gathered: Array = np.moveaxis(piece, -2, 0).reshape(groups, rows, depth)
-        summed = product(gathered, by_group, dtype)
-        result[index] = np.moveaxis(summed, 0, 1).reshape(*piece.shape[:1 + spatial], groups, outputs)
-    return result
-
-
-def _pieces(places: Dims, elements_each: int) -> list[tuple[slice, ...]]:
-    """Slices over the first dimension, or the first two, such that each covers at most a piece of elements."""
-    outer = places[0] * (places[1] if len(places) > 1 else 1)
-    if not outer or not elements_each:
-        return [(slice(None),)]
-    inner = math.prod(places) // outer * elements_each
-    if len(places) == 1 or inner * places[1] <= _PIECE_ELEMENTS:
-        step = max(1, _PIECE_ELEMENTS // max(1, math.prod(places[1:]) * elements_each))
-        return [(slice(start, start + step),) for start in range(0, places[0], step)]
-    step = max(1, _PIECE_ELEMENTS // inner)
-    return [(slice(n, n + 1), slice(start, start + step)) for n in range(places[0]) for start in range(0, places[1], step)]
-
-
-def _channelwise_sum(windows: Array, kernel: Array, spatial: int, dtype: DType) -> Array:
-    """Groups of one input channel, where a matrix product has no depth: a sum over kernel places of scaled views."""
-    accumulator = np.dtype(np.float64) if dtype is dtypes.F64 else np.dtype(np.float32)
-    total = np.zeros((*windows.shape[:1 + spatial], *kernel.shape[-3::2]), accumulator)
-    lead = (slice(None),) * (1 + spatial)
-    for place in np.ndindex(*kernel.shape[:spatial]):
-        total += windows[(*lead, *place)].astype(accumulator, copy=False) * kernel[(*place, slice(None), 0)].astype(accumulator)
-    return converted(total, dtype)
-
-
-def _kernel_matrix(rhs: Array, window: Window, dims: ConvolutionDimensions, groups: int) -> Array:
-    """The kernel as [kernel.., groups, c, o], reversed where the window says so; output features come in consecutive blocks."""
-    kernel = rhs.transpose(*dims.kernel_spatial, dims.kernel_input_feature, dims.kernel_output_feature)
-    flips = [axis for axis, spot in enumerate(window.dims) if spot.reversal]
-    kernel = np.flip(kernel, tuple(flips)) if flips else kernel
-    *spatial, channels, outputs = kernel.shape
-    return np.moveaxis(kernel.reshape(*spatial, channels, groups, outputs // groups), -2, -3)
-
-
-def _input_rows(lhs: Array, dims: ConvolutionDimensions, feature_groups: int, batch_groups: int) -> Array:
-    """The input as [n, spatial.., groups, c]; a batch group k becomes feature group k of a smaller batch."""
-    rows = lhs.transpose(dims.input_batch, *dims.input_spatial, dims.input_feature)
-    batch, *spatial, features = rows.shape
-    if batch_groups > 1:
-        return np.moveaxis(rows.reshape(batch_groups, batch // batch_groups, *spatial, features), 0, -2)
-    return rows.reshape(batch, *spatial, feature_groups, features // feature_groups)
-
-
-_CHANNELWISE_PLACES = 256
-"""Kernel places up to which a channelwise convolution is summed place by place; above, batched products are quicker."""
-
-
-def convolve(lhs: Array, rhs: Array, window: Window, dims: ConvolutionDimensions, feature_groups: int, batch_groups: int,
-             dtype: DType) -> Array:
-    """Correlation of lhs with rhs in all of HLO's forms; result dimensions as dim_labels say."""
-    rows = _input_rows(lhs, dims, feature_groups, batch_groups)
-    kernel = _kernel_matrix(rhs, window, dims, max(feature_groups, batch_groups))
-    for axis, spot in enumerate(window.dims, 1):
-        rows = _padded_axis(rows, axis, spot)
-    windows, spatial = _windows(rows, window), len(window.dims)
-    places = math.prod(kernel.shape[:spatial])
-    operands = {dtypes.from_numpy(lhs.dtype), dtypes.from_numpy(rhs.dtype)}
-    is_plain = dtype.is_float and all(row.is_float for row in operands)
-    if is_plain and kernel.shape[-2] == 1 and kernel.shape[-3] > 1 and places <= _CHANNELWISE_PLACES:
-        result = _channelwise_sum(windows, kernel, spatial, dtype)
-    else:
-        result = _gathered_product(windows, kernel, spatial, dtype)
-    result = result.reshape(*result.shape[:1 + spatial], -1 if result.size else rhs.shape[dims.kernel_output_feature])
-    order = (dims.output_batch, *dims.output_spatial, dims.output_feature)
-    return result.transpose(*np.argsort(order))
-
-
-def _convolution(instruction: Instruction, lhs: Array, rhs: Array) -> Array:
-    return convolve(lhs, rhs, instruction.attribute("window"), instruction.attribute("dim_labels"),
-                    instruction.attribute("feature_group_count"), instruction.attribute("batch_group_count"),
-                    instruction.shape.dtype)
-
-
-operator("convolution", (2, None), attributes=(WINDOW, DIM_LABELS, FEATURE_GROUP_COUNT, BATCH_GROUP_COUNT, OPERAND_PRECISION,
-                                               ALGORITHM, CONVOLUTION_KIND, SPARSITY_CONFIG),
-         shape=_convolution_shape, evaluate=_convolution)
-
-
-# fft
-
-_COMPLEX_OF = {dtypes.F32: dtypes.C64, dtypes.F64: dtypes.C128, dtypes.C64: dtypes.C64, dtypes.C128: dtypes.C128}
-_REAL_OF = {dtypes.C64: dtypes.F32, dtypes.C128: dtypes.F64}
-
-
-def _fft_shape(x: Shape, fft_type: str, fft_length: Dims) -> Shape:
-    if fft_type not in _TRANSFORMS:
-        raise ShapeError(f"fft has no type {fft_type}")
-    if not 1 <= len(fft_length) <= x.rank:
-        raise ShapeError(f"fft over {len(fft_length)} dimensions needs as many in {x}")
-    takes_complex = fft_type != "RFFT"
-    if x.dtype.is_complex != takes_complex or x.dtype not in _COMPLEX_OF:
-        raise ShapeError(f"fft of type {fft_type} takes {'complex' if takes_complex else 'f32 or f64'} elements, not {x.dtype}")
-    lengths = tuple(fft_length)
-    half = (*lengths[:-1], lengths[-1] // 2 + 1)
-    expected = half if fft_type == "IRFFT" else lengths
-    if x.dims[-len(lengths):] != expected:
-        raise ShapeError(f"fft of type {fft_type} and length {list(lengths)} takes last dimensions {list(expected)}, not {x}")
-    last = half if fft_type == "RFFT" else lengths
-    return Shape(_REAL_OF[x.dtype] if fft_type == "IRFFT" else _COMPLEX_OF[x.dtype], x.dims[:-len(lengths)] + last)
-
-
-_TRANSFORMS: dict[str, Callable[..., Array]] = {
-    "FFT": np.fft.fftn, "IFFT": np.fft.ifftn, "RFFT": np.fft.rfftn, "IRFFT": np.fft.irfftn}
-
-
-def _fft(instruction: Instruction, x: Array) -> Array:
-    lengths = instruction.attribute("fft_length")
-    wide = np.complex128 if x.dtype.kind == "c" else np.float64
-    if 0 in instruction.shape.dims:
-        return np.zeros(instruction.shape.dims, instruction.shape.dtype.numpy)
-    transform = _TRANSFORMS[instruction.attribute("fft_type")]
-    result = transform(x.astype(wide), s=lengths, axes=range(x.ndim - len(lengths), x.ndim))
-    return result.astype(instruction.shape.dtype.numpy)
-
-
-operator("fft", 1, attributes=(FFT_TYPE, FFT_LENGTH), shape=_fft_shape, evaluate=_fft)
-
-
-# cholesky and triangular-solve
-
-def _check_square(name: str, x: Shape) -> None:
-    if x.rank < 2 or x.dims[-1] != x.dims[-2]:
-        raise ShapeError(f"{name} takes matrices that are square in the last two dimensions, not {x}")
-    if not (x.dtype.is_float or x.dtype.is_complex):
-        raise ShapeError(f"{name} takes float or complex elements, not {x.dtype}")
-
-
-def _cholesky_shape(x: Shape, lower: bool) -> Shape:
-    _check_square("cholesky", x)
-    return x
-
-
-def _factor(matrix: Array, lower: bool) -> Array:
-    """The Cholesky factor; NaN throughout where the matrix is not positive definite. The other triangle is never read."""
-    try:
-        return np.linalg.cholesky(matrix, upper=not lower)
-    except np.linalg.LinAlgError:
-        return np.full_like(matrix, np.nan)
-
-
-def _cholesky(instruction: Instruction, x: Array) -> Array:
-    wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
-    result = np.empty_like(wide)
-    for index in np.ndindex(x.shape[:-2]):
-        result[index] = _factor(wide[index], instruction.attribute("lower"))
-    return result.astype(instruction.shape.dtype.numpy)
-
-
-operator("cholesky", 1, attributes=(CHOLESKY_LOWER,), shape=_cholesky_shape, evaluate=_cholesky)
-
-
-def _triangular_solve_shape(a: Shape, b: Shape, *, left_side: bool, **_: Any) -> Shape:
-    _check_square("triangular-solve", a)
-    agreeing_dtype("triangular-solve", (a, b))
-    if b.rank != a.rank or b.dims[:-2] != a.dims[:-2]:
-        raise ShapeError(f"triangular-solve takes operands of equal batch dimensions, not {a} and {b}")
-    if b.dims[-2 if left_side else -1] != a.dims[-1]:
-        raise ShapeError(f"triangular-solve with a on the {'left' if left_side else 'right'}: {a} does not fit {b}")
-    return b
-
-
-_TRANSPOSES = {"NO_TRANSPOSE": lambda a: a, "TRANSPOSE": lambda a: a.swapaxes(-1, -2),
-               "ADJOINT": lambda a: np.conj(a).swapaxes(-1, -2), "TRANSPOSE_INVALID": lambda a: a}
-
-
-def _solve_lower(a: Array, b: Array, unit_diagonal: bool) -> Array:
-    """Forward substitution over the rows, for all batches and right-hand sides at once; never reads above the diagonal."""
-    x = np.empty_like(b)
-    for row in range(a.shape[-1]):
-        known = np.matmul(a[..., row:row + 1, :row], x[..., :row, :])[..., 0, :]
-        rest = b[..., row, :] - known
-        x[..., row, :] = rest if unit_diagonal else rest / a[..., row, row, None]
-    return x
-
-
-def _triangular_solve(instruction: Instruction, a: Array, b: Array) -> Array:
-    """op(a) x = b or x op(a) = b, brought to a lower triangle on the left by transposing and reversing."""
-    wide = np.complex128 if a.dtype.kind == "c" else np.float64
-    transpose, lower = instruction.attribute("transpose_a"), instruction.attribute("lower")
-    matrix, known = _TRANSPOSES[transpose](a.astype(wide)), b.astype(wide)
-    is_lower = lower == (transpose in ("NO_TRANSPOSE", "TRANSPOSE_INVALID"))
-    left_side = instruction.attribute("left_side")
-    if not left_side:
-        matrix, known, is_lower = matrix.swapaxes(-1, -2), known.swapaxes(-1, -2), not is_lower
-    if not is_lower:
-        matrix, known = matrix[..., ::-1, ::-1], known[..., ::-1, :]
-    solved = _solve_lower(matrix, known, instruction.attribute("unit_diagonal"))
-    solved = solved if is_lower else solved[..., ::-1, :]
-    return (solved if left_side else solved.swapaxes(-1, -2)).astype(instruction.shape.dtype.numpy)
-
-
-operator("triangular-solve", 2, attributes=TRIANGULAR_SOLVE, shape=_triangular_solve_shape, evaluate=_triangular_solve)

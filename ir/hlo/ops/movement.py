@@ -27,7 +27,7 @@ from nxcc.ir.hlo.attributes import (
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.checks import need, need_array, need_arrays, need_dimension, need_dimensions, need_scalar
-from nxcc.ir.hlo.ops.elementwise import bitcast_bits
+from nxcc.ir.hlo.ops.conversion import bitcast_bits
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import UNBOUNDED, Shape, array, row_major
 

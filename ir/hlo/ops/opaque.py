@@ -19,9 +19,10 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import CUSTOM_CALL
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
-from nxcc.ir.hlo.ops.contraction import product
 from nxcc.ir.hlo.ops.control import zeros
-from nxcc.ir.hlo.ops.elementwise import converted, erf
+from nxcc.ir.hlo.ops.conversion import converted
+from nxcc.ir.hlo.ops.element_functions import erf
+from nxcc.ir.hlo.ops.matrix_products import product
 from nxcc.ir.hlo.ops.reduction import top_k
 from nxcc.ir.shapes import Shape
 

@@ -18,7 +18,7 @@ from nxcc.ir import dtypes
 from nxcc.ir.hlo.attributes import DELTA, DISTRIBUTION, RNG_ALGORITHM
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
-from nxcc.ir.hlo.ops.elementwise import converted
+from nxcc.ir.hlo.ops.conversion import converted
 from nxcc.ir.shapes import Shape, array
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.compiler.debugging.reduce import Candidate
+from nxcc.compiler.debugging.candidate import Candidate
 from nxcc.ir.dtypes import (
     BF16,
     C64,
@@ -322,8 +322,8 @@ def element_types(opcode: str) -> frozenset[DType]:
 
 
 def drawn_opcodes() -> tuple[str, ...]:
-    """Opcodes to draw from, in a fixed order."""
-    return tuple(name for name in operators() if name in MAKERS or _is_plain(name))
+    """Opcodes to draw from, in an order that does not depend on which family was imported first."""
+    return tuple(name for name in sorted(operators()) if name in MAKERS or _is_plain(name))
 
 
 @cache

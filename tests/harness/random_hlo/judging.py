@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nxcc.compiler.debugging.reduce import Budget, Candidate, reduce_candidate
+from nxcc.compiler.debugging.candidate import Candidate
+from nxcc.compiler.debugging.reduce import Budget, reduce_candidate
 from nxcc.compiler.debugging.trial import AGREES, DIFFERS, REFUSED, Trial, Verdict, difference
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions

@@ -12,7 +12,8 @@ import pytest
 
 from nxcc.cli import main
 from nxcc.compiler.debugging.bisect import bisect, bisect_lines, walk_passes
-from nxcc.compiler.debugging.reduce import Budget, Candidate, Start, extract, recorded, reduce_candidate
+from nxcc.compiler.debugging.candidate import Candidate, extract, recorded
+from nxcc.compiler.debugging.reduce import Budget, Start, reduce_candidate
 from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, difference
 from nxcc.compiler.options import CompileOptions
 from nxcc.ir.diagnostics import CompileError
