@@ -1,6 +1,7 @@
 """nxcc: an open ahead-of-time compiler for AWS NeuronCore v1 and v2.
 
-`nxcc.compile(model, output, **options)` and `nxcc.load(path, weights).run(inputs)` are the verbs of the command line.
+`nxcc.compile(model, output, **options)` and `nxcc.load(path, weights).run(inputs)` are the verbs of the command line;
+`nxcc.CompileError` is what they raise for anything that a user can cause.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nxcc.compiler.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from nxcc.compiler.api import Compiled, Model, compile, load
+    from nxcc.compiler.api import Compiled, CompileError, Model, compile, load
 
-_LAZY = ("Compiled", "Model", "compile", "load")
-__all__ = ["Compiled", "Model", "__version__", "compile", "load"]
+_LAZY = ("CompileError", "Compiled", "Model", "compile", "load")
+__all__ = ["CompileError", "Compiled", "Model", "__version__", "compile", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The Python API: the same few verbs as the command line.
 
-`compile` gives a `Compiled` (the file and what was found out); `load` gives a `Loaded` to run.
+`compile` gives a `Compiled` (the file and what was found out); `load` gives a `Loaded` to run. Both raise `CompileError`, the
+one exception for what a user can cause.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from nxcc.compiler.runtime import load as load_neff
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
+
+__all__ = ["CompileError", "Compiled", "Model", "compile", "load"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Sources of the vendor's options: CLI and NEFF reference, sections 1.1, 1.2 (neur
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any
@@ -314,6 +315,9 @@ def options_from(**values: Any) -> CompileOptions:
         if name not in DECLARED:
             raise ValueError(f"no compile option is named {name!r}{_nearest(name, DECLARED)}")
         row = DECLARED[name]
+        if row.kind is Kind.FILE and not isinstance(value, str | os.PathLike):
+            raise ValueError(f"{name} is {type(value).__name__}; it is the path of a file")
+        value = os.fspath(value) if row.kind is Kind.FILE else value
         value = row.synonyms.get(str(value), str(value)) if row.kind is Kind.CHOICE else value
         if row.kind is Kind.CHOICE and value not in (*row.choices, getattr(CompileOptions, name)):
             raise ValueError(f"{name} is {value!r}; it may be {', '.join(row.choices)}")

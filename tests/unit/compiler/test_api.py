@@ -1,4 +1,5 @@
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -15,4 +16,11 @@ def test_unknown_names_and_options_are_errors() -> None:
         nxcc.compil  # noqa: B018
     with pytest.raises(CompileError, match="did you mean optlevel") as caught:
         nxcc.compile("m.hlo", optlvel=0)
-    assert caught.value.code is USAGE
+    assert caught.value.code is USAGE and nxcc.CompileError is CompileError
+
+
+def test_a_file_is_given_as_a_path() -> None:
+    with pytest.raises(nxcc.CompileError, match="weights is dict; it is the path of a file"):
+        nxcc.compile("m.hlo", weights={"0": 1})
+    with pytest.raises(nxcc.CompileError, match="cannot read none.hlo"):
+        nxcc.compile("none.hlo", weights=Path("w.npz"))
