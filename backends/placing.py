@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import field
+from typing import NamedTuple
 
 from nxcc.backends.berths import Work
 from nxcc.backends.target import Target
@@ -47,9 +48,8 @@ class Timeline:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes low..high-1 of the partitions first..last-1."""
+class Span(NamedTuple):
+    """Bytes low..high-1 of the partitions first..last-1; a tuple, since sets of these are joined and sorted by the thousand."""
 
     low: int
     high: int
@@ -79,11 +79,8 @@ class Places:
         """The first of so many bytes that lie in these partitions from one region to another: the lowest that are free all that
         time; None if there are none. late: they are not used before the regions before the first one are done."""
         steps = self._steps(first, last, late)
-        beside: set[Span] = set()
-        for step in steps:
-            beside |= self._taken.get(step, set())
         low = 0
-        for span in sorted(beside, key=lambda span: (span.low, span.high)):
+        for span in sorted(set().union(*[self._taken.get(step, ()) for step in steps])):
             if span.first >= partitions[1] or span.last <= partitions[0]:
                 continue
             if low + size <= span.low:
