@@ -15,12 +15,13 @@ from nxcc.backends.arena import Arena, Buffer, Lifetime
 from nxcc.backends.assembly import AssembledFunction, assemble, plan_of
 from nxcc.backends.berths import ALONE, FIRST_OF_REGIONS, Berth, Entrance, Footprint, Work, room, touched
 from nxcc.backends.isa.program import Function, Memory, Program
-from nxcc.backends.lowering.fused import is_program
+from nxcc.backends.lowering.fused import has_products, is_program
 from nxcc.backends.lowering.images.program import passes_over_weights
 from nxcc.backends.lowering.registry import Rule, rules
 from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.lowering.views import VIEW_OPCODES, as_view, copy_view
 from nxcc.backends.mainstream import MainStreams
+from nxcc.backends.searching import Written, best_choices
 from nxcc.backends.synchronization import Plan
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Clock, Copies, Findings, Kernel
@@ -41,6 +42,9 @@ MAX_ARGUMENTS = 24
 ATTEMPTS = ((Berth.LOWER, Copies(2, 2)), (Berth.WHOLE, Copies(2, 2)), (Berth.LOWER, Copies(2, 1)), (Berth.WHOLE, Copies(2, 1)),
             (Berth.WHOLE, Copies(1, 1)))
 """Parts of the machine and rotating tiles to try, best first; the last is what level 0 uses."""
+
+ATTEMPT = "attempt"
+"""Name of the choice from which of these on a region is tried."""
 
 SMALL_CONSTANT_BYTES = 4096
 """Constants up to this size are compared by content, so that equal ones share memory and code; larger ones by identity."""
@@ -462,11 +466,35 @@ class _Generator:
 
     def _lower(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool) -> Lowered:
         """Write the region's tile program; its code carries the number of the first call's debug entry."""
+        if self.optlevel < 3 or self.clock is None or not has_products(instruction):
+            return self._first(instruction, operands, results, shared, {})[0]
+
+        def write(choices: Mapping[str, int]) -> Written | None:
+            try:
+                lowered, asked = self._first(instruction, operands, results, shared, choices)
+            except CompileError as error:
+                if error.code is not OUT_OF_MEMORY:
+                    raise
+                return None
+            need, whole = lowered.need, room(self.target, Berth.WHOLE)
+            return Written(lowered.program, lowered.plan, asked, need is not None and 2 * need.sbuf_bytes <= whole.sbuf_bytes
+                           and 2 * need.psum_banks <= whole.psum_banks)
+
+        choices = best_choices(write, self.clock, self.target, [view.address.constant for view in operands + results],
+                               self.findings, self._is_alone())
+        return self._first(instruction, operands, results, shared, choices)[0]
+
+    def _is_alone(self) -> bool:
+        return self._entry is not None and _has_one_region(self._entry)
+
+    def _first(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool,
+               choices: Mapping[str, int]) -> tuple[Lowered, Mapping[str, int]]:
+        """The first attempt that fits, from that on which is chosen; and what the rule asked for."""
         attempts = [(berth, copies, limit) for limit in dict.fromkeys((self.work_bytes, 0))
                     for berth, copies in (ATTEMPTS if self.optlevel > 0 else ATTEMPTS[-1:])]
-        for berth, copies, limit in attempts:
+        for berth, copies, limit in attempts[min(choices.get(ATTEMPT, 0), len(attempts) - 1):]:
             try:
-                kernel = self._write(instruction, operands, results, shared, berth, copies, limit)
+                kernel = self._write(instruction, operands, results, shared, berth, copies, limit, choices)
             except CompileError as error:
                 if error.code is not OUT_OF_MEMORY or (berth, copies, limit) == attempts[-1]:
                     raise
@@ -475,11 +503,11 @@ class _Generator:
             shares = plan.overlaps and plan.semaphores <= room(self.target, Berth.LOWER).semaphores
             program = kernel.program
             need = Footprint(program.sbuf_bytes, program.psum_banks, plan.semaphores) if shares else None
-            return Lowered(program, plan, need)
+            return Lowered(program, plan, need), {ATTEMPT: len(attempts) - 1, **kernel.asked}
         raise AssertionError("the last attempt returns or raises")
 
     def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,
-               copies: Copies, work_bytes: int) -> Kernel:
+               copies: Copies, work_bytes: int, choices: Mapping[str, int]) -> Kernel:
         """The tile program for part of the machine; CompileError(NXC0302) if it does not fit."""
         kernel = Kernel(f"{instruction.opcode}.{len(self._lowered)}", self.target, copies,
                         room(self.target, berth, work_bytes), room(self.target, Berth.WHOLE, work_bytes))
@@ -487,7 +515,7 @@ class _Generator:
         kernel.tf32 = _multiplies_tf32(instruction)
         kernel.exact_transposes = self.exact_transposes
         kernel.level, kernel.clock, kernel.jobs, kernel.findings = self.optlevel, self.clock, self.jobs, self.findings
-        kernel.alone = self._entry is not None and _has_one_region(self._entry)
+        kernel.alone, kernel.choices = self._is_alone(), choices
         views = operands + results
         if shared:
             views = _relocatable(kernel, views)

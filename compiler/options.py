@@ -72,7 +72,7 @@ def _flag(*flags: str, help: str, role: Role, **rest: Any) -> Any:
 
 
 OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1, 2, 3: optimised; products are cut by a \
-rule at 1, by a search over the cost model at 2, and the best of more cuts are timed on the clock at 3."
+rule at 1, by a search over the cost model at 2; at 3 more cuts, and choices in fused regions, are timed on the clock."
 _NO_TRN = "nxcc compiles for v1 (inf1) and v2 (inf2, trn1, trn1n)"
 TARGET_NAMES = {"inf1": "v1", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
 

@@ -24,6 +24,14 @@ def is_program(instruction: Instruction) -> bool:
     return any(is_one(instruction) for is_one in _PROGRAMS)
 
 
+def has_products(instruction: Instruction) -> bool:
+    """Whether it is a program of rows that multiplies, alone or in a chain."""
+    if not (is_row_program(instruction) or is_row_chain(instruction)):
+        return False
+    inside = list(instruction.called[0].post_order())
+    return any(one.opcode == "dot" or one.opcode == "fusion" and has_products(one) for one in inside)
+
+
 def _order(instruction: Instruction) -> Sequence[int] | None:
     return image_order(instruction) if is_image_program(instruction) else None
 

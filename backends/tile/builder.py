@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -61,7 +61,7 @@ class Kernel:
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     alone: whether no other region runs beside this one.
     level: how cuts of products are found: 1 by a rule, 2 by search over the closed form, 3 on the clock as well, in so many
-    processes as `jobs` says, unless `findings` know the answer.
+    processes as `jobs` says, unless `findings` know the answer. choices: which option of what the rule asks for (see `choose`).
     """
 
     def __init__(self, name: str, target: Target, copies: Copies = SINGLE, room: Room | None = None,
@@ -78,6 +78,8 @@ class Kernel:
         self.clock: Clock | None = None
         self.jobs = 1
         self.findings: Findings = {}
+        self.choices: Mapping[str, int] = {}
+        self.asked: dict[str, int] = {}
         self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
         self.program = TileProgram(name)
         self.debug = -1
@@ -86,6 +88,12 @@ class Kernel:
         self._sbuf = 0
         self._psum = 0
         self._names = 0
+
+    def choose(self, name: str, *options: int) -> int:
+        """One of some numbers, the first unless a search says otherwise; equal ones count once."""
+        different = list(dict.fromkeys(options))
+        self.asked.setdefault(name, len(different))
+        return different[min(self.choices.get(name, 0), len(different) - 1)]
 
     # ---- memory -------------------------------------------------------------------------------------------------
 

@@ -178,7 +178,7 @@ class RowBatches:
             banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + ahead + 1
             values = groups * widest * 4 * self.program.alive() * self.kernel.copies.inner
             if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * room.sbuf_bytes:
-                return groups
+                return self.kernel.choose("groups", groups, max(together, groups // 2 // together * together))
         return min(heads, together)
 
     def _block(self, heads: int, groups: int, views: Sequence[View], matrices: Mapping[Instruction, View]) -> int:

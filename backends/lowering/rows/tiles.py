@@ -45,6 +45,9 @@ PIECES_MAX = 4
 TURNING_BANKS = 2
 """PSUM banks for turning left sides while sums of another tile of rows are there."""
 
+COLUMNS_LEAST = 128
+"""Columns of a tile, at least, that a search tries."""
+
 STREAM_SHARE = 0.25
 """Part of SBUF for the columns of matrices that stream by."""
 
@@ -260,7 +263,8 @@ class RowTiles:
         total = self.program.total_columns()
         pieces = -(-total // max(1, min(total, width, most)))
         even = -(-total // pieces)
-        return max(1, min(total, width, most, -(-even // 64) * 64 if pieces > 1 else total))
+        found = max(1, min(total, width, most, -(-even // 64) * 64 if pieces > 1 else total))
+        return self.kernel.choose("columns", found, *(part for part in (found // 2, found // 4) if part >= COLUMNS_LEAST))
 
     # ---- rows ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +292,8 @@ class RowTiles:
         most = int(self.kernel.room.sbuf_bytes * LEFT_SHARE) // (each * copies.outer)
         if self.matrices:
             most = min(most, BLOCK_TILES)
-        return max(1, min(full, most))
+        found = max(1, min(full, most))
+        return self.kernel.choose("tiles", found, max(1, found // 2), min(full, found + 1), min(full, 2 * found))
 
     def _single_tiles(self, views: list[View], lead: int) -> Iterator[Rows]:
         """Tiles of at most as many rows as there are partitions."""
