@@ -182,15 +182,16 @@ def every_plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> It
 
 
 @cache
-def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int) -> Plan | None:
+def plan(product: Product, on: Machine, sbuf_bytes: int, banks: int, alone: bool = True) -> Plan | None:
     """The quickest cut that fits into so much SBUF a partition and so many PSUM banks; None if none does.
 
-    If the cut of large products is hardly slower it is taken, with chunks that need little code for what is left of the depth.
+    If the product is alone and the cut of large ones hardly slower, that is taken, with chunks that need little code for what
+    is left of the depth.
     """
     quickest = _quickest(product, on, sbuf_bytes, banks)
     if quickest is None:
         return None
-    alike = on.loops and min(product.rows, product.columns, product.depth) >= ALIKE_FROM
+    alike = alone and on.loops and min(product.rows, product.columns, product.depth) >= ALIKE_FROM
     large = _quickest(_large(product), on, sbuf_bytes, banks) if alike else None
     if large is None:
         return quickest

@@ -58,9 +58,10 @@ def planned(kernel: Kernel, left: View, right: View, out: View, dtype: DType, ba
     if kernel.level == 1:
         found = ruled_plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks)
         return None if found is None else (found, product)
-    found = plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks)
+    found = plan(product, on, kernel.sbuf_free_bytes, kernel.room.psum_banks, kernel.alone)
     whole = kernel.whole
-    if kernel.room != whole and _gains(found, plan(product, on, whole.sbuf_bytes, whole.psum_banks), kernel.alone):
+    larger = plan(product, on, whole.sbuf_bytes, whole.psum_banks, kernel.alone) if kernel.room != whole else None
+    if _gains(found, larger, kernel.alone):
         raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} is quicker with the whole machine")
     if kernel.level > 2:
         # It writes products itself, and needs what a compile without it does not load.
