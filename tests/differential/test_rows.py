@@ -145,3 +145,23 @@ ENTRY e { x = f32[1,1,3,2] parameter(0)
 def test_a_batch_of_one_is_no_row(level: int) -> None:
     """The product's second batch dimension has one element, where the region's second row dimension has three."""
     check_text(ONE_MATRIX, optlevel=level)
+
+
+MEANS = """HloModule means
+add { a = T[] parameter(0)
+  b = T[] parameter(1)
+  ROOT s = T[] add(a, b) }
+ENTRY e { x = T[2,3,8] parameter(0)
+  p = T[2,3,K,16] parameter(1)
+  t = T[2,3,8] tanh(x)
+  b = T[2,3,8,K] broadcast(t), dimensions={0,1,2}
+  d = T[2,3,8,16] dot(b, p), lhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_batch_dims={0,1}, rhs_contracting_dims={2}
+  ROOT n = T[2,3,8,16] negate(d) }
+"""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("depth", [64, 128, 256])
+def test_a_number_repeated_along_what_is_summed(depth: int, dtype: str) -> None:
+    text = MEANS.replace("T[", f"{dtype}[").replace("K]", f"{depth}]").replace("K,", f"{depth},")
+    check_whole(text, levels=("1", "2"), strict=True)

@@ -116,7 +116,13 @@ def turn(kernel: Kernel, raw: Access, to: Sides, column: Index = 0, scale: float
         _turn_beside(kernel, raw, to, column, scale)
         return
     if to.packed > 1 or depth % to.lanes == 0:
-        _turn_run(kernel, raw.flat(), to.tile, column, rows, scale)
+        with kernel.scope():
+            run = raw.flat()
+            if len(run.dims) > 1:  # one number repeated along k does not lie as a run
+                spread = kernel.sbuf(raw.sizes, raw.dtype)
+                kernel.copy(spread, raw)
+                run = spread.flat()
+            _turn_run(kernel, run, to.tile, column, rows, scale)
         return
     for group in range(groups):
         tile = to.tile.cut(0, group * to.blocks, to.blocks)
