@@ -49,6 +49,7 @@ class RowBatches:
     def __init__(self, program: RowProgram) -> None:
         self.program, self.kernel = program, program.kernel
         self.sources = list(dict.fromkeys(program.lefts.values()))
+        self.copies = 1
 
     def lower(self) -> None:
         program, batch = self.program, self.program.batch
@@ -62,6 +63,7 @@ class RowBatches:
         matrices = [program.side(dot) for dot in program.dots]
         for d in range(batch, count - 1):
             matrices = [v.insert(d - 1, views[0].sizes[d - 1]) for v in matrices]
+        self.copies = self.kernel.copies.outer if any(size > 1 for size in views[0].sizes[:len(outer)]) else 1
         for cuts in _bodies_of_batches(self.kernel, [*views, *matrices], len(outer)):
             with self.kernel.psum_scope():
                 line = _Line(self)
@@ -189,7 +191,7 @@ class RowBatches:
             if view.dims[0][0]:
                 columns = view.elements // (view.sizes[0] * view.sizes[1])
                 each += 2 * columns * view.dtype.byte_size
-        most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.kernel.copies.outer)
+        most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.copies)
         return heads if heads <= most else max(1, most // groups) * groups
 
 
