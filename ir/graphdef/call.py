@@ -122,9 +122,10 @@ class Call:
                 raise self.invalid(f"input {number} of {self.node.op} must have {wanted} dimensions, it is {value.shape}")
 
     def is_partial(self) -> bool:
-        """True if an input is a Partial, or its value follows from the count of one."""
-        return any(isinstance(value, Partial) or (isinstance(value, Instruction) and self._is_counted(value))
-                   for value in self.inputs)
+        """True if an input is a Partial, or its value follows from the count of one, and all are arrays."""
+        arrays = all(isinstance(value, Partial | Instruction) for value in self.inputs)
+        return arrays and any(isinstance(value, Partial) or self._is_counted(value)
+                              for value in self.inputs if isinstance(value, Partial | Instruction))
 
     def _is_counted(self, value: Instruction) -> bool:
         constants = self.scope.constants

@@ -20,7 +20,7 @@ REASONS: dict[str, str] = {
         "Barrier", "HashTable", "HashTableV2", "InitializeTableFromTextFileV2", "InitializeTableV2", "LookupTableFindV2",
         "LookupTableImportV2", "LookupTableInsertV2", "LookupTableSizeV2", "MutableHashTableV2", "ReadFile"), _RESOURCES),
     **dict.fromkeys((
-        "DynamicPartition", "SparseConcat", "SparseFillEmptyRows",
+        "SparseConcat", "SparseFillEmptyRows",
         "SparseReorder",
         "RaggedTensorToTensor"), _DYNAMIC),
     **dict.fromkeys(("Assign", "AssignVariableOp", "AssignAddVariableOp"), _VARIABLES),

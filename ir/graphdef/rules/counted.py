@@ -41,6 +41,25 @@ def kept_places(call: Call, mask: Instruction) -> Partial:
     return partial(call, places, e.reduce("add", ones, [0]))
 
 
+def distinct_values(call: Call, x: Instruction) -> list[Value]:
+    """The distinct elements of a vector in order of appearance, and for each element which of them it is.
+
+    Every element is compared with every other, so that no address depends on the order of values.
+    """
+    e, (n,) = call.emit, x.shape.dims
+    call.table(n * n)
+    dims = (n, n)
+    same = e.compare(e.spread(x, dims, (0,)), e.spread(x, dims, (1,)), "EQ")
+    places = e.iota(S32, dims, 1)
+    first = e.reduce("minimum", e.select(same, places, e.like(places, n)), [1])
+    fresh = e.compare(first, e.iota(S32, (n,), 0), "EQ")
+    found = kept_places(call, fresh)
+    # how many distinct ones come before the first of its kind
+    before = e.compare(places, e.spread(first, dims, (0,)), "LT")
+    ranks = e.reduce("add", e.convert(e.make("and", before, e.spread(fresh, dims, (1,))), S32), [1])
+    return [Partial(e.take(x, found.items, 0), found.count), e.convert(ranks, call.dtype("out_idx"))]
+
+
 def index_tuples(call: Call, x: Instruction) -> Partial:
     """[n, rank] s64: the places of what is not zero."""
     e, dims = call.emit, x.shape.dims
@@ -177,6 +196,7 @@ def _fixing_padding(call: Call, value: Partial) -> Array:
         kept = call.scope.constants.value_at(call.x(1), {value.count: np.asarray(count, np.int32)})
         if kept is None:
             raise _not_fixed(call)
+        call.need(kept.shape == (value.items.shape.rank, 2), f"paddings {kept.tolist()} do not fit {value.items.shape}")
         grown = kept.sum(axis=1)
         grown[value.axis] += count
         sizes.add((*grown.tolist(), *kept[:, 0].tolist()))

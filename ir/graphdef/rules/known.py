@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nxcc.ir.graphdef.call import Call
+from nxcc.ir.graphdef.call import MAX_TENSORS, Call
 from nxcc.ir.graphdef.registry import rule
-from nxcc.ir.graphdef.rules.counted import index_tuples
-from nxcc.ir.graphdef.values import Value
+from nxcc.ir.graphdef.rules.counted import distinct_values, index_tuples, kept_places
+from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.literals import Array
 
 
@@ -41,8 +41,10 @@ def _distinct(call: Call, axis: int | None) -> tuple[Array, Array, Array]:
     return np.take(x, first[order], axis), rank[inverse.reshape(-1)], counts[order]
 
 
-@rule("Unique", "UniqueWithCounts", "UniqueV2", "UniqueWithCountsV2")
+@rule("Unique", "UniqueWithCounts", "UniqueV2", "UniqueWithCountsV2", needs=("scatter",))
 def unique(call: Call) -> Sequence[Value]:
+    if call.known(0) is None and call.node.op == "Unique" and call.x(0).shape.rank == 1:
+        return distinct_values(call, call.x(0))
     axis = None
     if call.node.op.endswith("V2"):
         axes = call.axes(1, call.x(0).shape.rank)
@@ -52,3 +54,19 @@ def unique(call: Call) -> Sequence[Value]:
     kind = call.dtype("out_idx").numpy
     found = [values, places.astype(kind), counts.astype(kind)]
     return [call.emit.constant(array) for array in found[:3 if "Counts" in call.node.op else 2]]
+
+
+@rule("DynamicPartition", needs=("scatter",))
+def dynamic_partition(call: Call) -> Sequence[Value]:
+    """The rows of each number, in order."""
+    e, x, numbers, count = call.emit, call.x(0), call.x(1), call.attr("num_partitions")
+    depth, rows = numbers.shape.rank, numbers.shape.element_count
+    call.need(x.shape.dims[:depth] == numbers.shape.dims and 0 < count <= MAX_TENSORS,
+              f"partitions {numbers.shape} do not fit {x.shape}")
+    flat = e.reshape(x, (rows, *x.shape.dims[depth:]))
+    known = call.known(1)
+    if known is not None:
+        return [e.take(flat, e.constant(np.flatnonzero(known.reshape(-1) == k).astype(np.int32)), 0) for k in range(count)]
+    given = e.reshape(numbers, (rows,))
+    places = [kept_places(call, e.compare(given, e.like(given, k), "EQ")) for k in range(count)]
+    return [Partial(e.take(flat, place.items, 0), place.count) for place in places]

@@ -246,3 +246,19 @@ def test_impossible_shapes_are_refused(op: str, value: str) -> None:
     with pytest.raises(CompileError) as caught:
         lower(text, {}, ["y:0"])
     assert caught.value.code is GRAPH_INVALID
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    (node("p", "Pad", "some", "wrong", T=T, Tpaddings="type: DT_INT32") + const("wrong", "DT_INT32", [2], "int_val: 1"),
+     GRAPH_INVALID),
+    (node("p", "GatherV2", "words", "w", "zero", Tparams="type: DT_STRING", Tindices="type: DT_INT64", Taxis="type: DT_INT32")
+     + node("words", "Const", dtype="type: DT_STRING",
+            value='tensor { dtype: DT_STRING tensor_shape { dim { size: 1 } } string_val: "a" }'),
+     GRAPH_OPERATOR),
+], ids=["paddings", "strings"])
+def test_damage_behind_sizes_that_depend_on_values_is_named(text: str, code: object) -> None:
+    masked = (X + node("w", "Where", "x", T=T) + const("zero", "DT_INT32", [], "int_val: 0")
+              + node("some", "GatherV2", "x", "w", "zero", Tparams=T, Tindices="type: DT_INT64", Taxis="type: DT_INT32"))
+    with pytest.raises(CompileError) as caught:
+        lower(masked + text, {"x:0": [[6], "float32"]}, ["p:0"])
+    assert caught.value.code is code
