@@ -260,6 +260,10 @@ class Kernel:
         of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
         self.emit(isa.dma.DMA_COPY, engine, {"sizes": sizes, "accumulate": accumulate}, source=of, destination=to)
 
+    def _reachable(self, tile: Access) -> bool:
+        """Whether an engine's instruction may begin at the tile's first partition, where a transfer always may."""
+        return tile.partition in self.target.start_partitions(tile.partitions)
+
     def _cast_on_chip(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
         """destination = source with another dtype, where a transfer only copies: by a tile and Vector's conversion."""
         with self.scope():
@@ -267,10 +271,16 @@ class Kernel:
                 place, order = tile_of(to)
                 staged = self.sbuf(place.sizes, of.dtype)
                 self.dma(_like(staged, to, order), of, accumulate=accumulate, engine=engine)
-                self._copy_pieces(place, staged)
+                cast = place if self._reachable(place) else self.sbuf(place.sizes, to.dtype)
+                self._copy_pieces(cast, staged)
+                if cast is not place:
+                    self.dma(to, _like(cast, to, order), engine=engine)
             elif of.memory is Memory.SBUF:
                 place, order = tile_of(of)
                 staged = self.sbuf(place.sizes, to.dtype)
+                if not self._reachable(place):
+                    place = self.sbuf(place.sizes, of.dtype)
+                    self.dma(_like(place, of, order), of, engine=engine)
                 self._copy_pieces(staged, place)
                 self.dma(to, _like(staged, of, order), accumulate=accumulate, engine=engine)
             else:

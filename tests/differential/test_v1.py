@@ -20,6 +20,7 @@ from nxcc.neff.writer import write_neff
 
 from harness.device import random_inputs
 from harness.images import Graph
+from harness.whole import check_whole
 
 Array = np.ndarray[Any, Any]
 BF16_TOLERANCE = 2.0**-6
@@ -360,3 +361,21 @@ def test_channels_apart_between_products(tmp_path: Path) -> None:
     inputs = random_inputs(read_text(g.text()))
     build = check(g.text(), inputs, tmp_path / "m.neff", tolerance=BF16_TOLERANCE, optlevel=1, strict=True)
     assert build.module is not None
+
+
+@pytest.mark.parametrize("level", ["0", "1"])
+def test_windows_of_narrow_values_move_between_partitions(level: str) -> None:
+    """Rows of a window lie on neighbouring partitions: no engine may cast a value at the second one, a transfer moves it."""
+    check_whole("""HloModule m
+larger {
+  a = bf16[] parameter(0)
+  b = bf16[] parameter(1)
+  ROOT m = bf16[] maximum(a, b)
+}
+ENTRY main {
+  k = bf16[] parameter(0)
+  x = bf16[1,115,17,17] broadcast(k), dimensions={}
+  i = bf16[] constant(-inf)
+  ROOT r = bf16[1,115,9,9] reduce-window(x, i), window={size=1x1x3x3 stride=1x1x2x2 pad=0_0x0_0x1_1x1_1}, to_apply=larger
+}
+""", levels=(level,), target="v1", strict=True)
