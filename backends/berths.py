@@ -60,7 +60,7 @@ def room(target: Target, berth: Berth, work_bytes: int = 0) -> Room:
     sbuf = whole.sbuf_bytes // 2 // target.sbuf.align_bytes * target.sbuf.align_bytes
     banks, semaphores = whole.psum_banks // 2, shared // 2
     if berth is Berth.LOWER:
-        return Room(sbuf, banks, semaphores)
+        return Room(min(work_bytes or sbuf, sbuf), banks, semaphores)
     return Room(sbuf, banks, semaphores, sbuf, banks * target.psum.bank_bytes, FIRST_OF_REGIONS + semaphores)
 
 

@@ -46,6 +46,9 @@ ATTEMPTS = ((Berth.LOWER, Copies(2, 2)), (Berth.WHOLE, Copies(2, 2)), (Berth.LOW
 ATTEMPT = "attempt"
 """Name of the choice from which of these on a region is tried."""
 
+WORK_STEPS = 8
+"""A region that does not fit where it should is tried in so many parts of SBUF more, one after the other."""
+
 SMALL_CONSTANT_BYTES = 4096
 """Constants up to this size are compared by content, so that equal ones share memory and code; larger ones by identity."""
 
@@ -490,8 +493,7 @@ class _Generator:
     def _first(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool,
                choices: Mapping[str, int]) -> tuple[Lowered, Mapping[str, int]]:
         """The first attempt that fits, from that on which is chosen; and what the rule asked for."""
-        attempts = [(berth, copies, limit) for limit in dict.fromkeys((self.work_bytes, 0))
-                    for berth, copies in (ATTEMPTS if self.optlevel > 0 else ATTEMPTS[-1:])]
+        attempts = self._attempts()
         for berth, copies, limit in attempts[min(choices.get(ATTEMPT, 0), len(attempts) - 1):]:
             try:
                 kernel = self._write(instruction, operands, results, shared, berth, copies, limit, choices)
@@ -505,6 +507,18 @@ class _Generator:
             need = Footprint(program.sbuf_bytes, program.psum_banks, plan.semaphores) if shares else None
             return Lowered(program, plan, need), {ATTEMPT: len(attempts) - 1, **kernel.asked}
         raise AssertionError("the last attempt returns or raises")
+
+    def _attempts(self) -> list[tuple[Berth, Copies, int]]:
+        """Berth, rotating tiles and bytes of a partition (0: what the berth has) to try, best first.
+
+        Where regions should be small, they get more before they work without rotating tiles.
+        """
+        if self.optlevel == 0:
+            return [(*ATTEMPTS[-1], 0)]
+        usable = self.target.sbuf.usable_bytes
+        limits = range(self.work_bytes, usable, usable // WORK_STEPS) if self.work_bytes else ()
+        return [*((berth, copies, limit) for limit in limits for berth, copies in ATTEMPTS if copies.rotates),
+                *((berth, copies, 0) for berth, copies in ATTEMPTS)]
 
     def _write(self, instruction: Instruction, operands: list[View], results: list[View], shared: bool, berth: Berth,
                copies: Copies, work_bytes: int, choices: Mapping[str, int]) -> Kernel:

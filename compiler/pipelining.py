@@ -40,8 +40,8 @@ ROUNDS = 2
 WORK_SHARES = (0.25, 0.375, 0.5)
 """Parts of SBUF to try for a stage's work where weights want the rest; the middle one is what the cut counts with."""
 
-WORK_SHARE = 0.65
-"""Part of SBUF that a region may have on a core of its own where values between regions want the rest."""
+WORK_SHARE = 0.35
+"""Part of SBUF that a region should do with on a core of its own where values between regions want the rest."""
 
 PINNED_SHARE = 4
 """Weights stay on chip where a core without stages has room for one in so many bytes; else they come early."""
@@ -78,17 +78,15 @@ class Lowering:
         best = self.code(plan, 0)
         if self.optlevel == 0 or self.target.features.registers:
             return best
-        left = self._settle(best)
-        if left:
-            try:
-                tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes))
-            except CompileError as error:
-                if error.code is not OUT_OF_MEMORY:
-                    raise
-                return best
-            if self._settle(tight) < left and run_ticks(tight, self.target) < run_ticks(best, self.target):
-                best = tight
+        if self._settle(best):
+            tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes))
+            self._settle(tight)
+            best = min(best, tight, key=self._shared_ticks)
         return best
+
+    def _shared_ticks(self, code: DeviceCode) -> int:
+        """Ticks with the other cores of the chip at work and with none of them: nobody knows which."""
+        return sum(run_ticks(code, self.target.with_busy_cores(cores)) for cores in {1, self.target.cores.per_chip})
 
     def _settle(self, code: DeviceCode) -> int:
         """Put on chip what fits: values between regions, then all weights or those of regions to come. Bytes of traffic that
