@@ -15,6 +15,7 @@ from nxcc.ir.hlo.ops.contraction import DotDims
 from nxcc.ir.hlo.text.reader import read_text
 
 from harness.device import check_text
+from harness.whole import check_whole
 
 LEVELS = (0, 1)
 
@@ -139,3 +140,17 @@ def test_code_does_not_grow_with_the_matrix(optlevel: int) -> None:
     """Loops bound it, whatever the cut: a small product needs fewer of them."""
     assert instructions(8192, optlevel) <= 1.25 * instructions(4096, optlevel)
     assert instructions(8192, optlevel) < 1000
+
+
+def test_left_sides_are_turned_through_an_odd_number_of_banks() -> None:
+    """Three blocks of rows, of which each has sums of its own: engines that empty banks by turns take two of the three."""
+    check_whole("""HloModule m
+ENTRY e {
+  x = f32[288,64] parameter(0)
+  w = f32[64,64] parameter(1)
+  v = f32[64,64] parameter(2)
+  a = f32[288,64] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  b = f32[288,64] dot(a, v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT t = (f32[288,64], f32[288,64]) tuple(a, b)
+}
+""", levels=("2",), strict=True)

@@ -85,6 +85,7 @@ class Turning:
         """0..total in pieces of `step`: (first, how many, bank, engine that empties it)."""
         full, rest = divmod(total, step)
         written = min(len(self.engines), banks)
+        banks -= banks % written
         rounds, single = divmod(full, banks) if full > 1 else (0, full)
         if rounds:
             with loop(self.kernel, rounds, always=self.always) as index, \
