@@ -20,7 +20,7 @@ EPOCH = 0
 """Semaphore that orders regions: counts those that are done, and at level 0 everything."""
 
 READS = 1
-"""Counts the engines that have read a condition, see nxcc.backends.mainstream."""
+"""Counts the engines that have read a condition, see nxcc.backends.codegen.mainstream."""
 
 FIRST_OF_REGIONS = 2
 """Semaphores from here on belong to the regions."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nxcc.backends.arena import Lifetime
+from nxcc.backends.codegen.arena import Lifetime
 from nxcc.backends.isa.addresses import extent, split
 from nxcc.backends.isa.program import (
     DMA_PARTITION_STRIDE,

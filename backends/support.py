@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nxcc.backends.codegen import STRUCTURAL, structure_of
+from nxcc.backends.codegen.control import STRUCTURAL
+from nxcc.backends.codegen.structure import structure_of
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES, as_view

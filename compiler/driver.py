@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from functools import partial
 
-from nxcc.backends.codegen import DeviceCode
+from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.imagecapacity import TargetImageCapacity
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.rowcapacity import TargetRowCapacity

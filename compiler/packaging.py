@@ -14,7 +14,7 @@ from dataclasses import field
 from itertools import groupby
 from typing import Any
 
-from nxcc.backends.codegen import Binding, DeviceCode
+from nxcc.backends.codegen.code import Binding, DeviceCode
 from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.encode import encode
 from nxcc.backends.isa.layout import EngineImage

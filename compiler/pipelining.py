@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nxcc.backends.codegen import DebugEntry, DeviceCode, DeviceNode, generate
+from nxcc.backends.codegen.code import DebugEntry, DeviceCode, DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.cost import handover
 from nxcc.backends.isa.program import Program
 from nxcc.backends.keeping import keep

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.backends.codegen import DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.target import load_target
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.ops.contraction import DotDims

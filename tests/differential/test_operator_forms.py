@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nxcc.backends.codegen import STRUCTURAL
+from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import load_target

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nxcc.backends import codegen, searching
-from nxcc.backends.codegen import DeviceCode
+from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.isa.text import program_text
 from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.simulator.functional import Machine

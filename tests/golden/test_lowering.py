@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.backends.codegen import STRUCTURAL
+from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.target import load_target

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.backends.codegen import STRUCTURAL, DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.control import STRUCTURAL
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.isa.text import program_text
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.target import load_target

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nxcc.backends.codegen import DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.simulator.timing import time_program
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import pass_settings

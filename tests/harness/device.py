@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.backends.codegen import DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Module

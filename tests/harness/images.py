@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nxcc.backends.codegen import DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.simulator.strict import StrictMachine
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import pass_settings

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nxcc.backends import mainstream
 from nxcc.backends.berths import Berth, Entrance, Footprint, Touched, beside, extent, room
-from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.codegen import mainstream
+from nxcc.backends.codegen.code import DeviceCode, DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.simulator.strict import StrictMachine
 from nxcc.backends.target import load_target

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.backends.arena import Lifetime
 from nxcc.backends.berths import EPOCH, Work
-from nxcc.backends.codegen import Binding, DeviceCode
+from nxcc.backends.codegen.arena import Lifetime
+from nxcc.backends.codegen.code import Binding, DeviceCode
 from nxcc.backends.isa.instructions import control, dma
 from nxcc.backends.isa.program import (
     DMA_PARTITION_STRIDE,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.codegen.code import DeviceCode, DeviceNode
+from nxcc.backends.codegen.generator import generate
 from nxcc.backends.isa.decode import decode
 from nxcc.backends.isa.encode import encode
 from nxcc.backends.isa.instructions import vector

@@ -1,6 +1,6 @@
 import pytest
 
-from nxcc.backends.codegen import STRUCTURAL
+from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.support import unsupported

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from calibration.writing import V2, matrix, microseconds, program
 
-from nxcc.backends.codegen import DeviceCode
+from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.isa.text import program_text
 from nxcc.backends.lowering.products.operands import split_depth

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from nxcc import cli
-from nxcc.backends import mainstream
-from nxcc.backends.codegen import DeviceCode, DeviceNode, generate
+from nxcc.backends.codegen import mainstream
+from nxcc.backends.codegen.code import DeviceCode, DeviceNode
+from nxcc.backends.codegen.generator import generate
+from nxcc.backends.codegen.rolling import Call, Roll, call_of, find_rolls, rolled
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.program import Affine, Engine, Instruction
 from nxcc.backends.isa.verifier import verify_program
-from nxcc.backends.rolling import Call, Roll, call_of, find_rolls, rolled
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.simulator.strict import StrictMachine
 from nxcc.backends.simulator.timing import time_program

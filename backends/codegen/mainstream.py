@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from nxcc.backends.assembly import BASE_REGISTER, TICKET, AssembledFunction
 from nxcc.backends.berths import ALONE, READS, Berth, Entrance, Footprint, Touched, beside
+from nxcc.backends.codegen.rolling import Call, call_of, find_rolls, rolled
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import REGISTERS, Affine, DmaPattern, Engine, Function, Instruction, Signal, Stream, Wait
-from nxcc.backends.rolling import Call, call_of, find_rolls, rolled
 from nxcc.backends.target import Target
 from nxcc.backends.tile.program import View
 from nxcc.ir.facts import dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nxcc.backends import unroll
+from nxcc.backends.codegen import unroll
+from nxcc.backends.codegen.unroll import unrolled
 from nxcc.backends.isa.program import Affine, Engine, Function, Instruction, Program
 from nxcc.backends.simulator.functional import Machine
-from nxcc.backends.unroll import unrolled
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.dtypes import S32
 

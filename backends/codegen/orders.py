@@ -1,0 +1,79 @@
+"""Orders: of a computation's instructions, of values in the arena, of a value's dimensions in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nxcc.backends.codegen.code import DeviceNode
+from nxcc.backends.codegen.structure import SMALL_CONSTANT_BYTES
+from nxcc.backends.lowering.registry import Rule
+from nxcc.backends.lowering.views import VIEW_OPCODES
+from nxcc.backends.tile.program import View
+from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.literals import Literal
+
+
+def order_of_use(nodes: Sequence[DeviceNode]) -> Iterator[str | Literal]:
+    """Names and large constants that nodes read, and names that they write, in the order in which code does."""
+    for node in nodes:
+        entry = node.module.entry
+        names = dict(zip(entry.parameters, node.inputs, strict=True))
+        root = entry.root
+        results = root.operands if root.opcode == "tuple" else (root,)
+        written: dict[Instruction, list[str]] = {}
+        for result, name in zip(results, node.outputs, strict=False):
+            written.setdefault(result, []).append(name)
+        for instruction in entry.post_order():
+            for operand in instruction.operands:
+                if operand in names:
+                    yield names[operand]
+                elif operand.opcode == "constant" and _is_large(operand.attributes["literal"]):
+                    yield operand.attributes["literal"]
+            yield from written.get(instruction, ())
+
+
+def _is_large(literal: Literal) -> bool:
+    return not literal.shape.is_tuple and literal.shape.byte_size > SMALL_CONSTANT_BYTES and not literal.is_splat
+
+
+def needed(computation: Computation, order: Sequence[Instruction]) -> set[Instruction]:
+    """Instructions that the root depends on; on the device nothing has side effects."""
+    found = {computation.root}
+    for instruction in reversed(order):
+        if instruction in found:
+            found.update(instruction.operands)
+    return found
+
+
+def projections_first(order: Sequence[Instruction]) -> list[Instruction]:
+    """Parameters and their tuple elements first, so that the tuple as a whole holds no element longer than needed."""
+    def rank(instruction: Instruction) -> int:
+        if instruction.opcode == "parameter":
+            return 0
+        projects = instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "parameter"
+        return 1 if projects else 2
+
+    return sorted(order, key=rank)
+
+
+def order_of_result(rule: Rule, instruction: Instruction, operands: Sequence[View]) -> Sequence[int] | None:
+    """How a result lies in memory: as its rule says, or as an operand of the same sizes whose order suits it."""
+    order = rule.order(instruction) if rule.order is not None else None
+    if order is not None:
+        return order
+    if rule.follows is None:
+        return None
+    for operand in operands:
+        dims = operand.dims
+        if operand.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
+            order = sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
+            if rule.follows(instruction, order):
+                return order
+    return None
+
+
+_NO_CODE = frozenset(("parameter", "constant", "tuple", "get-tuple-element")) | VIEW_OPCODES
+
+
+def has_one_region(entry: Computation) -> bool:
+    return sum(instruction.opcode not in _NO_CODE for instruction in entry.post_order()) == 1
