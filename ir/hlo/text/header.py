@@ -346,7 +346,8 @@ def frame_chain(tables: Mapping[str, tuple[str, ...]] | None, number: int) -> tu
         place = _row(tables["FileLocations"], frame.get("file_location_id", 0))
         ids = _fields(place)
         file = _row(tables["FileNames"], ids.pop("file_name_id", 0))
-        chain.append(f"{ids} {file} {_row(tables['FunctionNames'], ids.pop('function_name_id', 0))}")
+        function = _row(tables["FunctionNames"], ids.pop("function_name_id", 0))
+        chain.append(f"{ids} {file} {function}")
         number = frame.get("parent_frame_id", 1) - 1
     return tuple(chain)
 

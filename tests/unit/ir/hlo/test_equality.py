@@ -56,3 +56,15 @@ def test_missing_layout_is_row_major_and_order_of_a_schedule_counts() -> None:
     lines = scheduled.splitlines(keepends=True)
     lines[4], lines[5] = lines[5], lines[4]
     assert modules_equal(read_text(scheduled), read_text("".join(lines))) is not None
+
+
+def test_stack_frames_are_compared_by_what_they_say() -> None:
+    """Writers number functions anew: two entries of one name may become one."""
+    tables = ('\nFileNames\n1 "a.py"\nFunctionNames\n{}\nFileLocations\n'
+              "1 {{file_name_id=1 function_name_id={} line=3 end_line=3 column=4 end_column=9}}\n"
+              "StackFrames\n1 {{file_location_id=1 parent_frame_id=1}}\n")
+    text = TEXT.replace('op_name="x"', 'op_name="x" stack_frame_id=1').replace("may-alias) }", "may-alias) }{}")
+    twice, once, other = (read_text(text.replace("}{}", "}" + tables.format(*names))) for names in (
+        ('1 "f"\n2 "f"', 2), ('1 "f"', 1), ('1 "g"', 1)))
+    assert modules_equal(twice, once) is None
+    assert "stack frames are" in str(modules_equal(once, other))
