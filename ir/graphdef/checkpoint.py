@@ -6,6 +6,7 @@ Source: GraphDef format reference, section 10.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -116,7 +117,9 @@ class Bundle:
                 raise damaged(self.path, f"a part of {key!r} is {literal.shape}")
         if region in stored:
             return stored[region]
-        if sum(math.prod(n for _, n in part) for part in stored) != math.prod(dims):
+        apart = all(any(a + n <= b or b + m <= a for (a, n), (b, m) in zip(one, other, strict=True))
+                    for one, other in itertools.combinations(stored, 2))
+        if not apart or sum(math.prod(n for _, n in part) for part in stored) != math.prod(dims):
             raise damaged(self.path, f"the parts of {key!r} do not make {dtype}{list(dims)}")
 
         def load() -> Array:

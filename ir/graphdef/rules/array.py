@@ -194,10 +194,27 @@ def range_(call: Call) -> Value:
 
 @rule("LinSpace")
 def linspace(call: Call) -> Value:
-    start, stop, count = float(call.constant(0)), float(call.constant(1)), call.number(2)
-    call.need(count > 0 and math.isfinite(start) and math.isfinite(stop), "num must be positive, start and stop finite")
+    ends, count = [call.known(k) for k in (0, 1)], call.number(2)
+    call.need(count > 0, "num must be positive")
+    if ends[0] is None or ends[1] is None:
+        return _dynamic_linspace(call, count)
+    start, stop = (float(end) for end in ends if end is not None)
+    call.need(math.isfinite(start) and math.isfinite(stop), "start and stop must be finite")
     call.table(count)
     return call.emit.constant(np.linspace(start, stop, count).astype(call.dtype("T").numpy))
+
+
+def _dynamic_linspace(call: Call, count: int) -> Value:
+    """start + k * step; the last is stop itself."""
+    e = call.emit
+    start, stop = (e.wide(e.reshape(call.x(k), ())) for k in (0, 1))
+    step = e.scaled(e.subtract(stop, start), 1 / max(count - 1, 1))
+    places = e.iota(S32, (count,), 0)
+    way = e.multiply(e.convert(places, step.shape.dtype), e.spread(step, (count,), ()))
+    between = e.add(e.spread(start, (count,), ()), way)
+    last = e.compare(places, e.like(places, count - 1), "EQ")
+    found = between if count == 1 else e.select(last, e.spread(stop, (count,), ()), between)
+    return e.convert(found, call.dtype("T"))
 
 
 # Joining and cutting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nxcc.ir.dtypes import S32
+from nxcc.ir.dtypes import F32, S32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter, broadcast_dims
@@ -16,9 +16,11 @@ from nxcc.ir.hlo.module import Instruction
 # Matrices
 
 
-@rule("MatMul", needs=("dot",))
+@rule("MatMul", "SparseMatMul", needs=("dot",))
 def mat_mul(call: Call) -> Value:
     a, b = call.x(0), call.x(1)
+    if call.node.op == "SparseMatMul":  # which side has many zeros is a hint
+        a, b = call.emit.convert(a, F32), call.emit.convert(b, F32)
     call.need(a.shape.rank == 2 and b.shape.rank == 2, f"both operands must be matrices, they are {a.shape} and {b.shape}")
     over = (0 if call.attr("transpose_a") else 1, 1 if call.attr("transpose_b") else 0)
     return call.emit.builder.dot(a, b, ((over[0],), (over[1],)))

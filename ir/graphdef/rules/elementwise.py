@@ -109,6 +109,11 @@ def conj(call: Call) -> Value:
     return e.make("complex", e.make("real", x), e.make("negate", e.make("imag", x)))
 
 
+@rule("Angle")
+def angle(call: Call) -> Value:
+    return call.emit.make("atan2", call.emit.make("imag", call.x(0)), call.emit.make("real", call.x(0)))
+
+
 @rule("LeakyRelu")
 def leaky_relu(call: Call) -> Value:
     e, x = call.emit, call.x(0)

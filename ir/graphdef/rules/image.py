@@ -141,7 +141,7 @@ def _area_weights(call: Call, source: int, target: int) -> Array:
     weights = np.zeros((target, source))
     for o in range(target):
         low, high = o * scale, (o + 1) * scale
-        for i in range(int(np.floor(low)), min(int(np.ceil(high)), source + 1)):
+        for i in range(int(np.floor(low)), int(np.ceil(high))):
             share = min(i + 1.0, high) - max(float(i), low)
             weights[o, min(i, source - 1)] += share / scale
     return weights

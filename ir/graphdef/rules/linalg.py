@@ -15,6 +15,20 @@ from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Array
 
 
+@rule("Cross")
+def cross(call: Call) -> Value:
+    """Of the last dimensions, which are 3."""
+    e, a, b = call.emit, call.x(0), call.x(1)
+    call.need(a.shape == b.shape and a.shape.rank > 0 and a.shape.dims[-1] == 3,
+              f"both inputs must have the same shape, which ends in 3; they are {a.shape} and {b.shape}")
+    axis = a.shape.rank - 1
+
+    def turned(x: Instruction, by: int) -> Instruction:
+        return e.concatenate([e.part(x, axis, by, 3), e.part(x, axis, 0, by)], axis)
+
+    return e.subtract(e.multiply(turned(a, 1), turned(b, 2)), e.multiply(turned(a, 2), turned(b, 1)))
+
+
 def _places(e: Emitter, dims: tuple[int, ...]) -> tuple[Instruction, Instruction]:
     """Row and column numbers of matrices."""
     return e.iota(S32, dims, len(dims) - 2), e.iota(S32, dims, len(dims) - 1)

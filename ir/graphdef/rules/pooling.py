@@ -39,8 +39,17 @@ def _rows(call: Call, layout: Format, x: Instruction) -> Rows:
     ksize, strides = spatial_attr(call, "ksize", layout), spatial_attr(call, "strides", layout)
     call.need(call.attr("ksize")[layout.feature] == 1 == call.attr("strides")[layout.feature],
               "pooling over channels is not possible together with space")
-    edges = paddings(call, layout, [x.shape.dims[d] for d in layout.spatial], ksize, strides, [1] * len(ksize))
+    sizes = [x.shape.dims[d] for d in layout.spatial]
+    edges = paddings(call, layout, sizes, ksize, strides, [1] * len(ksize))
+    if call.attr("padding") == "SAME" and len(sizes) == 3:
+        edges = [_centred(*row) for row in zip(sizes, ksize, strides, edges, strict=True)]
     return list(zip(ksize, strides, edges, strict=True))
+
+
+def _centred(n: int, size: int, stride: int, edge: tuple[int, int]) -> tuple[int, int]:
+    """Where strides leave elements out, TensorFlow's windows over volumes leave out as many before as behind."""
+    left_out = n - (-(-n // stride) - 1) * stride - size
+    return (-(left_out // 2), left_out // 2 - left_out) if left_out > 0 else edge
 
 
 def pool(e: Emitter, x: Instruction, opcode: str, window: Window) -> Instruction:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from nxcc.ir.dtypes import S32, DType
+from nxcc.ir.dtypes import F32, S32, S64, U64, DType
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.registry import row, rule
@@ -28,13 +29,15 @@ for _name, _opcode in _OPCODES.items():
 
 
 def mean_over(e: Emitter, x: Instruction, axes: Sequence[int], keep: bool = False) -> Instruction:
-    """The mean; of integers truncated towards zero; of narrow floats summed in f32."""
+    """The mean; of integers summed in 64 bits and truncated towards zero; of narrow floats summed in f32."""
     count = 1
     for d in axes:
         count *= x.shape.dims[d]
-    total = e.reduce("add", e.wide(x), axes, keep)
+    work = e.convert(x, U64 if x.shape.dtype.is_unsigned else S64) if x.shape.dtype.is_integer else e.wide(x)
+    total = e.reduce("add", work, axes, keep)
     if total.shape.dtype.is_integer:
-        return e.divide(total, e.like(total, count)) if count else total
+        total = e.divide(total, e.like(total, count)) if count else total
+        return e.convert(total, x.shape.dtype)
     return e.convert(e.divide(total, e.like(total, count)), x.shape.dtype)
 
 
@@ -48,7 +51,12 @@ def mean(call: Call) -> Value:
 @rule("EuclideanNorm")
 def euclidean_norm(call: Call) -> Value:
     e, x = call.emit, call.x(0)
-    return e.make("sqrt", e.reduce("add", e.multiply(x, x), call.axes(1, x.shape.rank), call.attr("keep_dims")))
+    dtype = x.shape.dtype
+    if dtype.is_complex:
+        x = e.make("abs", x)
+    total = e.reduce("add", e.multiply(x, x), call.axes(1, x.shape.rank), call.attr("keep_dims"))
+    root = e.make("sqrt", e.convert(total, F32) if dtype.is_integer else total)
+    return e.make("complex", root, e.like(root, 0)) if dtype.is_complex else e.convert(root, dtype)
 
 
 @rule("L2Loss")
@@ -133,3 +141,34 @@ def cumulate(call: Call) -> Value:
     opcode = "add" if call.node.op == "Cumsum" else "multiply"
     axis = call.axis(call.number(1), x.shape.rank)
     return cumulative(call.emit, x, axis, opcode, call.attr("exclusive"), call.attr("reverse"))
+
+
+@rule("CumulativeLogsumexp")
+def cumulative_logsumexp(call: Call) -> Value:
+    """By doubling distances: each element takes in what lies 1, 2, 4 .. before it, as max + log(1 + exp(-|difference|))."""
+    e = call.emit
+    x = e.wide(call.x(0))
+    axis, backwards = call.axis(call.number(1), x.shape.rank), call.attr("reverse")
+    size = x.shape.dims[axis]
+    if call.attr("exclusive") and size:
+        x = _shifted(e, x, axis, 1, backwards)
+    distance = 1
+    while distance < size:
+        x = _log_of_sum(e, x, _shifted(e, x, axis, distance, backwards))
+        distance *= 2
+    return e.convert(x, call.x(0).shape.dtype)
+
+
+def _shifted(e: Emitter, x: Instruction, axis: int, by: int, backwards: bool) -> Instruction:
+    """What lies so many places before each element (behind it, if backwards); the logarithm of nothing where there is none."""
+    near, far = [0] * x.shape.rank, [0] * x.shape.rank
+    near[axis], far[axis] = by, -by
+    nothing = e.scalar(x.shape.dtype, -math.inf)
+    return e.pad(x, nothing, far, near) if backwards else e.pad(x, nothing, near, far)
+
+
+def _log_of_sum(e: Emitter, a: Instruction, b: Instruction) -> Instruction:
+    high = e.maximum(a, b)
+    way = e.make("negate", e.make("abs", e.subtract(a, b)))
+    found = e.add(high, e.make("log-plus-one", e.make("exponential", way)))
+    return e.select(e.compare(a, b, "EQ"), e.offset(high, math.log(2.0)), found)
