@@ -14,7 +14,7 @@ from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, IO_CONFIG, Compile
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes
 from nxcc.ir.graphdef.datatypes import DataType, by_name, by_number
-from nxcc.ir.graphdef.reader import Graph, Node
+from nxcc.ir.graphdef.reader import Graph, Node, whole_number
 from nxcc.ir.graphdef.signatures import Unranked, shape_value, signature
 from nxcc.ir.shapes import Shape
 
@@ -89,9 +89,10 @@ def tensor_name(name: str, source: str = "--io-config") -> Tensor:
     node, colon, port = name.rpartition(":")
     if not colon:
         return name, 0
-    if not port.isdecimal() or not node or len(port) > 6:
+    number = whole_number(port)
+    if number is None or not node:
         raise _wrong(f"{name!r} is no tensor name", "a tensor name is node:port", source)
-    return node, int(port)
+    return node, number
 
 
 # Against the graph

@@ -21,6 +21,7 @@ from nxcc.ir.literals import Literal
 CONSUMER_VERSION = 2474
 """The GraphDef version that nxcc reads: that of TensorFlow 2.21, whose operators the signatures are."""
 SMALL_NODE_BYTES = 4096
+MAX_DIGITS = 18
 _NODES, _LIBRARY, _VERSION, _VERSIONS = 1, 2, 3, 4
 _FUNCTIONS = 1
 _NODE_NAME, _NODE_ATTR = 1, 5
@@ -77,6 +78,11 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     producer: int = 0
+
+
+def whole_number(text: str) -> int | None:
+    """What a port, a size or a start is written as; None if it is no number of up to 18 digits."""
+    return int(text) if 0 < len(text) <= MAX_DIGITS and text.isdecimal() else None
 
 
 def read_graph(data: Buffer, name: str, ranges: Iterable[Range] | None = None) -> Graph:

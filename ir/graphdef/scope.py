@@ -18,7 +18,7 @@ from nxcc.ir.graphdef.call import Attributes, Call
 from nxcc.ir.graphdef.changes import Changes
 from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter
-from nxcc.ir.graphdef.reader import Function, Graph, Node
+from nxcc.ir.graphdef.reader import Function, Graph, Node, whole_number
 from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
 from nxcc.ir.graphdef.values import Value, Variable
@@ -90,9 +90,10 @@ class Scope:
         if self.function is not None and ":" in rest:
             output, _, index = rest.partition(":")
             return name, self._port(name, output, index)
-        if rest and not rest.isdecimal():
-            raise CompileError(GRAPH_INVALID, f"{reader} reads {text!r}, which names no output", self.full_name(reader))
-        return name, int(rest or 0)
+        port = whole_number(rest or "0")
+        if port is None:
+            raise CompileError(GRAPH_INVALID, f"{reader} reads {text[:60]!r}, which names no output", self.full_name(reader))
+        return name, port
 
     def _port(self, name: str, output: str, index: str) -> int:
         """The number of `output:index` among all outputs of a node in a function."""
@@ -106,10 +107,10 @@ class Scope:
         else:
             attributes = Attributes(node, row)
             for argument in row.outputs:
-                if argument.name == output:
-                    return before + int(index)
+                if argument.name == output and (number := whole_number(index)) is not None:
+                    return before + number
                 before += len(attributes.types(argument))
-        raise CompileError(GRAPH_INVALID, f"{node.op} has no output {output!r}", self.full_name(name))
+        raise CompileError(GRAPH_INVALID, f"{node.op} has no output {f'{output}:{index}'[:60]!r}", self.full_name(name))
 
     def data_edges(self, name: str) -> tuple[Edge, ...]:
         """The data inputs of a node; control edges only order and are dropped."""

@@ -16,7 +16,7 @@ from typing import Any
 from nxcc.ir.diagnostics import FILE_UNREADABLE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.checkpoint import Bundle, Region, damaged
-from nxcc.ir.graphdef.reader import Graph, Node
+from nxcc.ir.graphdef.reader import Graph, Node, whole_number
 from nxcc.ir.graphdef.tensors import Strings, parse
 from nxcc.ir.literals import Literal
 
@@ -103,7 +103,7 @@ def _restored_from(nodes: Mapping[str, Node], edge: str) -> Stored | None:
 
 
 def _result_of_restore(nodes: Mapping[str, Node], restore: Node, port: str) -> Stored | None:
-    number = int(port) if port.isdecimal() else 0
+    number = whole_number(port) or 0
     key, part = _text(nodes, restore, 1, number), _text(nodes, restore, 2, number)
     return Stored(key, _region(part)) if key else None
 
@@ -126,10 +126,10 @@ def _region(text: str) -> Region | None:
     found = []
     for size, row in zip(dims, rows, strict=True):
         start, _, length = row.partition(",")
-        numbers = ("0", size) if row == "-" else (start, length)
-        if not all(number.isdecimal() for number in numbers):
+        first, count = map(whole_number, ("0", size) if row == "-" else (start, length))
+        if first is None or count is None:
             return None
-        found.append((int(numbers[0]), int(numbers[1])))
+        found.append((first, count))
     return tuple(found)
 
 

@@ -99,3 +99,13 @@ def test_parts_that_do_not_fit_are_refused(regions: list, tmp_path: Path) -> Non
     with pytest.raises(CompileError) as caught:
         Bundle(str(tmp_path / "v")).value("w")
     assert caught.value.code is CHECKPOINT
+
+
+def test_parts_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Together they have as many elements as the whole, but leave some of it out."""
+    key = b"\x00w\x00\x01\x01\x01"
+    write_checkpoint(tmp_path / "v", {b"w": ((7,), [((0, 4),), ((1, 3),)]), key + b"\x80\x84": np.zeros(4, np.float32),
+                                      key + b"\x81\x83": np.zeros(3, np.float32)})
+    with pytest.raises(CompileError) as caught:
+        _ = Bundle(str(tmp_path / "v")).value("w").array
+    assert caught.value.code is CHECKPOINT

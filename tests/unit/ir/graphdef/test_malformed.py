@@ -12,7 +12,7 @@ from nxcc.ir.graphdef.lowering import lower_graph
 from nxcc.ir.graphdef.reader import read_graph
 from nxcc.ir.hlo.module import Module
 
-from harness.graphs import DATA, config_of, difference, run
+from harness.graphs import DATA, config_of, difference, lower, run
 
 ARCHIVE = zipfile.ZipFile(DATA / "tensorflow_malformed.zip")
 ROWS = {row["id"]: row for row in json.loads(ARCHIVE.read("index.json"))}
@@ -50,3 +50,17 @@ def test_broken_graph_is_named(name: str) -> None:
     with pytest.raises(CompileError) as caught:
         read(name)
     assert SAYS[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("edge", ["x:" + "9" * 5000, "call:y:" + "9" * 5000, "call:y:", "call:y:two"], ids=lambda e: e[:12])
+def test_port_that_is_no_number_of_a_port_is_refused(edge: str) -> None:
+    text = """node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+      node { name: "out" op: "%s" input: "x" attr { key: "T" value { type: DT_FLOAT } } }
+      library { function { signature { name: "f" input_arg { name: "x" type: DT_FLOAT }
+                                       output_arg { name: "r" type: DT_FLOAT } }
+        node_def { name: "call" op: "Relu" input: "x" attr { key: "T" value { type: DT_FLOAT } } }
+        node_def { name: "z" op: "Relu" input: "EDGE" attr { key: "T" value { type: DT_FLOAT } } }
+        ret { key: "r" value: "z:activations:0" } } }"""
+    inner = edge.replace("call:y", "call:activations")
+    with pytest.raises(CompileError):
+        lower((text % "f").replace("EDGE", inner), {"x:0": [[2], "float32"]}, ["out:0"])
