@@ -105,9 +105,7 @@ def verify(module: Module) -> None:
     problems.report()
     _verify_call_graph(module, problems)
     problems.report()
-    for computation in module.computations:
-        for instruction in computation.instructions:
-            _verify_instruction(instruction, problems)
+    _verify_instructions(module, problems)
     _verify_interface(module, problems)
     problems.report()
 
@@ -265,17 +263,40 @@ def _verify_parameter_numbers(computation: Computation, problems: _Problems) -> 
 # An instruction
 
 
-def _verify_instruction(instruction: Instruction, problems: _Problems) -> None:
+def _verify_instructions(module: Module, problems: _Problems) -> None:
+    """Each instruction, but of those that say the same about the same shapes only the first: readers share what is equal."""
+    valid: set[tuple[object, ...]] = set()
+    for computation in module.computations:
+        for instruction in computation.instructions:
+            if instruction.called or not _looks_at_shapes(instruction.operator):
+                _verify_instruction(instruction, problems)
+                continue
+            key = (instruction.opcode, *map(id, instruction.attributes.values()), *instruction.attributes,
+                   *[id(operand.shape) for operand in instruction.operands], id(instruction.shape))
+            if key not in valid and _verify_instruction(instruction, problems):
+                valid.add(key)
+
+
+@cache
+def _looks_at_shapes(operator: Operator) -> bool:
+    """Whether what must hold of an instruction depends on nothing but its attributes and shapes."""
+    return operator.check is None or operator.elementwise or operator.moves_data
+
+
+def _verify_instruction(instruction: Instruction, problems: _Problems) -> bool:
+    """Whether it is valid."""
     try:
         _check_shape(instruction.shape)
         _check_attributes(instruction)
         _check_called(instruction)
         _check_rule(instruction)
         _check_output_aliases(instruction)
+        return True
     except ShapeError as error:
         problems.at(instruction, str(error))
     except _LimitError as error:
         problems.at(instruction, str(error), LIMIT_EXCEEDED)
+    return False
 
 
 class _LimitError(Exception):

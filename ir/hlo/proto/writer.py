@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
 from nxcc.ir.hlo.attributes import Kind
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.proto.bodies import INSTRUCTIONS, LITERAL, default_comparison
 from nxcc.ir.hlo.proto.codecs import attributes_of
 from nxcc.ir.hlo.proto.framing import COMPUTATIONS
 from nxcc.ir.hlo.proto.literals import Piece, literal_pieces, pieces_size
 from nxcc.ir.hlo.proto.metadata import location_to_proto, origin_to_proto, statistics_to_proto, tables_to_proto
-from nxcc.ir.hlo.proto.reader import ALIAS_KINDS, INSTRUCTIONS, LITERAL, callees_first, default_comparison
+from nxcc.ir.hlo.proto.reader import ALIAS_KINDS, callees_first
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.shapes import shape_to_proto
 from nxcc.ir.hlo.proto.sharding import sharding_to_proto

@@ -240,3 +240,14 @@ step { x = f32[8] parameter(0)
   ROOT t = (f32[8]) tuple(n) }
 ENTRY e { x = f32[16,8] parameter(0)
   ROOT s = f32[16,8] scan(x), dimensions={0}, num_carries=0, to_apply=step }"""))
+
+
+def test_of_equal_wrong_instructions_each_is_reported() -> None:
+    module = module_of("p = f32[4] parameter(0) a = f32[4] negate(p) b = f32[4] negate(a) ROOT c = f32[4] negate(b)")
+    p, a, b, c = module.entry.instructions
+    a.shape = b.shape = c.shape = array(F32, 5)
+    b.operands = c.operands = a.operands
+    p.users |= {b: None, c: None}
+    with pytest.raises(CompileError) as caught:
+        verify(module)
+    assert [line.split(":")[0] for line in caught.value.details] == [f"%{i.name} in main" for i in (a, b, c)]

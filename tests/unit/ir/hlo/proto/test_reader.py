@@ -20,6 +20,7 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.hlo.attributes import Domain, IoAlias, ReplicaGroups, Sharding
+from nxcc.ir.hlo.equality import modules_equal
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.proto.reader import read_module
 from nxcc.ir.hlo.proto.schema import message_type
@@ -282,3 +283,35 @@ def test_file_without_content_is_an_error(content: bytes | None, code: Code, tmp
     with pytest.raises(CompileError) as caught:
         read_module(path)
     assert caught.value.code is code
+
+
+def test_equal_instructions_have_attributes_of_their_own() -> None:
+    pair = [instruction(f"b{n}", "broadcast", n, 0, dimensions=(0,), frontend_attributes={"map": {"k": "v"}}) for n in (1, 2)]
+    entry = read_module(of(P, *pair, instruction("r", "add", 3, 1, 2)).SerializeToString()).entry
+    _, first, second, _ = entry.instructions
+    first.attributes["dimensions"] = (1,)
+    first.frontend_attributes["k"] = "w"
+    assert second.attributes["dimensions"] == (0,) and second.frontend_attributes["k"] == "v"
+
+
+def test_a_comparison_forgets_the_type_of_its_own_operands_only() -> None:
+    q = instruction("q", "parameter", 1, parameter_number=1, shape=shape(4, dtype=dtypes.S32.number))
+    fields = {"comparison_direction": "LT", "comparison_type": "FLOAT", "shape": shape(4, dtype=dtypes.PRED.number)}
+    entry = read_module(of(P, q, instruction("a", "compare", 2, 0, 0, **fields),
+                           instruction("b", "compare", 3, 1, 1, **fields)).SerializeToString()).entry
+    _, _, floats, integers = entry.instructions
+    assert "type" not in floats.attributes and integers.attributes["type"] == "FLOAT"
+
+
+@pytest.mark.parametrize("limit", [0, 64, 1 << 20])
+def test_instructions_are_the_same_however_they_are_parsed(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    literal = message_type("LiteralProto")(shape=shape(40), f32s=[float(n) for n in range(40)])
+    content = of(P, instruction("c", "constant", 1, shape=shape(40), literal=literal),
+                 instruction("n", "negate", 2, 1, shape=shape(40)), instruction("m", "negate", 3, 2, shape=shape(40)),
+                 instruction("d", "constant", 4, shape=shape(40), literal=literal)).SerializeToString()
+    whole = read_module(content)
+    monkeypatch.setattr("nxcc.ir.hlo.proto.bodies.SMALL_BYTES", limit)
+    monkeypatch.setattr("nxcc.ir.hlo.proto.bodies.MANY", 2)
+    assert modules_equal(read_module(content), whole) is None
+    one, two = (i for i in whole.entry.instructions if i.opcode == "constant")
+    assert one.attributes["literal"].array.tolist() == two.attributes["literal"].array.tolist()
