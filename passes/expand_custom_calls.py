@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -110,18 +111,18 @@ def _rms_norm(call: _Call) -> Instruction | None:
 # Gradients of activations
 
 def _gelu_backward(call: _Call) -> Instruction:
-    gradient, x = call.wide()
+    *gradient, x = call.wide()
     below = call.make("multiply", call.make("add", call.make("erf", call.make("multiply", x, math.sqrt(0.5))), 1.0), 0.5)
     bell = call.make("exponential", call.make("multiply", call.make("multiply", x, x), -0.5))
     slope = call.make("add", below, call.make("multiply", call.make("multiply", x, bell), 1 / math.sqrt(2 * math.pi)))
-    return call.result(call.make("multiply", gradient, slope))
+    return call.result(reduce(partial(call.make, "multiply"), gradient, slope))
 
 
 def _silu_backward(call: _Call) -> Instruction:
-    gradient, x = call.wide()
+    *gradient, x = call.wide()
     sigmoid = call.make("logistic", x)
     slope = call.make("add", call.make("multiply", x, call.make("subtract", 1.0, sigmoid)), 1.0)
-    return call.result(call.make("multiply", gradient, call.make("multiply", sigmoid, slope)))
+    return call.result(reduce(partial(call.make, "multiply"), gradient, call.make("multiply", sigmoid, slope)))
 
 
 # Selection

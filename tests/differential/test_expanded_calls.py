@@ -44,6 +44,14 @@ def hosted(text: str) -> list[str]:
     return [row.opcode for row in plan.host]
 
 
+@pytest.mark.parametrize("target", ["AwsNeuronGeluBackward", "AwsNeuronSiluBackward"])
+def test_a_slope_without_its_gradient_runs_on_the_device(target: str) -> None:
+    text = ("HloModule m\nENTRY e { p0 = f32[5,40] parameter(0) "
+            f'ROOT r = f32[5,40] custom-call(p0), custom_call_target="{target}", api_version=API_VERSION_UNSPECIFIED }}')
+    check_whole(text, inputs(text), levels=("0", "2"))
+    assert not hosted(text)
+
+
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("target", sorted(CASES))
 def test_a_known_call_runs_on_the_device(target: str, dtype: str) -> None:

@@ -152,13 +152,16 @@ operator("all-reduce-done", 1, check=_check_done("all-reduce-start"), evaluate=_
 def _check_scaled(instruction: Instruction, smaller: Sequence[Shape], larger: Sequence[Shape]) -> None:
     """Pairs of shapes that differ only in one dimension, by a whole factor: the number of devices of a group.
 
-    A group of one replica may have more devices, one a partition; then any factor will do.
+    A group of one replica may have more devices, one a partition; then any factor will do. torch_xla hands a scalar along, the
+    token that orders collectives: it has no dimension and stays as it is.
     """
     factor = group_size(instruction.attribute("replica_groups")) or 1
     _check_global_ids(instruction)
     need(len(smaller) == len(larger), f"{len(smaller)} operands must give as many results")
     need_arrays((*smaller, *larger))
     for small, large in zip(smaller, larger, strict=True):
+        if small.rank == large.rank == 0 and small.dtype is large.dtype and len(smaller) > 1:
+            continue
         d = need_dimension(instruction.attribute("dimensions"), small.rank)
         same = (small.dtype is large.dtype and small.rank == large.rank and small.dims[:d] == large.dims[:d]
                 and small.dims[d + 1:] == large.dims[d + 1:])
@@ -194,8 +197,8 @@ def _only_own(instruction: Instruction, values: tuple[Any, ...], results: Shape)
 def _first_parts(instruction: Instruction, values: tuple[Any, ...]) -> Any:
     """One replica reduces nothing and keeps the part of device 0, also where the shapes speak of more devices."""
     d = instruction.attribute("dimensions")[0]
-    sizes = [shape.dims[d] for shape in _parts(instruction.shape)]
-    return _joined_values(tuple(np.take(value, range(size), d) for value, size in zip(values, sizes, strict=True)))
+    return _joined_values(tuple(np.take(value, range(shape.dims[d]), d) if shape.rank else value
+                                for value, shape in zip(values, _parts(instruction.shape), strict=True)))
 
 
 def _all_gather_start(instruction: Instruction, *values: Any) -> Any:

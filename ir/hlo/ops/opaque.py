@@ -1,7 +1,8 @@
 """Custom calls: the targets nxcc knows a meaning for, one row each, and those it refuses, each with its reason.
 
 Names and formulas: the vendor's published list of recognised targets and what the frameworks emit; where nothing is
-published (operand order of the backward targets, ties), the rule is ours and follows PyTorch or XLA.
+published (operand order of the backward targets, ties), the rule is ours and follows PyTorch or XLA. Dumps of torch-neuronx
+training steps give the backward targets of activations one operand: the slope alone, which the module multiplies itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,8 @@ Array = np.ndarray[Any, Any]
 class CustomCall:
     """What a target means.
 
-    operands: how many it takes, None for any number; identity: it passes its operands through; elementwise: result element
-    from the operands' elements at the same place.
+    operands: how many it takes, None for any number; optional: how many of these, the first ones, may be left out; identity:
+    it passes its operands through; elementwise: result element from the operands' elements at the same place.
     """
 
     target: str
@@ -42,6 +44,7 @@ class CustomCall:
     evaluate: Callable[..., Any]
     identity: bool = False
     elementwise: bool = False
+    optional: int = 0
 
 
 def _text(instruction: Instruction) -> str:
@@ -90,17 +93,17 @@ def _gelu_tanh(x: Array) -> Any:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-def _gelu_backward(gradient: Array, x: Array) -> Any:
-    return gradient * (_normal_cdf(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
+def _gelu_slope(x: Array) -> Any:
+    return _normal_cdf(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
 def _silu(x: Array) -> Any:
     return x * _sigmoid(x)
 
 
-def _silu_backward(gradient: Array, x: Array) -> Any:
+def _silu_slope(x: Array) -> Any:
     sigmoid = _sigmoid(x)
-    return gradient * sigmoid * (1 + x * (1 - sigmoid))
+    return sigmoid * (1 + x * (1 - sigmoid))
 
 
 def _softplus(x: Array) -> Any:
@@ -112,6 +115,13 @@ def _activation(target: str, operands: int, function: Callable[..., Any]) -> Cus
         result = function(*(value.astype(np.float64) for value in values))
         return converted(np.asarray(result), instruction.shape.dtype)
     return CustomCall(target, operands, evaluate, elementwise=True)
+
+
+def _backward(target: str, slope: Callable[[Array], Any]) -> CustomCall:
+    """gradient * slope(x), of (gradient, x) or of x alone."""
+    def evaluate(*values: Array) -> Any:
+        return math.prod(values[:-1], start=slope(values[-1]))
+    return replace(_activation(target, 2, evaluate), optional=1)
 
 
 # Normalisation and softmax, along the axis that backend_config names
@@ -271,9 +281,9 @@ _ROWS = (
     _activation("AwsNeuronSoftplus", 1, _softplus),
     _activation("AwsNeuronGelu", 1, _gelu),
     _activation("AwsNeuronGeluApprxTanh", 1, _gelu_tanh),
-    _activation("AwsNeuronGeluBackward", 2, _gelu_backward),
+    _backward("AwsNeuronGeluBackward", _gelu_slope),
     _activation("AwsNeuronSilu", 1, _silu),
-    _activation("AwsNeuronSiluBackward", 2, _silu_backward),
+    _backward("AwsNeuronSiluBackward", _silu_slope),
     CustomCall("AwsNeuronSoftmax", 1, _softmax),
     CustomCall("AwsNeuronSoftmaxBackward", 2, _softmax_backward),
     CustomCall("AwsNeuronRmsNorm", 3, _rms_norm),
@@ -343,8 +353,9 @@ def _check(instruction: Instruction) -> None:
     if row is None:
         return
     count = len(instruction.operands)
-    if row.operands is not None and count != row.operands:
-        raise ShapeError(f"custom call {row.target} takes {row.operands} operands, not {count}")
+    if row.operands is not None and not row.operands - row.optional <= count <= row.operands:
+        least = f"{row.operands - row.optional} to " if row.optional else ""
+        raise ShapeError(f"custom call {row.target} takes {least}{row.operands} operands, not {count}")
     given = [(leaf.dtype, leaf.dims) for operand in instruction.operands for leaf in _arrays(operand.shape)]
     if row.evaluate is _pass and given != [(leaf.dtype, leaf.dims) for leaf in _arrays(instruction.shape)]:
         raise ShapeError(f"custom call {row.target} returns its operands, not {instruction.shape}")

@@ -164,7 +164,7 @@ def _enum_numbers(enum: str) -> dict[str, int]:
 
 def enum_words(enum: str) -> tuple[str, ...]:
     """What HLO text calls the values of an enum, in the order of their numbers; unset values have no word."""
-    return tuple(text for text in _enum_texts(enum).values() if text)
+    return tuple(dict.fromkeys(text for text in _enum_texts(enum).values() if text))
 
 
 def _enum_text(enum: str, number: int) -> str:

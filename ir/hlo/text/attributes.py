@@ -68,13 +68,17 @@ def _read_name(cursor: Cursor) -> str:
     return cursor.word()
 
 
+_OLD_WORDS = {"API_VERSION_UNSPECIFIED": "API_VERSION_ORIGINAL"}
+"""What printers of XLA wrote once, and torch-neuronx still does, where no version is set."""
+
+
 def _known_word(attribute: Attribute, word: str, cursor: Cursor) -> str:
     """The word if the enum has such a value, in whatever case it was written; words of no enum are the verifier's."""
     if not attribute.enum:
         return word
     from nxcc.ir.hlo.proto.codecs import enum_words
     words = enum_words(attribute.enum)
-    for known in (word, word.lower(), word.upper()):
+    for known in (word, word.lower(), word.upper(), _OLD_WORDS.get(word, "")):
         if known in words:
             return known
     raise cursor.fail(f"{word!r} is no value of {attribute.key}", why="values are " + ", ".join(words),

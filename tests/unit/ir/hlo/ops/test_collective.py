@@ -43,6 +43,15 @@ def test_device_zero_keeps_its_part_of_a_reduce_scatter() -> None:
     np.testing.assert_array_equal(result, X[:2])
 
 
+@pytest.mark.parametrize("line", ["all-gather(p, t), dimensions={0}",
+                                  "reduce-scatter(p, t), replica_groups={{0},{1}}, dimensions={0}, to_apply=add_f32"])
+def test_the_scalar_that_torch_xla_hands_along_stays_as_it_is(line: str) -> None:
+    entry = f"p = f32[4] parameter(0) t = f32[] parameter(1) ROOT r = (f32[4], f32[]) {line}"
+    whole, token = value_of(entry, X, np.array(7, np.float32))
+    np.testing.assert_array_equal(whole, X)
+    assert token == 7
+
+
 def test_ragged_all_to_all_moves_its_own_rows() -> None:
     result = value_of("p = f32[4] parameter(0) o = f32[4] parameter(1) a = s32[1] constant({1}) n = s32[1] constant({2}) "
                       "ROOT r = f32[4] ragged-all-to-all(p, o, a, n, n, n), replica_groups={{0}}", X, np.zeros(4, np.float32))
