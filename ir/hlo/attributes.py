@@ -147,7 +147,8 @@ class Attribute:
 
     key: name in text and in `Instruction.attributes`. proto: path of the field inside HloInstructionProto;
     `dimensions[0]` means the first element of a repeated field, `a.b` a field of a sub-message.
-    default: the value that absence means; writers leave it out when equal (unless always_printed).
+    default: the value that absence means; writers leave it out when equal (unless always_printed). text_default: what absence
+    means in text, where that is something else.
     """
 
     key: str
@@ -157,6 +158,7 @@ class Attribute:
     required: bool = False
     always_printed: bool = False
     enum: str = field(default="", compare=False)
+    text_default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ TRIANGULAR_SOLVE = (
 CHOLESKY_LOWER = Attribute("lower", Kind.BOOL, "cholesky_options.lower", default=False)
 IS_STABLE = Attribute("is_stable", Kind.BOOL, "is_stable", default=False)
 K = Attribute("k", Kind.INT, "k", required=True)
-LARGEST = Attribute("largest", Kind.BOOL, "largest", default=False, always_printed=True)
+LARGEST = Attribute("largest", Kind.BOOL, "largest", default=False, always_printed=True, text_default=True)
 RNG_ALGORITHM = Attribute("algorithm", Kind.NAME, "rng_algorithm", default="rng_default", always_printed=True,
                           enum="RandomAlgorithm")
 DISTRIBUTION = Attribute("distribution", Kind.NAME, "distribution", required=True, enum="RandomDistribution")

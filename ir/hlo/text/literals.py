@@ -205,10 +205,11 @@ def _array(values: list[str], dtype: DType, place: Place) -> Array:
 
 
 def _preds(values: list[str], place: Place) -> Array:
+    """true, false, or an integer, of which 0 is false."""
     for index, value in enumerate(values):
-        if value not in _PRED_VALUES:
-            raise TextError(place(index), f"{value[:40]!r} is no value of pred: true, false, 1 or 0 was expected")
-    return np.fromiter((_PRED_VALUES[v] for v in values), np.bool_, len(values))
+        if value not in _PRED_VALUES and not _INTEGERS.fullmatch(value + "\n"):
+            raise TextError(place(index), f"{value[:40]!r} is no value of pred: true, false, or an integer was expected")
+    return np.fromiter((_PRED_VALUES[v] if v in _PRED_VALUES else int(v) != 0 for v in values), np.bool_, len(values))
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:
@@ -261,8 +262,8 @@ def _floats(values: list[str], dtype: DType, place: Place) -> Array:
 
 
 def _check_range(written: list[str], wide: Array, back: Array, dtype: DType, place: Place) -> None:
-    """TextError if a value became infinite or NaN in the type, or its sign was lost."""
-    lost = (np.isfinite(back) != np.isfinite(wide)) | np.isnan(back)
+    """TextError if a number became infinite or NaN in the type, or its sign was lost; inf is what the type makes of it."""
+    lost = np.isfinite(wide) & ~np.isfinite(back)
     if not has_sign(dtype):
         lost |= wide <= 0
     for index in np.flatnonzero(np.isinf(wide)).tolist():

@@ -73,6 +73,8 @@ def _origin(cursor: Cursor) -> str:
         cursor.expect("]")
         cursor.expect("}")
         return "{[synthetic_call]}"
+    if cursor.take("}"):
+        return "{()}"
     text = "{" + _origin_tree(cursor, 0) + "}"
     cursor.expect("}")
     return text

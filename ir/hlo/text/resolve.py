@@ -410,6 +410,7 @@ class ModuleReader:
         for key in declared.required:
             if key not in seen:
                 raise TextError(raw.opcode.start, f"{made.opcode} needs the attribute {key}", INVALID_MODULE)
+        made.attributes |= {key: value for key, value in declared.absent.items() if key not in seen}
         if declared.calls and not made.called:
             made.called = self._called(made, seen, raw.opcode)
 
@@ -493,20 +494,26 @@ class ModuleReader:
         return tuple(found)
 
 
-_IGNORED = {name: frozenset(("calls", "async_execution_thread")) for name in ("async-update", "async-done")}
-"""Old texts repeat the start's attributes at its update and done."""
+_IGNORED = {**dict.fromkeys(("async-update", "async-done"), frozenset(("calls", "async_execution_thread"))),
+            **dict.fromkeys(("all-reduce", "all-reduce-start", "reduce-scatter"), frozenset(("mode",)))}
+"""Old texts repeat the start's attributes at its update and done; the mode of a collective follows from its other attributes,
+and XLA does not print it."""
 
 
 class _Declared:
-    """The text keys of one operator: typed attributes, keys of computations, keys read and dropped, required keys."""
+    """The text keys of one operator: typed attributes, keys of computations, keys read and dropped, required keys.
 
-    __slots__ = ("typed", "calls", "ignored", "required")
+    absent: what text means by leaving a key out, where that is not the default.
+    """
+
+    __slots__ = ("typed", "calls", "ignored", "required", "absent")
 
     def __init__(self, operator: Operator) -> None:
         listed = [a for a in operator.attributes if a.key not in _NOT_IN_TEXT
                   and not (a.kind is Kind.LITERAL and operator.name == "constant")]
         self.typed = {a.key: a for a in listed}
         self.required = tuple(a.key for a in listed if a.required)
+        self.absent = {a.key: a.text_default for a in listed if a.text_default is not None}
         self.calls = {key.rstrip("*") for key in operator.called}
         self.ignored = _IGNORED.get(operator.name, frozenset())
         if operator.name == "conditional":

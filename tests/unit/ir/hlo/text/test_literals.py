@@ -77,7 +77,7 @@ def test_braces_follow_the_dimensions(dims: tuple[int, ...], text: str) -> None:
     ("{1}", dtypes.F32, ()),
     ("{{1},{2}}", dtypes.F32, (2,)), ("1 2", dtypes.F32, ()), ("0x10", dtypes.S32, ()), ("1e999", dtypes.F64, ()),
     ("500", dtypes.F8E4M3FN, ()),
-    ("-1", dtypes.F8E8M0FNU, ()), ("0", dtypes.F8E8M0FNU, ()), ("7", dtypes.PRED, ()), ("nan", dtypes.S32, ()),
+    ("-1", dtypes.F8E8M0FNU, ()), ("0", dtypes.F8E8M0FNU, ()), ("1.5", dtypes.PRED, ()), ("nan", dtypes.S32, ()),
     ("256", dtypes.U8, ()), ("-129", dtypes.S8, ()), ("8", dtypes.S4, ()), ("(1, 2)", dtypes.F32, ()), ("1", dtypes.C64, ()),
     ("((1, 2))", dtypes.C64, ()), ("1_000", dtypes.S32, ()), ("١", dtypes.S32, ()), ("1}{", dtypes.S32, ())], ids=str)
 def test_wrong_literal_is_refused(text: str, dtype: DType, dims: tuple[int, ...]) -> None:

@@ -18,8 +18,10 @@ from nxcc.ir.diagnostics import (
     Code,
     CompileError,
 )
+from nxcc.ir.hlo.equality import modules_equal
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.text.writer import write_text
 
 DEEP = 20_000
 
@@ -222,3 +224,28 @@ def test_operands_that_xla_refuses(operands: str) -> None:
 def test_rank_of_a_reversal_is_free(written: str, meant: tuple[bool, ...]) -> None:
     module = read_text(WINDOW.format(written))
     assert tuple(d.reversal for d in module.entry.root.attribute("window").dims) == meant
+
+
+@pytest.mark.parametrize(("line", "printed"), [
+    ("ROOT r = (f32[2], s32[2]) topk(p), k=2", "k=2, largest=true"),
+    ("ROOT r = f32[4] all-reduce(p), to_apply={ a = f32[] parameter(0) b = f32[] parameter(1) ROOT s = f32[] add(a, b) }, "
+     "mode=cross_replica", "replica_groups={}, to_apply"),
+    ("ROOT r = f32[4] negate(p), origin={}", "origin={()}"),
+    ("ROOT r = f32[4] custom-call(p), custom_call_target=\"AwsNeuronErf\", api_version=API_VERSION_UNSPECIFIED", "Erf\"\n"),
+    ("ROOT c = pred[3] constant({2, 0, -3})", "constant({1, 0, 1})"),
+    ("ROOT c = f8e4m3fn[2] constant({inf, -inf})", "constant({nan, -nan})"),
+    ("ROOT c = f4e2m1fn[] constant(inf)", "constant(6)")])
+def test_what_is_left_out_or_said_otherwise_means_what_xla_takes_it_for(line: str, printed: str) -> None:
+    module = read_text(entry("p = f32[4] parameter(0)", line))
+    assert printed in write_text(module)
+
+
+def test_frames_are_equal_whatever_the_numbers_of_their_functions() -> None:
+    tables = ("FileNames\n1 \"a.py\"\n\nFunctionNames\n{0} \"f\"\n{1} \"g\"\n\nFileLocations\n"
+              "1 {{file_name_id=1 function_name_id={0} line=3 end_line=3 column=1 end_column=2}}\n\n"
+              "StackFrames\n1 {{file_location_id=1 parent_frame_id=1}}\n\n")
+    body = "ENTRY e { ROOT c = f32[] constant(1), metadata={op_name=\"x\" stack_frame_id=1} }"
+    first, second = (tables.format(*order) for order in ((1, 2), (2, 1)))
+    second = second.replace("2 \"f\"\n1 \"g\"", "1 \"g\"\n2 \"f\"")
+    one, other = (read_text("HloModule m\n\n" + text + body) for text in (first, second))
+    assert modules_equal(one, other) is None
