@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.ir.diagnostics import UNKNOWN_CUSTOM_CALL, UNSUPPORTED_MODULE, CompileError
+from nxcc.ir.diagnostics import UNKNOWN_CUSTOM_CALL, CompileError
 from nxcc.ir.dtypes import BUFFER
-from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import CUSTOM_CALL
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.control import zeros
 from nxcc.ir.hlo.ops.conversion import converted
+from nxcc.ir.hlo.ops.custom_call import CustomCall, config_text, wrong_use
 from nxcc.ir.hlo.ops.element_functions import erf
+from nxcc.ir.hlo.ops.lapack import ROUTINES
 from nxcc.ir.hlo.ops.matrix_products import product
 from nxcc.ir.hlo.ops.reduction import top_k
 from nxcc.ir.shapes import Shape
@@ -31,44 +32,18 @@ from nxcc.ir.shapes import Shape
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class CustomCall:
-    """What a target means.
-
-    operands: how many it takes, None for any number; optional: how many of these, the first ones, may be left out; identity:
-    it passes its operands through; elementwise: result element from the operands' elements at the same place.
-    """
-
-    target: str
-    operands: int | None
-    evaluate: Callable[..., Any]
-    identity: bool = False
-    elementwise: bool = False
-    optional: int = 0
-
-
-def _text(instruction: Instruction) -> str:
-    return instruction.backend_config.decode("utf-8", "replace")
-
-
-def _wrong(instruction: Instruction, why: str) -> CompileError:
-    target = instruction.attribute("custom_call_target")
-    return CompileError(UNSUPPORTED_MODULE, f"custom call {target!r} is not used as its meaning asks", where=instruction.name,
-                        location=str(instruction.location), why=why)
-
-
 def decimal_of(instruction: Instruction) -> int:
     """The whole number that is the target's backend_config, with or without quotes."""
-    text = _text(instruction).strip().strip('"')
+    text = config_text(instruction).strip().strip('"')
     if not text.lstrip("-").isdecimal():
-        raise _wrong(instruction, f"its backend_config must be a decimal number, it is {_text(instruction)!r}")
+        raise wrong_use(instruction, f"its backend_config must be a decimal number, it is {config_text(instruction)!r}")
     return int(text)
 
 
 def axis_of(instruction: Instruction) -> int:
     rank, axis = instruction.operands[0].shape.rank, decimal_of(instruction)
     if not -rank <= axis < rank:
-        raise _wrong(instruction, f"axis {axis} is not one of {instruction.operands[0].shape}")
+        raise wrong_use(instruction, f"axis {axis} is not one of {instruction.operands[0].shape}")
     return axis % rank
 
 
@@ -167,38 +142,20 @@ def _xla_top_k(instruction: Instruction, x: Array) -> Any:
     return found[0], found[1].astype(indices.dtype.numpy)
 
 
-# Matrix products and factorisations
+# Matrix products
 
 def _int_matmult(instruction: Instruction, lhs: Array, rhs: Array) -> Array:
     if instruction.backend_config or lhs.ndim != 2 or rhs.ndim != 2:
-        raise _wrong(instruction, "only the form without backend_config and with two matrices is known")
+        raise wrong_use(instruction, "only the form without backend_config and with two matrices is known")
     return product(lhs, rhs, instruction.shape.dtype)
-
-
-def _qr(instruction: Instruction, x: Array) -> Any:
-    """Householder form as LAPACK geqrf: R on and above the diagonal, reflectors below, and their factors."""
-    packed, factors = np.linalg.qr(x.astype(np.float64), mode="raw")
-    parts = (packed.swapaxes(-1, -2), factors)
-    return tuple(part.astype(shape.dtype.numpy) for part, shape in zip(parts, instruction.shape.elements, strict=True))
-
-
-def _householder_product(instruction: Instruction, packed: Array, factors: Array) -> Array:
-    """Q = H0 H1 ..., with Hi = I - factor_i v v^T, v = 1 at i and the packed column below; the first columns of it."""
-    rows, columns = packed.shape[-2:]
-    result = np.broadcast_to(np.eye(rows, columns), packed.shape).copy()
-    for i in reversed(range(factors.shape[-1])):
-        vector = np.where(np.arange(rows) > i, packed[..., :, i].astype(np.float64), np.arange(rows) == i)
-        along = np.matmul(vector[..., None, :], result)
-        result -= factors[..., i, None, None].astype(np.float64) * vector[..., :, None] * along
-    return result.astype(instruction.shape.dtype.numpy)
 
 
 # Images, NHWC; backend_config holds two digits: align_corners, half_pixel_centers
 
 def resize_flags(instruction: Instruction) -> tuple[bool, bool]:
-    digits = _text(instruction).replace('"', "").replace("\\", "").strip()
+    digits = config_text(instruction).replace('"', "").replace("\\", "").strip()
     if len(digits) != 2 or set(digits) - {"0", "1"}:
-        raise _wrong(instruction, f"its backend_config must be two digits 0 or 1, it is {_text(instruction)!r}")
+        raise wrong_use(instruction, f"its backend_config must be two digits 0 or 1, it is {config_text(instruction)!r}")
     return digits[0] == "1", digits[1] == "1"
 
 
@@ -265,7 +222,7 @@ def _pass(instruction: Instruction, *values: Any) -> Any:
 def _pass_on_one_device(instruction: Instruction, *values: Array) -> Any:
     given = [leaf for operand in instruction.operands for leaf in operand.shape.leaves()]
     if given != list(instruction.shape.leaves()):
-        raise _wrong(instruction, f"it turns {', '.join(map(str, given))} into {instruction.shape}: more than one partition")
+        raise wrong_use(instruction, f"it turns {', '.join(map(str, given))} into {instruction.shape}: more than one partition")
     return _pass(instruction, *values)
 
 
@@ -292,18 +249,17 @@ _ROWS = (
     CustomCall("AwsNeuronTopK", 1, _neuron_top_k),
     CustomCall("TopK", 1, _xla_top_k),
     CustomCall("AwsNeuronIntMatmult", 2, _int_matmult),
-    CustomCall("Qr", 1, _qr),
-    CustomCall("ProductOfElementaryHouseholderReflectors", 2, _householder_product),
     CustomCall("ResizeNearest", 1, _resize_nearest),
     CustomCall("ResizeNearestGrad", 1, _resize_nearest_grad),
     CustomCall("ResizeBilinear", 1, _resize_bilinear),
     CustomCall("AllocateBuffer", 0, lambda instruction: zeros(instruction.shape)),
+    *ROUTINES,
     *(CustomCall(target, None, _pass, identity=True) for target in _PLACEMENT),
     *(CustomCall(target, None, _pass_on_one_device, identity=True) for target in _RESHARDING),
 )
 TARGETS: dict[str, CustomCall] = {row.target: row for row in _ROWS}
 
-_HOST_LINEAR_ALGEBRA = "a CPU library routine that jax emits when it lowers for CPU; lower for another platform"
+_EIGENVECTORS = "a CPU library routine that jax emits when it lowers for CPU, which has no counterpart here"
 REFUSED: dict[str, str] = {
     "AwsNeuronCollectiveMatmul": "its meaning is not published",
     "AwsNeuronDropoutMaskV1": "its meaning is not published",
@@ -313,8 +269,7 @@ REFUSED: dict[str, str] = {
     "__op$block_scaled_dot": "block-scaled products need hardware newer than NeuronCore-v2",
     "xla_ffi_python_cpu_callback": "a callback into Python cannot run on the device",
     "shape_assertion": "the module was exported with symbolic shapes",
-    **{f"lapack_{kind}{name}_ffi": _HOST_LINEAR_ALGEBRA for kind in "sdcz" for name in (
-        "potrf", "geqrf", "syevd", "heevd", "gesdd", "getrf", "trsm", "orgqr", "ungqr", "geev", "gees")},
+    **{f"lapack_{kind}{name}_ffi": _EIGENVECTORS for kind in "sdcz" for name in ("geev", "gees")},
 }
 """Targets that are recognised and cannot be compiled, and why."""
 
@@ -322,7 +277,7 @@ REFUSED: dict[str, str] = {
 def _kernel_name(instruction: Instruction) -> str:
     """The function name that a native kernel's config gives, if it is JSON."""
     try:
-        config = json.loads(_text(instruction))
+        config = json.loads(config_text(instruction))
     except ValueError:
         return ""
     name = config.get("func_name", config.get("kernel_name", "")) if isinstance(config, dict) else ""

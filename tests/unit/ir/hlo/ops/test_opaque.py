@@ -130,7 +130,7 @@ def evaluate_call(target: str, config: bytes = b"", shape: Shape | None = None) 
     evaluate_instruction(made, [X])
 
 
-@pytest.mark.parametrize("target", ["my_kernel", "QuantizeMX", "AwsNeuronCustomNativeKernel", "lapack_spotrf_ffi"])
+@pytest.mark.parametrize("target", ["my_kernel", "QuantizeMX", "AwsNeuronCustomNativeKernel", "lapack_sgeev_ffi"])
 def test_unknown_targets_are_refused_by_name(target: str) -> None:
     with pytest.raises(CompileError, match=target) as caught:
         evaluate_call(target)
