@@ -60,6 +60,15 @@ def unit(dtype: DType) -> float:
     return float(_finfo(dtype.numpy).eps) / 2
 
 
+def is_discrete(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype of numpy's or ml_dtypes' holds integers or truth values."""
+    try:
+        _finfo(dtype)
+    except ValueError:
+        return True
+    return False
+
+
 def scale(expected: Array) -> float:
     """What an error is a share of: the largest finite magnitude.
 
@@ -80,7 +89,7 @@ def output_error(got: Array, expected: Array) -> float:
         return math.inf
     if got.size == 0:
         return 0.0
-    if got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
+    if is_discrete(got.dtype):
         return float(np.mean(got != expected))
     one, other = _real_parts(got), _real_parts(expected)
     open_ = ~((one == other) | (np.isnan(one) & np.isnan(other)))

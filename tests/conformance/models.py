@@ -35,7 +35,7 @@ from nxcc.compiler.driver import Build, Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.runtime import Loaded, load
-from nxcc.compiler.tolerances import output_error, tolerance
+from nxcc.compiler.tolerances import is_discrete, output_error, tolerance
 from nxcc.compiler.verify import autocast_tolerance, oracle_inside
 from nxcc.ir.diagnostics import INPUT_MISMATCH
 from nxcc.ir.dtypes import BF16, F16
@@ -180,7 +180,7 @@ def _chooses(module: Module) -> bool:
 
 
 def _within(got: Array, wanted: Array, rtol: float, atol: float) -> bool:
-    if got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
+    if is_discrete(got.dtype):
         return bool((got == wanted).all()) if not rtol and not atol else bool(
             (np.abs(got.astype(np.float64) - wanted) <= atol + rtol * np.abs(wanted.astype(np.float64))).all())
     wide = np.complex128 if got.dtype.kind == "c" else np.float64
@@ -191,7 +191,7 @@ def _scaled_error(got: Array, wanted: Array, facts: Any) -> float:
     """The error, in units of the largest value of the whole output where only a sample of it is stored."""
     error = output_error(got, wanted)
     scale = facts.get("max_abs")
-    if not scale or not math.isfinite(error) or got.dtype.kind in "biu" and got.dtype.isbuiltin == 1:
+    if not scale or not math.isfinite(error) or is_discrete(got.dtype):
         return error
     finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
     return error * float(finite.max()) / scale if finite.size else error

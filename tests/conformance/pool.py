@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
 import time
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from conformance.walk import INTERNAL_ERROR, SLOW, Failure, TooSlow, WalkOutcome
@@ -34,6 +36,9 @@ ended: an alarm does not interrupt a call into a library."""
 MEMORY_BYTES = 48 << 30
 """Address space of a worker: three times a core's HBM, most of which is never touched."""
 
+RESIDENT_SHARE = 0.4
+"""Of the machine's memory that a worker may touch: two of them stay clear of the system's own way to end processes."""
+
 
 def run_all(cases: Sequence[C], runner: Runner[C, O], jobs: int, limit_seconds: float) -> Iterator[O]:
     """The outcome of every case, in the order in which they finish."""
@@ -45,7 +50,7 @@ def run_all(cases: Sequence[C], runner: Runner[C, O], jobs: int, limit_seconds: 
         while any(worker.case for worker in workers):
             ready = wait([w.pipe for w in workers if w.case], timeout=1.0)
             for worker in workers:
-                if worker.case and (worker.pipe in ready or worker.is_overdue()):
+                if worker.case and (worker.pipe in ready or worker.is_overdue() or worker.is_too_large()):
                     yield worker.take()
                     worker.give(waiting)
     finally:
@@ -79,15 +84,19 @@ class _Worker(Generic[C, O]):
     def is_overdue(self) -> bool:
         return time.monotonic() - self.since > GRACE_FACTOR * self.limit_seconds
 
+    def is_too_large(self) -> bool:
+        return resident_bytes(self.process.pid) > RESIDENT_SHARE * _memory_bytes()
+
     def take(self) -> O:
-        """The outcome of the current case; a new process if this one is overdue or dead."""
+        """The outcome of the current case; a new process if this one is overdue, too large or dead."""
         case, self.case = self.case, None
         assert case is not None
         try:
             if self.pipe.poll():
                 found: O = self.pipe.recv()
                 return found
-            failure = Failure("any", SLOW, "does not come back from a library call")
+            words = "needs too much memory" if self.is_too_large() else "does not come back from a library call"
+            failure = Failure("any", SLOW, words)
         except (EOFError, ConnectionResetError):
             failure = Failure("any", INTERNAL_ERROR, "the process died")
         self.stop()
@@ -98,6 +107,20 @@ class _Worker(Generic[C, O]):
         self.process.kill()
         self.process.join()
         self.pipe.close()
+
+
+def resident_bytes(process: int | None) -> int:
+    """Memory that a process has touched; 0 where the system does not say."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
 
 
 def _work(pipe: Connection[Any, Any], runner: Runner[C, O], limit_seconds: float) -> None:

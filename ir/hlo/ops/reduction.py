@@ -397,9 +397,12 @@ def _normalized(instruction: Instruction, x: Array, scale: Any, offset: Any, mea
 
 
 def _training(instruction: Instruction, x: Array, scale: Array, offset: Array) -> Any:
-    _, axes = _per_feature(instruction, x.ndim)
+    """Sums are rounded to the features' dtype, in which XLA makes them: squares of large numbers overflow there."""
+    spread, axes = _per_feature(instruction, x.ndim)
     if x.size:
-        mean, variance = _wide(x).mean(axes), _wide(x).var(axes)
+        mean = _wide(x).mean(axes)
+        squares = np.square(_wide(x) - spread(mean)).sum(axes).astype(np.result_type(scale.dtype, np.float32))
+        variance = _wide(squares) / (x.size // scale.size)
     else:
         mean = variance = np.full(scale.shape, np.nan)
     return (_normalized(instruction, x, scale, offset, mean, variance), mean.astype(scale.dtype),

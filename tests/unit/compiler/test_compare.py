@@ -1,3 +1,4 @@
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -25,8 +26,9 @@ def test_error_of_floats_is_relative_to_the_largest_or_smallest_normal_value(got
     assert output_error(np.float32(got), np.float32(expected)) == pytest.approx(error)
 
 
-def test_error_of_integers_is_the_share_that_differs() -> None:
-    assert output_error(np.int32([1, 2, 3, 4]), np.int32([1, 2, 3, 5])) == 0.25
+@pytest.mark.parametrize("dtype", [np.int32, np.uint64, ml_dtypes.int2, ml_dtypes.int4, ml_dtypes.uint4])
+def test_error_of_integers_is_the_share_that_differs(dtype: type) -> None:
+    assert output_error(np.array([1, 0, 1, 0], dtype), np.array([1, 0, 1, 1], dtype)) == 0.25
 
 
 def test_other_shapes_never_agree() -> None:
