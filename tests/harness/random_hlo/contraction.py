@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nxcc.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, S8, S32
+from nxcc.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, S8, S32, S64
 from nxcc.ir.hlo.attributes import ConvolutionDimensions, Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError
@@ -52,12 +52,12 @@ def _shuffled(g: Generator, outer: tuple[int, int], spatial: int) -> tuple[int, 
 
 @maker("convolution")
 def _convolution(g: Generator) -> Instruction | None:
-    spatial = g.random.choice((0, 1, 1, 2, 2, 2, 3))
-    dtype = g.random.choice((F32, F32, F32, BF16, F16, S32, S8, F8E5M2))
+    spatial = g.random.choice((0, 1, 1, 2, 2, 2, 2, 3, 4))
+    dtype = g.random.choice((F32, F32, F32, BF16, F16, S32, S8, F8E5M2, S64))
     groups, batch_groups = g.random.choice(((1, 1), (1, 1), (1, 1), (2, 1), (3, 1), (1, 2)))
     features, outputs = groups * g.random.choice((1, 2, 5)), groups * batch_groups * g.random.choice((1, 3, 4))
     images = batch_groups * g.random.choice((1, 2, 3))
-    sizes = [g.random.choice((3, 5, 8, 12)) for _ in range(spatial)]
+    sizes = [g.random.choice((3, 5, 8, 12) if spatial < 4 else (2, 3)) for _ in range(spatial)]
     kernel = [g.random.choice((1, 2, 3)) for _ in range(spatial)]
     data, weights, result = (_shuffled(g, outer, spatial) for outer in ((0, spatial + 1), (spatial, spatial + 1),
                                                                        (0, spatial + 1)))

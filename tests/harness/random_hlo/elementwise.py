@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nxcc.ir.dtypes import BF16, C64, F16, F32, PRED
+from nxcc.ir.dtypes import BF16, F16, F32, F64, PRED, DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape, array
 
@@ -47,12 +47,24 @@ def _convert(g: Generator) -> Instruction | None:
 
 @maker("bitcast-convert")
 def _bitcast_convert(g: Generator) -> Instruction | None:
+    """To another type of the same width, to narrower elements in a dimension of their own, or from such to wider ones."""
     x = g.pick(lambda shape: shape.dtype is not PRED and ordered(shape))
     if x is None:
         return None
-    legal = {d for d in g.bounds.dtypes if d.bits == x.shape.dtype.bits and d is not PRED and not d.is_complex}
-    same = sorted(legal, key=lambda d: d.number)
-    return g.make("bitcast-convert", x, shape=x.shape.with_dtype(g.random.choice(same)))
+    width, last = x.shape.dtype.bits, x.shape.dims[-1] if x.shape.rank else 0
+
+    def fits(dtype: DType) -> bool:
+        wider = last > 1 and dtype.bits == width * last
+        narrower = width % dtype.bits == 0 and x.shape.rank < g.bounds.rank
+        return dtype is not PRED and not dtype.is_complex and (dtype.bits == width or wider or narrower)
+
+    dtype = g.random.choice(sorted({d for d in g.bounds.dtypes if fits(d)}, key=lambda d: d.number))
+    dims = x.shape.dims
+    if dtype.bits < width:
+        dims = (*dims, width // dtype.bits)
+    elif dtype.bits > width:
+        dims = dims[:-1]
+    return g.make("bitcast-convert", x, shape=array(dtype, *dims))
 
 
 @maker("reduce-precision")
@@ -76,11 +88,11 @@ def _map(g: Generator) -> Instruction | None:
 
 @maker("complex")
 def _complex(g: Generator) -> Instruction | None:
-    x = g.pick(lambda shape: shape.dtype is F32)
+    x = g.pick(lambda shape: shape.dtype in (F32, F64))
     return x and g.make("complex", x, g.like(x.shape))
 
 
 @maker("real", "imag", "abs")
 def _part(g: Generator) -> Instruction | None:
-    x = g.pick(lambda shape: shape.dtype is C64 or shape.dtype.is_float)
+    x = g.pick(lambda shape: shape.dtype.is_complex or shape.dtype.is_float)
     return x and g.make(g.random.choice(("real", "imag", "abs")), x)

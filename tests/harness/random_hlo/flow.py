@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nxcc.ir.dtypes import F32, PRED, S32, S64, U8, U16, U32, U64
+from nxcc.ir.dtypes import BF16, F32, PRED, S32, S64, U8, U16, U32, U64, DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import literal_of, splat
 from nxcc.ir.shapes import Shape, array, tuple_of
@@ -33,7 +33,7 @@ def _conditional(g: Generator) -> Instruction | list[Instruction] | None:
     if x is None or g.depth >= g.bounds.depth:
         return None
     of_truth = g.random.random() < 0.5
-    count = 2 if of_truth else g.random.randint(1, 4)
+    count = 2 if of_truth else g.random.randint(1, 6)
     shapes = [x.shape.without_layout()]
     if g.random.random() < 0.4:
         shapes.append(g.like(g.shape(rank=g.random.randint(0, 2))).shape.without_layout())
@@ -131,6 +131,77 @@ def _while(g: Generator) -> Instruction | list[Instruction] | None:
     start = g.make("tuple", first, *carried)
     made = g.make("while", start, shape=state, called=[g.computation([state], body), g.computation([state], condition)])
     return [element(made, n) for n in range(len(carried) + 1)]
+
+
+@maker("loop-to-a-bound")
+def _bounded(g: Generator) -> Instruction | list[Instruction] | None:
+    """A counter from one value to another; the state is a tuple in a tuple, of any types."""
+    x = g.pick(lambda shape: shape.element_count <= 2000)
+    if x is None or g.depth >= g.bounds.depth:
+        return None
+    counter = g.random.choice((S32, S32, S64, U8, U32))
+    most, step = g.scope.builder.constant(np.asarray(5, counter.numpy)), g.random.choice((1, 1, 2))
+    none = g.scope.builder.literal(splat(counter, (), 0))
+    first, last = (g.make("clamp", none, g.like(array(counter)), most) for _ in range(2))
+    carried = [x, *(g.like(g.shape(rank=g.random.randint(0, 2))) for _ in range(g.random.randint(0, 2)))]
+    inner = tuple_of(*(v.shape.without_layout() for v in carried))
+    state = tuple_of(array(counter), inner, array(counter))
+
+    def body(p: list[Instruction]) -> Instruction:
+        take = g.scope.builder.get_tuple_element
+        place, nested, bound = (take(p[0], n) for n in range(3))
+        values = [g.note(take(nested, n)) for n in range(len(carried))]
+        following = g.make("add", place, g.scope.builder.constant(np.asarray(step, counter.numpy)))
+        results = [g.steps(g.random.randint(0, 2), v.shape) for v in values]
+        if len(results) > 1 and results[0].shape == results[1].shape:
+            results[:2] = results[1::-1]
+        return g.make("tuple", following, g.make("tuple", *results), bound)
+
+    def condition(p: list[Instruction]) -> Instruction:
+        take = g.scope.builder.get_tuple_element
+        return g.make("compare", take(p[0], 0), take(p[0], 2), direction=g.random.choice(("LT", "LT", "LE")))
+
+    start = g.make("tuple", first, g.make("tuple", *carried), last)
+    made = g.make("while", start, shape=state, called=[g.computation([state], body), g.computation([state], condition)])
+    nested = g.scope.builder.get_tuple_element(made, 1)
+    return [g.scope.builder.get_tuple_element(made, 0),
+            *(g.scope.builder.get_tuple_element(nested, n) for n in range(len(carried)))]
+
+
+@maker("loop-until")
+def _until(g: Generator) -> Instruction | list[Instruction] | None:
+    """A loop that ends when what it works on says so, or after so many turns: an early end, a search, an iteration."""
+    x = g.pick(lambda shape: 0 < shape.element_count <= 2000 and shape.dtype in (F32, S32, BF16, S64))
+    if x is None or g.depth >= g.bounds.depth:
+        return None
+    dtype, dims = x.shape.dtype, x.shape.dims
+    state = tuple_of(array(S32), x.shape.without_layout())
+    factor, bound = g.random.choice((2, 3)), g.random.choice((1, 10, 100))
+    least = g.scope.builder.literal(splat(dtype, (), 0))
+
+    def number(value: int, kind: DType) -> Instruction:
+        return g.scope.builder.constant(np.asarray(value).astype(kind.numpy))
+
+    def condition(p: list[Instruction]) -> Instruction:
+        turns, value = (g.scope.builder.get_tuple_element(p[0], n) for n in range(2))
+        largest = value
+        if dims:
+            start = g.scope.builder.literal(splat(dtype, (), 0))
+            largest = g.make("reduce", value, start, dimensions=tuple(range(len(dims))),
+                             called=[g.combiner(dtype, ("maximum",))])
+        above = g.make("compare", largest, number(bound, dtype), direction="GT")
+        return g.make("and", above, g.make("compare", turns, number(6, S32), direction="LT"))
+
+    def body(p: list[Instruction]) -> Instruction:
+        turns, value = (g.scope.builder.get_tuple_element(p[0], n) for n in range(2))
+        divisor = g.scope.builder.broadcast(number(factor, dtype), dims)
+        smaller = g.make("divide", value, divisor)
+        return g.make("tuple", g.make("add", turns, number(1, S32)), smaller)
+
+    first = g.make("select", g.make("compare", x, x, direction="EQ"), x, g.scope.builder.broadcast(least, dims))
+    start = g.make("tuple", number(0, S32), first)
+    made = g.make("while", start, shape=state, called=[g.computation([state], body), g.computation([state], condition)])
+    return [g.scope.builder.get_tuple_element(made, n) for n in range(2)]
 
 
 @maker("rng-bit-generator")

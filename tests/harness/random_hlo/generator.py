@@ -14,11 +14,18 @@ from nxcc.compiler.debugging.candidate import Candidate
 from nxcc.ir.dtypes import (
     BF16,
     C64,
+    C128,
+    F4E2M1FN,
+    F8E3M4,
     F8E4M3,
+    F8E4M3B11FNUZ,
     F8E4M3FN,
+    F8E4M3FNUZ,
     F8E5M2,
+    F8E5M2FNUZ,
     F16,
     F32,
+    F64,
     PRED,
     S2,
     S4,
@@ -26,6 +33,7 @@ from nxcc.ir.dtypes import (
     S16,
     S32,
     S64,
+    U2,
     U4,
     U8,
     U16,
@@ -52,12 +60,13 @@ class Bounds:
 
     instructions: int = 10
     parameters: int = 4
-    rank: int = 4
+    rank: int = 5
     elements: int = 20_000
     depth: int = 2
-    sizes: tuple[int, ...] = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 127, 128, 130, 513)
+    sizes: tuple[int, ...] = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 33, 64, 127, 128, 130, 257, 513, 1025, 2049)
     dtypes: tuple[DType, ...] = (F32,) * 8 + (BF16,) * 3 + (F16, F16, S32, S32, S32, U32, S8, U8, S16, U16, PRED, PRED) + \
-        (S64, S64, U64, F8E4M3, F8E5M2, F8E4M3FN, S4, U4, S2, C64)
+        (S64, S64, U64, F8E4M3, F8E5M2, F8E4M3FN, F8E3M4, F8E4M3FNUZ, F8E5M2FNUZ, F8E4M3B11FNUZ, F4E2M1FN, S4, U4, S2, U2, F64,
+         C64, C128)
     focus: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
@@ -66,13 +75,14 @@ LEFT_OUT: dict[str, str] = {
     "parameter": "made for values that nothing else gives", "constant": "as parameter", "tuple": "made for results and loops",
     "get-tuple-element": "made with what yields tuples",
     **dict.fromkeys(("fft", "cholesky", "triangular-solve"), "factorisations run on the host, by the oracle's own code"),
-    **dict.fromkeys(("all-reduce-start", "all-reduce-done", "all-gather", "all-gather-start", "all-gather-done",
-                     "reduce-scatter", "all-to-all", "collective-broadcast", "collective-permute", "collective-permute-start",
-                     "collective-permute-done", "ragged-all-to-all", "all-reduce", "partition-id", "replica-id"),
-                    "one core has nobody to talk to"),
+    **dict.fromkeys(("all-reduce-start", "all-reduce-done", "all-gather", "all-gather-start", "all-gather-done", "reduce-scatter",
+                     "collective-broadcast", "all-to-all"), "made with all-reduce"),
+    **dict.fromkeys(("collective-permute-start", "collective-permute-done"), "made with collective-permute"),
+    **dict.fromkeys(("async-update", "async-done"), "made with async-start"), "copy-done": "made with copy-start",
+    "partition-id": "made with replica-id", "after-all": "made with add-dependency",
+    "ragged-all-to-all": "one core has nobody to talk to",
     **dict.fromkeys(("send", "send-done", "recv", "recv-done", "infeed", "outfeed"), "there is no host program to talk to"),
-    **dict.fromkeys(("async-start", "async-update", "async-done", "copy-start", "copy-done", "after-all", "add-dependency",
-                     "domain"), "order and annotations, which passes of XLA write; the conformance sample has them"),
+    "domain": "an annotation that passes of XLA write; the conformance sample has it",
     "dynamic-reshape": "its result's bound has no rule of its own", "get-dimension-size": "made with set-dimension-size",
     **dict.fromkeys(("rng", "rng-get-and-update-state"), "results are not defined bit by bit"),
     **dict.fromkeys(("stochastic-convert", "scaled-dot", "ragged-dot", "bitcast", "custom-call"),

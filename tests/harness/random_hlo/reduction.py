@@ -159,14 +159,15 @@ def _cumulative(g: Generator, x: Instruction) -> Instruction:
 
 @maker("select-and-scatter")
 def _select_and_scatter(g: Generator) -> Instruction | None:
-    x = g.pick(lambda shape: _small(shape) and shape.dtype in (F32, BF16, S32, S64))
+    x = g.pick(lambda shape: _small(shape) and ordered(shape) and shape.dtype.bits >= 8)
     if x is None:
         return None
     window = _window_over(g, x.shape, dilated=False)
     dtype = x.shape.dtype
-    add = g.combiner(dtype, ("add",))
+    add = g.combiner(dtype, ("add", "add", "maximum", "minimum"))
     source = infer_shape(find("reduce-window"), [x.shape, array(dtype)], {"window": window}, [add])
-    select = g.computation([array(dtype)] * 2, lambda p: g.make("compare", *p, direction="GE"))
+    direction = g.random.choice(("GE", "GE", "GT", "LE", "LT"))
+    select = g.computation([array(dtype)] * 2, lambda p: g.make("compare", *p, direction=direction))
     return g.make("select-and-scatter", x, g.like(source), g.like(array(dtype)), window=window, called=[select, add])
 
 
@@ -262,7 +263,7 @@ def _batch_norm(g: Generator) -> Instruction | list[Instruction] | None:
 @maker("scan")
 def _scan(g: Generator) -> Instruction | list[Instruction] | None:
     """Slices of one array and one carried value, which stays small."""
-    x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 500 and shape.dtype in (F32, S32))
+    x = g.pick(lambda shape: shape.rank > 0 and 0 < shape.element_count <= 500 and shape.dtype in (F32, S32, BF16, S64, U8))
     if x is None:
         return None
     dimension = g.random.randrange(x.shape.rank)
