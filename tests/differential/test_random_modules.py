@@ -20,6 +20,7 @@ from nxcc.passes.pipeline import PASS_NAMES
 from harness.random_hlo import (
     LEFT_OUT,
     Bounds,
+    Court,
     Fault,
     Generator,
     Tally,
@@ -113,6 +114,11 @@ def test_wrong_machine_is_found_and_reduced(monkeypatch: pytest.MonkeyPatch) -> 
     assert fault.verdict.kind == DIFFERS
     assert small.size <= 4
     assert "add" in {i.opcode for i in small.module.entry.instructions}
+
+
+def test_casts_are_judged_by_the_module_with_these_casts() -> None:
+    fault = check(1003, Tally(), SMALL, Court(("1",), cast="all"))
+    assert fault is None, fault_text(fault, reduced(fault, trials=60, seconds=15.0))
 
 
 def test_command_counts(capsys: pytest.CaptureFixture[str]) -> None:

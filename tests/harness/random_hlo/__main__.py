@@ -22,6 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--levels", default="0,1", help="of optimisation; empty: none")
     parser.add_argument("--strict", action="store_true", help="simulate all in strict mode")
     parser.add_argument("--target", default="v2", choices=("v1", "v2"))
+    parser.add_argument("--auto-cast", default="", choices=("matmult", "all"), help="what the compiler casts")
     parser.add_argument("--quick", action="store_true", help="the levels only, and no pass switched off")
     parser.add_argument("--xla", default="", metavar="PYTHON", help="a Python with jax: XLA judges the oracle")
     parser.add_argument("--focus", default="", help="opcodes and patterns that every second draw is of, with commas")
@@ -29,7 +30,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     tally, faults = Tally(), Counter[str]()
     xla = Xla(options.xla) if options.xla else None
-    court = Court(tuple(filter(None, options.levels.split(","))), options.strict, options.target, options.quick, xla)
+    court = Court(tuple(filter(None, options.levels.split(","))), options.strict, options.target, options.quick,
+                  options.auto_cast, xla)
     sizes = tuple(map(int, filter(None, options.sizes.split(",")))) or Bounds().sizes
     bounds = Bounds(instructions=options.instructions, rank=options.rank, sizes=sizes,
                     focus=tuple(filter(None, options.focus.split(","))),

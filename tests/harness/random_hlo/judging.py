@@ -66,13 +66,15 @@ class Fault:
 class Court:
     """Who judges. levels: of optimisation. strict: each in strict simulation; else every fourth module at the last level.
 
-    quick: nothing but the levels. xla: runs modules with XLA, which then judges the oracle.
+    quick: nothing but the levels. cast: the mode of --auto-cast, if not the target's own. xla: runs modules with XLA, which
+    then judges the oracle.
     """
 
     levels: tuple[str, ...] = ("0", "1")
     strict: bool = False
     target: str = "v2"
     quick: bool = False
+    cast: str = ""
     xla: Xla | None = None
 
 
@@ -132,9 +134,9 @@ def trials_for(seed: int, court: Court | None = None) -> dict[str, Trial]:
     off, last = PASS_NAMES[seed % len(PASS_NAMES)], court.levels[-1]
 
     def trial(level: str, strict: bool = court.strict, **options: Any) -> Trial:
-        kind = Trial if court.target == "v2" else CastTrial
-        relayout = ("", "fast")[seed % 2]
-        return kind(CompileOptions(optlevel=level, target=court.target, relayout=relayout, **options), strict, seed)
+        kind = Trial if (court.target, court.cast) == ("v2", "") else CastTrial
+        words = {"optlevel": level, "target": court.target, "auto_cast": court.cast, "relayout": ("", "fast")[seed % 2]}
+        return kind(CompileOptions(**words, **options), strict, seed)
 
     found = {f"-O{level}": trial(level) for level in court.levels}
     if court.quick:

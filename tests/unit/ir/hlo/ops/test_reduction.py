@@ -196,9 +196,9 @@ def test_batch_norm_training_returns_biased_variance_and_grad_sums() -> None:
 
 
 def test_variance_is_infinite_where_the_sum_of_squares_is() -> None:
+    x = f32(1e19, -1e19, 1e19, -1e19)[:, None]
     y, _, variance = value_of("p = f32[4,1] parameter(0) s = f32[1] parameter(1) ROOT r = (f32[4,1], f32[1], f32[1]) "
-                              "batch-norm-training(p, s, s), epsilon=0, feature_index=1", f32(1e19, -1e19, 1e19, -1e19)[:, None],
-                              f32(2))
+                              "batch-norm-training(p, s, s), epsilon=0, feature_index=1", x, f32(2))
     assert variance == np.inf
     np.testing.assert_array_equal(y, np.full((4, 1), 2, F32))
 
