@@ -1,4 +1,4 @@
-"""Round f32 quotients to the nearest where a unit of the last place decides a whole number.
+"""Round f32 quotients to the nearest where a unit of the last place decides a whole number or a comparison.
 
 Before:
   q = f32[8] divide(x, y)    ROOT n = f32[8] floor(q)
@@ -8,8 +8,8 @@ After, h(v) = v without the lower half of its significand, so that products of h
   n = floor(select(better == better, better, q))
 
 The engines multiply by a reciprocal (the documents: there is no division), which is up to two units off: 49 / 49 comes out
-below 1, and its floor is 0. What is rounded to whole numbers, a grid of pixels or a quantized tensor, must not show that. The
-rest is exact in f32, so that the corrected quotient is the nearest one, but for results near the smallest normal number. Zeros,
+below 1, its floor is 0, and it is not the 1 that it is compared with. What is rounded to whole numbers, a grid of pixels or a
+quantized tensor, must not show that, nor what is compared as it is. The rest is exact in f32, so that the corrected quotient is the nearest one, but for results near the smallest normal number. Zeros,
 infinities and NaN make the correction NaN and keep the first quotient. Narrower floats need none of this: a quotient of theirs
 is never as near to the middle of two of them.
 """
@@ -25,9 +25,11 @@ from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.rewriting import flow_computations, settle
 
 _ROUNDING = frozenset(("floor", "ceil", "round-nearest-afz", "round-nearest-even"))
-_CARRYING = frozenset((
-    "add", "subtract", "multiply", "divide", "negate", "abs", "clamp", "maximum", "minimum", "select", "copy", "convert",
-    "reshape", "transpose", "broadcast", "slice", "reverse", "pad", "concatenate", "bitcast"))
+_KEEPING = frozenset((
+    "negate", "abs", "clamp", "maximum", "minimum", "select", "copy", "reshape", "transpose", "broadcast", "slice", "reverse",
+    "pad", "concatenate", "bitcast"))
+"""Operators through which a quotient as it is reaches what compares it."""
+_CARRYING = _KEEPING | {"add", "subtract", "multiply", "divide", "convert"}
 """Operators through which a last place reaches what rounds."""
 
 UPPER = 0xFFFFF000
@@ -53,16 +55,23 @@ class ExactQuotients:
 
 
 def _decisive(computation: Computation) -> Iterator[Instruction]:
-    """Quotients whose last place may decide a whole number."""
-    stack = [i.operands[0] for i in computation.instructions if _is_rounding(i)]
-    seen = set(stack)
+    """Quotients whose last place may decide a whole number or a comparison."""
+    rounded = [i.operands[0] for i in computation.instructions if _is_rounding(i)]
+    compared = [o for i in computation.instructions if i.opcode == "compare" for o in i.operands]
+    found = dict.fromkeys((*_reached(rounded, _CARRYING), *_reached(compared, _KEEPING)))
+    yield from (i for i in found if i.opcode == "divide" and i.shape.dtype is F32 and not i.shape.dynamic)
+
+
+def _reached(roots: list[Instruction], through: frozenset[str]) -> Iterator[Instruction]:
+    """Float values from which operators `through` lead to one of the roots, which are among them."""
+    seen = dict.fromkeys(o for o in roots if o.shape.dtype.is_float)
+    stack = list(seen)
     while stack:
         instruction = stack.pop()
-        if instruction.opcode == "divide" and instruction.shape.dtype is F32 and not instruction.shape.dynamic:
-            yield instruction
-        if instruction.opcode in _CARRYING:
+        yield instruction
+        if instruction.opcode in through:
             fresh = [o for o in instruction.operands if o not in seen and o.shape.dtype.is_float]
-            seen.update(fresh)
+            seen.update(dict.fromkeys(fresh))
             stack += fresh
 
 

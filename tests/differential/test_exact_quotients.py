@@ -1,4 +1,4 @@
-"""Quotients that are rounded to whole numbers: never one off."""
+"""Quotients that are rounded to whole numbers: never one off. The same of those that are compared."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def test_whole_quotients(opcode: str, level: str, tmp_path: Path) -> None:
             f"ROOT r = {result}[{n}] {opcode}(q)")
     function = {"floor": np.floor, "ceil": np.ceil, "round-nearest-even": np.rint, "convert": np.trunc}[opcode]
     np.testing.assert_array_equal(run(body, tmp_path, level, X, Y), function(X / Y))
+
+
+@pytest.mark.parametrize("level", ["0", "2"])
+@pytest.mark.parametrize("direction", ["EQ", "GE"])
+def test_compared_quotients(direction: str, level: str, tmp_path: Path) -> None:
+    n = X.size
+    body = (f"x = f32[{n}] parameter(0)\ny = f32[{n}] parameter(1)\nq = f32[{n}] divide(x, y)\nm = f32[{n}] negate(q)\n"
+            f"one = f32[] constant(-1)\nb = f32[{n}] broadcast(one), dimensions={{}}\n"
+            f"c = pred[{n}] compare({'m, b' if direction == 'EQ' else 'b, m'}), direction={direction}\nROOT r = s32[{n}] convert(c)")
+    wanted = X / Y == 1 if direction == "EQ" else X / Y >= 1
+    np.testing.assert_array_equal(run(body, tmp_path, level, X, Y), wanted)
 
 
 @pytest.mark.parametrize("level", ["0", "2"])
