@@ -9,9 +9,9 @@ After, h(v) = v without the lower half of its significand, so that products of h
 
 The engines multiply by a reciprocal (the documents: there is no division), which is up to two units off: 49 / 49 comes out
 below 1, its floor is 0, and it is not the 1 that it is compared with. What is rounded to whole numbers, a grid of pixels or a
-quantized tensor, must not show that, nor what is compared as it is. The rest is exact in f32, so that the corrected quotient is the nearest one, but for results near the smallest normal number. Zeros,
-infinities and NaN make the correction NaN and keep the first quotient. Narrower floats need none of this: a quotient of theirs
-is never as near to the middle of two of them.
+quantized tensor, must not show that, nor what is compared as it is. The rest is exact in f32, so that the corrected quotient
+is the nearest one, but for results near the smallest normal number. Zeros, infinities and NaN make the correction NaN and keep
+the first quotient. Narrower floats need none of this: a quotient of theirs is never as near to the middle of two of them.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_collectives import ExpandCollectives
 from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
+from nxcc.passes.expand_random import ExpandRandom
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fold_layers import FoldLayers, UnfoldLayers
@@ -106,6 +107,7 @@ def _autocast(settings: Settings) -> Pass:
 
 
 STEPS: tuple[Step, ...] = (
+    Step("expand-random", lambda settings: ExpandRandom(settings.is_straight), 0),
     Step("expand-scan", lambda settings: ExpandScan(), 0),
     Step("inline-calls", lambda settings: InlineCalls(), 0),
     Step("normalize-layouts", lambda settings: NormalizeLayouts(), 0),
@@ -153,6 +155,7 @@ STEPS: tuple[Step, ...] = (
 ORDER: tuple[tuple[str, str, str], ...] = (
     ("inline-calls", "vectorize-loops", "a body is plain once its calls are gone"),
     ("vectorize-loops", "unroll-loops", "all turns at once are less code than one after the other"),
+    ("expand-random", "inline-calls", "an instruction's name is its key, which copies must not change"),
     ("expand-scan", "inline-calls", "a turn of its loop calls the scan's computation"),
     ("inline-calls", "unroll-loops", "a body counts plainly once its calls are gone"),
     ("normalize-layouts", "unroll-loops", "a body's layouts are looked at once"),

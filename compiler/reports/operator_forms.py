@@ -81,7 +81,6 @@ FORMS: dict[str, str] = {
                    "false_computation={ x = T[6,9] parameter(0) ROOT y = T[6,9] copy(x) }",
     "while": f"(s32[], T[6,9]) while((s32[], T[6,9]) p), condition={_MORE}, body={_TURN}",
     "rng-bit-generator": "(u64[2], u32[6,9]) rng-bit-generator(u64[2] p), algorithm=rng_three_fry",
-    "rng": "T[6,9] rng(T[] p, T[] q), distribution=rng_uniform",
     "all-reduce": f"T[6,9] all-reduce(T[6,9] p), replica_groups={{}}, to_apply={_combiner('add')}",
     "custom-call": 'T[6,9] custom-call(T[6,9] p), custom_call_target="AwsNeuronErf"',
 }
@@ -101,24 +100,28 @@ LIMITS: dict[str, tuple[str, ...]] = {
 }
 """opcode -> instructions beyond what the device takes, whose reasons say where the limits are."""
 
+ALONE = "on one device; what needs the data of others is refused"
+
 EXPANDED = {
     "scan": "a counted loop",
     **dict.fromkeys(("batch-norm-training", "batch-norm-inference", "batch-norm-grad"), "plain operators"),
     **dict.fromkeys(("ragged-dot", "scaled-dot"), "plain products"),
-    "all-reduce": "its operand, on one device", **dict.fromkeys(("copy-start", "copy-done"), "its operand"),
+    **dict.fromkeys(("all-reduce", "all-reduce-start", "all-reduce-done", "all-gather", "all-gather-start", "all-gather-done",
+                     "all-to-all", "collective-broadcast"), f"its operand, {ALONE}"),
+    "reduce-scatter": f"the first part of its operand, {ALONE}",
+    **dict.fromkeys(("collective-permute", "collective-permute-start", "collective-permute-done"),
+                    f"its operand, or zeros where nobody sends, {ALONE}"),
+    **dict.fromkeys(("partition-id", "replica-id"), f"0, {ALONE}"), **dict.fromkeys(("copy-start", "copy-done"), "its operand"),
     **dict.fromkeys(("async-start", "async-update", "async-done"), "the call that it wraps"),
+    "rng": "rng-bit-generator", "rng-get-and-update-state": "a constant",
 }
 """Operators that passes write in other operators, and in which."""
 
 ELSEWHERE = {
-    **dict.fromkeys(("all-gather", "all-gather-start", "all-gather-done", "all-reduce-start", "all-reduce-done",
-                     "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-broadcast", "collective-permute",
-                     "collective-permute-start", "collective-permute-done", "partition-id", "replica-id"),
-                    "one device has its own data alone; what does not dissolve runs on the host, more devices are refused"),
+    "ragged-all-to-all": "one device has its own data alone; more devices are refused",
     **dict.fromkeys(("infeed", "outfeed", "send", "send-done", "recv", "recv-done"),
                     "there is no program at the other end; the host stands for it"),
     **dict.fromkeys(("dynamic-reshape", "get-dimension-size", "set-dimension-size"),
                     "sizes that change at run time are the host's, within their static bound"),
-    "rng-get-and-update-state": "the state lies with the host",
 }
 """Operators without device code, and why."""

@@ -50,7 +50,9 @@ def _row(opcode: str, target: Target) -> dict[str, Any]:
 
 def _placement(opcode: str, target: Target) -> tuple[str, list[str], list[str]]:
     if opcode in EXPANDED:
-        return DEVICE, [], [f"written as {EXPANDED[opcode]}"]
+        written = EXPANDED[opcode]
+        on_host = written in ON_DEVICE["v2"] and written not in ON_DEVICE[target.name]
+        return (HOST, [], [f"{written} runs on the host"]) if on_host else (DEVICE, [], [f"written as {written}"])
     if opcode not in FORMS:
         if opcode in ON_DEVICE[target.name]:
             return DEVICE, [], ["order or structure, which costs nothing"]

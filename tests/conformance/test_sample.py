@@ -98,6 +98,14 @@ def test_alarm_makes_the_module_too_slow(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (outcome.kind, outcome.failures[0].cause) == (SLOW, "too slow in oracle")
 
 
+def test_what_does_not_fit_this_machine_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*_: object) -> None:
+        raise MemoryError
+    monkeypatch.setattr("conformance.steps.evaluate", large)
+    outcome = run_case(CORPUS, _simple_case(), Settings(()))
+    assert (outcome.kind, outcome.failures[0].cause) == (SLOW, "needs too much memory in oracle")
+
+
 def test_worst_failure_decides_the_class() -> None:
     failures = [Failure("verify", REJECTED, "a"), Failure("device v2-O1", WRONG, "b"), Failure("print", INTERNAL_ERROR, "c")]
     outcome = Outcome("zip", "m", "f", True, "", failures=failures)

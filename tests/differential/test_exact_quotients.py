@@ -35,9 +35,10 @@ def test_whole_quotients(opcode: str, level: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("direction", ["EQ", "GE"])
 def test_compared_quotients(direction: str, level: str, tmp_path: Path) -> None:
     n = X.size
+    sides = "m, b" if direction == "EQ" else "b, m"
     body = (f"x = f32[{n}] parameter(0)\ny = f32[{n}] parameter(1)\nq = f32[{n}] divide(x, y)\nm = f32[{n}] negate(q)\n"
             f"one = f32[] constant(-1)\nb = f32[{n}] broadcast(one), dimensions={{}}\n"
-            f"c = pred[{n}] compare({'m, b' if direction == 'EQ' else 'b, m'}), direction={direction}\nROOT r = s32[{n}] convert(c)")
+            f"c = pred[{n}] compare({sides}), direction={direction}\nROOT r = s32[{n}] convert(c)")
     wanted = X / Y == 1 if direction == "EQ" else X / Y >= 1
     np.testing.assert_array_equal(run(body, tmp_path, level, X, Y), wanted)
 

@@ -29,6 +29,7 @@ from nxcc.passes.exact_quotients import ExactQuotients
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expand_products import ExpandProducts
+from nxcc.passes.expand_random import ExpandRandom
 from nxcc.passes.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
@@ -61,6 +62,7 @@ MAKE: dict[str, Make] = {
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
     "expand-custom-calls": lambda options, report: ExpandCustomCalls(),
     "expand-products": lambda options, report: ExpandProducts(),
+    "expand-random": lambda options, report: ExpandRandom(),
     "expand-scan": lambda options, report: ExpandScan(),
     "fold-constants": lambda options, report: FoldConstants(),
     "inline-calls": lambda options, report: InlineCalls(),

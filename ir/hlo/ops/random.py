@@ -2,7 +2,8 @@
 
 Threefry-2x32 and Philox-4x32 follow Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); how XLA forms
 counters and orders words is in the HLO semantics notes, section 10. The stateful `rng` and `rng-get-and-update-state` differ
-from run to run in XLA; here they are seeded by the instruction's name, so that a module gives the same answer every time.
+from run to run in XLA; here the first is drawn from Philox with the instruction's name as its key, so that a module gives the
+same answer every time, here and on the device.
 """
 
 from __future__ import annotations
@@ -165,23 +166,44 @@ operator("rng-bit-generator", 1, attributes=(RNG_ALGORITHM,), check=_check_bit_g
 
 # The stateful generators
 
-def _generator(instruction: Instruction) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(zlib.crc32(instruction.name.encode())))
+def key_of(instruction: Instruction) -> int:
+    """What tells the numbers of one instruction from those of another."""
+    return zlib.crc32(instruction.name.encode())
+
+
+def _drawn_bits(instruction: Instruction, dims: tuple[int, ...], wide: bool = False) -> Array:
+    return _philox_bits([key_of(instruction), 0], dims, wide)[0]
+
+
+def _places(bits: Array) -> Array:
+    """From 0 to 1 in steps of 2^-23, f32."""
+    return np.asarray((bits >> np.uint32(9)).astype(np.float32) * np.float32(2.0**-23))
 
 
 def _uniform(instruction: Instruction, low: Array, high: Array) -> Array:
-    shape, source = instruction.shape, _generator(instruction)
-    if shape.dtype is dtypes.PRED:
-        return source.integers(0, 2, shape.dims).astype(np.bool_)
-    if shape.dtype.is_integer:
-        return np.asarray(source.integers(int(low), max(int(high), int(low) + 1), shape.dims)).astype(shape.dtype.numpy)
-    place = source.random(shape.dims)
-    return converted(np.asarray(float(low) + place * (float(high) - float(low))), shape.dtype)
+    """Floats: low + place * (high - low), in f32 or wider; whole numbers: low + the upper half of bits * (high - low)."""
+    dtype, dims = instruction.shape.dtype, instruction.shape.dims
+    if dtype is dtypes.PRED:
+        return np.asarray((_drawn_bits(instruction, dims) & np.uint32(1)).astype(np.bool_))
+    if dtype.is_integer:
+        bits = _drawn_bits(instruction, dims, dtype.bits == 64).astype(object)
+        steps = bits * max(int(high) - int(low), 1) >> max(dtype.bits, 32)
+        return np.asarray(int(low) + steps, object).astype(np.uint64 if dtype is dtypes.U64 else np.int64).astype(dtype.numpy)
+    wide = _wider(dtype)
+    first, last = wide(low), wide(high)
+    return converted(np.asarray(first + _places(_drawn_bits(instruction, dims)).astype(wide) * (last - first)), dtype)
 
 
 def _normal(instruction: Instruction, mean: Array, deviation: Array) -> Array:
-    drawn = _generator(instruction).standard_normal(instruction.shape.dims)
-    return converted(np.asarray(float(mean) + drawn * float(deviation)), instruction.shape.dtype)
+    """mean + drawn * deviation, from two words a number (Box and Muller, 1958)."""
+    wide = _wider(instruction.shape.dtype)
+    one, other = (_places(words) for words in _drawn_bits(instruction, (2, *instruction.shape.dims)))
+    drawn = np.sqrt(-2 * np.log1p(-one.astype(np.float64))) * np.cos(2 * np.pi * other.astype(np.float64))
+    return converted(np.asarray(wide(mean) + drawn.astype(wide) * wide(deviation)), instruction.shape.dtype)
+
+
+def _wider(dtype: dtypes.DType) -> type[np.floating[Any]]:
+    return np.float64 if dtype is dtypes.F64 else np.float32
 
 
 _DISTRIBUTIONS = {"rng_uniform": _uniform, "rng_normal": _normal}
@@ -211,10 +233,10 @@ def _state_shape(delta: int) -> Shape:
     return array(dtypes.U64, 2)
 
 
-def _get_and_update_state(instruction: Instruction) -> Array:
+def first_state(instruction: Instruction) -> Array:
     """The state before the update. Each instruction has its own, as if it ran alone."""
-    return np.array([_FIRST_STATE, zlib.crc32(instruction.name.encode())], np.uint64)[:math.prod(instruction.shape.dims)]
+    return np.array([_FIRST_STATE, key_of(instruction)], np.uint64)[:math.prod(instruction.shape.dims)]
 
 
 operator("rng-get-and-update-state", 0, attributes=(DELTA,), side_effect=True, shape=_state_shape,
-         evaluate=_get_and_update_state)
+         evaluate=first_state)
