@@ -110,7 +110,7 @@ class Walk(Generic[O]):
         except Differs as error:
             self.fail(step, WRONG, f"{step.partition(' ')[0]}: {cause_words(str(error))}", str(error))
         except MemoryError:
-            self.fail(step, SLOW, f"needs too much memory in {step}")
+            self.fail(step, SLOW, f"needs too much memory in {step}", "")
         except Exception as error:  # noqa: BLE001  whatever else comes out is a fault of ours, and is what this looks for
             self.fail(step, INTERNAL_ERROR, *described(error))
         else:
