@@ -286,11 +286,15 @@ def _ragged_shape(x: Shape, output: Shape, *offsets_and_sizes: Shape, **_: Any) 
 
 def _ragged(instruction: Instruction, x: Array, output: Array, input_offsets: Array, send_sizes: Array,
             output_offsets: Array, recv_sizes: Array) -> Array:
+    """Rows that a slice has beyond either array are left out."""
     if input_offsets.ndim != 1 or (group_size(instruction.attribute("replica_groups")) or 1) > 1:
         _refuse(instruction, "it exchanges the data of several devices")
     result = np.array(output)
     for source, size, target in zip(input_offsets, send_sizes, output_offsets, strict=True):
-        result[int(target):int(target) + int(size)] = x[int(source):int(source) + int(size)]
+        before = min(int(source), int(target), 0)
+        last = min(int(size), len(x) - int(source), len(result) - int(target))
+        if last > -before:
+            result[int(target) - before:int(target) + last] = x[int(source) - before:int(source) + last]
     return result
 
 

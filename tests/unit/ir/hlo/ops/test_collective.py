@@ -58,6 +58,16 @@ def test_ragged_all_to_all_moves_its_own_rows() -> None:
     np.testing.assert_array_equal(result, [0, 0, 2, 3])
 
 
+@pytest.mark.parametrize(("source", "size", "target", "wanted"), [
+    (2, 4, 0, [3, 4, 0, 0]), (0, 4, 3, [0, 0, 0, 1]), (-1, 3, 0, [0, 1, 2, 0]), (0, 2, -1, [2, 0, 0, 0]), (9, 2, 0, [0] * 4),
+    (1, -2, 0, [0] * 4)])
+def test_rows_beyond_the_arrays_do_not_move(source: int, size: int, target: int, wanted: list[int]) -> None:
+    result = value_of(f"p = f32[4] parameter(0) o = f32[4] parameter(1) a = s32[1] constant({{{source}}}) n = s32[1] "
+                      f"constant({{{size}}}) t = s32[1] constant({{{target}}}) "
+                      "ROOT r = f32[4] ragged-all-to-all(p, o, a, n, t, n), replica_groups={{0}}", X, np.zeros(4, np.float32))
+    np.testing.assert_array_equal(result, wanted)
+
+
 def test_replica_and_partition_are_zero() -> None:
     replica, partition = value_of("a = u32[] replica-id() b = u32[] partition-id() ROOT r = (u32[], u32[]) tuple(a, b)")
     assert replica == 0 and partition == 0 and replica.dtype == np.uint32
