@@ -9,34 +9,68 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.rowspace import shown
 
+LINE_TILES = 4
+"""Tiles of rows of a line at most: a chain whose matrices come in a ring while all its rows are on the chip."""
+
 LINE_SHARE = 0.75
-"""Part of SBUF that a chain with a single tile of rows takes at most, so that another region fits beside it."""
+"""Part of SBUF that a line takes at most, so that another region fits beside it."""
 
 RING_BYTES = 40960
-"""Bytes of a partition in which the matrices of a chain with a single tile of rows follow each other, at least."""
+"""Bytes of a partition in which the matrices of a line follow each other, at least."""
 
+CHUNK_BYTES = 9216
+"""Bytes of a partition of a matrix that come together where matrices are under way: the first are used before the last come."""
 
 ASIDE_BYTES = 4096
-"""Bytes of a partition for what is small in a chain of several tiles: statistics of rows, rows of ones, alignment."""
+"""Bytes of a partition for what is small in a chain: statistics of rows, rows of ones, alignment."""
 
 
 def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
-    """Operands, results and temporaries of all regions; all that is the same for all rows or, for a single tile of them, enough
-    of it to have some on the way."""
+    """Operands, results and temporaries of all regions; all that is the same for all rows or, in a line, enough of it to have
+    some on the way."""
+    if is_line(regions, rows, target):
+        return True
     needs = [_chain_need(region, regions, target.partitions) for region in regions]
     tiles = sum(need.tiles for need in needs) + max(need.temporaries for need in needs)
-    if rows <= target.partitions:
-        return tiles + RING_BYTES <= LINE_SHARE * target.sbuf.usable_bytes
-    return tiles + sum(need.stays for need in needs) + ASIDE_BYTES <= target.sbuf.usable_bytes
+    return rows > target.partitions and tiles + sum(need.stays for need in needs) + ASIDE_BYTES <= target.sbuf.usable_bytes
+
+
+def is_line(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
+    """Whether all rows of a chain fit on the chip while its matrices pass, those of a region together if there are several
+    tiles of rows."""
+    count = -(-rows // target.partitions)
+    if count > LINE_TILES:
+        return False
+    needs = [_chain_need(region, regions, target.partitions) for region in regions]
+    ring = RING_BYTES if count == 1 else max(RING_BYTES, max(need.stays for need in needs) + CHUNK_BYTES)
+    tiles = count * _most_at_once(needs) + max(need.temporaries for need in needs)
+    return tiles + ring + ASIDE_BYTES <= LINE_SHARE * target.sbuf.usable_bytes
+
+
+def _most_at_once(needs: Sequence[_ChainNeed]) -> int:
+    """Bytes of a partition for a tile of rows in a line: operands are there from the start, results until they are read."""
+    at_once = []
+    for number, need in enumerate(needs):
+        loaded = sum(later.loads for later in needs[number:])
+        at_once.append(loaded + need.lefts + sum(n.results for n in needs[:number + 1] if n.last >= number))
+    return max(at_once)
 
 
 @dataclass(frozen=True, slots=True)
 class _ChainNeed:
-    """Bytes of a partition that a region of a chain takes. stays: what is the same for all rows."""
+    """Bytes of a partition that a region of a chain takes. stays: what is the same for all rows. Of a tile of rows, loads: what
+    comes from outside; lefts: left sides turned; results, which are read until the region of number `last`."""
 
     stays: int
-    tiles: int
+    loads: int
+    lefts: int
+    results: int
     temporaries: int
+    last: int
+
+    @property
+    def tiles(self) -> int:
+        return self.loads + self.lefts + self.results
 
 
 def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int) -> _ChainNeed:
@@ -52,8 +86,8 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
     lefts, sides = {shown(dot.operands[0]) for dot in dots}, {dot.operands[1] for dot in dots}
     roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
     is_parallel = all(i.opcode != "reduce" for i in order)
-    comes_turned = is_parallel and len(dots) == len(roots) == 1 and region is not regions[-1]
-    tiles = 0
+    comes_turned = _comes_turned(region, regions)
+    loads = turned = 0
     for parameter, operand in zip(body.parameters, region.operands, strict=True):
         if parameter in sides or not parameter.shape.rank:
             continue
@@ -61,12 +95,20 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
         if parameter.shape.rank == 1:
             stays += width // lanes if comes_turned else width
         elif _made_by(operand) not in regions:
-            tiles += width
-        if parameter in lefts:
-            tiles += width
+            loads += width
+        if parameter in lefts and not (_made_by(operand) in regions and _comes_turned(_made_by(operand), regions)):
+            turned += width
     results = sum(root.shape.dims[-1] * root.shape.dtype.byte_size for root in roots)
     wide = [root.shape.dims[-1] * 4 for root in roots]
-    return _ChainNeed(stays, tiles + results, 0 if is_parallel else 4 * max(wide))
+    readers = [number for number, other in enumerate(regions) if region in map(_made_by, other.operands)]
+    last = max(readers, default=len(regions))
+    return _ChainNeed(stays, loads, turned, results, 0 if is_parallel else 4 * max(wide), last)
+
+
+def _comes_turned(region: Instruction, regions: Sequence[Instruction]) -> bool:
+    body = region.called[0]
+    opcodes = [i.opcode for i in body.post_order()]
+    return opcodes.count("dot") == 1 and "reduce" not in opcodes and body.root.opcode != "tuple" and region is not regions[-1]
 
 
 def _made_by(value: Instruction) -> Instruction:

@@ -82,6 +82,7 @@ CASES = {
     "one tile": ("20", 64, 128, 48),
     "a full tile": ("1,128", 64, 256, 64),
     "two tiles and a part": ("3,100", 64, 128, 48),
+    "four tiles of almost as many rows": ("394", 64, 128, 48),
     "a loop over tiles": ("7,128", 32, 128, 32),
     "a loop and a part": ("2,520", 32, 128, 32),
     "depths that do not fill partitions": ("2,128", 96, 160, 40),

@@ -1,9 +1,11 @@
 """Chains of row programs: what one makes for the next stays on the chip, row by row.
 
 Tiles of rows pass the members of a chain like a wave: while the last member works on one tile, the one before works on the
-next, so that the tensor engine multiplies for one member while another's sums are being read. Matrices stay where there are
-several tiles of rows. For a single tile they come in the order in which they are used, round about in a ring, as far ahead as
-it is long, and rows come by another queue, which matrices need not wait for.
+next, so that the tensor engine multiplies for one member while another's sums are being read. Matrices stay.
+
+A few tiles stand in a line instead: member after member works on all of them. Matrices come in the order in which they are
+used, round about in a ring, as far ahead as it is long, and rows come by another queue, which matrices need not wait for. What
+members hand on shares memory with what is no longer read.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from nxcc.backends.chaincapacity import LINE_SHARE
+from nxcc.backends.chaincapacity import LINE_SHARE, is_line
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
-from nxcc.backends.lowering.rows.chain_supply import Ring, Supply
+from nxcc.backends.lowering.rows.chain_supply import Places, Ring, Supply
 from nxcc.backends.lowering.rows.products import under_way
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.region import rows_together
@@ -23,7 +25,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
-from nxcc.ir.dtypes import DType
+from nxcc.ir.dtypes import U8, DType
 from nxcc.ir.hlo.module import Computation, Instruction
 
 CHAIN = "nxcc.chain"
@@ -40,7 +42,9 @@ def is_row_chain(instruction: Instruction) -> bool:
 def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a chain."""
     rows = int(instruction.frontend_attributes[CHAIN])
-    _Lowering(Chain(kernel, rows), instruction.called[0], operands, results).lower()
+    body = instruction.called[0]
+    fusions = [i for i in body.post_order() if i.opcode == "fusion"]
+    _Lowering(Chain(kernel, rows, is_line(fusions, rows, kernel.target)), fusions, body, operands, results).lower()
 
 
 def members_together(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
@@ -56,12 +60,16 @@ def members_together(instruction: Instruction, operands: Sequence[View | None]) 
 
 class Chain:
     """What members share. rows: of each; lanes: of a tile; readers: members that read what is handed on; supply: what is loaded
-    once; opens: whether matrices may still be waiting in the queue for loads."""
+    once; opens: whether matrices may still be waiting in the queue for loads. In a line, count: tiles of rows; places: where
+    what they take lies; closes: whether the last of them is worked on, behind which nothing reads a member's matrices."""
 
-    def __init__(self, kernel: Kernel, rows: int) -> None:
-        self.kernel, self.rows = kernel, rows
-        self.lanes = min(rows, kernel.target.partitions)
+    def __init__(self, kernel: Kernel, rows: int, is_line: bool) -> None:
+        self.kernel, self.rows, self.is_line = kernel, rows, is_line
+        self.count = -(-rows // kernel.target.partitions) if is_line else 1
+        self.lanes = -(-rows // self.count) if is_line else min(rows, kernel.target.partitions)
         self.full, self.rest = divmod(rows, self.lanes)
+        self.places, self.start = Places(kernel.target.sbuf.align_bytes), expr(0)
+        self.closes = True
         self.members: list[Member] = []
         self.readers: dict[Handed, list[Member]] = {}
         self.under_way = under_way(kernel)
@@ -69,13 +77,23 @@ class Chain:
         self.supply = Supply(kernel, [])
         self._ones: dict[DType, Access] = {}
 
-    @property
-    def is_single(self) -> bool:
-        return self.rows == self.lanes
-
     def buffers(self, value: Handed) -> int:
-        """Tiles of a value that are there at once: it is read so many members later."""
+        """Tiles of a value that are there at once: in a wave it is read so many members later."""
+        if self.is_line:
+            return self.count
         return max((reader.number - value.member for reader in self.readers.get(value, [])), default=1)
+
+    def last(self, value: Handed) -> int:
+        """The last member during whose work a value is there: one that reads it, or the next one if it is stored."""
+        stored = value.result in self.members[value.member].stored
+        return max([reader.number for reader in self.readers.get(value, [])] + [value.member + stored])
+
+    def tile(self, sizes: Sequence[int], dtype: DType, first: int, last: int) -> Access:
+        """A tile of SBUF for what is there while members first .. last work."""
+        if not self.is_line:
+            return self.kernel.sbuf(sizes, dtype)
+        offset = self.places.take(math.prod(sizes[1:]) * dtype.byte_size, first, last)
+        return Access(Memory.SBUF, dtype, 0, sizes[0], self.start + offset, contiguous(sizes[1:]))
 
     def ones(self, dtype: DType) -> Access:
         """What the tensor engine repeats a row with."""
@@ -86,9 +104,9 @@ class Chain:
 
 
 class _Lowering:
-    def __init__(self, chain: Chain, body: Computation, operands: Sequence[View], results: Sequence[View]) -> None:
+    def __init__(self, chain: Chain, fusions: Sequence[Instruction], body: Computation, operands: Sequence[View],
+                 results: Sequence[View]) -> None:
         self.chain, self.kernel, self.operands = chain, chain.kernel, operands
-        fusions = [i for i in body.post_order() if i.opcode == "fusion"]
         self.numbers = {fusion: number for number, fusion in enumerate(fusions)}
         roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
         self.outside = {self._handed(root): view for root, view in zip(roots, results, strict=True)}
@@ -128,11 +146,15 @@ class _Lowering:
 
     def lower(self) -> None:
         chain, kernel = self.chain, self.kernel
-        if chain.is_single and kernel.room.sbuf_bytes < int(LINE_SHARE * kernel.target.sbuf.usable_bytes):
+        if chain.is_line and kernel.room.sbuf_bytes < int(LINE_SHARE * kernel.target.sbuf.usable_bytes):
             raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} loads its matrices far ahead")
         for member in chain.members:
             member.prepare()
-        if chain.is_single:
+        chain.start = expr(kernel.room.sbuf_bytes - kernel.sbuf_free_bytes)
+        for member in chain.members:
+            member.take_tiles()
+        if chain.is_line:
+            kernel.sbuf((chain.lanes, chain.places.size), U8)
             self._line()
             return
         kernel.work[Engine.SCALAR] = math.inf  # a copy that waits for Vector must not stand before functions of the next member
@@ -185,19 +207,27 @@ class _Lowering:
             after = partial(turn, number - 1) if number > first and number - 1 not in early else None
             members[number].run(step + -number, slot - number, lanes, after)
 
-    # ---- a single tile ------------------------------------------------------------------------------------------
+    # ---- a few tiles --------------------------------------------------------------------------------------------
 
     def _line(self) -> None:
         """Matrices of later members are under way while the first ones are worked on."""
+        chain = self.chain
         members, kernel = self.chain.members, self.kernel
         beside = kernel.room.sbuf_bytes - kernel.sbuf_free_bytes + max(m.temporary_bytes() for m in members)
         ring = Ring(kernel, int(LINE_SHARE * kernel.target.sbuf.usable_bytes) - beside)
-        self.chain.supply = supply = Supply(kernel, [part for member in members for part in member.parts], ring)
+        chain.supply = supply = Supply(kernel, [part for member in members for part in member.parts], ring)
         members[0].spread()
-        for number, member in enumerate(members):
-            following = members[number + 1:number + 2]
-            member.turn(expr(0), 0, self.chain.rows)
-            member.run(expr(0), 0, self.chain.rows, following[0].spread if following else None)
+        tiles = [(number, min(chain.lanes, chain.rows - number * chain.lanes)) for number in range(chain.count)]
+        for member in members:
+            member.fetch(tiles)
+        for member, following in zip(members, [*members[1:], None], strict=True):
+            with kernel.psum_scope():
+                if len(tiles) > 1:
+                    member.take_banks(TURNING_BANKS)
+                for number, rows in tiles:
+                    chain.closes = number == len(tiles) - 1
+                    member.turn(expr(number), number, rows)
+                    member.run(expr(number), number, rows, following.spread if following and chain.closes else None)
             for part in member.fixed_parts:
                 supply.release(part)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nxcc.backends.chaincapacity import CHUNK_BYTES
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_supply import Part
 from nxcc.backends.lowering.rows.products import (
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 ROTATING_BANKS = 2
 """PSUM banks that pieces of columns take in turns."""
-
-CHUNK_BYTES = 9216
-"""Bytes of a partition of a matrix that come together where matrices are under way: the first are used before the last come."""
 
 CHUNK_BLOCKS = 6
 """As many columns as there are partitions, so often at most, come together where columns lie on partitions."""
@@ -85,8 +83,9 @@ class Member:
         self.fixed_parts: list[Part] = []
         self.fixed: dict[Instruction, Access] = {}
         self.spreads: list[tuple[Spread, Access]] = []
-        self.loads: dict[Instruction, Access] = {}
-        self.lefts: dict[Instruction, Sides] = {}
+        self.loads: dict[Instruction, list[Access]] = {}
+        self.lefts: dict[Instruction, list[Sides]] = {}
+        self.fetched: set[tuple[Instruction, int]] = set()
         self.ready: dict[Instruction, Sides] = {}
         self.results: list[list[Access]] = []
         self.banks_kept: list[Access] = []
@@ -126,7 +125,7 @@ class Member:
     def cuts(self, dot: Instruction) -> list[tuple[int, int, int, int]]:
         """(first k, number, first column, number) of the chunks that a matrix comes in: whole, or as it is used."""
         _, depth, columns = self.program.side(dot).insert(0).sizes
-        if not self.chain.is_single:
+        if not self.chain.is_line:
             return [(0, depth, 0, columns)]
         if self.program.is_parallel:
             return [(0, depth, start, min(self.piece, columns - start)) for start in range(0, columns, self.piece)]
@@ -137,7 +136,7 @@ class Member:
     # ---- memory -------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Take the tiles that stay."""
+        """Say what is loaded once."""
         self._join()
         for row in self.fixed_inputs:
             view = columns_of(row, self.program.rows)
@@ -145,6 +144,9 @@ class Member:
         chunks = [chunk for dot in self.program.dots for chunk in self._chunks(dot)]
         chunks.sort(key=lambda chunk: (chunk.column, chunk.first))
         self.parts = [*self.fixed_parts, *(chunk.part for chunk in chunks)]
+
+    def take_tiles(self) -> None:
+        """Take tiles for what is loaded, turned and handed on."""
         for row in self.moving:
             self._loaded(row.instruction)
         for source in self.sources:
@@ -154,8 +156,9 @@ class Member:
     def take_results(self) -> None:
         for index, root in enumerate(self.program.roots):
             sizes = self.chain.lanes, 1, self.program.columns(root, None)
-            count = self.chain.buffers(Handed(self.number, index))
-            self.results.append([self.kernel.sbuf(sizes, root.shape.dtype) for _ in range(count)])
+            value = Handed(self.number, index)
+            self.results.append([self.chain.tile(sizes, root.shape.dtype, self.number, self.chain.last(value))
+                                 for _ in range(self.chain.buffers(value))])
 
     def _join(self) -> None:
         """Views [rows, columns..] of what is loaded and what is stored."""
@@ -172,7 +175,8 @@ class Member:
     def _loaded(self, source: Instruction) -> None:
         view = self.views[source]
         if source not in self.loads:
-            self.loads[source] = self.kernel.sbuf((self.chain.lanes, 1, math.prod(view.sizes[1:])), view.dtype)
+            sizes = self.chain.lanes, 1, math.prod(view.sizes[1:])
+            self.loads[source] = [self.chain.tile(sizes, view.dtype, 0, self.number) for _ in range(self.chain.count)]
 
     def _prepare_left(self, source: Instruction) -> None:
         handed = self.handed.get(source)
@@ -180,12 +184,18 @@ class Member:
             return
         left = self.program.left(source)
         depth = math.prod(left.sizes[self.program.rows:])
-        self.lefts[source] = sides(self.kernel, depth, 1, self.chain.lanes, left.dtype, False)
+        self.lefts[source] = [self._sides(depth, left.dtype, self.number) for _ in range(self.chain.count)]
         if handed is None and is_turned(self.views[source].permute((1, 0))):
             self._loaded(source)
 
-    def take_banks(self) -> None:
-        """PSUM of its own for sums."""
+    def _sides(self, depth: int, dtype: DType, last: int) -> Sides:
+        """Room for rows of a tile, turned."""
+        lanes = self.kernel.target.partitions
+        sizes = min(lanes, depth), -(-depth // lanes), self.chain.lanes
+        return Sides(self.chain.tile(sizes, dtype, self.number, last), depth, lanes)
+
+    def take_banks(self, beside: int = 0) -> None:
+        """PSUM of its own for sums; those of tiles that follow each other lie apart if so many banks are left beside them."""
         if self.program.is_parallel:
             sizes = self.kernel.target.partitions, 1, self.kernel.target.tensor.moving_max
             self.banks_kept = [self.kernel.psum(sizes) for _ in range(ROTATING_BANKS)]
@@ -193,7 +203,9 @@ class Member:
             widest = max(self.program.columns(dot, None) for dot in self.program.dots)
             if sums_banks(self.kernel, widest, 1) <= self.sums:
                 sizes = self.chain.lanes, 1, sums_pitch(self.kernel, widest)
-                self.banks_kept = [self.kernel.psum(sizes).cut(1, 0, widest) for _ in range(self.program.sums_alive())]
+                alive, free = self.program.sums_alive(), self.kernel.psum_free_banks
+                apart = beside and 2 * alive * sums_banks(self.kernel, widest, 1) + beside <= free
+                self.banks_kept = [self.kernel.psum(sizes).cut(1, 0, widest) for _ in range(alive * (2 if apart else 1))]
 
     # ---- what is loaded once ------------------------------------------------------------------------------------
 
@@ -234,7 +246,7 @@ class Member:
 
     def _chunks(self, dot: Instruction) -> list[Chunk]:
         matrix = self.program.side(dot).insert(0)
-        if self.chain.is_single and is_turned(matrix):
+        if self.chain.is_line and is_turned(matrix):
             raise CompileError(OUT_OF_MEMORY, f"{self.kernel.program.name} turns a matrix, for which the ring has no room")
         for first, depth, column, columns in self.cuts(dot):
             view = matrix.cut(1, first, depth).cut(2, column, columns)
@@ -257,6 +269,13 @@ class Member:
         """Whether all left sides come from outside."""
         return bool(self.sources) and not any(source in self.handed for source in self.sources)
 
+    def fetch(self, tiles: Sequence[tuple[int, int]]) -> None:
+        """Load all rows from outside, what is multiplied first. tiles: numbers and rows."""
+        for source in sorted(self.loads, key=lambda source: source not in self.sources):
+            for number, rows in tiles:
+                self._load(source, expr(number), number, rows)
+                self.fetched.add((source, number))
+
     def turn(self, number: Expr, slot: int, rows: int) -> None:
         """Bring the left sides of a tile of rows, which `run` multiplies. slot: the tile modulo the buffers of any value."""
         self.ready = {source: self.left(source, number, slot, rows) for source in self.sources}
@@ -266,9 +285,14 @@ class Member:
         given = self._given(number, slot, rows)
         results = [tiles[slot % len(tiles)].rows(0, rows) for tiles in self.results]
         with self.kernel.scope():
-            self._work(given, results, self.ready, rows, after)
+            self._work(given, results, slot, rows, after)
         for index, view in self.stores.items():
             store(self.kernel, self._part(view, number, rows), results[index])
+
+    def release(self, chunk: Chunk) -> None:
+        """Nothing for this tile of rows reads a chunk any more."""
+        if self.chain.closes:
+            self.chain.supply.release(chunk.part)
 
     def result(self, index: int, slot: int) -> Access:
         tiles = self.results[index]
@@ -277,33 +301,39 @@ class Member:
     def left(self, source: Instruction, number: Expr, slot: int, rows: int) -> Sides:
         """A left side with its summed dimension on partitions."""
         handed = self.handed.get(source)
-        if handed is not None:
-            maker = self.chain.members[handed.member]
-            if isinstance(maker, Turned):
-                return maker.columns_out[slot % len(maker.columns_out)]
+        maker = None if handed is None else self.chain.members[handed.member]
+        if isinstance(maker, Turned):
+            return maker.columns_out[slot % len(maker.columns_out)]
+        place = self.lefts[source][slot % self.chain.count]
+        if handed is not None and maker is not None:
             raw = maker.result(handed.result, slot).rows(0, rows)
         elif source in self.loads:
-            raw = self._load(source, number, rows)
+            raw = self._load(source, number, slot, rows)
         else:
-            part, to = self._part(self.views[source], number, rows), self.lefts[source]
-            to = replace(to, tile=to.tile.cut(1, 0, rows))  # the last tile has fewer
+            part = self._part(self.views[source], number, rows)
+            to = replace(place, tile=place.tile.cut(1, 0, rows))  # the last tile has fewer
             return replace(to, parts=bring_blocks(self.kernel, part.permute((1, 0)).insert(0), to))
-        turn(self.kernel, raw, self.lefts[source])
-        return self.lefts[source]
+        turn(self.kernel, raw, place)
+        return place
 
     def _given(self, number: Expr, slot: int, rows: int) -> dict[Instruction, Access]:
         read = {row.instruction for row in self.program.inputs}
         given = {name: tile.rows(0, rows).insert(0) for name, tile in self.fixed.items()}
-        given |= {row.instruction: self._load(row.instruction, number, rows) for row in self.moving
+        given |= {row.instruction: self._load(row.instruction, number, slot, rows) for row in self.moving
                   if row.instruction not in self.sources}
-        given |= {name: self.loads[name].rows(0, rows) for name in self.sources if name in read and name in self.loads}
+        given |= {name: self._loads(name, slot).rows(0, rows) for name in self.sources if name in read and name in self.loads}
         given |= {name: self.chain.members[source.member].result(source.result, slot).rows(0, rows)
                   for name, source in self.handed.items() if name in read}
         return given
 
-    def _load(self, source: Instruction, number: Expr, rows: int) -> Access:
+    def _loads(self, source: Instruction, slot: int) -> Access:
+        return self.loads[source][slot % self.chain.count]
+
+    def _load(self, source: Instruction, number: Expr, slot: int, rows: int) -> Access:
         """A tile of rows; the first ones by the queue of results, since matrices are waiting in the other."""
-        tile, part = self.loads[source].rows(0, rows), self._part(self.views[source], number, rows)
+        tile, part = self._loads(source, slot).rows(0, rows), self._part(self.views[source], number, rows)
+        if (source, slot) in self.fetched:
+            return tile
         engine = self.kernel.target.storing_engine if self.chain.opens else Engine.SYNC
         self.kernel.dma(unfolded(tile, part), part, engine=engine)
         return tile
@@ -311,15 +341,17 @@ class Member:
     def _part(self, view: View, number: Expr, rows: int) -> View:
         return view.cut(0, number * self.chain.lanes, rows)
 
-    def _work(self, given: Mapping[Instruction, Access], results: Sequence[Access], lefts: Mapping[Instruction, Sides],
-              rows: int, after: Callable[[], None] | None) -> None:
+    def _work(self, given: Mapping[Instruction, Access], results: Sequence[Access], slot: int, rows: int,
+              after: Callable[[], None] | None) -> None:
         program = self.program
-        pool = Pool(self.kernel, rows, 1, self.banks_kept, spare=0 if self.banks_kept else ROTATING_BANKS)
+        first = slot % 2 * (len(self.banks_kept) // 2)
+        banks = self.banks_kept[first:] + self.banks_kept[:first]
+        pool = Pool(self.kernel, rows, 1, banks, spare=0 if banks else ROTATING_BANKS)
         pieces = self._pieces()
         for start, width in pieces:
             part = {name: self._cut(name, tile, start, width) for name, tile in given.items()}
             places = {root: self._cut(root, tile, start, width) for root, tile in zip(program.roots, results, strict=True)}
-            product = _Product(self, lefts, start, after if (start, width) == pieces[-1] else None)
+            product = _Product(self, self.ready, start, after if (start, width) == pieces[-1] else None)
             values = Values(self.kernel, program.plan, pool, partial(program.columns, width=width), part, product, self.sums,
                             {program.plan.shown.get(root, root): place for root, place in places.items()})
             values.run()
@@ -375,7 +407,7 @@ class _Product:
                 self._sums(bank, side, chunks, expr(self.column) + start, size, False)
                 kernel.copy(out.at(0, 0).cut(0, start, size), bank)
             for chunk in chunks:
-                member.chain.supply.release(chunk.part)
+                member.release(chunk)
         if self.after is not None and dot is member.program.dots[-1]:
             self.after()
 
@@ -391,7 +423,7 @@ class _Product:
             start = expr(column) + -chunk.column
             multiply(kernel, out, part, matrix, 0, (0, out.partitions), (start, columns), opens=chunk is chunks[0])
             if once:
-                supply.release(chunk.part)
+                self.member.release(chunk)
 
 
 class Turned(Member):
@@ -428,8 +460,9 @@ class Turned(Member):
 
     def take_results(self) -> None:
         (root,) = self.program.roots
-        self.columns_out = [sides(self.kernel, self.program.total_columns(), 1, self.chain.lanes, root.shape.dtype, False)
-                            for _ in range(self.chain.buffers(Handed(self.number, 0)))]
+        value = Handed(self.number, 0)
+        self.columns_out = [self._sides(self.program.total_columns(), root.shape.dtype, self.chain.last(value))
+                            for _ in range(self.chain.buffers(value))]
 
     def fixed_bytes(self, view: View) -> int:
         lanes = self.kernel.target.partitions
@@ -481,7 +514,7 @@ class Turned(Member):
                 values.run()
                 values.settle(root, place)
             start += matrix.columns // lanes
-            self.chain.supply.release(chunk.part)
+            self.release(chunk)
         if after is not None:
             after()
 

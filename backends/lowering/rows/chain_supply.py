@@ -53,6 +53,26 @@ class Supply:
             self.advance()
 
 
+class Places:
+    """Places in a block of bytes of each partition for what is there from one member to another. size: of the block."""
+
+    def __init__(self, align: int) -> None:
+        self.align, self.size = align, 0
+        self.taken: list[tuple[int, int, int, int]] = []
+
+    def take(self, size: int, first: int, last: int) -> int:
+        """The lowest place that nothing has while members first .. last work."""
+        needed = -(-size // self.align) * self.align
+        start = 0
+        for low, high in sorted((low, high) for low, high, since, until in self.taken if since <= last and first <= until):
+            if start + needed <= low:
+                break
+            start = max(start, high)
+        self.taken.append((start, start + needed, first, last))
+        self.size = max(self.size, start + needed)
+        return start
+
+
 class Ring:
     """Bytes of each partition in which parts follow each other round about."""
 

@@ -45,7 +45,8 @@ class Sides:
     """Matrices [k, columns], one for each of `groups`, with k on partitions.
 
     tile: [partitions, blocks, columns]. `packed` groups lie in one block, below each other, if their k divides the
-    partitions; else each has blocks of its own. parts: numbers of blocks that came with one transfer each, in order.
+    partitions; else each has blocks of its own, which follow each other or are `step` blocks apart, with those of other groups
+    between. parts: numbers of blocks that came with one transfer each, in order.
     """
 
     tile: Access
@@ -53,6 +54,7 @@ class Sides:
     lanes: int
     packed: int = 1
     parts: tuple[int, ...] = ()
+    step: int = 1
 
     @property
     def blocks(self) -> int:
@@ -81,14 +83,19 @@ class Sides:
         """The groups from `start` on, a multiple of those that share a block."""
         first = expr(start)
         blocks = Expr(first.constant // self.packed, tuple((s, c // self.packed) for s, c in first.terms)) \
-            if self.packed > 1 else first * self.blocks
+            if self.packed > 1 else first * self._pitch
         return replace(self, tile=self.tile.cut(0, blocks, self.tile.sizes[1]))
 
     def _rows(self, group: int, number: Index, size: int) -> Access:
         if self.packed > 1:
             place = group % self.packed * self.depth
             return self.tile.at(0, group // self.packed).rows(place, size)
-        return self.tile.at(0, expr(number) + group * self.blocks).rows(0, size)
+        return self.tile.at(0, expr(number) * self.step + group * self._pitch).rows(0, size)
+
+    @property
+    def _pitch(self) -> int:
+        """Blocks from one group's to the next's."""
+        return 1 if self.step > 1 else self.blocks
 
 
 def sides(kernel: Kernel, depth: int, groups: int, columns: int, dtype: DType, packs: bool) -> Sides:
@@ -181,7 +188,7 @@ def bring(kernel: Kernel, view: View, packs: bool) -> Sides:
     groups, depth, columns = view.sizes
     if is_turned(view):
         return _bring_turned(kernel, view, packs)
-    to = sides(kernel, depth, groups, columns, view.dtype, False)
+    to = replace(sides(kernel, depth, groups, columns, view.dtype, False), step=groups)
     parts = bring_blocks(kernel, view, to)
     return replace(to, parts=parts if groups == 1 else ())
 
@@ -234,7 +241,7 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     per = max(-(-full // TRANSFERS_MAX), min(full, TRANSFER_BYTES // max(1, size)), 1)
     per = -(-full // -(-full // per))
     parts = tuple(min(per, full - start) for start in range(0, full, per))
-    split = to.tile.reshape(groups, to.blocks, columns)
+    split = to.tile.reshape(to.blocks, groups, columns)
     tiles: list[Access] = [] if before is None else before.tiles
     paced = kernel.copies.rotates and kernel.target.features.registers  # else weights come early, and values stay on chip
     for number, count in enumerate(parts):
@@ -243,14 +250,14 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
                 _await(kernel, tiles[-AHEAD])
             else:
                 before.await_(kernel)
-        tiles.append(to.tile.cut(0, number * per, 1))
+        tiles.append(to.tile.cut(0, number * per * to.step, 1))
         source = view.cut(1, number * per * lanes, count * height)
         shaped = source.reshape((groups, count, height, columns))
         assert shaped is not None
-        kernel.dma(split.cut(1, number * per, count).rows(0, height), shaped.permute((2, 0, 1, 3)))
+        kernel.dma(split.cut(0, number * per, count).rows(0, height), shaped.permute((2, 1, 0, 3)))
     rest = depth - full * height
     if rest:
-        kernel.dma(split.at(1, full).rows(0, rest), view.cut(1, full * lanes, rest).permute((1, 0, 2)))
+        kernel.dma(split.at(0, full).rows(0, rest), view.cut(1, full * lanes, rest).permute((1, 0, 2)))
     return parts
 
 
