@@ -6,6 +6,7 @@ import pytest
 
 from harness.attention import COMBINERS as ADD
 from harness.attention import attention
+from harness.clocked import microseconds
 from harness.device import check_text
 from harness.whole import check_whole
 
@@ -165,3 +166,24 @@ ENTRY e { x = T[2,3,8] parameter(0)
 def test_a_number_repeated_along_what_is_summed(depth: int, dtype: str) -> None:
     text = MEANS.replace("T[", f"{dtype}[").replace("K]", f"{depth}]").replace("K,", f"{depth},")
     check_whole(text, levels=("1", "2"), strict=True)
+
+
+COLUMN_WEIGHTS = """HloModule m
+ENTRY e {
+  a = f32[24,14,14,32] parameter(0)
+  b = f32[24,14,14,32] parameter(1)
+  WEIGHT
+  row = f32[24,14] parameter(3)
+  rows = f32[24,14,14,32] broadcast(row), dimensions={0,1}
+  m = f32[24,14,14,32] multiply(a, w)
+  s = f32[24,14,14,32] add(m, b)
+  ROOT r = f32[24,14,14,32] multiply(s, rows)
+}"""
+REPEATED = "c = f32[24,14] parameter(2)   w = f32[24,14,14,32] broadcast(c), dimensions={0,2}"
+
+
+def test_operand_that_repeats_along_its_columns_comes_once() -> None:
+    """A weight for each of 14 columns of 32 channels: read as it is repeated, each element is a transfer of its own."""
+    repeated = COLUMN_WEIGHTS.replace("WEIGHT", REPEATED)
+    check_whole(repeated, strict=True)
+    assert microseconds(repeated) < 1.5 * microseconds(COLUMN_WEIGHTS.replace("WEIGHT", "w = f32[24,14,14,32] parameter(2)"))

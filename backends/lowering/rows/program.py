@@ -11,7 +11,7 @@ from nxcc.backends.lowering.rows.products import Spread, to_spread
 from nxcc.backends.lowering.tiling import memory_order, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
-from nxcc.backends.tile.program import Access, View
+from nxcc.backends.tile.program import Access, View, contiguous, merge_dims
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
@@ -93,13 +93,14 @@ class RowProgram:
         return tuple(sizes)
 
     def _column_order(self) -> list[int] | None:
-        """Column dimensions as they lie in the largest operand, the slowest first; None where values have different ones."""
+        """Column dimensions as they lie in the operand with most elements of its own, the slowest first; None where values have
+        different ones."""
         sizes = {found for value, marks in self.maps.items() if (found := tuple(
             size for size, mark in zip(value.shape.dims, marks, strict=True) if mark == COLUMN))}
         if len(sizes) != 1 or any(i.opcode in ("dot", "transpose") for i in self.order):
             return None
         largest = max((p for p in self.operands if p in self.maps and COLUMN in self.maps[p]),
-                      key=lambda p: p.shape.byte_size, default=None)
+                      key=lambda p: _own_bytes(self.operands[p]), default=None)
         if largest is None:
             return None
         view = self.operands[largest]
@@ -219,15 +220,52 @@ class RowProgram:
         return found
 
     def load(self, view: View, rows: int, groups: int = 1) -> Access:
-        """A tile [rows, groups, columns] of a view whose leading dimensions are the rows, then the groups."""
-        tile = self.kernel.sbuf((rows, groups, view.elements // (rows * groups)), view.dtype)
-        self.kernel.dma(unfolded(tile, view), view)
+        """A tile [rows, groups, columns] of a view whose leading dimensions are the rows, then the groups.
+
+        Columns that repeat others come once where the transfer would take them in short runs, and are repeated on the chip.
+        """
+        kernel, columns = self.kernel, view.elements // (rows * groups)
+        tile = kernel.sbuf((rows, groups, columns), view.dtype)
+        lead = _leading(view, columns)
+        if not _repeats_in_short_runs(view, lead, kernel.target.dma.descriptor_bytes_min):
+            kernel.dma(unfolded(tile, view), view)
+            return tile
+        once = replace(view, dims=(*view.dims[:lead], *((stride, size) for stride, size in view.dims[lead:] if stride)))
+        with kernel.scope():
+            given = kernel.sbuf((rows, groups, once.elements // (rows * groups)), view.dtype)
+            kernel.dma(unfolded(given, once), once)
+            steps = iter(contiguous(once.sizes[lead:]))
+            dims = tuple((next(steps)[0] if stride else 0, size) for stride, size in view.dims[lead:])
+            kernel.copy(tile.reshape(groups, *view.sizes[lead:]), replace(given, dims=(given.dims[0], *dims)))
         return tile
+
+
+def _leading(view: View, columns: int) -> int:
+    """How many dimensions come before the columns."""
+    lead = len(view.dims)
+    while math.prod(view.sizes[lead:]) < columns:
+        lead -= 1
+    return lead
+
+
+def _repeats_in_short_runs(view: View, lead: int, least: int) -> bool:
+    """Whether columns lie upon each other, and fewer bytes than a descriptor should have beside each other."""
+    run = view.dtype.byte_size
+    for stride, size in reversed(merge_dims(view.dims[lead:])):
+        if stride != run:
+            break
+        run *= size
+    return run < least and any(stride == 0 and size > 1 for stride, size in view.dims[lead:])
+
+
+def _own_bytes(view: View) -> int:
+    """Bytes of the elements that do not lie upon others."""
+    return math.prod(size for stride, size in view.dims if stride) * view.dtype.byte_size
 
 
 def _bytes_in_runs(views: Iterable[tuple[Instruction, View]], maps: Mapping[Instruction, RowMap]) -> int:
     """Bytes of values whose columns are neighbours in memory."""
-    return sum(view.elements * view.dtype.byte_size for value, view in views if value in maps and any(
+    return sum(_own_bytes(view) for value, view in views if value in maps and any(
         mark == COLUMN and stride == view.dtype.byte_size for (stride, _), mark in zip(view.dims, maps[value], strict=True)))
 
 
