@@ -30,15 +30,17 @@ _PLACED = {
     "stages": "with --timing: stage, cpu_s, wall_s of each",
     "nodes": "device and host nodes in order: name, executor, core (-1: host), inputs, outputs, operators, "
              "arithmetic_operators, instructions, flops, bytes, bytes_in, bytes_out",
-    "host": "each instruction on the host: instruction, opcode, source, reason",
+    "host": "each instruction on the host: instruction, opcode, source, reason, kind (support, kept, cost), culprit (what the "
+            "reason is about, inside of it)",
     "reasons": "the same in groups of one reason: kind, reason, operators (count by opcode), first, source",
     "device_share": "shares on the device: operators, arithmetic_operators, flops, bytes",
     "crossing": "what passes between host and device in a call: bytes, us",
-    "percent_supported": "operations on the device, in percent",
-    "supported_count": "operations on the device",
+    "device_count": "operations that are placed on the device",
+    "percent_supported": "operations that the device could run, in percent",
+    "supported_count": "their number",
     "total_count": "all operations",
-    "supported_operators": "opcodes on the device",
-    "unsupported_operators": "opcodes of which some are on the host",
+    "supported_operators": "opcodes of which the device could run some",
+    "unsupported_operators": "opcodes of which it could not run some",
     "operators": "all opcodes",
     "operator_count": "operations by opcode",
     "analysis": "the outline of torch_neuronx.analyze: nxcc_version, target, support_percentage, supported_operators, "

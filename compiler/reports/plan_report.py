@@ -1,8 +1,9 @@
 """What a plan places where: regions, what crosses between them, and the shares that the vendor's analyses give.
 
 Two outlines of the vendor's are kept: the seven counts of `analyze_model` beside each other, and under `analysis` that of
-`torch_neuronx.analyze` with HLO opcodes (CLI and NEFF reference, 4.3 and 5.4). Operators count what fusions hold; arithmetic
-ones are those that compute, as opposed to moving or repeating values. Bytes of an instruction are those of its result.
+`torch_neuronx.analyze` with HLO opcodes (CLI and NEFF reference, 4.3 and 5.4). Both count what the device could run as
+supported, wherever its cost places it. Operators count what fusions hold; arithmetic ones are those that compute, as opposed
+to moving or repeating values. Bytes of an instruction are those of its result.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def plan_report(plan: Plan, tensors: tuple[Tensor, ...], target: Target) -> dict
     regions = [_region(node, plan, weights) for node in plan.nodes]
     found = {node.name: Counter(i.opcode for i in operations(node.module.entry)) for node in plan.nodes}
     operators = sum(found.values(), Counter[str]())
-    supported = sum((found[node.name] for node in plan.nodes if node.on_device), Counter[str]())
+    failed = Counter(row.opcode for row in plan.host if row.kind == SUPPORT)
+    supported = operators - failed
     crossing = crossing_bytes(plan, weights)
     total, good = operators.total(), supported.total()
     return {
@@ -38,9 +40,10 @@ def plan_report(plan: Plan, tensors: tuple[Tensor, ...], target: Target) -> dict
         "crossing": {"bytes": crossing, "us": crossing / target.host.copy_bytes_per_second * 1e6},
         "device_share": {key: _share(regions, key) for key in ("operators", "arithmetic_operators", "flops", "bytes")},
         "analysis": _analysis(plan, operators, supported, target),
+        "device_count": sum(found[node.name].total() for node in plan.nodes if node.on_device),
         "percent_supported": 100.0 if not total else round(100 * good / total, 2),
         "supported_count": good, "total_count": total, "supported_operators": sorted(supported),
-        "unsupported_operators": sorted(set(operators) - set(supported)), "operators": sorted(operators),
+        "unsupported_operators": sorted(failed), "operators": sorted(operators),
         "operator_count": dict(sorted(operators.items())),
     }
 
@@ -103,16 +106,14 @@ def _reasons(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _analysis(plan: Plan, operators: Counter[str], supported: Counter[str], target: Target) -> dict[str, Any]:
-    """The outline of `torch_neuronx.analyze`; operators that the device could run count as supported wherever they are."""
-    failed = [row for row in plan.host if row.kind == SUPPORT]
-    counts = operators - Counter(row.opcode for row in failed)
+    """The outline of `torch_neuronx.analyze`."""
     total = operators.total()
     return {
         "nxcc_version": VERSION, "target": target.name,
-        "support_percentage": f"{100 * counts.total() / total if total else 100:.2f}%",
-        "supported_operators": dict(sorted(counts.items())),
+        "support_percentage": f"{100 * supported.total() / total if total else 100:.2f}%",
+        "supported_operators": dict(sorted(supported.items())),
         "unsupported_operators": [
             {"kind": row.opcode, "failureAt": "nxcc", "call": row.source, "opGraph": row.culprit or row.instruction,
              "code": UNSUPPORTED.name, "instruction": row.instruction, "reason": row.reason,
-             "rewrite": rewrite(row.opcode, row.reason)} for row in failed],
+             "rewrite": rewrite(row.opcode, row.reason)} for row in plan.host if row.kind == SUPPORT],
     }

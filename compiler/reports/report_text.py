@@ -16,8 +16,9 @@ def build_lines(body: dict[str, Any]) -> list[str]:
         lines.append(f"casts: {body['casts']}")
     if "nodes" in body:
         device = sum(node["executor"] == "device" for node in body["nodes"])
+        share = body["device_count"] / body["total_count"] if body["total_count"] else 1.0
         lines.append(f"placement: {device} device and {len(body['nodes']) - device} host nodes, "
-                     f"{body['percent_supported']:.2f} % of {body['total_count']} operations on the device")
+                     f"{100 * share:.2f} % of {body['total_count']} operations on the device")
         lines += plan_lines(body)
     if body.get("spreading_products"):
         lines.append("transposes: a NaN or an infinity in an operand may make NaN of other rows in "
