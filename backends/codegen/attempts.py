@@ -103,7 +103,8 @@ class RegionWriter:
                            and 2 * need.psum_banks <= whole.psum_banks)
 
         addresses = [view.address.constant for view in region.operands + region.results]
-        choices = best_choices(write, manner.clock, self.target, addresses, manner.findings, self.alone)
+        choices = best_choices(write, manner.clock, self.target, addresses, manner.findings, self.alone,
+                               manner.jobs)
         return self._first(region, choices)[0]
 
     def _first(self, region: _Region, choices: Mapping[str, int]) -> tuple[Lowered, Mapping[str, int]]:

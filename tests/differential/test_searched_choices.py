@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.backends import codegen, searching
+from nxcc.backends.codegen import attempts, searching
 from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.isa.text import program_text
 from nxcc.backends.isa.verifier import verify_program
@@ -104,12 +104,12 @@ def test_every_choice_gives_the_same_results(name: str, monkeypatch: pytest.Monk
             return choice if write(choice) is not None else {}
         return choose
 
-    monkeypatch.setattr(codegen, "best_choices", forced({}))
+    monkeypatch.setattr(attempts, "best_choices", forced({}))
     code_of(MODULES[name])
     assert asked
     for which, options in list(asked.items()):
         for option in range(1, options):
-            monkeypatch.setattr(codegen, "best_choices", forced({which: option}))
+            monkeypatch.setattr(attempts, "best_choices", forced({which: option}))
             check(MODULES[name], code_of(MODULES[name]))
 
 
@@ -128,3 +128,15 @@ def test_what_was_found_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(searching, "_ticks", None)
     again = compile_module(read_text(MODULES["epilogue"]), CompileOptions(optlevel="3")).code
     assert again is not None and program_text(again.program) == program_text(first.program)
+
+
+def test_other_processes_time_what_they_are_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several jobs this process times no region."""
+    here, real = [], searching._ticks
+    monkeypatch.setattr(searching, "_ticks", lambda *rest: here.append(rest) or real(*rest))
+    alone = code_of(MODULES["epilogue"])
+    tried = len(here)
+    here.clear()
+    shared = code_of(MODULES["epilogue"], jobs=2)
+    assert tried > 1 and len(here) == 1  # the region as rules write it, to compare with
+    assert program_text(shared.program) == program_text(alone.program)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import parent_process
 
 from nxcc.backends.assembly import BASE_REGISTER, assemble, plan_of
 from nxcc.backends.berths import Room
@@ -103,7 +104,7 @@ def _trial(kernel: Kernel, views: tuple[View, View, View], of: DType, batch: Bat
 
 
 def _least(ticks_of: Callable[[Plan], int], plans: Sequence[Plan], jobs: int) -> Plan:
-    if jobs > 1:
+    if jobs > 1 and parent_process() is None:  # else this is one of the processes that search a region
         with ProcessPoolExecutor(min(jobs, len(plans))) as pool:
             ticks = list(pool.map(ticks_of, plans))
     else:
