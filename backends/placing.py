@@ -7,10 +7,11 @@ the other end where the two largest that run together end, which leaves the rest
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
-from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nxcc.backends.berths import Work
 from nxcc.backends.target import Target
@@ -48,21 +49,17 @@ class Timeline:
         return found
 
 
-class Span(NamedTuple):
-    """Bytes low..high-1 of the partitions first..last-1; a tuple, since sets of these are joined and sorted by the thousand."""
+Rows = NDArray[np.int64]
+"""[spans, 6]: bytes LOW..HIGH-1 of the partitions FIRST..LAST-1, in the steps BEGIN..END-1."""
 
-    low: int
-    high: int
-    first: int
-    last: int
+LOW, HIGH, FIRST, LAST, BEGIN, END = range(6)
 
-
-Taken = tuple[dict[int, set[Span]], int]
-"""Spans of some steps, and the end of all."""
+Taken = tuple[Rows, int]
+"""All spans, and the end of all."""
 
 
 class Places:
-    """What is taken in each step. top: the end of all that was put."""
+    """What is taken, and in which steps. top: the end of all that was put."""
 
     def __init__(self, timeline: Timeline, target: Target) -> None:
         self.timeline = timeline
@@ -70,54 +67,59 @@ class Places:
         self.align = target.sbuf.align_bytes
         self.partitions = target.partitions
         self.top = timeline.end
-        self._taken: dict[int, set[Span]] = defaultdict(set)
-        for region, base in timeline.base.items():
-            if timeline.size[region]:
-                self._take(self._work(base, base + timeline.size[region]), region, region)
+        work = [(base, base + timeline.size[region], 0, self.partitions, *self._steps(region, region))
+                for region, base in timeline.base.items() if timeline.size[region]]
+        self._count = len(work)
+        self._spans: Rows = np.array([*work, (0,) * 6], np.int64)
 
     def put(self, size: int, partitions: tuple[int, int], first: int, last: int, late: bool = False) -> int | None:
         """The first of so many bytes that lie in these partitions from one region to another: the lowest that are free all that
         time; None if there are none. late: they are not used before the regions before the first one are done."""
-        steps = self._steps(first, last, late)
-        low = 0
-        for span in sorted(set().union(*[self._taken.get(step, ()) for step in steps])):
-            if span.first >= partitions[1] or span.last <= partitions[0]:
-                continue
-            if low + size <= span.low:
-                break
-            low = max(low, -(-span.high // self.align) * self.align)
+        begin, end = self._steps(first, last, late)
+        spans = self._spans[:self._count]
+        spans = spans[(spans[:, BEGIN] < end) & (spans[:, END] > begin) & (spans[:, FIRST] < partitions[1])
+                      & (spans[:, LAST] > partitions[0])]
+        spans = spans[np.argsort(spans[:, LOW], kind="stable")]
+        free = np.maximum.accumulate(np.append(0, -(-spans[:, HIGH] // self.align) * self.align))
+        fits = np.append(free[:-1] + size <= spans[:, LOW], True)
+        low = int(free[int(fits.argmax())])
         if low + size > self.limit:
             return None
         self.top = max(self.top, low + size)
-        for step in steps:
-            self._taken[step].add(Span(low, low + size, *partitions))
+        self._add((low, low + size, *partitions, begin, end))
         return low
 
     def vacate(self, region: int, low: int, high: int) -> None:
         """A region no longer works in these of its bytes."""
-        for step in self._steps(region, region):
-            for span in [span for span in self._taken[step] if span.low <= low and high <= span.high]:
-                if span.last - span.first == self.partitions:
-                    self._taken[step].remove(span)
-                    self._taken[step] |= {self._work(a, b) for a, b in ((span.low, low), (high, span.high)) if a < b}
-                    break
+        begin, end = self._steps(region, region)
+        spans = self._spans[:self._count]
+        around = ((spans[:, BEGIN] < end) & (spans[:, END] > begin) & (spans[:, LOW] <= low) & (spans[:, HIGH] >= high)
+                  & (spans[:, LAST] - spans[:, FIRST] == self.partitions))
+        for number in np.flatnonzero(around).tolist():
+            whole = tuple(self._spans[number].tolist())
+            self._spans[number, END] = 0  # No time at all.
+            for row in ((whole[LOW], low, begin, end), (high, whole[HIGH], begin, end),
+                        (whole[LOW], whole[HIGH], whole[BEGIN], begin), (whole[LOW], whole[HIGH], end, whole[END])):
+                since, until = max(row[2], whole[BEGIN]), min(row[3], whole[END])
+                if row[0] < row[1] and since < until:
+                    self._add((*row[:2], 0, self.partitions, since, until))
 
-    def taken(self, first: int, last: int) -> Taken:
-        """What is taken from one region to another, for `restore`."""
-        return {step: set(self._taken[step]) for step in self._steps(first, last)}, self.top
+    def taken(self) -> Taken:
+        """What is taken, for `restore`."""
+        return self._spans[:self._count].copy(), self.top
 
     def restore(self, taken: Taken) -> None:
         """Be as when `taken` was asked."""
-        spans, self.top = taken
-        self._taken.update(spans)
+        self._spans, self.top = taken
+        self._count = len(self._spans)
 
-    def _work(self, low: int, high: int) -> Span:
-        return Span(low, high, 0, self.partitions)
+    def _add(self, span: tuple[int, ...]) -> None:
+        if self._count == len(self._spans):
+            self._spans = np.concatenate([self._spans, np.zeros_like(self._spans), np.zeros((1, 6), np.int64)])
+        self._spans[self._count] = span
+        self._count += 1
 
-    def _take(self, span: Span, first: int, last: int) -> None:
-        for step in self._steps(first, last):
-            self._taken[step].add(span)
-
-    def _steps(self, first: int, last: int, late: bool = False) -> Iterable[int]:
+    def _steps(self, first: int, last: int, late: bool = False) -> tuple[int, int]:
+        """The first step of a time, and the one behind its last."""
         begin = self.timeline.begin[first]
-        return range(begin + (late and not begin % 2), self.timeline.finish[last] + 1)
+        return begin + (late and not begin % 2), self.timeline.finish[last] + 1

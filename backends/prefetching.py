@@ -206,7 +206,7 @@ class _Entry:
         low = group.low // self.places.align * self.places.align
         partitions = min(load.first for load in group.loads), max(load.last for load in group.loads)
         for region in before:
-            taken = self.places.taken(region, group.region)
+            taken = self.places.taken()
             self.places.vacate(group.region, group.low, group.high)
             place = self.places.put(group.high - low, partitions, region, group.region, late=True)
             if place is not None:

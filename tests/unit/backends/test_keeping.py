@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -228,7 +229,7 @@ def test_weights_may_come_early_to_their_own_place() -> None:
     """The region has all of the chip, so nothing else is free in its time."""
     places = Places(Timeline.of([Work(0, 0, 128, 0), Work(1, 0, V1.sbuf.usable_bytes, 0)], 64), V1)
     assert places.put(256, (0, 128), 0, 1) is None
-    before = places.taken(0, 1)
+    before = places.taken()
     places.vacate(1, 4096, 4096 + 256)
     assert places.put(256, (0, 128), 0, 1) == 4096
     places.restore(before)
@@ -253,3 +254,33 @@ def test_blocks_that_others_reach_stay_where_they_are() -> None:
     work = [Work(0, 0, 128, 0), Work(1, 0, 128, 0)]
     places = Places(Timeline.of(work, 64), V1)
     assert keep(program, [Lifetime(0, 128, 0, 1)], places, V1).program.entries[0].streams == program.entries[0].streams
+
+
+def test_places_are_the_lowest_that_are_free_all_the_time() -> None:
+    """Against a table of every step and unit of bytes."""
+    random = np.random.default_rng(3)
+    line = Timeline.of([Work(number, 0, int(size), number % 2) for number, size in enumerate(random.integers(1, 2000, 40))], 64)
+    places = Places(line, V1)
+    taken = np.zeros((82, V1.sbuf.usable_bytes // 64), bool)
+    for region in range(40):
+        taken[line.begin[region]:line.finish[region] + 1,
+              line.base[region] // 64:-(-(line.base[region] + line.size[region]) // 64)] = True
+    for _ in range(200):
+        first, last = sorted(random.integers(0, 40, 2).tolist())
+        size = int(random.integers(1, 9000))
+        low = places.put(size, (0, 128), first, last)
+        units = -(-size // 64)
+        busy = taken[line.begin[first]:line.finish[last] + 1].any(axis=0)
+        free = [at for at in range(len(busy) - units + 1) if not busy[at:at + units].any()]
+        assert (None if low is None else low // 64) == (free[0] if free else None)
+        if low is not None:
+            taken[line.begin[first]:line.finish[last] + 1, low // 64:low // 64 + units] = True
+
+
+def test_time_to_find_places_is_far_below_cubic() -> None:
+    line = Timeline.of([Work(number, 0, 64, 0) for number in range(2000)], 64)
+    places = Places(line, V1)
+    start = time.process_time()
+    for number in range(1000):
+        places.put(64, (0, 128), number, 1999 - number)
+    assert time.process_time() - start < 2.0
