@@ -75,6 +75,7 @@ class _Chains:
         self.capacity = capacity
         self.position = {instruction: number for number, instruction in enumerate(self.order)}
         self.chain_of: dict[Instruction, _Chain] = {}
+        self.by_rows: dict[tuple[Computation, str, int], frozenset[int]] = {}
 
     def find(self) -> list[_Chain]:
         for region in self.order:
@@ -95,7 +96,7 @@ class _Chains:
         """Chains of what the region reads row by row."""
         for number, operand in enumerate(region.operands):
             chain = self.chain_of.get(source_of(operand))
-            if chain is not None and chain.rows == rows and _handed(region, number, rows):
+            if chain is not None and chain.rows == rows and self._handed(region, number, rows):
                 yield chain
 
     def _takes(self, chain: _Chain, region: Instruction) -> bool:
@@ -103,9 +104,17 @@ class _Chains:
         inputs = {o for m in members for o in m.operands if source_of(o) not in members}
         if len(members) > MEMBERS_MAX or len(inputs) > self.capacity.max_inputs or region.control_predecessors:
             return False
-        handed = [o for n, o in enumerate(region.operands) if source_of(o) in chain.members and _handed(region, n, chain.rows)]
+        handed = [o for n, o in enumerate(region.operands)
+                  if source_of(o) in chain.members and self._handed(region, n, chain.rows)]
         others = [o for o in region.operands if o not in handed]
         return not self._depends(others, chain) and self.capacity.chains(members, chain.rows)
+
+    def _handed(self, region: Instruction, number: int, rows: int) -> bool:
+        """Whether a region reads an operand row by row, each row as the region before left it."""
+        key = region.called[0], region.frontend_attributes[ROWS], rows
+        if key not in self.by_rows:
+            self.by_rows[key] = _taken_by_rows(region, rows)
+        return number in self.by_rows[key] and _keeps_columns(region.operands[number])
 
     def _depends(self, values: Iterable[Instruction], chain: _Chain) -> bool:
         """Whether any of the values is computed from what the chain makes, other chains being computed at once."""
@@ -157,22 +166,26 @@ def _multiplies(region: Instruction) -> bool:
     return any(i.opcode == "dot" for i in region.called[0].instructions)
 
 
-def _handed(region: Instruction, number: int, rows: int) -> bool:
-    """Whether a region reads an operand row by row, each row as the region before left it."""
+def _taken_by_rows(region: Instruction, rows: int) -> frozenset[int]:
+    """Numbers of the operands that a region's body reads row by row, in order."""
     body = region.called[0]
     order = body.post_order()
     roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
     maps = maps_of(order, {root: row_map(root, int(region.frontend_attributes[ROWS])) for root in roots})
-    parameter = body.parameters[number]
-    if maps is None or parameter not in maps or not _is_plain(maps[parameter], parameter.shape.dims, rows):
-        return False
-    value = region.operands[number]
+    if maps is None:
+        return frozenset()
+    matrices = {i.operands[1] for i in order if i.opcode == "dot"}
+    return frozenset(number for number, parameter in enumerate(body.parameters) if parameter in maps
+                     and parameter not in matrices and _is_plain(maps[parameter], parameter.shape.dims, rows))
+
+
+def _keeps_columns(value: Instruction) -> bool:
+    """Whether a value has its rows as the region left them that made it."""
     while value.opcode == "reshape":
         if value.shape.dims[-1:] != value.operands[0].shape.dims[-1:]:
             return False
         value = value.operands[0]
-    matrices = {i.operands[1] for i in order if i.opcode == "dot"}
-    return value.shape.is_array and parameter not in matrices
+    return value.shape.is_array
 
 
 def _is_plain(marks: RowMap, dims: Sequence[int], rows: int) -> bool:

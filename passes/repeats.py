@@ -127,7 +127,8 @@ def _run(kinds: Sequence[int], period: int) -> tuple[int, int] | None:
         if i < len(kinds) - period and kinds[i] == kinds[i + period]:
             length += 1
         else:
-            best = max(best, (length, i - length), key=lambda row: row[0])
+            if length > best[0]:
+                best = length, i - length
             length = 0
     if best[0] < period * (TURNS_MIN - 1):
         return None

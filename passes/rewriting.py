@@ -129,7 +129,10 @@ def _is_plain(instruction: Instruction) -> bool:
     """Static shapes and no ordering: what rules may assume."""
     if instruction.control_predecessors or instruction.shape.dynamic:
         return False
-    return not any(operand.shape.dynamic for operand in instruction.operands)
+    for operand in instruction.operands:
+        if operand.shape.dynamic:
+            return False
+    return True
 
 
 def _take_over(old: Instruction, new: Instruction) -> None:

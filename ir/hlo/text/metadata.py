@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 
 from nxcc.ir.hlo.text.cursor import INTEGER, STRING, Cursor, escape, unescape
@@ -12,6 +13,7 @@ _ENTRY = re.compile(rf"\s*+,?\s*+([a-z_]+)=({STRING}|{INTEGER}|\{{[^{{}}]*\}})")
 _ORDER = ("op_type", "op_name", "source_file", "source_line", "source_end_line", "source_column", "source_end_column",
           "deduplicated_name", "scheduling_name", "stack_frame_id")
 """The order in which XLA prints what is there."""
+NOTHING: Mapping[str, str | int] = {}
 _IS_TEXT = {f.name: isinstance(f.default, str) for f in fields(Location)}
 _NOT_KEPT = frozenset(("profile_type", "metadata_payload"))
 """Marks of profilers, which say nothing about the source."""
@@ -39,11 +41,11 @@ def read_location(cursor: Cursor) -> Location:
     return Location(**values)  # type: ignore[arg-type]
 
 
-def write_location(location: Location) -> str:
-    """The entries as XLA prints them, without the braces; empty if there is nothing to say."""
+def write_location(location: Location, other: Mapping[str, str | int] = NOTHING) -> str:
+    """The entries as XLA prints them, without the braces; empty if there is nothing to say. other: what stands for some."""
     parts = []
     for key in _ORDER:
-        value = getattr(location, key)
+        value = other[key] if key in other else getattr(location, key)
         if value:
             parts.append(f'{key}="{escape(value)}"' if isinstance(value, str) else f"{key}={value}")
     return " ".join(parts)

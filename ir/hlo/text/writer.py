@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nxcc.ir.hlo.attributes import Attribute
@@ -14,7 +13,7 @@ from nxcc.ir.hlo.text.completion import ASYNC_NOTES, async_start, default_compar
 from nxcc.ir.hlo.text.cursor import escape, escape_bytes, is_braced, to_text
 from nxcc.ir.hlo.text.header import StackTables, frame_place, write_frontend, write_header
 from nxcc.ir.hlo.text.literals import write_literal
-from nxcc.ir.hlo.text.metadata import write_location
+from nxcc.ir.hlo.text.metadata import NOTHING, write_location
 from nxcc.ir.hlo.text.order import computation_order, instruction_order
 from nxcc.ir.hlo.text.sharding import write_sharding
 from nxcc.ir.location import NOWHERE, Location
@@ -55,6 +54,7 @@ class _Printer:
         self.hidden = _hidden_bodies(module)
         self.tables = StackTables(module.stack_frames)
         self.shapes: dict[tuple[int, bool], str] = {}
+        self.frames: dict[int, tuple[dict[str, str | int], int]] = {}
 
     def text(self) -> str:
         computations = list(self._computations())
@@ -167,21 +167,24 @@ class _Printer:
         if instruction.origin:
             parts.append("origin=" + instruction.origin)
         if self.style.metadata and instruction.location != NOWHERE:
-            text = write_location(self._renumbered(instruction.location))
+            text = write_location(instruction.location, self._renumbered(instruction.location))
             if text:
                 parts.append(f"metadata={{{text}}}")
         if instruction.backend_config:
             parts.append("backend_config=" + backend_config_text(instruction.backend_config))
         return parts
 
-    def _renumbered(self, location: Location) -> Location:
-        """The location with the new number of its frame, and without what its frame says already."""
-        if not location.stack_frame_id:
-            return location
-        place = frame_place(self.module.stack_frames, location.stack_frame_id)
-        if all(getattr(location, key) == value for key, value in place.items()):
-            location = replace(location, **dict.fromkeys(place, 0) | {"source_file": ""})  # type: ignore[arg-type]
-        return replace(location, stack_frame_id=self.tables.frame(location.stack_frame_id))
+    def _renumbered(self, location: Location) -> Mapping[str, str | int]:
+        """The new number of the location's frame, and nothing for what its frame says already."""
+        frame = location.stack_frame_id
+        if not frame:
+            return NOTHING
+        known = self.frames.get(frame)
+        if known is None:
+            known = self.frames[frame] = (frame_place(self.module.stack_frames, frame), self.tables.frame(frame))
+        place, number = known
+        said = all([getattr(location, key) == value for key, value in place.items()])
+        return {**dict.fromkeys(place if said else (), 0), "stack_frame_id": number}
 
 
 def backend_config_text(data: bytes) -> str:
