@@ -20,9 +20,6 @@ SHARE = 0.8
 MIN_STREAM_COLUMNS = 256
 """Columns of the narrowest tile that a region with independent columns should be cut into."""
 
-MANY_ROWS = 4
-"""Tiles of rows from which reading a matrix again for each of them takes longer than storing the product's result."""
-
 STAYING_SHARE = 0.6
 """Part of SBUF that the matrices of a region may take which stay for all rows, while columns are cut."""
 
@@ -56,11 +53,13 @@ class TargetRowCapacity:
         return sum(map(self._staying_bytes, dots)) > STAYING_SHARE * self.target.sbuf.usable_bytes
 
     def _staying_bytes(self, dot: Instruction) -> int:
-        """Bytes a partition of a matrix that each of many tiles of rows is multiplied with; 0 for others."""
+        """Bytes a partition of a matrix that several tiles of rows are multiplied with, where reading it again for each of
+        them moves more than storing the product's result and reading that back; 0 for others."""
         left, right = (operand.shape for operand in dot.operands)
         depth = math.prod(left.dims[d] for d in dot.attribute("lhs_contracting_dims"))
-        lanes = self.target.partitions
-        if dot.attribute("lhs_batch_dims") or left.element_count <= MANY_ROWS * lanes * depth:
+        lanes, rows = self.target.partitions, left.element_count // max(1, depth)
+        again = (-(-rows // lanes) - 1) * depth * right.dtype.byte_size
+        if dot.attribute("lhs_batch_dims") or again <= 2 * rows * dot.shape.dtype.byte_size:
             return 0
         columns = right.element_count // max(1, depth)
         found: int = -(-depth // lanes) * columns * right.dtype.byte_size

@@ -51,6 +51,9 @@ COLUMNS_LEAST = 128
 STREAM_SHARE = 0.25
 """Part of SBUF for the columns of matrices that stream by."""
 
+STREAM_MOST = 0.75
+"""The same, where rows of the columns would else be shorter than what a transfer moves well."""
+
 WHOLE_SHARE = 0.5
 """Part of the free SBUF that operands and results of a tile of rows may take with all their columns."""
 
@@ -256,8 +259,7 @@ class RowTiles:
         copies = self.kernel.copies.inner
         budget = int(self.kernel.sbuf_free_bytes * VALUE_SHARE) // (4 * self.program.alive() * copies)
         if self.sides and not self.matrices:
-            each = sum(sides_bytes(view.sizes[1], 1, view.dtype, self.kernel.target.partitions) for view in self.sides.values())
-            budget = min(budget, int(self.kernel.room.sbuf_bytes * STREAM_SHARE) // (each * copies))
+            budget = min(budget, self._streamed() // copies)
         width = budget // bank * bank if budget >= bank else max(64, budget // 64 * 64)
         most = bank * (self._sums_max() if self.sides else 4)
         total = self.program.total_columns()
@@ -265,6 +267,14 @@ class RowTiles:
         even = -(-total // pieces)
         found = max(1, min(total, width, most, -(-even // 64) * 64 if pieces > 1 else total))
         return self.kernel.choose("columns", found, *(part for part in (found // 2, found // 4) if part >= COLUMNS_LEAST))
+
+    def _streamed(self) -> int:
+        """Columns of all matrices together that have room while they stream by."""
+        kernel, views = self.kernel, self.sides.values()
+        each = sum(sides_bytes(view.sizes[1], 1, view.dtype, kernel.target.partitions) for view in views)
+        long = -(-kernel.target.dma.descriptor_bytes_min // min(view.dtype.byte_size for view in views))
+        few, many = (int(kernel.room.sbuf_bytes * share) // each for share in (STREAM_SHARE, STREAM_MOST))
+        return max(few, min(many, long * kernel.copies.inner))
 
     # ---- rows ---------------------------------------------------------------------------------------------------
 
