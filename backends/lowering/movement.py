@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import flat_tiles, store, tile_like
+from nxcc.backends.lowering.tiling import flat_tiles, row_tiles, store, tile_like, unfolded
 from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -21,6 +22,12 @@ CARRIERS = {1: U8, 2: U16, 4: F32}
 
 FILL_COLUMNS = 2048
 """Columns of a tile that is written to many places."""
+
+LEAST_JOINED = 1 << 16
+"""Bytes of a result whose short parts are worth a detour over the chip."""
+
+JOINED_BYTES = 16384
+"""Bytes a partition of a tile whose parts come from several operands, at most."""
 
 COUNTS = 4096
 """Counts made at a time in one row."""
@@ -37,13 +44,45 @@ def lower_copy(kernel: Kernel, instruction: Instruction, operands: Sequence[View
 
 @rule("concatenate")
 def lower_concatenate(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
-    """Each operand is copied into its part of the result."""
+    """Each operand is copied into its part of the result; short parts lie beside each other in a tile first."""
     dim = instruction.attribute("dimensions")[0]
+    free = _joined_on_chip(kernel, results[0], operands, dim)
+    if free:
+        _concatenate_tiles(kernel, operands, results[0], dim, free)
+        return
     start = 0
     for operand in operands:
         size = operand.sizes[dim]
         move(kernel, results[0].cut(dim, start, size), operand)
         start += size
+
+
+def _joined_on_chip(kernel: Kernel, result: View, operands: Sequence[View], dim: int) -> int:
+    """How many of the last dimensions a partition takes, where parts of the result are short runs; 0 where they are not."""
+    unit, least = result.dtype.byte_size, kernel.target.dma.descriptor_bytes_min
+    if not kernel.copies.rotates or not result.is_contiguous or result.elements * unit < LEAST_JOINED:
+        return 0
+    inner = unit * math.prod(result.sizes[dim + 1:])
+    if max(operand.sizes[dim] for operand in operands) * inner * 2 > least:
+        return 0
+    fitting = [n for n in range(len(result.dims) - dim, len(result.dims))
+               if math.prod(result.sizes[-n:]) * unit <= JOINED_BYTES]
+    return next((n for n in fitting if math.prod(result.sizes[-n:]) * unit >= 2 * least), fitting[-1] if fitting else 0)
+
+
+def _concatenate_tiles(kernel: Kernel, operands: Sequence[View], result: View, dim: int, free: int) -> None:
+    for target, *sources in row_tiles(kernel, [result, *operands], free):
+        lead, start = len(target.dims) - free, 0
+        place = dim - (len(result.dims) - free)
+        tile = kernel.sbuf((math.prod(target.sizes[:lead]), *target.sizes[lead:]), target.dtype)
+        for source in sources:
+            size = source.sizes[lead + place]
+            line = tile.cut(place, start, size).linear()
+            part = line.reshape((*source.sizes[:lead], *source.sizes[lead:]))
+            assert part is not None
+            kernel.dma(part, source)
+            start += size
+        kernel.dma(target, unfolded(tile, target))
 
 
 @rule("pad")

@@ -6,19 +6,23 @@ Turned, the partitions hold the fast dimension, and what was slow lies together.
 
   source [a, b], b together      raw [quadrant, a % 32; a // 32, b]      turned [quadrant, b % 32; b // 32, a]
 
-A few channels, beside each other for each place, are put in order within partitions that hold runs of places.
+A few channels, beside each other for each place, are put in order within partitions that hold runs of places. Where runs are
+short on one side for other reasons, a partition takes elements that lie close to each other on both sides, and an engine orders
+them.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.tiling import join, loops, memory_order
+from nxcc.backends.lowering.tiling import join, loops, memory_order, row_tiles, unfolded
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.program import View
+from nxcc.backends.tile.program import Dims, View
 from nxcc.ir.dtypes import U16, U32, DType
 
 BLOCK = 32
@@ -38,6 +42,9 @@ LEAST_SIDE = 16
 
 TILE_BYTES = 16384
 """Bytes a partition of a tile before it is turned, and after."""
+
+ORDERING_GAIN = 1.5
+"""How many times the bytes of long runs a copy of short ones must cost to go by way of the chip."""
 
 SHARE_BLOCKS = 8
 """Blocks of the fast dimension in a quadrant, at most: elements of a transfer's runs into the tile."""
@@ -69,7 +76,11 @@ def move(kernel: Kernel, to: View, of: View) -> None:
     to, of = join([to.permute(order), of.permute(order)])
     sides = _sides(kernel, to, of)
     if sides is None:
-        kernel.dma(to, of)
+        found = _ordering(kernel, to, of) if kernel.copies.rotates else None
+        if found is None:
+            kernel.dma(to, of)
+        else:
+            _order(kernel, *found)
         return
     slow, fast = sides
     rest = [d for d in range(len(to.dims)) if d not in (slow, fast)]
@@ -94,6 +105,75 @@ def _sides(kernel: Kernel, to: View, of: View) -> tuple[int, int] | None:
     short, long = (a, b) if to.sizes[a] < to.sizes[b] else (b, a)
     neighbours = of.dims[a][0] == of.sizes[b] * unit if short == b else to.dims[b][0] == to.sizes[a] * unit
     return (a, b) if to.sizes[short] >= LEAST_SIDE or neighbours and to.sizes[long] >= kernel.target.partitions else None
+
+
+def _ordering(kernel: Kernel, to: View, of: View) -> tuple[View, View, int] | None:
+    """The views, perhaps with a dimension cut in two, and how many of their last dimensions a partition takes, where that
+    moves long runs; None where the copy is better made as it is. Dimensions come as they lie in `to`."""
+    if to.dtype is not of.dtype or to.elements < LEAST_ELEMENTS:
+        return None
+    if any(stride <= 0 for stride, _ in to.dims) or any(stride < 0 for stride, _ in of.dims):
+        return None
+    alone = _move_cost(kernel, list(zip(to.dims, of.dims, strict=True)), to.dtype.byte_size)
+    best, found = alone / ORDERING_GAIN, None
+    for free in range(1, len(to.dims)):
+        each = math.prod(to.sizes[-free:]) * to.dtype.byte_size
+        for parts in _parts(to.sizes[-free], each):
+            target, source = (_cut_in(view, len(view.dims) - free, parts) for view in (to, of))
+            cost = _ordering_cost(kernel, target, source, free)
+            if cost < best:
+                best, found = cost, (target, source, free)
+    return found
+
+
+def _parts(size: int, each: int) -> Iterator[int]:
+    """Into how many parts a dimension may be cut so that what a partition takes fits, the fewest first."""
+    return itertools.islice((n for n in range(1, size + 1) if size % n == 0 and each // n <= TILE_BYTES), 2)
+
+
+def _cut_in(view: View, dim: int, parts: int) -> View:
+    stride, size = view.dims[dim]
+    halves = (stride * (size // parts), parts), (stride, size // parts)
+    return replace(view, dims=(*view.dims[:dim], *halves, *view.dims[dim + 1:]))
+
+
+def _move_cost(kernel: Kernel, pairs: Sequence[tuple[tuple[int, int], tuple[int, int]]], unit: int) -> float:
+    """Bytes that transferring elements costs, which walk over both sides in this order."""
+    run = 1
+    for (to, size), (of, _) in reversed(pairs):
+        if to != run * unit or of != run * unit:
+            break
+        run *= size
+    elements = math.prod(size for (_, size), _ in pairs)
+    return elements / run * max(run * unit, kernel.target.dma.descriptor_bytes_min)
+
+
+def _ordering_cost(kernel: Kernel, to: View, of: View, free: int) -> float:
+    """The same by way of the chip; few rows are served by few of the DMA engines."""
+    rows, unit = math.prod(to.sizes[:-free]), to.dtype.byte_size
+    sides = [[(dim, dim) for dim in dims] for dims in (to.dims[-free:], _lying(of.dims[-free:]))]
+    return rows * sum(_move_cost(kernel, side, unit) for side in sides) * kernel.target.partitions / min(
+        rows, kernel.target.partitions)
+
+
+def _lying(dims: Dims) -> Dims:
+    """Dimensions as they lie in memory, without those that repeat."""
+    return tuple(sorted((dim for dim in dims if dim[0]), reverse=True))
+
+
+def _order(kernel: Kernel, to: View, of: View, free: int) -> None:
+    """to = of; the last dimensions lie on a partition, first as in `of`, then as in `to`."""
+    for target, source in row_tiles(kernel, [to, of], free):
+        lead = len(target.dims) - free
+        rows, order = math.prod(target.sizes[:lead]), sorted(
+            (d for d in range(lead, lead + free) if source.dims[d][0]), key=lambda d: source.dims[d], reverse=True)
+        raw = kernel.sbuf((rows, *(source.sizes[d] for d in order)), source.dtype)
+        lines = replace(source, dims=tuple(source.dims[d] for d in (*range(lead), *order)))
+        kernel.dma(unfolded(raw, lines), lines)
+        ordered = kernel.sbuf((rows, *target.sizes[lead:]), target.dtype)
+        steps = {d: stride for d, (stride, _) in zip(order, raw.dims, strict=True)}
+        kernel.copy(ordered, replace(raw, dims=tuple((steps.get(d, 0), target.sizes[d]) for d in range(lead, lead + free))))
+        kernel.dma(target, unfolded(ordered, target))
 
 
 def _regroup(kernel: Kernel, to: View, of: View) -> None:

@@ -9,7 +9,7 @@ windowed dimension lie there instead, loaded once a window cell, so that transfe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
@@ -19,6 +19,7 @@ from nxcc.backends.lowering.products.limbs import narrowed
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles, unfolded
+from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.lowering.window_body import axes_of, is_still, reduce_window_by_body, still_first, window_reason
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -118,6 +119,14 @@ def _still_first(instruction: Instruction) -> tuple[int, ...]:
     return still_first(_axes(instruction))
 
 
+def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Data of a window back to the beginning that lies together along another dimension."""
+    view, scanned = operands[0], _cumulative(instruction) if _is_plain(instruction) else None
+    others = range(len(view.dims)) if view is not None else ()
+    if view is not None and scanned is not None and any(comes_in_elements(view, d) for d in others if d != scanned):
+        yield 0, _still_first(instruction)
+
+
 # ---- lowering --------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +141,7 @@ class _Problem:
     initial: Access
 
 
-@rule("reduce-window", unsupported=_unsupported, order=_still_first)
+@rule("reduce-window", unsupported=_unsupported, order=_still_first, lies=_lies)
 def lower_reduce_window(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """result[o] = initial value combined with data over the window at o."""
     if not _is_plain(instruction):

@@ -15,11 +15,18 @@ from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionS
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
+from nxcc.backends.tile.runs import cover
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
 from nxcc.ir.dtypes import BF16, F32, U8, U16, U32, DType
 from nxcc.ir.facts import dataclass
 
 INT32_MAX = 2**31 - 1
+
+RUN_BYTES = 32768
+"""Bytes a partition of the runs that a transfer moves for elements that lie apart, at most."""
+
+RUN_SHARE = 3
+"""The free memory is so many times as large, at least."""
 
 CAST_COLUMNS = 4096
 """Columns of a tile of a cast from HBM to HBM where transfers cannot cast."""
@@ -247,6 +254,8 @@ class Kernel:
         if to.dtype is not of.dtype and not self.target.features.dma_cast:
             self._cast_on_chip(to, of, accumulate, engine)
             return
+        if self.copies.rotates and accumulate == "none" and self._where is None and self._moved_in_runs(to, of, engine):
+            return
         sizes, to_strides, of_strides = _joint_dims(to, of)
         together = to_strides[-1] == to.dtype.byte_size and of_strides[-1] == of.dtype.byte_size
         if len(sizes) > (self.target.dma.dims_max if together else self.target.dma.loops_max):
@@ -259,6 +268,50 @@ class Kernel:
         to = View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True)))
         of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
         self.emit(isa.dma.DMA_COPY, engine, {"sizes": sizes, "accumulate": accumulate}, source=of, destination=to)
+
+    def _moved_in_runs(self, to: View, of: View, engine: Engine) -> bool:
+        """Whether a transfer was written that moves longer runs, with an engine that picks or orders their elements."""
+        loads = to.memory is Memory.SBUF
+        near, far = (to, of) if loads else (of, to)
+        least = self.target.dma.descriptor_bytes_min
+        found = cover(far, near, least, dense=not loads)
+        if found is None or to.dtype is not of.dtype and not (to.dtype.is_float and of.dtype.is_float):
+            return False
+        place, order = tile_of(near)
+        if not self._reachable(place):
+            return False
+        size, room = found.size(far) * far.dtype.byte_size, min(RUN_BYTES, self.sbuf_free_bytes // RUN_SHARE)
+        if size > room:
+            return self._moved_in_parts(to, of, engine, max(found.inner, key=lambda d: abs(far.dims[d][0])), size, room)
+        runs = found.runs(far)
+        staged = self.sbuf((place.partitions, *(far.dims[d][1] for d in found.outer), found.span), far.dtype)
+        lines = staged.linear().reshape(runs.sizes)
+        assert lines is not None
+        steps = {d: staged.dims[number][0] for number, d in enumerate(found.outer)}
+        steps |= {d: far.dims[d][0] // far.dtype.byte_size for d in found.inner}
+        free = [d for d in order if d in steps]
+        picked = replace(staged, offset=staged.offset + found.before, dims=tuple((steps[d], far.dims[d][1]) for d in free))
+        if loads:
+            self.dma(lines, runs, engine=engine)
+            self._copy_by_idler(place, picked)
+        else:
+            self._copy_by_idler(picked, place)
+            self.dma(runs, lines, engine=engine)
+        return True
+
+    def _moved_in_parts(self, to: View, of: View, engine: Engine, dim: int, size: int, room: int) -> bool:
+        """As `_moved_in_runs`, part by part of a dimension, since all runs together take more room than there is."""
+        total = to.dims[dim][1]
+        step = total * room // (size * self.copies.inner)
+        if not step:
+            return False
+        for start, count in self.tiles(total, step):
+            self.dma(to.cut(dim, start, count), of.cut(dim, start, count), engine=engine)
+        return True
+
+    def _copy_by_idler(self, out: Access, data: Access) -> None:
+        scalar = out.dtype.is_float and data.dtype.is_float and self.scalar_is_idler(out.free)
+        self.copy(out, data, Engine.SCALAR if scalar else Engine.VECTOR)
 
     def _reachable(self, tile: Access) -> bool:
         """Whether an engine's instruction may begin at the tile's first partition, where a transfer always may."""

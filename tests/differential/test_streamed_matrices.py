@@ -1,6 +1,7 @@
 """Gated layers whose matrices are too large to stay on the chip: each is read once, in runs that transfers move well."""
 
 import pytest
+
 from harness.clocked import microseconds
 from harness.whole import check_whole
 
