@@ -42,6 +42,7 @@ from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
+from nxcc.passes.pack_groups import PackGroups
 from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.round_products import RoundProducts
@@ -70,7 +71,8 @@ class Settings:
     """What decides which passes run: options, the target's answers to their questions, and who hears their notes.
 
     weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
-    addresses from data. dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any.
+    addresses from data. exact_products: what is no number stays in its part of a product. dtypes: element types that it has,
+    product_dtypes: that its tensor engine multiplies; empty: any.
     """
 
     optlevel: int
@@ -82,6 +84,7 @@ class Settings:
     weights: frozenset[int] = frozenset()
     is_straight: bool = False
     multiply_f8e4m3fn: bool = False
+    exact_products: bool = False
     dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
 
@@ -115,6 +118,7 @@ STEPS: tuple[Step, ...] = (
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
     Step("expand-custom-calls", lambda settings: ExpandCustomCalls(), 0),
     Step("expand-products", lambda settings: ExpandProducts(), 0),
+    Step("pack-groups", lambda settings: PackGroups(settings.exact_products), 1),
     Step("vectorize-loops", lambda settings: VectorizeLoops(settings.report), 1),
     Step("unroll-loops", lambda settings: UnrollLoops(settings.is_straight, settings.report), 0),
     Step("simplify", lambda settings: Simplify(), 1),
@@ -173,6 +177,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("inline-calls", "expand-custom-calls", "markers are gone, and what is left has a meaning of its own"),
     ("expand-custom-calls", "fusion", "what it writes are row programs"),
+    ("pack-groups", "fold-constants", "kernels that are known are packed once"),
+    ("pack-groups", "canonicalize-convolution", "the kernel that is multiplied lies as partitions read it"),
     ("expand-products", "autocast", "what is multiplied may be cast"),
     ("expand-products", "canonicalize-dot", "a product over groups has two contracted dimensions"),
     ("simplify", "fold-constants", "work on repeated numbers is small once it is done before they are repeated"),
