@@ -65,10 +65,10 @@ def _fuse(module: Module, builder: Builder, capacity: ImageCapacity) -> bool:
 
 
 def image_maps(order: list[Instruction]) -> dict[Instruction, ImageMap]:
-    """The maps of what convolutions make, and of what is computed from that."""
+    """The maps of what convolutions make, and of what is computed from that; a scalar is no image."""
     found: dict[Instruction, ImageMap] = {}
     for instruction in order:
-        if not instruction.shape.is_array or not instruction.shape.element_count:
+        if not instruction.shape.is_array or not instruction.shape.element_count or not instruction.shape.rank:
             continue
         if instruction.opcode == "convolution":
             maps = convolution_maps(instruction)

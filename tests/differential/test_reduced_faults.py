@@ -27,6 +27,17 @@ ENTRY e { x = f32[3] parameter(0)
   z = s32[] constant(0)
   s = (s32[], f32[3]) tuple(z, x)
   ROOT w = (s32[], f32[3]) while(s), condition=cond, body=body }""",
+    # a pooled image of one place and one channel became a scalar, which is no image
+    "scalar_made_of_an_image": """
+total { a = f16[] parameter(0)
+  b = f16[] parameter(1)
+  ROOT s = f16[] add(a, b) }
+ENTRY e { x = f16[1,2,2,1] parameter(0)
+  k = f16[1,1,1,1] parameter(1)
+  c = f16[1,2,4,1] convolution(x, k), window={size=1x1 pad=0_0x1_1}, dim_labels=b01f_01io->b01f
+  z = f16[] constant(0)
+  r = f16[1,1] reduce(c, z), dimensions={1,2}, to_apply=total
+  ROOT b = f16[1,2,2,1] broadcast(r), dimensions={0,3} }""",
     "choice_between_tuples": """
 ENTRY e { a = f32[3] parameter(0)
   b = f32[3] parameter(1)
