@@ -25,8 +25,9 @@ def _reshape_cut(x: Instruction) -> tuple[Segment, ...] | None:
 
 
 def _elementwise(instruction: Instruction, builder: Builder) -> Instruction | None:
-    """op(reshape(a), reshape(b), broadcast(c)) is reshape(op(a, b, broadcast(c)))."""
-    source = next((o.operands[0] for o in instruction.operands if o.opcode == "reshape" and o.shape.rank), None)
+    """op(reshape(a), reshape(b), broadcast(c)) is reshape(op(a, b, broadcast(c))); a constant follows, and never leads."""
+    reshapes = [o for o in instruction.operands if o.opcode == "reshape" and o.shape.rank]
+    source = next((o.operands[0] for o in reshapes if o.operands[0].opcode != "constant"), None)
     dims = instruction.shape.dims
     if source is None or not instruction.shape.element_count or not dims:
         return None
@@ -43,7 +44,8 @@ def _elementwise(instruction: Instruction, builder: Builder) -> Instruction | No
 def _can_become(operand: Instruction, dims: Dims, target: Dims) -> bool:
     """Whether the operand reshaped to other sizes costs nothing."""
     if operand.opcode == "reshape":
-        return operand.operands[0].shape.dims == target or splat_source(operand) is not None
+        source = operand.operands[0]
+        return source.shape.dims == target or source.opcode == "constant" or splat_source(operand) is not None
     if operand.opcode == "broadcast":
         return _regrouped(operand, dims, target) is not None
     return operand.shape.rank == 0 or operand.opcode == "constant"

@@ -38,6 +38,16 @@ ENTRY e { x = f16[1,2,2,1] parameter(0)
   z = f16[] constant(0)
   r = f16[1,1] reduce(c, z), dimensions={1,2}, to_apply=total
   ROOT b = f16[1,2,2,1] broadcast(r), dimensions={0,3} }""",
+    # a constant among the operands took the other's sizes, and then the other took the constant's
+    "constant_beside_a_reshape": """
+ENTRY e { a = bf16[1,4,1] parameter(0)
+  b = bf16[1,4,1] parameter(1)
+  c = bf16[1,4,2] concatenate(a, b), dimensions={2}
+  x = bf16[1,8] reshape(c)
+  w = bf16[2,8,1] constant({ { {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8} }, { {8}, {7}, {6}, {5}, {4}, {3}, {2}, {1} } })
+  n = s32[2] constant({2, 0})
+  ROOT r = bf16[1,1] ragged-dot(x, w, n), lhs_contracting_dims={1}, rhs_contracting_dims={1}, lhs_ragged_dims={0},
+    rhs_group_dims={0} }""",
     "choice_between_tuples": """
 ENTRY e { a = f32[3] parameter(0)
   b = f32[3] parameter(1)

@@ -10,6 +10,7 @@ python -m harness.random_hlo [--count N] [--seed S]     runs any number (with te
 from harness.random_hlo import (  # noqa: F401  they register makers
     alone,
     contraction,
+    custom,
     elementwise,
     flow,
     indexing,

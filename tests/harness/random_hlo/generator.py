@@ -85,7 +85,7 @@ LEFT_OUT: dict[str, str] = {
     "domain": "an annotation that passes of XLA write; the conformance sample has it",
     "dynamic-reshape": "its result's bound has no rule of its own", "get-dimension-size": "made with set-dimension-size",
     **dict.fromkeys(("rng", "rng-get-and-update-state"), "results are not defined bit by bit"),
-    **dict.fromkeys(("stochastic-convert", "scaled-dot", "ragged-dot", "bitcast", "custom-call"),
+    **dict.fromkeys(("stochastic-convert", "scaled-dot", "bitcast"),
                     "rare in what front ends write; the conformance sample has them"),
 }
 """Operators that are not drawn, with the reason."""
