@@ -7,8 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from nxcc.passes import rewriting
+
 from harness.random_hlo import Bounds, Court, Tally, check, drawn_opcodes, fault_text, reduced
 from harness.xla import Xla
+
+rewriting.GIVES_UP = False
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
+from nxcc.passes import rewriting
 from nxcc.passes.canonicalize_dot import RULES as DOT_RULES
 from nxcc.passes.expand_batch_norm import RULES as NORM_RULES
 from nxcc.passes.narrow_selections import RULES as NARROWING_RULES
@@ -232,3 +233,19 @@ def test_power_rounds_once_more_at_most(dtype: str, exponent: str) -> None:
     before = evaluate(module, inputs)
     assert rewrite_module(module, rules_by_opcode([RULES["power"]]))
     np.testing.assert_allclose(evaluate(module, inputs), before, rtol=3e-7)
+
+
+def test_rules_that_undo_each_other_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(opcode: str) -> Rule:
+        return Rule(opcode, (opcode,), lambda i, builder: builder.make(
+            {"maximum": "minimum", "minimum": "maximum"}[opcode], *i.operands[::-1]))
+
+    table = rules_by_opcode([other("maximum"), other("minimum")])
+    text = X + "ROOT r = f32[4,3] maximum(x, x)"
+    with pytest.raises(AssertionError, match="do not come to an end"):
+        rewrite_module(module_of(text), table)
+    monkeypatch.setattr(rewriting, "GIVES_UP", True)
+    module = module_of(text)
+    assert rewrite_module(module, table)
+    verify(module)
+    assert len(module.entry.instructions) == 2
