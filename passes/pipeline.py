@@ -20,6 +20,7 @@ from nxcc.passes.cast_products import CastProducts
 from nxcc.passes.chain_regions import ChainRegions
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
+from nxcc.passes.convolution_products import ConvolutionProducts
 from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.exact_quotients import ExactQuotients
@@ -130,6 +131,7 @@ STEPS: tuple[Step, ...] = (
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
+    Step("convolution-products", lambda settings: ConvolutionProducts(), 1),
     Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
@@ -195,6 +197,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("recognize-functions", "fusion", "a known function is one instruction of a region"),
     ("legalize-dtypes", "fusion", "a region is computed in the dtypes that it has"),
     (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
+    ("convolution-products", "canonicalize-dot", "a product has its dimensions in any order"),
     ("patch-products", "canonicalize-dot", "a product of patches sums several dimensions"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
     ("move-reshapes", "common-subexpressions", "equal work is equal once its reshapes are gone"),

@@ -24,6 +24,7 @@ from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
+from nxcc.passes.convolution_products import ConvolutionProducts
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.exact_quotients import ExactQuotients
 from nxcc.passes.expand_batch_norm import ExpandBatchNorm
@@ -57,6 +58,7 @@ MAKE: dict[str, Make] = {
     "canonicalize-dot": lambda options, report: CanonicalizeDot(),
     "chosen-places": lambda options, report: ChosenPlaces(True),
     "common-subexpressions": lambda options, report: CommonSubexpressions(),
+    "convolution-products": lambda options, report: ConvolutionProducts(),
     "dead-code": lambda options, report: DeadCode(),
     "exact-quotients": lambda options, report: ExactQuotients(),
     "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
