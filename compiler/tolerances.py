@@ -6,6 +6,7 @@ An error is a share of the output's largest value. Everything follows from u, th
     how one rounding or one engine function is done         TOLERANCES: so many u
     the order of a sum of n terms                           the same, times sqrt(n / FREE_LENGTH) for long sums
     d roundings one after another                           WALK * u * sqrt(d)
+    the same to a narrower type inside the module           WALK * u of that type * sqrt(d)
     operands of p products in a row cast to another type    WALK * u of that type * sqrt(2 * p)
     all of d operations in a row computed in another type   WALK * u of that type * sqrt(2 * p + d)
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from nxcc.ir.dtypes import BF16, F8E4M3, F16, DType
+from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.passes.autocast import MATMUL_ATTRIBUTE
 
 TOLERANCES: dict[str, tuple[float, str]] = {
     "f64": (2.0**20, "the host computes it in f64; functions of libraries differ by some last places, and differences cancel"),
@@ -106,7 +109,10 @@ def _real_parts(values: Array) -> Array:
 
 
 def tolerance(dtype: DType, length: int = 1, depth: int = 1, cast: float = 0.0) -> float:
-    """The limit for an output of this dtype. length: terms of the longest sum. depth: roundings in a row. cast: see `Casts`."""
+    """The limit for an output of this dtype. length: terms of the longest sum. depth: roundings in a row.
+
+    cast: what casts may cost, a share of the output's scale: see `Depths.cast`.
+    """
     if not (dtype.is_float or dtype.is_complex):
         return AUTOCAST_DISCRETE if cast else 0.0
     units, _ = TOLERANCES.get(dtype.name, (0.0, ""))
@@ -120,10 +126,14 @@ CAST_UNITS: dict[str, float] = {"bf16": unit(BF16), "fp16": unit(F16), "tf32": T
 
 @dataclass(frozen=True)
 class Depths:
-    """The longest chains of a module: products, and operations of any kind with float results."""
+    """The longest chains of a module: products, operations with float results, and roundings to types narrower than f32.
+
+    roundings: their number by u.
+    """
 
     products: int
     operations: int
+    roundings: Mapping[float, int]
 
     def cast(self, mode: str, type: str) -> float:
         """What --auto-cast of this mode and type may cost."""
@@ -132,10 +142,16 @@ class Depths:
         roundings = 2 * self.products + (self.operations if mode == "all" else 0)
         return WALK * CAST_UNITS.get(type, CAST_UNITS["bf16"]) * math.sqrt(max(1, roundings))
 
+    def narrow(self) -> float:
+        """What roundings to types narrower than f32 may cost: the last place of an f32 decides which way each of them goes."""
+        return max((WALK * u * math.sqrt(count) for u, count in self.roundings.items()), default=0.0)
+
 
 def depths_of(module: Module) -> Depths:
     """Depths of a module; a loop counts as one turn, since its count is not known."""
-    return Depths(_depth(module.entry, _is_product), _depth(module.entry, _rounds))
+    narrow = {u for row in module.instructions() for u in _narrow_units(row)}
+    return Depths(_depth(module.entry, _is_product), _depth(module.entry, _rounds),
+                  {u: _depth(module.entry, partial(_roundings, u)) for u in sorted(narrow)})
 
 
 def _is_product(instruction: Instruction) -> bool:
@@ -153,10 +169,27 @@ def _rounds(instruction: Instruction) -> bool:
     return instruction.opcode not in _EXACT and any(leaf.dtype.is_float for leaf in instruction.shape.leaves())
 
 
+def _narrow_units(instruction: Instruction) -> list[float]:
+    """u of each rounding to a type narrower than f32; the tensor engine rounds both operands of a product that is marked so."""
+    if instruction.frontend_attributes.get(MATMUL_ATTRIBUTE) == "tf32":
+        return [TF32_UNIT] * 2
+    if not _rounds(instruction):
+        return []
+    return [unit(dtype) for dtype in {leaf.dtype for leaf in instruction.shape.leaves()} if _is_narrow(dtype)]
+
+
+def _roundings(u: float, instruction: Instruction) -> int:
+    return _narrow_units(instruction).count(u)
+
+
+def _is_narrow(dtype: DType) -> bool:
+    return dtype.is_float and TOLERANCES.get(dtype.name, (0.0, ""))[0] > 0 and unit(dtype) > unit(F32)
+
+
 _RUN = frozenset(("while", "conditional", "call", "fusion"))
 
 
-def _depth(computation: Computation, counts: Callable[[Instruction], bool]) -> int:
+def _depth(computation: Computation, counts: Callable[[Instruction], int]) -> int:
     """The most counted instructions on any chain, those of called computations among them."""
     depth: dict[Instruction, int] = {}
     for instruction in computation.post_order():

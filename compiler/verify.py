@@ -22,7 +22,7 @@ from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime import Loaded, load, read_module
-from nxcc.compiler.tolerances import depths_of, longest_sum, output_error, tolerance
+from nxcc.compiler.tolerances import Depths, depths_of, longest_sum, output_error, tolerance
 from nxcc.compiler.weights import bind_file, declare_weights, match_weights
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
@@ -111,7 +111,8 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
         rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
     elif original is None:
         judge, expected = "the oracle on the module inside the NEFF", oracle_inside(loaded, weights, values)
-        rows = compare(got, expected, _dtypes(loaded), 0.0, request.tolerance, inside)
+        rows = compare(got, expected, _dtypes(loaded), depths_of(inside).narrow() if autocast != "none" else 0.0,
+                       request.tolerance, inside)
     else:
         judge, expected = "the oracle on the module as read", _oracle_original(original, request, values)
         rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
@@ -219,11 +220,12 @@ def compare(got: Sequence[Array], expected: Sequence[Array], dtypes: Sequence[DT
             limit: float | None = None, module: Module | None = None) -> list[Comparison]:
     """Every output with its error. autocast: what it may cost; module: what is computed, whose sums and chains count; limit
     replaces the tolerance that follows from these."""
-    length, depth = (longest_sum(module), depths_of(module).operations) if module is not None else (1, 1)
+    length, depths = (longest_sum(module), depths_of(module)) if module is not None else (1, Depths(0, 1, {}))
     assert len(got) == len(expected) == len(dtypes), f"{len(got)} outputs, {len(expected)} expected"
     rows = []
     for k, (one, other, dtype) in enumerate(zip(got, expected, dtypes, strict=True)):
-        allowed = tolerance(dtype, length, depth, autocast) if limit is None else limit
+        cast = max(autocast, depths.narrow()) if dtype.is_float else autocast
+        allowed = tolerance(dtype, length, depths.operations, cast) if limit is None else limit
         rows.append(Comparison(f"output{k}", dtype, tuple(one.shape), output_error(one, other), allowed))
     return rows
 

@@ -89,6 +89,19 @@ def test_verify_says_which_options_a_neff_no_longer_heeds(model: Path, capsys: p
     assert "compiled for v2, not for v1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("type", ["bf16", "tf32"])
+def test_a_neff_with_casts_agrees_with_the_module_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type: str) -> None:
+    """Which way a value between two bf16 goes is decided by the last place of an f32: the oracle's may go the other way."""
+    monkeypatch.chdir(tmp_path)
+    dot = "f32[256,256] dot(%s, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}"
+    Path("chain.hlo").write_text(
+        "HloModule chain\nENTRY main {\n x = f32[256,256] parameter(0)\n w = f32[256,256] parameter(1)\n"
+        f"a = {dot % 'x'}\n b = f32[256,256] tanh(a)\n c = {dot % 'b'}\n d = f32[256,256] tanh(c)\n ROOT e = {dot % 'd'}\n}}\n")
+    assert main(["compile", "chain.hlo", "-q", "--auto-cast=matmult", f"--auto-cast-type={type}"]) == 0
+    assert main(["verify", "chain.neff"]) == 0
+    assert main(["verify", "chain.neff", "--tolerance=1e-5"]) == 1
+
+
 def test_an_expression_that_matches_nothing_is_said(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "small.hlo", "-q", "--keep-on-host", "dense"]) == 0
     assert json_of(capsys, "compile", "small.hlo", "--keep-on-host", "dens$")["notices"] == [

@@ -55,3 +55,14 @@ def test_casts_cost_by_the_longest_chain() -> None:
     assert depths.cast("matmult", "bf16") == pytest.approx(3**0.5 * 2.0**-8 * 2)
     assert depths.cast("matmult", "bf16") < depths.cast("all", "bf16")
     assert depths.cast("matmult", "fp16") == depths.cast("matmult", "bf16") / 8
+
+
+def test_narrow_types_inside_a_module_turn_with_the_last_place_of_what_they_round() -> None:
+    """A value halfway between two bf16 goes one way or the other; an f32 output of it is no more exact, integers are."""
+    module = module_of("x = f32[4] parameter(0)\n t = f32[4] tanh(x)\n b = bf16[4] convert(t)\n c = f32[4] convert(b)\n"
+                       "n = s32[4] convert(x)\n ROOT r = (f32[4], s32[4]) tuple(c, n)")
+    assert depths_of(module).roundings == {2.0**-8: 1}
+    floats, integers = compare([np.float32([1]), np.int32([1])], [np.float32([1 + 2.0**-8]), np.int32([2])], [F32, S32],
+                               module=module)
+    assert floats.passed and not integers.passed
+    assert not compare([np.float32([1])], [np.float32([1.02])], [F32], module=module)[0].passed
