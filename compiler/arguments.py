@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 
+from nxcc.compiler.files import default_output
 from nxcc.compiler.options import (
     ACCEPTED,
     ACCEPTED_PREFIXES,
@@ -35,7 +36,8 @@ from nxcc.ir.facts import dataclass
 COMPILE_COMMANDS = ("compile", "check")
 COMPILING_COMMANDS = ("verify", "opt", "bisect", "reduce")
 """Commands that take the options of a compile beside their own."""
-PIPELINE_WORDS = ("compile", "SaveTemps", "tensorize", "codegen", "schedule")
+SAVE_TEMPS = "SaveTemps"
+PIPELINE_WORDS = ("compile", SAVE_TEMPS, "tensorize", "codegen", "schedule")
 MAX_FILE_DEPTH = 8
 _NONE: Mapping[str, str] = {}
 MAX_FILE_BYTES = 1 << 20
@@ -131,6 +133,7 @@ class _Rewriter:
         self.found = found
         self.is_whole = is_whole
         self.fp32_cast_given = False
+        self.saves_temps = False
 
     def run(self) -> None:
         files: list[str] = []
@@ -143,8 +146,20 @@ class _Rewriter:
                 self._option(word)
             else:
                 (files if self.is_whole else self.found.words).append(word)
+        if self.saves_temps:
+            self._keep_temps(files)
         if files or self.is_whole:
             self.found.words += ["--", *files]
+
+    def _keep_temps(self, files: Sequence[str]) -> None:
+        """A work folder beside the output, unless one is given or nothing is written."""
+        words = self.found.words
+        if words[0] == "check" or "--query-compute" in words or any(word.startswith("--workdir=") for word in words):
+            return
+        outputs = [word.partition("=")[2] for word in words if word.startswith("--output=")]
+        folder = f"{(outputs or [default_output(file) for file in files[:1]] or ['file'])[-1].removesuffix('.neff')}.temps"
+        words.append(f"--workdir={folder}")
+        self.found.notices.append(f"--pipeline {SAVE_TEMPS} keeps every stage's text in {folder}; --workdir chooses another")
 
     def _next(self) -> str:
         word = self.words[self.position]
@@ -208,7 +223,7 @@ class _Rewriter:
         values = self._accepted_values(row, name, attached)
         for value in values:
             check_value(name, value, row.known, row.refused, row.many)
-        if not values or any(value not in row.silent for value in values):
+        if not (values or self.saves_temps) or any(value not in row.silent for value in values):
             self.found.notices.append(f"{' '.join([name, *values])} is accepted and has no effect: {row.why}")
 
     def _accepted_values(self, row: Accepted, name: str, attached: str | None) -> list[str]:
@@ -217,6 +232,9 @@ class _Rewriter:
         values = [] if attached is None else [attached]
         if row.takes is Takes.WORDS:
             values += self._words(PIPELINE_WORDS)
+        if SAVE_TEMPS in values:
+            self.saves_temps = True
+            values.remove(SAVE_TEMPS)
         return values
 
     def _words(self, known: Sequence[str]) -> list[str]:
@@ -272,8 +290,7 @@ def _optlevel_spelling(name: str, attached: str | None) -> tuple[str, str | None
 
 def choice_value(row: Option, value: str) -> str:
     """The value after synonyms; CompileError(USAGE) for one that is refused or no choice."""
-    value = row.synonyms.get(value, value)
-    return check_value(row.name, value, row.choices, row.refused)
+    return check_value(row.name, row.canonical(value), row.choices, row.refused)
 
 
 def check_value(name: str, value: str, known: Sequence[str], refused: Mapping[str, str] = _NONE, many: bool = False) -> str:

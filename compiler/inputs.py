@@ -52,15 +52,15 @@ MAX_INFLATED_BYTES = 256 << 20
 """Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
 MAX_TEXT_NESTING = 100
 MAX_IO_CONFIG_BYTES = 64 << 20
-TENSORFLOW = "TENSORFLOW"
+XLA, TENSORFLOW = "XLA", "TENSORFLOW"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphRequest:
     """What a user says about a TensorFlow graph.
 
-    framework: TENSORFLOW says that a file is a graph even where its content leaves it open. io_config: a file, or the JSON
-    text itself. signature: of a SavedModel; the default one if empty.
+    framework: TENSORFLOW says that a file is a graph even where its content leaves it open, XLA that it is none.
+    io_config: a file, or the JSON text itself. signature: of a SavedModel; the default one if empty.
     """
 
     framework: str = ""
@@ -91,6 +91,7 @@ def _read_folder(path: str, request: GraphRequest) -> Module:
     if not is_saved_model(path):
         raise CompileError(FILE_UNREADABLE, f"cannot read {path}", why="it is a folder without a saved_model.pb",
                            remedy="give a model file, or the folder of a SavedModel")
+    _refuse_graph(path, request)
     model = read_saved_model(path)
     if request.io_config and request.signature:
         raise CompileError(USAGE, "--io-config and --signature exclude each other", why="both say what goes in and out")
@@ -102,6 +103,7 @@ def _read_graph(data: memoryview, name: str, request: GraphRequest) -> Module:
     from nxcc.ir.graphdef.lowering import lower_graph
     from nxcc.ir.graphdef.naming import graph_name
     from nxcc.ir.graphdef.reader import read_graph
+    _refuse_graph(name, request)
     if request.signature:
         raise CompileError(USAGE, f"{name} has no signatures", why="only SavedModel folders have", remedy="give --io-config")
     return lower_graph(read_graph(data, graph_name(name)), _io_config(request))
@@ -165,7 +167,7 @@ def _read(data: memoryview, name: str, request: GraphRequest) -> Module:
     if is_text and GRAPH_TEXT.match(head):
         from nxcc.ir.graphdef.text import binary_of
         return _read_graph(memoryview(binary_of(bytes(data), "GraphDef", name)), name, request)
-    if request.framework == TENSORFLOW and not is_text:
+    if request.framework == TENSORFLOW and not is_text and (protobuf_kind(data) == GRAPH or not holds_module(data)):
         return _read_graph(data, name, request)
     return _read_other(data, head, name, request)
 
@@ -187,6 +189,13 @@ def _read_other(data: memoryview, head: bytes, name: str, request: GraphRequest)
         raise _unknown(name, f"binary data that starts with {head[:8].hex(' ')}", TO_HLO)
     _refuse_graph_options(name, request)
     return read_module(data, name=name)
+
+
+def _refuse_graph(name: str, request: GraphRequest) -> None:
+    """CompileError(USAGE) for a graph that is said to be HLO."""
+    if request.framework == XLA:
+        raise CompileError(USAGE, f"{name} is a TensorFlow graph, not HLO", why="--framework XLA was given",
+                           remedy="give --framework TENSORFLOW, or leave it out")
 
 
 def _refuse_graph_options(name: str, request: GraphRequest) -> None:

@@ -39,7 +39,8 @@ class Role(enum.Enum):
 class Option:
     """Declaration of one option.
 
-    flags: spellings, the canonical one first. synonyms: values that stand for another. refused: values that are known
+    flags: spellings, the canonical one first. synonyms: values that stand for another. any_case: choices, in capitals, may be
+    written in small letters. refused: values that are known
     but cannot be had, with the reason. changes_output: enters the cache key and is recorded in the NEFF; recorded_if_given:
     unless it has no value.
     """
@@ -52,6 +53,7 @@ class Option:
     choices: tuple[str, ...] = ()
     synonyms: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    any_case: bool = False
     many: bool = False
     changes_output: bool = False
     recorded_if_given: bool = False
@@ -59,6 +61,10 @@ class Option:
     @property
     def name(self) -> str:
         return self.flags[0]
+
+    def canonical(self, value: str) -> str:
+        """The choice that a word stands for; a word that stands for none as it is."""
+        return self.synonyms.get(value, value.upper() if self.any_case else value)
 
 
 def _option(default: Any, *flags: str, help: str, kind: Kind = Kind.TEXT, role: Role = Role.CODE, **rest: Any) -> Any:
@@ -86,9 +92,9 @@ class CompileOptions:
         choices=("v1", "v2"), synonyms=TARGET_NAMES, refused=dict.fromkeys(("trn2", "trn2n", "trn3", "v3", "v4"), _NO_TRN),
         changes_output=True)
     framework: str = _option(
-        "XLA", "--framework", help="Kind of input; the content decides, TENSORFLOW helps where it leaves it open.",
-        choices=("XLA", "TENSORFLOW"), synonyms={"xla": "XLA", "Xla": "XLA", "tensorflow": "TENSORFLOW"},
-        refused={name: "nxcc reads HLO and TensorFlow graphs" for name in ("MXNET", "mxnet", "ONNX", "onnx", "PYTORCH")})
+        "", "--framework", help="Kind of input; default: the content decides. XLA refuses graphs; TENSORFLOW takes for a graph "
+        "what its content leaves open, and refuses HLO.", choices=("XLA", "TENSORFLOW"), any_case=True,
+        refused=dict.fromkeys(("MXNET", "ONNX", "PYTORCH"), "nxcc reads HLO and TensorFlow graphs"))
     io_config: str = _option(
         "", "--io-config", metavar="FILE|JSON", changes_output=True,
         help="Inputs and outputs of a TensorFlow graph, as a file or as JSON itself: "
@@ -250,8 +256,7 @@ ACCEPTED: dict[str, Accepted] = {
     "--disable-mixed-precision-accumulation": Accepted("accumulation is always f32", Takes.NOTHING),
     "--enable-fast-context-switch": Accepted("weights are loaded when the NEFF is loaded", Takes.NOTHING),
     "--enable-fast-loading-neuron-binaries": Accepted("a NEFF is not compressed unless --compress is given", Takes.NOTHING),
-    "--pipeline": Accepted("the whole compiler always runs; --workdir keeps intermediate files", Takes.WORDS,
-                           silent=("compile",)),
+    "--pipeline": Accepted("the whole compiler always runs", Takes.WORDS, silent=("compile",)),
     "--execute-repetition": Accepted("a NEFF runs once a request", silent=("1",)),
     "--tensorizer-options": Accepted(_HEURISTICS),
     "--internal-hlo2tensorizer-options": Accepted(_HEURISTICS),
@@ -318,7 +323,7 @@ def options_from(**values: Any) -> CompileOptions:
         if row.kind is Kind.FILE and not isinstance(value, str | os.PathLike):
             raise ValueError(f"{name} is {type(value).__name__}; it is the path of a file")
         value = os.fspath(value) if row.kind is Kind.FILE else value
-        value = row.synonyms.get(str(value), str(value)) if row.kind is Kind.CHOICE else value
+        value = row.canonical(str(value)) if row.kind is Kind.CHOICE else value
         if row.kind is Kind.CHOICE and value not in (*row.choices, getattr(CompileOptions, name)):
             raise ValueError(f"{name} is {value!r}; it may be {', '.join(row.choices)}")
         values[name] = tuple(value) if row.many else value

@@ -114,7 +114,7 @@ class _GraphWalk(Walk[GraphOutcome]):
         cast = self.runner.auto_cast or ("none" if self.case.family in (OPERATOR, ODD) else "")
         options = options_from(output=os.path.join(folder, "model.neff"), target=self.runner.target, optlevel=self.runner.level,
                                auto_cast=cast, io_config=files.io_config, placement="support",
-                               framework="TENSORFLOW" if files.io_config else "XLA")
+                               framework="TENSORFLOW" if files.io_config else "")
         return compile_file(Request(files.path, options))
 
     def _inside(self, loaded: Loaded, inputs: list[Array], results: list[Array], module: Module) -> None:

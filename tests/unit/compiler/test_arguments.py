@@ -26,6 +26,21 @@ def test_verbose_takes_a_level_only_if_one_follows() -> None:
     assert words_of("compile --verbose 35 m.hlo") == ["compile", "--verbose=35", "--", "m.hlo"]
 
 
+@pytest.mark.parametrize(("line", "folder"), [
+    ("compile a/m.hlo.pb --pipeline compile SaveTemps", "m.temps"),
+    ("compile --pipeline compile SaveTemps --output=o/x.neff m.pb", "o/x.temps"),
+    ("compile --pipeline=SaveTemps m.pb -o x", "x.temps"),
+])
+def test_saved_temporaries_lie_beside_the_output(line: str, folder: str) -> None:
+    found = prepare(line.split(), COMMANDS)
+    assert f"--workdir={folder}" in found.words
+    assert found.notices == [f"--pipeline SaveTemps keeps every stage's text in {folder}; --workdir chooses another"]
+    given = prepare([*line.split(), "--workdir", "w"], COMMANDS)
+    checked = prepare([*line.split(), "--query-compute"], COMMANDS)
+    assert not any(word.startswith("--workdir") for word in checked.words)
+    assert given.notices == [] and [word for word in given.words if word.startswith("--workdir")] == ["--workdir=w"]
+
+
 DOCUMENTED = {
     "silent": """--framework XLA|--framework=xla|--target inf2|--target=trn1n|--model-type=transformer-inference
         |--model-type unet-inference|--auto-cast matmul|--auto-cast-type=fp8_e4m3|--native-int64 default
@@ -37,7 +52,7 @@ DOCUMENTED = {
     "noticed": """--native-int64 enabled|--implicit-integer-downcast dot,pow|--distribution-strategy llm-training
         |--distribution_strategy NEMO|--enable-mixed-precision-accumulation|--disable-mixed-precision-accumulation
         |--enable-saturate-infinity|--enable-fast-context-switch|--enable-fast-loading-neuron-binaries
-        |--pipeline compile SaveTemps|--pipeline tensorize SaveTemps|--execute-repetition=2|--tensorizer-options=--x
+        |--pipeline compile SaveTemps|--pipeline tensorize|--execute-repetition=2|--tensorizer-options=--x
         |--internal-hlo2tensorizer-options=--verify-hlo=false|--hlo2tensorizer-options=-x|--internal-backend-options=-x
         |--internal-max-instruction-limit=10000000|--enable-experimental-O1|--hbm-scratchpad-page-size=512|--disable-dge
         |--enable-internal-neff-wrapper|--retry_failed_compilation|--log_level=INFO|--dump=d|--batching_en
@@ -66,10 +81,10 @@ def test_every_option_of_the_vendor_is_understood(kind: str, line: str) -> None:
 
 
 def test_options_without_meaning_are_taken_out_and_noticed() -> None:
-    found = prepare("compile m --pipeline compile SaveTemps --sb_size 70 --internal-thing --lnc 1".split(), COMMANDS)
+    found = prepare("compile m --pipeline tensorize --sb_size 70 --internal-thing --lnc 1".split(), COMMANDS)
     assert found.words == ["compile", "--", "m"]
     assert [notice.split(" is ")[0] for notice in found.notices] == [
-        "--pipeline compile SaveTemps", "--sb_size 70", "--internal-thing"]
+        "--pipeline tensorize", "--sb_size 70", "--internal-thing"]
 
 
 def test_old_cast_words_become_autocast() -> None:

@@ -19,6 +19,7 @@ from nxcc.ir.diagnostics import (
     PROTO_CORRUPT,
     TEXT_SYNTAX,
     UNKNOWN_FORMAT,
+    USAGE,
     CompileError,
 )
 from nxcc.ir.graphdef.text import binary_of
@@ -136,6 +137,14 @@ def test_graph_is_recognised_by_content(content: bytes, tmp_path: Path) -> None:
         assert module.entry.root.opcode == "maximum"
 
 
+@pytest.mark.parametrize("content", [binary_of(GRAPH_TEXT.encode(), "GraphDef", "test"), GRAPH_TEXT.encode()])
+def test_a_graph_that_is_said_to_be_hlo_is_wrong_usage(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(content)
+    with pytest.raises(CompileError, match="is a TensorFlow graph, not HLO") as caught:
+        read_model(str(tmp_path / "model"), GraphRequest("XLA", io_config=CONFIG))
+    assert caught.value.code is USAGE
+
+
 def test_saved_model_folder_is_read(tmp_path: Path) -> None:
     text = ('saved_model_schema_version: 1 meta_graphs { meta_info_def { tags: "serve" } graph_def { ' + GRAPH_TEXT
             + '} signature_def { key: "half" value { inputs { key: "a" value { name: "x:0" dtype: DT_FLOAT tensor_shape { dim '
@@ -146,9 +155,12 @@ def test_saved_model_folder_is_read(tmp_path: Path) -> None:
         assert read_model(str(tmp_path), request).entry.root.shape.dims == (size,)
     with pytest.raises(CompileError, match="it has half"):
         read_model(str(tmp_path), GraphRequest(signature="other"))
+    with pytest.raises(CompileError, match="is a TensorFlow graph, not HLO"):
+        read_model(str(tmp_path), GraphRequest("XLA"))
 
 
-@pytest.mark.parametrize("request_", [GraphRequest(io_config=CONFIG), GraphRequest(signature="a")], ids=["config", "signature"])
+@pytest.mark.parametrize("request_", [GraphRequest(io_config=CONFIG), GraphRequest(signature="a"), GraphRequest("TENSORFLOW")],
+                         ids=["config", "signature", "framework"])
 @pytest.mark.parametrize("content", [TEXT.encode(), BINARY], ids=["text", "binary"])
 def test_graph_options_with_hlo_are_wrong_usage(content: bytes, request_: GraphRequest, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(content)
