@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from nxcc.compiler.version import VERSION as __version__
+
+TYPE_CHECKING = False
+"""As typing has it, which takes longer to import than all of this."""
 
 if TYPE_CHECKING:
     from nxcc.compiler.api import Compiled, CompileError, Model, compile, load
@@ -17,7 +18,7 @@ _LAZY = ("CompileError", "Compiled", "Model", "compile", "load")
 __all__ = ["CompileError", "Compiled", "Model", "__version__", "compile", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the API when it is first used, so that `import nxcc` and the command line start fast."""
     if name in _LAZY:
         from nxcc.compiler import api

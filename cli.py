@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
+if __name__ == "__main__":
+    from nxcc.__main__ import entry
+    entry()
+
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-try:
-    import click
+import click
 
-    from nxcc.compiler.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
-    from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
-    from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
-    from nxcc.ir.diagnostics import USAGE, CompileError, one_of
-except KeyboardInterrupt:
-    sys.stderr.write("nxcc: interrupted; nothing was written\n")
-    sys.exit(130)
+from nxcc.compiler.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
+from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
+from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
+from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 
 Command = Callable[..., Any]
 
 
-_FILE = click.Path(dir_okay=True)
 class _Finite(click.FloatRange):
     """A number; neither NaN, which compares with nothing, nor an infinity."""
 
@@ -34,6 +32,7 @@ class _Finite(click.FloatRange):
         return number
 
 
+_FILE = click.Path(dir_okay=True)
 _TIME_LIMIT = click.option("--time-limit", type=_Finite(min=0, min_open=True), metavar="SECONDS",
                            help="Give up a simulation that has not ended by then; a loop on data may have no end.")
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
@@ -46,20 +45,6 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if words is None else words)
     return guard(lambda: _run(given), given)
-
-
-def entry() -> None:
-    """`nxcc` as a program: run the command line and leave at once.
-
-    Taking a module of thousands of instructions apart again would be a tenth of a compile; nothing waits for it.
-    """
-    status = main()
-    if sys.getprofile() or sys.gettrace():
-        sys.exit(status)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
 
 
 def _run(words: list[str]) -> int:
@@ -419,7 +404,3 @@ def explain(words: tuple[str, ...], target: str) -> int:
     for line in explain_lines(words, target):
         click.echo(line)
     return 0
-
-
-if __name__ == "__main__":
-    entry()

@@ -10,9 +10,9 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
+from nxcc.compiler.interrupts import INTERRUPTED, MESSAGE, raise_when_interrupted
 from nxcc.ir.diagnostics import CODES, FILE_UNWRITABLE, INTERNAL, CompileError
 
-INTERRUPTED = 130
 MAX_REPRODUCER_BYTES = 64 << 20
 MAX_DETAILS = 20
 MAX_LINE = 2000
@@ -26,13 +26,14 @@ def guard(action: Callable[[], int], words: Sequence[str]) -> int:
     """Run a command and return the exit status; words: the command line, for messages and the reproducer."""
     _open_closed_streams()
     try:
+        raise_when_interrupted()
         status = action()
         sys.stdout.flush()
         return status
     except CompileError as error:
         return report(error, "--json" in words)
     except KeyboardInterrupt:
-        sys.stderr.write("nxcc: interrupted; nothing was written\n")
+        sys.stderr.write(MESSAGE)
         return INTERRUPTED
     except BrokenPipeError:
         _give_up_stdout()
