@@ -18,12 +18,18 @@ from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.literals import Array, Literal
 
+MAX_WORDS = 64
+"""Of a framework's name, counted from its end: a name of a million words is nobody's."""
+
+_Ends = dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]]
+
 
 def declare_weights(module: Module, specification: str) -> frozenset[int]:
     """The numbers of the parameters that a --weight-params specification names.
 
     specification: numbers, ranges, names and regular expressions separated by commas. An expression must match a whole name;
-    if it matches none, it may match anywhere. Raises CompileError(USAGE) for what names no parameter.
+    if it matches none, it may match anywhere. What is no name and matches none may be a framework's name in another notation,
+    as in `match_weights`. Raises CompileError(USAGE) for what names no parameter.
     """
     found: set[int] = set()
     for word in _split_words(specification):
@@ -58,7 +64,8 @@ def _numbers_of(word: str, parameters: Sequence[Instruction]) -> list[int]:
         found = [n for n, p in enumerate(parameters) if any(matches(name) for name in _names(p))]
         if found:
             return found
-    return []
+    named = _ending(word, _by_ends({n: p.location.op_name for n, p in enumerate(parameters)}))
+    return named if len(named) == 1 else [n for n, p in enumerate(parameters) if p.name == word.removeprefix("%")]
 
 
 def _names(parameter: Instruction) -> list[str]:
@@ -89,7 +96,7 @@ def match_weights(arrays: Mapping[str, Array], tensors: Mapping[int, Tensor], pa
     what fits no parameter, several, or one that has an array.
     """
     hlo = {tensor.hlo.lstrip("%"): number for number, tensor in tensors.items()}
-    framework = _by_framework_name(tensors)
+    framework = _by_ends({number: tensor.framework for number, tensor in tensors.items()})
     found: dict[int, str] = {}
     problems = []
     for name in arrays:
@@ -104,13 +111,14 @@ def match_weights(arrays: Mapping[str, Array], tensors: Mapping[int, Tensor], pa
     return found, problems
 
 
-def _by_framework_name(tensors: Mapping[int, Tensor]) -> dict[tuple[str, ...], list[int]]:
-    """Numbers by each end of the framework's names, as words."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for number, tensor in tensors.items():
-        words = _words(tensor.framework)
-        for start in range(len(words)):
-            found.setdefault(words[start:], []).append(number)
+def _by_ends(names: Mapping[int, str]) -> _Ends:
+    """Numbers and whole names by each end of the framework's names, as words."""
+    found: _Ends = {}
+    for number, name in names.items():
+        words = _words(name)
+        ends = range(max(0, len(words) - MAX_WORDS), len(words))
+        for start in dict.fromkeys((0, *ends)) if words else ():
+            found.setdefault(words[start:], []).append((number, words))
     return found
 
 
@@ -118,17 +126,20 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", name))
 
 
-def _numbers_for(name: str, tensors: Mapping[int, Tensor], hlo: Mapping[str, int],
-                 framework: Mapping[tuple[str, ...], list[int]]) -> list[int]:
+def _numbers_for(name: str, tensors: Mapping[int, Tensor], hlo: Mapping[str, int], framework: _Ends) -> list[int]:
     """Parameters that a tensor's name may mean: one if it is clear. TensorFlow calls the values of a node `name:0`."""
     name = name.removesuffix(":0")
     if name.isdecimal():
         return [int(name)] if int(name) in tensors else []
     if name.lstrip("%") in hlo:
         return [hlo[name.lstrip("%")]]
+    return _ending(name, framework)
+
+
+def _ending(name: str, framework: _Ends) -> list[int]:
+    """Parameters whose framework name ends so; those alone that are called so as a whole, if there are."""
     ends = framework.get(_words(name), [])
-    whole = [number for number in ends if _words(tensors[number].framework) == _words(name)]
-    return whole or ends
+    return [number for number, words in ends if words == _words(name)] or [number for number, _ in ends]
 
 
 def _unmatched(name: str, numbers: list[int], tensors: Mapping[int, Tensor], path: str) -> CompileError:

@@ -15,6 +15,7 @@ import pytest
 from nxcc.cli import main
 from nxcc.compiler.parameters import Signature
 from nxcc.compiler.weights import declare_weights, match_weights
+from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.text.reader import read_text
 
 TEXT = """HloModule m
@@ -58,6 +59,25 @@ def test_a_name_that_is_not_clear_is_refused(name: str, says: str) -> None:
 
 def test_weights_are_declared_by_the_name_itself() -> None:
     assert declare_weights(read_text(TEXT), "w['params']['dense']['kernel'],1") == {0, 1}
+
+
+@pytest.mark.parametrize(("name", "numbers"), [
+    ("params.dense.kernel", {0}), ("dense/kernel", {0}), ("stats.norm.scale,dense/kernel", {0, 2}), ("%x", {3}),
+    ("norm..*", {1, 2}),
+])
+def test_weights_are_declared_in_any_notation(name: str, numbers: set[int]) -> None:
+    assert declare_weights(read_text(TEXT), name) == numbers
+
+
+def test_a_name_that_may_be_several_declares_none() -> None:
+    with pytest.raises(CompileError, match="names no parameter"):
+        declare_weights(read_text(TEXT), "norm/scale")
+
+
+def test_a_name_of_a_million_words_takes_no_memory() -> None:
+    long = "a/" * 20_000
+    module = read_text(TEXT.replace('op_name="x"', f'op_name="{long}x"'))
+    assert declare_weights(module, f"{long}x") == declare_weights(module, "a.a.x") == {3}
 
 
 @pytest.mark.parametrize("when", ["compile", "load"])
