@@ -11,8 +11,8 @@ products are marked nxcc.matmul="tf32" and the tensor engine rounds. 8-bit opera
 
 `all` also computes elementwise work in 16 bits (with fp8, in bf16), except: reductions and what is computed from their results
 row by row (softmax, the centred values of norms), since errors there touch whole rows; what is summed, as the residual sum
-before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles;
-what a logarithm reads; discrete choices (comparisons, rounding); work on weights alone. Data moves in the type that it has.
+before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles and
+the elementwise work that makes them, since a rounded large angle is another one; what a logarithm reads; discrete choices (comparisons, rounding); work on weights alone. Data moves in the type that it has.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ BOUNDED = frozenset(("exponential", "logistic", "tanh", "erf", "clamp"))
 """Operators whose result is in range though an operand is a mask's number."""
 
 LOGARITHMS = ("log", "log-plus-one")
+PERIODIC = ("sine", "cosine", "tan")
 
 MOVING = frozenset(("reshape", "transpose", "broadcast", "reverse", "copy", "slice", "gather", "dynamic-slice", "pad",
                     "concatenate", "dynamic-update-slice"))
@@ -159,6 +160,7 @@ class _Everything:
         self.weights = weights
         self.counts = counts
         self.order = self.computation.post_order()
+        self.angles = _angles(self.order)
         self.low: set[Instruction] = set()
         self.statistics: set[Instruction] = set()
         self.spread: set[Instruction] = set()
@@ -168,6 +170,8 @@ class _Everything:
     def run(self) -> bool:
         for instruction in self.order:
             self._classify(instruction)
+            if instruction in self.angles:
+                self.low.discard(instruction)
         if not self.low:
             return False
         down, up = Casts(self.builder, self.dtype), Casts(self.builder, F32)
@@ -258,6 +262,15 @@ class _Everything:
         if not any(o in self.spread and o.opcode == "broadcast" for o in operands) and instruction.opcode in ELEMENTWISE:
             self.spread.discard(instruction)
             self.low.add(instruction)
+
+
+def _angles(order: list[Instruction]) -> set[Instruction]:
+    """What periodic functions are taken of, and the elementwise work and moves that make it."""
+    found: set[Instruction] = set()
+    for instruction in reversed(order):
+        if instruction in found or instruction.opcode in PERIODIC:
+            found.update(o for o in instruction.operands if o.operator.elementwise or o.opcode in MOVING)
+    return found
 
 
 def _is_delicate(instruction: Instruction) -> bool:
