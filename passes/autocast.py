@@ -12,7 +12,8 @@ products are marked nxcc.matmul="tf32" and the tensor engine rounds. 8-bit opera
 `all` also computes elementwise work in 16 bits (with fp8, in bf16), except: reductions and what is computed from their results
 row by row (softmax, the centred values of norms), since errors there touch whole rows; what is summed, as the residual sum
 before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles and
-the elementwise work that makes them, since a rounded large angle is another one; what a logarithm reads; discrete choices (comparisons, rounding); work on weights alone. Data moves in the type that it has.
+the elementwise work that makes them, since a rounded large angle is another one; what a logarithm reads; discrete choices
+(comparisons, rounding); work on weights alone. Data moves in the type that it has.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.passes.angles import MOVING, angles
 from nxcc.passes.casts import VIEWS, Casts, largest
 from nxcc.passes.legalize_dtypes import INTERFACE, update_entry_layout
 from nxcc.passes.notes import Note, Report, note_at, unheard
@@ -45,10 +47,6 @@ BOUNDED = frozenset(("exponential", "logistic", "tanh", "erf", "clamp"))
 """Operators whose result is in range though an operand is a mask's number."""
 
 LOGARITHMS = ("log", "log-plus-one")
-PERIODIC = ("sine", "cosine", "tan")
-
-MOVING = frozenset(("reshape", "transpose", "broadcast", "reverse", "copy", "slice", "gather", "dynamic-slice", "pad",
-                    "concatenate", "dynamic-update-slice"))
 _DATA_OPERANDS = {"pad": 2, "dynamic-update-slice": 2, "concatenate": None}
 """How many first operands of a moving operator are data; 1 if absent, all if None."""
 
@@ -160,7 +158,7 @@ class _Everything:
         self.weights = weights
         self.counts = counts
         self.order = self.computation.post_order()
-        self.angles = _angles(self.order)
+        self.angles = angles(self.order)
         self.low: set[Instruction] = set()
         self.statistics: set[Instruction] = set()
         self.spread: set[Instruction] = set()
@@ -262,15 +260,6 @@ class _Everything:
         if not any(o in self.spread and o.opcode == "broadcast" for o in operands) and instruction.opcode in ELEMENTWISE:
             self.spread.discard(instruction)
             self.low.add(instruction)
-
-
-def _angles(order: list[Instruction]) -> set[Instruction]:
-    """What periodic functions are taken of, and the elementwise work and moves that make it."""
-    found: set[Instruction] = set()
-    for instruction in reversed(order):
-        if instruction in found or instruction.opcode in PERIODIC:
-            found.update(o for o in instruction.operands if o.operator.elementwise or o.opcode in MOVING)
-    return found
 
 
 def _is_delicate(instruction: Instruction) -> bool:

@@ -1,4 +1,4 @@
-"""Write ragged and scaled products as plain ones.
+"""Write ragged and scaled products as plain ones, and angles that are products of one term as what they are.
 
 A ragged dot whose groups are rows of the left side, [m,k] x [groups,k,n]; end = the sums of the group sizes up to each group:
   y = f32[8,4] ragged-dot(x, w, sizes), lhs_contracting_dims={1}, rhs_contracting_dims={1}, lhs_ragged_dims={0},
@@ -11,17 +11,27 @@ Where the groups are of the contracted dimension each is a result of its own, so
 the left side; where they are of a batch dimension one mask for all of them says what is computed at all.
 
 A scaled dot multiplies each operand by its scale, repeated over the block that it stands for, in f32.
+
+A dot that sums at most one term multiplies. Where its result is an angle, as positions times frequencies, a cast of products'
+operands would make another angle of it, so it is written as elementwise work:
+  y = f32[32,37] dot(f, p), lhs_contracting_dims={1}, rhs_contracting_dims={0}     f: f32[32,1], p: f32[1,37]
+After:
+  a = f32[32] reshape(f)   b = f32[32,37] broadcast(a), dimensions={0}   ..   y = f32[32,37] multiply(b, d)
 """
 
 from __future__ import annotations
 
-from nxcc.ir.dtypes import F32, S32
+from collections.abc import Sequence
+
+from nxcc.ir.dtypes import F32, S32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.ops.contraction import DotDims, RaggedDims, dot_dims, ragged_dims
 from nxcc.ir.shapes import Shape
+from nxcc.passes.angles import makes_angle
 from nxcc.passes.combiners import combiner
+from nxcc.passes.patterns import broadcast_to, reshape_to, transpose_to
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
 
@@ -117,7 +127,38 @@ def _chosen(inside: Instruction, x: Instruction, builder: Builder) -> Instructio
     return builder.make("select", inside, x, zero)
 
 
+def _of_one_term(dot: Instruction, builder: Builder) -> Instruction | None:
+    dims, dtype = dot_dims(dot), dot.shape.dtype
+    left, right = dot.operands
+    if left.shape.dynamic or right.shape.dynamic or any(left.shape.dims[d] != 1 for d in dims.lhs_contracting):
+        return None
+    if not makes_angle(dot) or not all(_holds(dtype, o.shape.dtype) for o in (left, right)):
+        return None
+    batch = len(dims.lhs_batch)
+    rows = _turned(left, dims.lhs_batch, dims.lhs_contracting, builder)
+    columns = _turned(right, dims.rhs_batch, dims.rhs_contracting, builder)
+    rank = dot.shape.rank
+    places = [*range(batch), *range(rows.shape.rank, rank)]
+    factors = [broadcast_to(builder, builder.convert(x, dtype) if x.shape.dtype is not dtype else x, dot.shape.dims, at)
+               for x, at in ((rows, range(rows.shape.rank)), (columns, places))]
+    return builder.make("multiply", *factors)
+
+
+def _turned(x: Instruction, batch: Sequence[int], summed: Sequence[int], builder: Builder) -> Instruction:
+    """x with batch dimensions first and without the summed ones, which have size 1."""
+    kept = [*batch, *(d for d in range(x.shape.rank) if d not in batch and d not in summed)]
+    moved = transpose_to(builder, x, [*kept, *summed])
+    return reshape_to(builder, moved, moved.shape.dims[:len(kept)])
+
+
+def _holds(result: DType, operand: DType) -> bool:
+    """Whether values of the operand's type are multiplied in the result's without another rounding than a dot's."""
+    same_kind = (result.is_float and operand.is_float) or (result.is_integer and operand.is_integer)
+    return result is operand or (same_kind and result.bits > operand.bits)
+
+
 RULES = (
+    Rule("angle-of-one-term", ("dot",), _of_one_term),
     Rule("ragged-dot", ("ragged-dot",), _ragged),
     Rule("scaled-dot", ("scaled-dot",), _scaled),
 )
