@@ -6,6 +6,7 @@ beside each other for all columns, the columns are cut into pieces.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
 from nxcc.backends.lowering.words import for_engines
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Expr
+from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
 from nxcc.ir.facts import dataclass
@@ -26,6 +27,21 @@ Tile = Access | float
 
 HABIT = 2e-6
 """Seconds of work that Scalar may have more than Vector before it stops bringing products out of PSUM."""
+
+ORDERED_TERMS = 40
+"""Terms of a formula, at most, whose order is looked for."""
+
+SPARE_SLOTS = 1
+"""Temporaries that rest where two engines compute a formula, so that neither waits until the other has read what was there."""
+
+HALF_COLUMNS = 256
+"""Columns of half a tile, at least, where halves are worked on in step."""
+
+LAG = 3
+"""Instructions that the second half is behind."""
+
+HOP = 1.0
+"""What an engine waits for another one's result, in passes of Vector over a tile's columns."""
 
 Made = dict[Hashable, Access]
 """Columns by what they are computed from."""
@@ -72,6 +88,10 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         out, total = out.at(0, 0), total.at(0, 0) if total is not None else None
     term, place = _stored(root, out.flat() if groups == 1 else out)
     plan = _Plan((term,))
+    if plan.overlaps and total is None and made is None and groups == 1 and columns >= 2 * HALF_COLUMNS \
+            and plan.width(kernel, columns) == columns:
+        _in_halves(kernel, plan, tiles, place, scratch)
+        return
     if total is not None or plan.width(kernel, columns, groups) == columns:
         _Emission(kernel, plan, tiles, [place], groups, total, scratch, True, made).run()
         return
@@ -80,6 +100,22 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         cut = [tile if not isinstance(tile, Access) or tile.sizes[-1] == 1 != columns else tile.cut(last, start, size)
                for tile in tiles]
         _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups, balances=True).run()
+
+
+def _in_halves(kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], out: Access, scratch: Sequence[Access]) -> None:
+    """Both halves of the columns in step, the second some instructions behind, so that each engine has work of one while the
+    other engine computes what it waits for of the other."""
+    half = out.free // 2
+    runs = []
+    for start, size in ((0, half), (half, out.free - half)):
+        cut = [tile if repeats(tile, out) else _columns(tile, start, size) for tile in tiles]
+        over = [_columns(tile, start, size) for tile in scratch if not repeats(tile, out)]
+        runs.append(_Emission(kernel, plan, cut, [_columns(out, start, size)], 1, None, over, True).steps())
+    ahead, behind = runs
+    for _ in itertools.islice(ahead, LAG):
+        pass
+    for _ in itertools.chain.from_iterable(itertools.zip_longest(ahead, behind)):
+        pass
 
 
 def emit_columns(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, made: Made) -> None:
@@ -99,7 +135,7 @@ def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int
         yield [tile if repeats(tile, out) else _columns(tile, start, size) for tile in tiles], out.cut(0, start, size)
 
 
-def _columns(tile: Tile, start: Expr, size: int) -> Access:
+def _columns(tile: Tile, start: Index, size: int) -> Access:
     assert isinstance(tile, Access)
     return tile.flat().cut(0, start, size)
 
@@ -137,7 +173,8 @@ class _Slot:
 class _Plan:
     """The order of a formula's terms, which of them one instruction joins, and the temporaries that the others live in.
 
-    joined: for a term, the operand that is computed by the same instruction.
+    joined: for a term, the operand that is computed by the same instruction. overlaps: whether both Vector and Scalar compute
+    the formula. beside: terms that are well kept in PSUM.
     """
 
     def __init__(self, roots: tuple[Term, ...]) -> None:
@@ -155,14 +192,65 @@ class _Plan:
                 self.joined[term] = inner
                 absorbed.add(inner)
         self.order = [term for term in order if term not in absorbed and term.kind not in (*_LEAVES, Kind.PART)]
+        engines = {term.kind is Kind.ACTIVATION for term in self.order if term.span is Span.TILE}
+        self.overlaps = len(engines) == 2 and len(self.order) <= ORDERED_TERMS
+        if self.overlaps:
+            self.order = self._overlapping()
         self.slots: dict[Term, _Slot] = {}
         self.count = self._assign_slots()
+        self.beside = self._beside(uses)
 
     def reads(self, term: Term) -> list[Term]:
         """The terms whose memory an instruction reads, parts resolved."""
         inner = self.joined.get(term)
         direct = [x for x in term.inputs if x is not inner] + (list(inner.inputs) if inner else [])
         return [_base(x) for x in direct]
+
+    def _beside(self, uses: Mapping[Term, int]) -> frozenset[Term]:
+        """Temporaries that are only read beside another tile: in PSUM they halve Vector's time for both."""
+        found: set[Term] = set()
+        for term in self.order:
+            if term.kind is not Kind.ALU or engine_of(term) is not Engine.VECTOR or term in self.joined:
+                continue
+            if all(x.span is Span.TILE for x in term.inputs):
+                made = [x for x in term.inputs if x in self.slots and uses[x] == 1 and x.dtype is F32 and engine_writes_psum(x)]
+                found.update(sorted(made, key=self.order.index)[-1:])
+        return frozenset(found)
+
+    def _overlapping(self) -> list[Term]:
+        """Terms in an order in which Vector has other work while Scalar computes what it reads next: on either engine the
+        one that most work waits for, unless another one is half done before that may begin."""
+        order = self.order
+        inside = set(order)
+        reads = {term: [x for x in self.reads(term) if x in inside] for term in order}
+        heights = {term: self._cost(term) for term in order}
+        for term in reversed(order):
+            for operand in reads[term]:
+                heights[operand] = max(heights[operand], heights[term] + self._cost(operand) + HOP)
+        done: dict[Term, float] = {}
+        free = {True: 0.0, False: 0.0}
+
+        def start(term: Term) -> float:
+            return max([free[term.kind is Kind.ACTIVATION], *(done[x] + HOP for x in reads[term])])
+
+        waiting = list(order)
+        while waiting:
+            ready = [t for t in waiting if all(x in done for x in reads[t])]
+            engine = min(ready, key=start).kind is Kind.ACTIVATION
+            ready = [t for t in ready if (t.kind is Kind.ACTIVATION) is engine]
+            first = max(ready, key=lambda t: heights[t])
+            between = [t for t in ready if start(t) + self._cost(t) / 2 <= start(first)]
+            term = max(between, key=lambda t: heights[t], default=first)
+            done[term] = free[engine] = start(term) + self._cost(term)
+            waiting.remove(term)
+        return list(done)
+
+    def _cost(self, term: Term) -> float:
+        """What an instruction takes, in passes of Vector over its columns, about."""
+        if term.span is not Span.TILE:
+            return 0.0
+        tiles = sum(x.span is Span.TILE for x in self.reads(term))
+        return {Kind.ACTIVATION: 0.8, Kind.RECIPROCAL: 8.0}.get(term.kind, float(max(1, tiles)))
 
     def _assign_slots(self) -> int:
         last: dict[Term, Term] = {}
@@ -171,11 +259,12 @@ class _Plan:
                 last[operand] = term
         free: dict[tuple[int, Span], list[_Slot]] = {}
         count = 0
+        spare = SPARE_SLOTS if self.overlaps else 0
         for term in self.order:
             if term not in self.roots:
                 available = free.get((term.dtype.byte_size, term.span))
-                if available:
-                    self.slots[term] = available.pop()
+                if available and len(available) > spare:
+                    self.slots[term] = available.pop(0 if self.overlaps else -1)
                 else:
                     self.slots[term] = _Slot(count, term.dtype.byte_size, term.span)
                     count += 1
@@ -315,6 +404,7 @@ class _Emission:
         self.total = total
         self.balances = balances
         self.over: dict[Term, Access] = {}
+        self.held: dict[Term, Access] = {}
         self.made = made
         if scratch:
             self._overwrite(scratch)
@@ -335,6 +425,11 @@ class _Emission:
 
     def run(self, columns_alone: bool = False) -> None:
         """columns_alone: write only what `made` keeps."""
+        for _ in self.steps(columns_alone):
+            pass
+
+    def steps(self, columns_alone: bool = False) -> Iterator[Term]:
+        """As `run`, a term at a time."""
         write = {Kind.ALU: self._operation, Kind.BITS: self._operation, Kind.NATIVE: self._operation,
                  Kind.ACTIVATION: self._activation, Kind.RECIPROCAL: self._reciprocal, Kind.SELECT: self._select,
                  Kind.COPY: self._copy, Kind.CONSTANT: self._constant}
@@ -347,6 +442,10 @@ class _Emission:
             for group in range(self.groups) if each else (None,):
                 self.group = group
                 write[term.kind](term, self._place(term))
+            for read in self.plan.reads(term):
+                if read in self.held:
+                    self.kernel.banks.append(self.held.pop(read))
+            yield term
 
     def _is_made(self, term: Term, made: Made) -> bool:
         """Whether another piece has written a column; if not, it gets memory that stays."""
@@ -376,6 +475,10 @@ class _Emission:
             return self._of_group(self.outs[term])
         if term in self.over:
             return self._of_group(self.over[term]) if self.groups > 1 else self.over[term].flat()
+        if term in self.plan.beside and self.groups == 1 and self.balances and self._has_bank(self.out.free):
+            bank = self.held[term] = self.kernel.banks.pop(0)
+            self.over[term] = bank.rows(0, self.out.partitions).cut(0, 0, self.out.free)
+            return self.over[term]
         slot = self.plan.slots[term]
         if slot not in self.memory:
             columns = self.out.sizes[-1] if slot.span is Span.TILE else 1
@@ -456,8 +559,24 @@ class _Emission:
         fields: dict[str, Any] = {"op0": inner.op, "op1": term.op, "reverse0": first == 0, "reverse1": position == 1,
                                   "immediate0": 0.0 if isinstance(scalar, Access) else float(scalar)}
         data, b = self._apart(data, self._data(other, to))
+        if self._is_scaled_beside(inner, data, b, to):
+            bank = self.kernel.banks.pop(0)
+            scaled = bank.rows(0, to.partitions).cut(0, 0, to.free).reshape(*to.sizes[1:])
+            self.kernel.activation(scaled, data, scale=scalar)
+            a, b = (b, scaled) if position == 1 else (scaled, b)
+            self.kernel.tensor_tensor(to, a, b, term.op)
+            self.kernel.banks.append(bank)
+            return
         self.kernel.emit(isa.vector.SCALAR_TENSOR_TENSOR, fields=fields,
                          data=data, b=b, out=to, scalar0=scalar if isinstance(scalar, Access) else None)
+
+    def _is_scaled_beside(self, inner: Term, data: Access, other: Access, to: Access) -> bool:
+        """Whether Scalar multiplies an operand by a number or a column, and leaves it in PSUM, which halves Vector's time."""
+        return self._scales(inner) and self._has_bank(to.free) and data.memory is other.memory is Memory.SBUF \
+            and self.kernel.scalar_is_idler(to.free)
+
+    def _has_bank(self, columns: int) -> bool:
+        return bool(self.kernel.banks) and columns <= self.kernel.target.tensor.moving_max
 
     def _scales(self, term: Term) -> bool:
         """Whether a term is a product of floats that Scalar may make on its way through."""

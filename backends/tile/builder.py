@@ -66,6 +66,7 @@ class Kernel:
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
     exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `_turn_bits`.
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
+    banks: temporaries in PSUM that nobody has; who takes the first gives it back as the last.
     alone: whether no other region runs beside this one.
     level: how cuts of products are found: 1 by a rule, 2 by search over the closed form, 3 on the clock as well, in so many
     processes as `jobs` says, unless `findings` know the answer. choices: which option of what the rule asks for (see `choose`).
@@ -88,6 +89,7 @@ class Kernel:
         self.choices: Mapping[str, int] = {}
         self.asked: dict[str, int] = {}
         self.work = {Engine.VECTOR: 0.0, Engine.SCALAR: 0.0}
+        self.banks: list[Access] = []
         self.program = TileProgram(name)
         self.debug = -1
         self._where: Expr | None = None
@@ -126,6 +128,11 @@ class Kernel:
         self._psum += bytes_
         self.program.psum_banks = max(self.program.psum_banks, self._psum // bank)
         return Access(Memory.PSUM, dtype, 0, sizes[0], expr(offset), contiguous(sizes[1:]))
+
+    def lend_banks(self, count: int) -> None:
+        """Banks of PSUM that no product wants become temporaries of elementwise work."""
+        sizes = self.target.partitions, self.target.tensor.moving_max
+        self.banks = [self.psum(sizes) for _ in range(min(count, self.psum_free_banks))]
 
     @property
     def sbuf_free_bytes(self) -> int:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nxcc.backends.lowering.pointwise.formulas import formula
-from nxcc.backends.lowering.terms import Span, Term, activate, alu, bits, cast, part, reciprocal, select
+from nxcc.backends.lowering.terms import Kind, Span, Term, activate, alu, bits, cast, constant, part, reciprocal, select, term
 from nxcc.ir.dtypes import F32, U8, U32
 from nxcc.ir.hlo.module import Instruction
 
@@ -16,6 +16,14 @@ ROUNDER = 1.5 * 2.0**23
 
 WHOLE_FROM = 2.0**22
 """Magnitudes from which an f32 is no longer rounded by ROUNDER; from 2^23 all are integers."""
+
+LARGEST = float(np.finfo(np.float32).max)
+
+LEAST_ROOTED = 2.0**-104
+"""What is smaller counts as this before its root is taken, whose 2^-52 then is lost in a sum ..."""
+
+LEAST_RAISE = 2.0**-27
+"""... with a number from here on."""
 
 SIGN = 0x80000000
 BINARY = {"add": "add", "subtract": "subtract", "multiply": "multiply", "maximum": "maximum", "minimum": "minimum"}
@@ -51,10 +59,33 @@ def divide(instruction: Instruction, x: Term, y: Term) -> Term:
 
 
 def quotient(x: Term, y: Term) -> Term:
+    found = _root_and_number(y)
+    if found is not None:
+        return x * _inverse_of_raised_root(*found)
     if y.span is Span.NUMBER:
         with np.errstate(divide="ignore", over="ignore"):
             return x * float(np.float32(1) / np.float32(y.number))
     return reciprocal(y) if x.span is Span.NUMBER and x.number == 1 else x * reciprocal(y)
+
+
+def _root_and_number(y: Term) -> tuple[Term, float] | None:
+    """(z, c) where y is sqrt(z) + c with a number c against which roots of the smallest z are nothing."""
+    if y.kind is not Kind.ALU or y.op != "add" or y.span is not Span.TILE:
+        return None
+    for root, number in (y.inputs, y.inputs[::-1]):
+        if root.kind is Kind.ALU and root.op == "sqrt" and number.span is Span.NUMBER and LEAST_RAISE <= number.number <= 1:
+            return root.inputs[0], float(number.number)
+    return None
+
+
+def _inverse_of_raised_root(z: Term, c: float) -> Term:
+    """1 / (sqrt(z) + c) on the scalar engine, within its functions' ranges: the square of an inverse root, which reaches
+    farther than its reciprocal. Numbers are moved by powers of two. NaN below zero, zero where z is infinite."""
+    not_below = alu("multiply", alu("greater_equal", z, 0.0), math.inf)  # NaN where it is
+    within = alu("minimum", alu("minimum", alu("maximum", z, LEAST_ROOTED), LARGEST), not_below)
+    raised = activate("sqrt", within, 2.0**-12) + constant(term(c / 2.0**6))
+    inverse = activate("square", activate("rsqrt", raised), 2.0**-3)
+    return alu("multiply", alu("less", z, math.inf), inverse)
 
 
 @formula("negate")

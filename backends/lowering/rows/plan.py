@@ -25,7 +25,7 @@ ACCUMULATING = frozenset(("exponential", "tanh", "logistic"))
 NAMES = FREE | {"get-tuple-element"}
 """Operators that give a value another name: the element of a scan is its states."""
 
-MEMBERS_MAX = 12
+MEMBERS_MAX = 16
 """Instructions of one step at most: beyond it temporaries take more room than values would."""
 
 

@@ -18,6 +18,9 @@ LEAST_SHARE = 512
 SHORT_ROW = 256
 """Columns up to which several rows are put on one partition."""
 
+LENT_BANKS = 4
+"""Banks of PSUM that Scalar leaves products in for Vector."""
+
 TILE_COLUMNS = 2048
 """Columns of all rows on a partition together, at most."""
 
@@ -27,6 +30,8 @@ class RowSpread(RowTiles):
 
     def __init__(self, program: RowProgram) -> None:
         assert not program.dots
+        if program.kernel.copies.rotates:
+            program.kernel.lend_banks(LENT_BANKS)
         program.shares = _shares(program)
         super().__init__(program)
 
