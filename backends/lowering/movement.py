@@ -131,6 +131,10 @@ def lower_iota(kernel: Kernel, instruction: Instruction, operands: Sequence[View
     if Engine.GPSIMD not in kernel.target.engines:
         _count_up(kernel, result, dim)
         return
+    rows = math.prod(result.sizes[:-1])
+    if dim == last and rows > 1 and kernel.copies.rotates and result.dtype.is_integer and result.dtype.bits <= 32:
+        _count_in_rows(kernel, result, rows)
+        return
     if dim == last:
         for start, count in kernel.tiles(result.sizes[dim], COUNTS):
             words = kernel.sbuf((1, count), S32)
@@ -142,6 +146,18 @@ def lower_iota(kernel: Kernel, instruction: Instruction, operands: Sequence[View
             words = kernel.sbuf((count, width), S32)
             kernel.iota(words, start, (0,), 1)
             _store_counts(kernel, words, result.cut(dim, start, count).cut(last, column, width), {dim: 0, last: 1})
+
+
+def _count_in_rows(kernel: Kernel, result: View, rows: int) -> None:
+    """The same counts in many rows: they leave from all partitions, which all DMA engines serve."""
+    last = len(result.dims) - 1
+    for start, count in kernel.tiles(result.sizes[last], COUNTS):
+        words = kernel.sbuf((min(rows, kernel.target.partitions), count), S32)
+        kernel.iota(words, start, (1,))
+        ratio = words.dtype.byte_size // result.dtype.byte_size
+        tile = replace(words, dtype=result.dtype, dims=((ratio, count),))
+        for (part,) in row_tiles(kernel, [result.cut(last, start, count)], 1):
+            store(kernel, part, tile.rows(0, math.prod(part.sizes[:-1])))
 
 
 def _store_counts(kernel: Kernel, words: Access, result: View, places: dict[int, int]) -> None:

@@ -86,11 +86,23 @@ ENTRY main {{
 }}"""
 
 
+def counts(rows: int, columns: int, dtype: str = "s32") -> str:
+    """Counts along rows."""
+    return f"""HloModule counts
+ENTRY main {{
+  x = {dtype}[{rows}] parameter(0)
+  n = {dtype}[{rows},{columns}] iota(), iota_dimension=1
+  xs = {dtype}[{rows},{columns}] broadcast(x), dimensions={{0}}
+  ROOT out = {dtype}[{rows},{columns}] add(n, xs)
+}}"""
+
+
 @pytest.mark.parametrize("text", [
     interleave(256, 1024), interleave(130, 300, "bf16"), interleave(3, 4096, "s32"), shuffle(2, 40, 12),
     shuffle(1, 130, 8, "bf16"), shuffle(2, 16, 20, "s8"), repeat(1, 33, 24), running_sum(64, 300), running_sum(200, 70),
     backwards(200, 260), thinned(140, 700, 3), thinned(64, 8191, 7),
-], ids=range(12))
+    counts(130, 5000), counts(3, 700, "u8"), counts(300, 9, "s16"),
+], ids=range(15))
 def test_results(text):
     check_whole(text)
 
