@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
@@ -107,7 +108,7 @@ def lower_dynamic_update_slice(kernel: Kernel, instruction: Instruction, operand
     data, update, result = operands[0], operands[1], results[0]
     starts = _starts(kernel, operands[2:], data.sizes, update.sizes)
     if data.address != result.address:
-        kernel.dma(result, data)
+        move(kernel, result, data)
     for dim, start in enumerate(starts):
         result = result.cut(dim, start, update.sizes[dim])
     kernel.dma(result, update)

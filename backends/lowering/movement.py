@@ -9,19 +9,13 @@ from dataclasses import replace
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import flat_tiles, row_tiles, store, tile_like, unfolded
-from nxcc.backends.lowering.turning import move
+from nxcc.backends.lowering.tiling import row_tiles, store, unfolded
+from nxcc.backends.lowering.turning import FILL_COLUMNS, fill, move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import F32, S32, U8, U16
+from nxcc.ir.dtypes import S32
 from nxcc.ir.hlo.module import Instruction
-
-CARRIERS = {1: U8, 2: U16, 4: F32}
-"""dtypes under which a copy moves bits of each width."""
-
-FILL_COLUMNS = 2048
-"""Columns of a tile that is written to many places."""
 
 LEAST_JOINED = 1 << 16
 """Bytes of a result whose short parts are worth a detour over the chip."""
@@ -89,7 +83,7 @@ def _concatenate_tiles(kernel: Kernel, operands: Sequence[View], result: View, d
 def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Fill the result with the padding value, then copy what of the operand lies inside."""
     data, value, result = operands[0], operands[1], results[0]
-    _fill(kernel, result, value)
+    fill(kernel, result, value)
     for dim, padding in enumerate(instruction.attribute("padding")):
         step = padding.interior + 1
         first = max(0, -(padding.low // step))
@@ -99,21 +93,6 @@ def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
         result = result.cut(dim, padding.low + first * step if size else 0, size, step)
     if data.elements:
         move(kernel, result, data)
-
-
-def _fill(kernel: Kernel, result: View, value: View) -> None:
-    """Write one element everywhere, from tiles that are full of it."""
-    carrier = CARRIERS.get(result.dtype.byte_size)
-    lanes = kernel.target.partitions
-    if carrier is None:
-        kernel.dma(result, View(value.memory, value.dtype, value.address, tuple((0, size) for size in result.sizes)))
-        return
-    column = kernel.sbuf((lanes, 1), carrier)
-    kernel.dma(column, View(value.memory, carrier, value.address, ((0, lanes), (0, 1))))
-    for (out,) in flat_tiles(kernel, [replace(result, dtype=carrier)], FILL_COLUMNS):
-        tile = tile_like(kernel, out)
-        kernel.copy(tile, replace(column.rows(0, tile.partitions), dims=((0, tile.free),)))
-        store(kernel, out, tile)
 
 
 def _iota_unsupported(instruction: Instruction, target: Target) -> str | None:

@@ -17,6 +17,7 @@ from nxcc.backends.lowering.elementwise import tile_width
 from nxcc.backends.lowering.indexing import index_words
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import flat_tiles, join, load, loops, tile_like, unfolded
+from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
@@ -85,7 +86,7 @@ def lower_scatter(kernel: Kernel, instruction: Instruction, operands: Sequence[V
     data, indices, updates = operands[:count], operands[count], operands[count + 1:]
     for result, operand in zip(results, data, strict=True):
         if result.address != operand.address:
-            kernel.dma(result, operand)
+            move(kernel, result, operand)
     if not updates[0].elements:
         return
     attribute = instruction.attribute

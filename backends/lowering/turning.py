@@ -20,16 +20,22 @@ from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.tiling import join, loops, memory_order, row_tiles, unfolded
+from nxcc.backends.lowering.tiling import flat_tiles, join, loops, memory_order, row_tiles, store, tile_like, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Dims, View
-from nxcc.ir.dtypes import U16, U32, DType
+from nxcc.ir.dtypes import F32, U8, U16, U32, DType
 
 BLOCK = 32
 """Rows and columns of what Vector transposes at once."""
 
 CARRIERS: dict[int, DType] = {2: U16, 4: U32}
 """dtypes under which bits are moved."""
+
+FILLS: dict[int, DType] = {1: U8, 2: U16, 4: F32}
+"""dtypes under which one element is repeated."""
+
+FILL_COLUMNS = 2048
+"""Columns of a tile that is written to many places."""
 
 LEAST_ELEMENTS = 4096
 """Elements of a copy below which they are moved one by one: so many descriptors take as long as a few more instructions."""
@@ -72,6 +78,9 @@ def unlike_the_first(dims: Sequence[int], operands: Sequence[View | None]) -> It
 
 def move(kernel: Kernel, to: View, of: View) -> None:
     """to = of, both in HBM, of the same sizes and dtype."""
+    if kernel.copies.rotates and to.elements >= LEAST_ELEMENTS and all(stride == 0 or size == 1 for stride, size in of.dims):
+        fill(kernel, to, of)
+        return
     order = memory_order(to)
     to, of = join([to.permute(order), of.permute(order)])
     sides = _sides(kernel, to, of)
@@ -89,6 +98,21 @@ def move(kernel: Kernel, to: View, of: View) -> None:
     write = _turn if min(views[0].sizes[-2:]) >= LEAST_SIDE else _regroup
     for target, source in loops(kernel, views, len(rest)):
         write(kernel, target, source)
+
+
+def fill(kernel: Kernel, result: View, value: View) -> None:
+    """Write one element everywhere, from tiles that are full of it."""
+    carrier = FILLS.get(result.dtype.byte_size)
+    lanes = kernel.target.partitions
+    if carrier is None:
+        kernel.dma(result, View(value.memory, value.dtype, value.address, tuple((0, size) for size in result.sizes)))
+        return
+    column = kernel.sbuf((lanes, 1), carrier)
+    kernel.dma(column, View(value.memory, carrier, value.address, ((0, lanes), (0, 1))))
+    for (out,) in flat_tiles(kernel, [replace(result, dtype=carrier)], FILL_COLUMNS):
+        tile = tile_like(kernel, out)
+        kernel.copy(tile, replace(column.rows(0, tile.partitions), dims=((0, tile.free),)))
+        store(kernel, out, tile)
 
 
 def _sides(kernel: Kernel, to: View, of: View) -> tuple[int, int] | None:

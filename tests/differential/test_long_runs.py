@@ -97,12 +97,30 @@ ENTRY main {{
 }}"""
 
 
+def one_hot_sum(rows: int, columns: int) -> str:
+    """Zeros to which one element a row is added."""
+    return f"""HloModule slopes
+add {{
+  a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT s = f32[] add(a, b)
+}}
+ENTRY main {{
+  at = s32[{rows},2] constant({{{",".join(f"{{{r},{r * 7 % columns}}}" for r in range(rows))}}})
+  x = f32[{rows}] parameter(0)
+  zero = f32[] constant(0)
+  zeros = f32[{rows},{columns}] broadcast(zero), dimensions={{}}
+  ROOT out = f32[{rows},{columns}] scatter(zeros, at, x), update_window_dims={{}}, inserted_window_dims={{0,1}},
+    scatter_dims_to_operand_dims={{0,1}}, index_vector_dim=1, to_apply=add
+}}"""
+
+
 @pytest.mark.parametrize("text", [
     interleave(256, 1024), interleave(130, 300, "bf16"), interleave(3, 4096, "s32"), shuffle(2, 40, 12),
     shuffle(1, 130, 8, "bf16"), shuffle(2, 16, 20, "s8"), repeat(1, 33, 24), running_sum(64, 300), running_sum(200, 70),
     backwards(200, 260), thinned(140, 700, 3), thinned(64, 8191, 7),
-    counts(130, 5000), counts(3, 700, "u8"), counts(300, 9, "s16"),
-], ids=range(15))
+    counts(130, 5000), counts(3, 700, "u8"), counts(300, 9, "s16"), one_hot_sum(20, 3001),
+], ids=range(16))
 def test_results(text):
     check_whole(text)
 
@@ -110,8 +128,9 @@ def test_results(text):
 @pytest.mark.parametrize(("text", "moved"), [
     (interleave(4096, 2048), 7 * 4 * 4096 * 1024 * 2), (shuffle(4, 64, 64), 2 * 4 * 4 * 256 * 64 * 64),
     (repeat(2, 128, 64), 5 * 4 * 2 * 128 * 64 * 64), (running_sum(2048, 2048), 6 * 4 * 2048 * 2048),
+    (counts(2048, 4096), 5 * 4 * 2048 * 4096), (one_hot_sum(16, 1 << 18), 4 * 16 << 18),
     (backwards(2048, 2048), 3 * 4 * 2048 * 2048), (thinned(2048, 4096, 4), 5 * 2048 * 4096),
-], ids=["interleave", "shuffle", "repeat", "running sum", "backwards", "thinned"])
+], ids=["interleave", "shuffle", "repeat", "running sum", "counts", "slopes", "backwards", "thinned"])
 def test_time_is_that_of_long_runs(text, moved):
     """moved: bytes of operands and results of all regions."""
     assert microseconds(text) < 2 * moved / BANDWIDTH + 30
