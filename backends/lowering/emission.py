@@ -64,7 +64,7 @@ def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], out
     for root, out in zip(roots, outs, strict=True):
         term, place = _stored(root, out.flat())
         stored[copy(term, term.dtype) if term in stored else term] = place
-    plan = _Plan(tuple(stored))
+    plan = _Plan(tuple(stored), kernel.copies.rotates)
     places = list(stored.values())
     columns = places[0].free
     for start, size in kernel.tiles(columns, plan.width(kernel, columns)):
@@ -87,7 +87,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         scratch = [tile.at(0, 0) for tile in scratch]
         out, total = out.at(0, 0), total.at(0, 0) if total is not None else None
     term, place = _stored(root, out.flat() if groups == 1 else out)
-    plan = _Plan((term,))
+    plan = _Plan((term,), kernel.copies.rotates)
     if plan.overlaps and total is None and made is None and groups == 1 and columns >= 2 * HALF_COLUMNS \
             and plan.width(kernel, columns) == columns:
         _in_halves(kernel, plan, tiles, place, scratch)
@@ -125,7 +125,7 @@ def emit_columns(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access,
     if groups == 1:
         tiles, out = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles], out.at(0, 0)
     term, place = _stored(root, out.flat() if groups == 1 else out)
-    _Emission(kernel, _Plan((term,)), tiles, [place], groups, made=made).run(columns_alone=True)
+    _Emission(kernel, _Plan((term,), kernel.copies.rotates), tiles, [place], groups, made=made).run(columns_alone=True)
 
 
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
@@ -177,7 +177,8 @@ class _Plan:
     the formula. beside: terms that are well kept in PSUM.
     """
 
-    def __init__(self, roots: tuple[Term, ...]) -> None:
+    def __init__(self, roots: tuple[Term, ...], orders: bool) -> None:
+        """orders: whether the order is looked for in which engines wait least."""
         self.roots = roots
         order = _post_order(roots)
         uses: dict[Term, int] = {}
@@ -193,7 +194,7 @@ class _Plan:
                 absorbed.add(inner)
         self.order = [term for term in order if term not in absorbed and term.kind not in (*_LEAVES, Kind.PART)]
         engines = {term.kind is Kind.ACTIVATION for term in self.order if term.span is Span.TILE}
-        self.overlaps = len(engines) == 2 and len(self.order) <= ORDERED_TERMS
+        self.overlaps = orders and len(engines) == 2 and len(self.order) <= ORDERED_TERMS
         if self.overlaps:
             self.order = self._overlapping()
         self.slots: dict[Term, _Slot] = {}
