@@ -43,7 +43,7 @@ class ExpandRandom:
         for computation in flow_computations(module):
             kept = anchors(computation)
             found = [i for i in computation.instructions
-                     if i.opcode in rules and i not in kept and not i.control_predecessors]
+                     if i.opcode in rules and i not in kept and not i.control_predecessors and not i.shape.dynamic]
             builder = Builder(computation, names=names)
             for instruction in found:
                 builder.location = instruction.location

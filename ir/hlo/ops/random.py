@@ -215,8 +215,9 @@ def _check_rng(instruction: Instruction) -> None:
         raise ShapeError(f"rng has no distribution {distribution}")
     if len(instruction.operands) != 2 or any(operand.shape.rank for operand in instruction.operands):
         raise ShapeError("rng takes two scalars: the bounds, or mean and deviation")
-    if not instruction.shape.is_array or (distribution == "rng_normal" and not instruction.shape.dtype.is_float):
-        raise ShapeError(f"rng with {distribution} cannot make {instruction.shape}")
+    shape = instruction.shape
+    if not shape.is_array or shape.dtype.is_complex or (distribution == "rng_normal" and not shape.dtype.is_float):
+        raise ShapeError(f"rng with {distribution} cannot make {shape}")
 
 
 def _rng(instruction: Instruction, first: Array, second: Array) -> Array:
