@@ -19,10 +19,10 @@ from nxcc.backends.codegen.code import DebugEntry, DeviceCode, DeviceNode
 from nxcc.backends.codegen.generator import generate
 from nxcc.backends.cost import handover
 from nxcc.backends.isa.program import Program
-from nxcc.backends.keeping import keep
-from nxcc.backends.pinning import LOAD_ENTRY, Pinned, pin
-from nxcc.backends.placing import Places, Timeline
-from nxcc.backends.prefetching import prefetch
+from nxcc.backends.onchip.keeping import keep
+from nxcc.backends.onchip.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.onchip.placing import Places, Timeline
+from nxcc.backends.onchip.prefetching import prefetch
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Findings

@@ -29,8 +29,8 @@ from nxcc.backends.isa.program import (
     Memory,
     Program,
 )
-from nxcc.backends.onchip import at_offset
-from nxcc.backends.placing import Places, Timeline
+from nxcc.backends.onchip.placing import Places, Timeline
+from nxcc.backends.onchip.reads import at_offset
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 

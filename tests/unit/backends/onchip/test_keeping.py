@@ -26,9 +26,9 @@ from nxcc.backends.isa.program import (
     Wait,
 )
 from nxcc.backends.isa.verifier import verify_program
-from nxcc.backends.keeping import Layout, Use, keep
-from nxcc.backends.placing import Places, Timeline
-from nxcc.backends.prefetching import prefetch
+from nxcc.backends.onchip.keeping import Layout, Use, keep
+from nxcc.backends.onchip.placing import Places, Timeline
+from nxcc.backends.onchip.prefetching import prefetch
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.simulator.strict import StrictMachine
 from nxcc.backends.simulator.timing import Clock

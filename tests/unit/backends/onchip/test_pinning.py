@@ -15,7 +15,7 @@ from nxcc.backends.isa.encode import encode
 from nxcc.backends.isa.instructions import vector
 from nxcc.backends.isa.program import AccessPattern, Affine, Engine, Instruction, Memory, Program
 from nxcc.backends.isa.verifier import verify_program
-from nxcc.backends.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.onchip.pinning import LOAD_ENTRY, Pinned, pin
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.simulator.strict import StrictMachine
 from nxcc.backends.simulator.timing import Clock

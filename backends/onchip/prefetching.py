@@ -32,8 +32,8 @@ from nxcc.backends.isa.program import (
     Signal,
     Wait,
 )
-from nxcc.backends.onchip import at_offset, footprint
-from nxcc.backends.placing import Places
+from nxcc.backends.onchip.placing import Places
+from nxcc.backends.onchip.reads import at_offset, footprint
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 

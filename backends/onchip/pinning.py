@@ -30,7 +30,7 @@ from nxcc.backends.isa.program import (
     Signal,
     Wait,
 )
-from nxcc.backends.onchip import Load, Trace, at_offset
+from nxcc.backends.onchip.reads import Load, Trace, at_offset
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 

@@ -1,0 +1,1 @@
+"""What stays on chip beyond a region: values between regions, weights; found in finished straight streams."""
