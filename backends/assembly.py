@@ -26,7 +26,9 @@ from nxcc.backends.isa.program import (
     Stream,
     Wait,
 )
-from nxcc.backends.synchronization import BASE, Event, Plan, Site, derived, ordered, site_key
+from nxcc.backends.synchronization.derived import derived
+from nxcc.backends.synchronization.ordered import ordered
+from nxcc.backends.synchronization.plan import BASE, Event, Plan, Site, site_key
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, ScalarLoad, ScalarOp, Statement, TileProgram, View

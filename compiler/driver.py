@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from functools import partial
 
+from nxcc.backends.capability.images import TargetImageCapacity
+from nxcc.backends.capability.rows import TargetRowCapacity
+from nxcc.backends.capability.support import device_dtypes, unsupported
 from nxcc.backends.codegen.code import DeviceCode
-from nxcc.backends.imagecapacity import TargetImageCapacity
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.rowcapacity import TargetRowCapacity
-from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, read_arrays
 from nxcc.compiler.cache.findings import findings_of

@@ -13,7 +13,7 @@ from nxcc.backends.berths import Berth, Footprint, room
 from nxcc.backends.codegen.searching import Written, best_choices
 from nxcc.backends.lowering.fused import has_products
 from nxcc.backends.lowering.registry import rules
-from nxcc.backends.synchronization import Plan
+from nxcc.backends.synchronization.plan import Plan
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Clock, Copies, Findings, Kernel
 from nxcc.backends.tile.expressions import Expr, Symbol

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from nxcc.backends.assembly import BASE_REGISTER, assemble
 from nxcc.backends.isa.instructions import control
 from nxcc.backends.isa.program import Affine, Function, Instruction, Program
-from nxcc.backends.synchronization import Plan
+from nxcc.backends.synchronization.plan import Plan
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Clock, Findings
 from nxcc.backends.tile.program import ARGUMENT_UNIT, TileProgram

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nxcc.backends.support import device_dtypes, unsupported
+from nxcc.backends.capability.support import device_dtypes, unsupported
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.reports.operator_forms import ELSEWHERE, EXPANDED, FORMS, LIMITS
 from nxcc.compiler.reports.operators import ON_DEVICE, builder_names

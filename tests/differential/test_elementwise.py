@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nxcc.backends.support import unsupported
+from nxcc.backends.capability.support import unsupported
 from nxcc.backends.target import load_target
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.text.reader import read_text

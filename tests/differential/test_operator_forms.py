@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nxcc.backends.capability.support import device_dtypes, unsupported
 from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
-from nxcc.backends.support import device_dtypes, unsupported
 from nxcc.backends.target import load_target
 from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
 from nxcc.compiler.reports.operator_support import form_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nxcc.backends.rowcapacity import TargetRowCapacity
+from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from nxcc.backends.chaincapacity import LINE_SHARE, is_line
+from nxcc.backends.capability.chains import LINE_SHARE, is_line
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
 from nxcc.backends.lowering.rows.chain_supply import Places, Ring, Supply

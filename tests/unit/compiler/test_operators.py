@@ -1,9 +1,9 @@
 import pytest
 
+from nxcc.backends.capability.support import unsupported
 from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES
-from nxcc.backends.support import unsupported
 from nxcc.backends.target import load_target
 from nxcc.compiler.reports.operator_forms import EXPANDED
 from nxcc.compiler.reports.operators import BUILDER_NAMES, INTERNAL, LACKING, ON_DEVICE, builder_names, operator_report

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nxcc.backends.rowcapacity import TargetRowCapacity
+from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten

@@ -1,6 +1,6 @@
 """What comes together into row programs, and what must not."""
 
-from nxcc.backends.rowcapacity import TargetRowCapacity
+from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.rowspace import maps_of, row_map

@@ -5,7 +5,7 @@ import itertools
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from nxcc.backends.dependence import Block, meet
+from nxcc.backends.synchronization.dependence import Block, meet
 from nxcc.backends.tile.expressions import Expr, Symbol
 
 I = Symbol("i", "loop", 0, 3)  # noqa: E741

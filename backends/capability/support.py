@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nxcc.backends.capability.refusal import is_complete, refusal
 from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.codegen.structure import structure_of
 from nxcc.backends.isa.program import Memory
@@ -10,7 +11,6 @@ from nxcc.backends.lowering.views import VIEW_OPCODES, as_view
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
-from nxcc.backends.trial import is_complete, refusal
 from nxcc.ir.dtypes import DType
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape

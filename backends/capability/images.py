@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nxcc.backends.berths import Berth, room
+from nxcc.backends.capability.support import unsupported
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.images.geometry import phases, spread
 from nxcc.backends.lowering.images.packed import FEW_CHANNELS
@@ -13,7 +14,6 @@ from nxcc.backends.lowering.images.program import plan_of
 from nxcc.backends.lowering.images.stages import Program
 from nxcc.backends.lowering.pointwise.formulas import emits
 from nxcc.backends.lowering.reduction import combiner
-from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.imagespace import ImageMap, convolution_maps, is_depthwise

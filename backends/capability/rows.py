@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nxcc.backends.chaincapacity import chain_fits
+from nxcc.backends.capability.chains import chain_fits
+from nxcc.backends.capability.support import unsupported
 from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rows.wide import ROWS_MIN, STAGES, WIDE, kept_bytes
-from nxcc.backends.support import unsupported
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction

@@ -1,0 +1,1 @@
+"""What a target can run and hold: the answers to what passes ask (nxcc.passes.cost)."""
