@@ -9,7 +9,7 @@ from nxcc.backends.capability.chains import chain_fits
 from nxcc.backends.capability.support import unsupported
 from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
-from nxcc.backends.lowering.rows.wide import ROWS_MIN, STAGES, WIDE, kept_bytes
+from nxcc.backends.lowering.rows.wide_course import ROWS_MIN, STAGES, WIDE, kept_bytes
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction

@@ -7,32 +7,32 @@ beside each other for all columns, the columns are cut into pieces.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.instructions.vector import GPSIMD_OPS
 from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.lowering.emission_plan import (
+    LEAVES,
+    Plan,
+    Slot,
+    engine_of,
+    engine_writes_psum,
+    scalar_place,
+    squared,
+)
 from nxcc.backends.lowering.terms import Kind, Span, Term, copy
 from nxcc.backends.lowering.words import for_engines
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access
 from nxcc.ir.dtypes import F32, PRED, S32, U8, U32, DType
-from nxcc.ir.facts import dataclass
 
 Tile = Access | float
 
 HABIT = 2e-6
 """Seconds of work that Scalar may have more than Vector before it stops bringing products out of PSUM."""
-
-ORDERED_TERMS = 40
-"""Terms of a formula, at most, whose order is looked for."""
-
-SPARE_SLOTS = 1
-"""Temporaries that rest where two engines compute a formula, so that neither waits until the other has read what was there."""
 
 HALF_COLUMNS = 256
 """Columns of half a tile, at least, where halves are worked on in step."""
@@ -40,14 +40,9 @@ HALF_COLUMNS = 256
 LAG = 3
 """Instructions that the second half is behind."""
 
-HOP = 1.0
-"""What an engine waits for another one's result, in passes of Vector over a tile's columns."""
-
 Made = dict[Hashable, Access]
 """Columns by what they are computed from."""
 
-_ENGINES = {Kind.ALU: Engine.VECTOR, Kind.BITS: Engine.VECTOR, Kind.NATIVE: Engine.GPSIMD}
-_LEAVES = (Kind.INPUT, Kind.NUMBER)
 _CONVERTING = (Kind.ALU, Kind.ACTIVATION, Kind.RECIPROCAL, Kind.SELECT)
 """Kinds whose result the engine converts to any dtype on its way out."""
 
@@ -64,7 +59,7 @@ def emit_terms(kernel: Kernel, roots: Sequence[Term], tiles: Sequence[Tile], out
     for root, out in zip(roots, outs, strict=True):
         term, place = _stored(root, out.flat())
         stored[copy(term, term.dtype) if term in stored else term] = place
-    plan = _Plan(tuple(stored), kernel.copies.rotates)
+    plan = Plan(tuple(stored), kernel.copies.rotates)
     places = list(stored.values())
     columns = places[0].free
     for start, size in kernel.tiles(columns, plan.width(kernel, columns)):
@@ -87,7 +82,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         scratch = [tile.at(0, 0) for tile in scratch]
         out, total = out.at(0, 0), total.at(0, 0) if total is not None else None
     term, place = _stored(root, out.flat() if groups == 1 else out)
-    plan = _Plan((term,), kernel.copies.rotates)
+    plan = Plan((term,), kernel.copies.rotates)
     if plan.overlaps and total is None and made is None and groups == 1 and columns >= 2 * HALF_COLUMNS \
             and plan.width(kernel, columns) == columns:
         _in_halves(kernel, plan, tiles, place, scratch)
@@ -102,7 +97,7 @@ def emit_groups(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access, 
         _Emission(kernel, plan, cut, [place.cut(last, start, size)], groups, balances=True).run()
 
 
-def _in_halves(kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], out: Access, scratch: Sequence[Access]) -> None:
+def _in_halves(kernel: Kernel, plan: Plan, tiles: Sequence[Tile], out: Access, scratch: Sequence[Access]) -> None:
     """Both halves of the columns in step, the second some instructions behind, so that each engine has work of one while the
     other engine computes what it waits for of the other."""
     half = out.free // 2
@@ -125,7 +120,7 @@ def emit_columns(kernel: Kernel, root: Term, tiles: Sequence[Tile], out: Access,
     if groups == 1:
         tiles, out = [tile.at(0, 0) if isinstance(tile, Access) else tile for tile in tiles], out.at(0, 0)
     term, place = _stored(root, out.flat() if groups == 1 else out)
-    _Emission(kernel, _Plan((term,), kernel.copies.rotates), tiles, [place], groups, made=made).run(columns_alone=True)
+    _Emission(kernel, Plan((term,), kernel.copies.rotates), tiles, [place], groups, made=made).run(columns_alone=True)
 
 
 def column_pieces(kernel: Kernel, tiles: Sequence[Tile], out: Access, width: int) -> Iterator[tuple[list[Tile], Access]]:
@@ -150,7 +145,7 @@ def _stored(root: Term, out: Access) -> tuple[Term, Access]:
     while root.kind is Kind.PART and root.dtype is out.dtype and root.inputs[0].dtype.byte_size == root.dtype.byte_size:
         root = root.inputs[0]
         out = out.retype(root.dtype)
-    if root.kind in _LEAVES or root.kind is Kind.PART:
+    if root.kind in LEAVES or root.kind is Kind.PART:
         return copy(root, out.dtype), out
     if root.dtype is out.dtype:
         return root, out
@@ -161,229 +156,6 @@ def _stored(root: Term, out: Access) -> tuple[Term, Access]:
     return copy(root, out.dtype), out
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A temporary's memory."""
-
-    number: int
-    byte_size: int
-    span: Span
-
-
-class _Plan:
-    """The order of a formula's terms, which of them one instruction joins, and the temporaries that the others live in.
-
-    joined: for a term, the operand that is computed by the same instruction. overlaps: whether both Vector and Scalar compute
-    the formula. beside: terms that are well kept in PSUM.
-    """
-
-    def __init__(self, roots: tuple[Term, ...], orders: bool) -> None:
-        """orders: whether the order is looked for in which engines wait least."""
-        self.roots = roots
-        order = _post_order(roots)
-        uses: dict[Term, int] = {}
-        for term in order:
-            for operand in term.inputs:
-                uses[operand] = uses.get(operand, 0) + 1
-        self.joined: dict[Term, Term] = {}
-        absorbed: set[Term] = set()
-        for term in order:
-            inner = _joinable(term, uses, absorbed, self.joined)
-            if inner is not None and inner not in roots:
-                self.joined[term] = inner
-                absorbed.add(inner)
-        self.order = [term for term in order if term not in absorbed and term.kind not in (*_LEAVES, Kind.PART)]
-        engines = {term.kind is Kind.ACTIVATION for term in self.order if term.span is Span.TILE}
-        self.overlaps = orders and len(engines) == 2 and len(self.order) <= ORDERED_TERMS
-        if self.overlaps:
-            self.order = self._overlapping()
-        self.slots: dict[Term, _Slot] = {}
-        self.count = self._assign_slots()
-        self.beside = self._beside(uses)
-
-    def reads(self, term: Term) -> list[Term]:
-        """The terms whose memory an instruction reads, parts resolved."""
-        inner = self.joined.get(term)
-        direct = [x for x in term.inputs if x is not inner] + (list(inner.inputs) if inner else [])
-        return [_base(x) for x in direct]
-
-    def _beside(self, uses: Mapping[Term, int]) -> frozenset[Term]:
-        """Temporaries that are only read beside another tile: in PSUM they halve Vector's time for both."""
-        found: set[Term] = set()
-        for term in self.order:
-            if term.kind is not Kind.ALU or engine_of(term) is not Engine.VECTOR or term in self.joined:
-                continue
-            if all(x.span is Span.TILE for x in term.inputs):
-                made = [x for x in term.inputs if x in self.slots and uses[x] == 1 and x.dtype is F32 and engine_writes_psum(x)]
-                found.update(sorted(made, key=self.order.index)[-1:])
-        return frozenset(found)
-
-    def _overlapping(self) -> list[Term]:
-        """Terms in an order in which Vector has other work while Scalar computes what it reads next: on either engine the
-        one that most work waits for, unless another one is half done before that may begin."""
-        order = self.order
-        inside = set(order)
-        reads = {term: [x for x in self.reads(term) if x in inside] for term in order}
-        heights = {term: self._cost(term) for term in order}
-        for term in reversed(order):
-            for operand in reads[term]:
-                heights[operand] = max(heights[operand], heights[term] + self._cost(operand) + HOP)
-        done: dict[Term, float] = {}
-        free = {True: 0.0, False: 0.0}
-
-        def start(term: Term) -> float:
-            return max([free[term.kind is Kind.ACTIVATION], *(done[x] + HOP for x in reads[term])])
-
-        waiting = list(order)
-        while waiting:
-            ready = [t for t in waiting if all(x in done for x in reads[t])]
-            engine = min(ready, key=start).kind is Kind.ACTIVATION
-            ready = [t for t in ready if (t.kind is Kind.ACTIVATION) is engine]
-            first = max(ready, key=lambda t: heights[t])
-            between = [t for t in ready if start(t) + self._cost(t) / 2 <= start(first)]
-            term = max(between, key=lambda t: heights[t], default=first)
-            done[term] = free[engine] = start(term) + self._cost(term)
-            waiting.remove(term)
-        return list(done)
-
-    def _cost(self, term: Term) -> float:
-        """What an instruction takes, in passes of Vector over its columns, about."""
-        if term.span is not Span.TILE:
-            return 0.0
-        tiles = sum(x.span is Span.TILE for x in self.reads(term))
-        return {Kind.ACTIVATION: 0.8, Kind.RECIPROCAL: 8.0}.get(term.kind, float(max(1, tiles)))
-
-    def _assign_slots(self) -> int:
-        last: dict[Term, Term] = {}
-        for term in self.order:
-            for operand in self.reads(term):
-                last[operand] = term
-        free: dict[tuple[int, Span], list[_Slot]] = {}
-        count = 0
-        spare = SPARE_SLOTS if self.overlaps else 0
-        for term in self.order:
-            if term not in self.roots:
-                available = free.get((term.dtype.byte_size, term.span))
-                if available and len(available) > spare:
-                    self.slots[term] = available.pop(0 if self.overlaps else -1)
-                else:
-                    self.slots[term] = _Slot(count, term.dtype.byte_size, term.span)
-                    count += 1
-            for operand in dict.fromkeys(self.reads(term)):
-                slot = self.slots.get(operand)
-                if slot is not None and last[operand] is term:
-                    free.setdefault((slot.byte_size, slot.span), []).append(slot)
-        return count
-
-    def width(self, kernel: Kernel, columns: int, groups: int = 1) -> int:
-        """Columns that the temporaries have room for at a time."""
-        slots = set(self.slots.values())
-        align = kernel.target.sbuf.align_bytes
-        fixed = align * len(slots) * groups
-        each = sum(slot.byte_size for slot in slots if slot.span is Span.TILE) * groups
-        return max(1, min(columns, (kernel.sbuf_free_bytes - fixed) // each)) if each else columns
-
-
-def _post_order(roots: Sequence[Term]) -> list[Term]:
-    order: list[Term] = []
-    done: set[Term] = set()
-    stack: list[tuple[Term, bool]] = [(root, False) for root in reversed(roots)]
-    while stack:
-        term, entered = stack.pop()
-        if term in done:
-            continue
-        if entered:
-            done.add(term)
-            order.append(term)
-        else:
-            stack.append((term, True))
-            stack.extend((operand, False) for operand in reversed(term.inputs))
-    return order
-
-
-def _base(term: Term) -> Term:
-    while term.kind is Kind.PART:
-        term = term.inputs[0]
-    return term
-
-
-def _is_scalar(term: Term, like: Term) -> bool:
-    """Whether a term may be the scalar operand of an instruction whose data is `like`'s other operand."""
-    if term.span is Span.NUMBER:
-        return True
-    if term.span is Span.TILE or like.span is not Span.TILE:
-        return False
-    if like.kind is Kind.ALU:
-        return term.dtype is F32
-    return term.dtype in (S32, U32) and all(x.dtype.byte_size == 4 for x in like.inputs)
-
-
-def _scalar_place(term: Term) -> int | None:
-    """Which operand is the scalar, where exactly one is."""
-    scalars = [_is_scalar(operand, term) for operand in term.inputs]
-    return scalars.index(True) if scalars.count(True) == 1 else None
-
-
-def engine_of(term: Term) -> Engine:
-    return Engine.GPSIMD if term.op in GPSIMD_OPS else _ENGINES[term.kind]
-
-
-def engine_writes_psum(term: Term) -> bool:
-    """Whether a term's engine reaches PSUM."""
-    return term.kind is Kind.ACTIVATION or term.kind in _ENGINES and engine_of(term) is not Engine.GPSIMD
-
-
-def _joinable(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
-    """The operand that the same instruction can compute on the way, if any."""
-    if term.kind is Kind.ACTIVATION:
-        return _scaled(term, uses, absorbed, joined)
-    if term.kind not in _ENGINES:
-        return None
-    place = _scalar_place(term)
-    for index, inner in enumerate(term.inputs):
-        if index == place or inner.kind is not term.kind or inner.span is not term.span or uses[inner] != 1:
-            continue
-        if inner in absorbed or inner in joined or _scalar_place(inner) is None or inner.dtype is not _inside(term):
-            continue
-        if place is not None or (term.kind is Kind.ALU and engine_of(term) is engine_of(inner) is Engine.VECTOR):
-            return inner
-    return None
-
-
-def _scaled(term: Term, uses: Mapping[Term, int], absorbed: set[Term], joined: Mapping[Term, Term]) -> Term | None:
-    """A function's operand that is its scale or bias: a product with a number or a column, a sum with a column."""
-    inner = term.inputs[0]
-    if inner.kind is not Kind.ALU or inner.span is not Span.TILE or uses[inner] != 1 or inner.dtype is not F32:
-        return None
-    place = _scalar_place(inner)
-    if place is None or inner in absorbed or inner in joined:
-        return None
-    is_number = inner.inputs[place].span is Span.NUMBER
-    if inner.op == "multiply" and (is_number or term.number == 1):
-        return inner
-    return inner if inner.op == "add" and not is_number and term.number == 1 else None
-
-
-def _squared(term: Term, inner: Term | None) -> tuple[Term, float] | None:
-    """(x, s) where a term is (x * s)^2, which is one instruction of Scalar: x * x, or x * c * x with a positive number c."""
-    if term.kind is not Kind.ALU or term.op != "multiply" or term.span is not Span.TILE or not term.dtype.is_float:
-        return None
-    base, factor = term.inputs[0], 1.0
-    if inner is not None:
-        place = _scalar_place(inner)
-        if place is None or inner.op != "multiply" or inner.inputs[place].span is not Span.NUMBER:
-            return None
-        base, factor = inner.inputs[1 - place], float(inner.inputs[place].number)
-    if not base.dtype.is_float or factor <= 0 or any(x is not base for x in term.inputs if x is not inner):
-        return None
-    return base, math.sqrt(factor)
-
-
-def _inside(term: Term) -> DType:
-    """The dtype between the two operators of an instruction."""
-    return F32 if term.kind is Kind.ALU else term.dtype
-
-
 class _Emission:
     """Writes the instructions of a plan for one piece of the columns.
 
@@ -391,7 +163,7 @@ class _Emission:
     group after the other; `group` is the one at work, None for all at once. balances: whether Scalar may do Vector's work.
     """
 
-    def __init__(self, kernel: Kernel, plan: _Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
+    def __init__(self, kernel: Kernel, plan: Plan, tiles: Sequence[Tile], outs: Sequence[Access], groups: int = 1,
                  total: Access | None = None, scratch: Sequence[Access] = (), balances: bool = False,
                  made: Made | None = None) -> None:
         self.kernel = kernel
@@ -399,7 +171,7 @@ class _Emission:
         self.tiles = tiles
         self.outs = dict(zip(plan.roots, outs, strict=True))
         self.out = outs[0]
-        self.memory: dict[_Slot, Access] = {}
+        self.memory: dict[Slot, Access] = {}
         self.groups = groups
         self.group: int | None = None
         self.total = total
@@ -512,8 +284,8 @@ class _Emission:
 
     def _operation(self, term: Term, to: Access) -> None:
         inner = self.plan.joined.get(term)
-        place = _scalar_place(term)
-        root = _squared(term, inner) if self.balances else None
+        place = scalar_place(term)
+        root = squared(term, inner) if self.balances else None
         if root is not None and self.kernel.scalar_is_idler(to.free):
             base, scale = root
             self.kernel.activation(to, self._data(base, to), "square", scale=scale)
@@ -544,7 +316,7 @@ class _Emission:
         return tile
 
     def _joined(self, term: Term, inner: Term, place: int | None, to: Access) -> None:
-        first = _scalar_place(inner)
+        first = scalar_place(inner)
         assert first is not None
         engine = Engine.GPSIMD if Engine.GPSIMD in (engine_of(term), engine_of(inner)) else Engine.VECTOR
         data, scalar = self._reachable(self._data(inner.inputs[1 - first], to), engine), self._scalar(inner.inputs[first])
@@ -603,7 +375,7 @@ class _Emission:
         if inner is None:
             self.kernel.activation(to, self._data(term.inputs[0], to), term.op, scale=float(term.number), sum=total)
             return
-        place = _scalar_place(inner)
+        place = scalar_place(inner)
         assert place is not None
         data, scalar = self._data(inner.inputs[1 - place], to), self._scalar(inner.inputs[place])
         if inner.op == "multiply":

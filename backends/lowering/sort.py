@@ -19,9 +19,10 @@ from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import loops, row_tiles
 from nxcc.backends.target import Target
-from nxcc.backends.tile.builder import Kernel, words_of
+from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
+from nxcc.backends.tile.walks import words_of
 from nxcc.ir.dtypes import F32, PRED, S8, S16, S32, U8, U16, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder

@@ -11,13 +11,16 @@ from typing import Any, Protocol
 from nxcc.backends import berths
 from nxcc.backends.berths import Berth, Room
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, InstructionSpec, Memory, Program
+from nxcc.backends.isa.program import Engine, InstructionSpec, Memory, Program
 from nxcc.backends.target import Target
+from nxcc.backends.tile.casts import cast_on_chip, is_reachable
 from nxcc.backends.tile.expressions import Expr, Index, Symbol, expr
 from nxcc.backends.tile.program import Access, Loop, Op, Operand, ScalarLoad, ScalarOp, Statement, TileProgram, View, contiguous
 from nxcc.backends.tile.runs import cover
+from nxcc.backends.tile.turning import column_pieces, turn, turn_bits
+from nxcc.backends.tile.walks import joint_dims, tile_of, words_of
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, UNSUPPORTED, CompileError
-from nxcc.ir.dtypes import BF16, F32, U8, U16, U32, DType
+from nxcc.ir.dtypes import F32, DType
 from nxcc.ir.facts import dataclass
 
 INT32_MAX = 2**31 - 1
@@ -27,9 +30,6 @@ RUN_BYTES = 32768
 
 RUN_SHARE = 3
 """The free memory is so many times as large, at least."""
-
-CAST_COLUMNS = 4096
-"""Columns of a tile of a cast from HBM to HBM where transfers cannot cast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Kernel:
 
     Tiles are allocated upwards and given back when the block (`with kernel.scope()`, or a loop) that made them ends.
     `debug` is the index given to the instructions that follow. tf32: products of f32 run at full rate, on 10 mantissa bits.
-    exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `_turn_bits`.
+    exact_transposes: no NaN and no infinity goes through a transpose, which is a product and would spread it; see `turning.py`.
     work: seconds that instructions written so far stream through Vector and Scalar, to choose between the two.
     banks: temporaries in PSUM that nobody has; who takes the first gives it back as the last.
     alone: whether no other region runs beside this one.
@@ -259,11 +259,11 @@ class Kernel:
         if to.elements == 0:
             return
         if to.dtype is not of.dtype and not self.target.features.dma_cast:
-            self._cast_on_chip(to, of, accumulate, engine)
+            cast_on_chip(self, to, of, accumulate, engine)
             return
         if self.copies.rotates and accumulate == "none" and self._where is None and self._moved_in_runs(to, of, engine):
             return
-        sizes, to_strides, of_strides = _joint_dims(to, of)
+        sizes, to_strides, of_strides = joint_dims(to, of)
         together = to_strides[-1] == to.dtype.byte_size and of_strides[-1] == of.dtype.byte_size
         if len(sizes) > (self.target.dma.dims_max if together else self.target.dma.loops_max):
             outer = min(range(len(sizes) - 1), key=lambda d: sizes[d])
@@ -285,7 +285,7 @@ class Kernel:
         if found is None or to.dtype is not of.dtype and not (to.dtype.is_float and of.dtype.is_float):
             return False
         place, order = tile_of(near)
-        if not self._reachable(place):
+        if not is_reachable(self, place):
             return False
         size, room = found.size(far) * far.dtype.byte_size, min(RUN_BYTES, self.sbuf_free_bytes // RUN_SHARE)
         if size > room:
@@ -320,59 +320,6 @@ class Kernel:
         scalar = out.dtype.is_float and data.dtype.is_float and self.scalar_is_idler(out.free)
         self.copy(out, data, Engine.SCALAR if scalar else Engine.VECTOR)
 
-    def _reachable(self, tile: Access) -> bool:
-        """Whether an engine's instruction may begin at the tile's first partition, where a transfer always may."""
-        return tile.partition in self.target.start_partitions(tile.partitions)
-
-    def _cast_on_chip(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
-        """destination = source with another dtype, where a transfer only copies: by a tile and Vector's conversion."""
-        with self.scope():
-            if to.memory is Memory.SBUF:
-                place, order = tile_of(to)
-                staged = self.sbuf(place.sizes, of.dtype)
-                self.dma(_like(staged, to, order), of, accumulate=accumulate, engine=engine)
-                cast = place if self._reachable(place) else self.sbuf(place.sizes, to.dtype)
-                self._copy_pieces(cast, staged)
-                if cast is not place:
-                    self.dma(to, _like(cast, to, order), engine=engine)
-            elif of.memory is Memory.SBUF:
-                place, order = tile_of(of)
-                staged = self.sbuf(place.sizes, to.dtype)
-                if not self._reachable(place):
-                    place = self.sbuf(place.sizes, of.dtype)
-                    self.dma(_like(place, of, order), of, engine=engine)
-                self._copy_pieces(staged, place)
-                self.dma(to, _like(staged, of, order), accumulate=accumulate, engine=engine)
-            else:
-                self._cast_between(to, of, accumulate, engine)
-
-    def _copy_pieces(self, out: Access, data: Access) -> None:
-        """As `copy`; operands of more elements than one instruction takes are cut."""
-        out, data = out.flat(), data.flat()
-        most = self.target.sbuf.operand_elements_max
-        if len(out.dims) == len(data.dims) == 1:
-            for start, size in self.tiles(out.free, most):
-                self.copy(out.cut(0, start, size), data.cut(0, start, size))
-        else:
-            self.copy(out, data)
-
-    def _cast_between(self, to: View, of: View, accumulate: str, engine: Engine) -> None:
-        """A cast from HBM to HBM, row by row of a tile: the innermost dimension is cut, the next one lies on partitions."""
-        sizes, to_strides, of_strides = _joint_dims(to, of)
-        if len(sizes) == 1:
-            sizes, to_strides, of_strides = (1, *sizes), (0, *to_strides), (0, *of_strides)
-        to = View(to.memory, to.dtype, to.address, tuple(zip(to_strides, sizes, strict=True)))
-        of = View(of.memory, of.dtype, of.address, tuple(zip(of_strides, sizes, strict=True)))
-        if len(sizes) > 2:
-            with self.loop(sizes[0]) as index:
-                self._cast_between(to.at(0, index), of.at(0, index), accumulate, engine)
-            return
-        for column, width in self.tiles(sizes[1], CAST_COLUMNS):
-            for row, height in self.tiles(sizes[0], self.target.partitions):
-                tile = self.sbuf((height, width), to.dtype)
-                self.dma(tile, of.cut(0, row, height).cut(1, column, width), engine=engine)
-                self.dma(to.cut(0, row, height).cut(1, column, width), tile, accumulate=accumulate, engine=engine)
-
     def matmul(self, out: Access, stationary: Access, moving: Access, accumulate: bool | Expr = False,
                exact: bool = False) -> None:
         """out[m, n] (+)= sum_k stationary[k, m] * moving[k, n]; more m than the array has columns take a pass each.
@@ -391,58 +338,19 @@ class Kernel:
             self.emit(isa.pe.MATMUL, fields=fields, stationary=stationary, moving=moving, out=out)
             return
         with self.scope():
-            for start, piece in self._column_pieces(stationary, most):
+            for start, piece in column_pieces(self, stationary, most):
                 self.emit(isa.pe.MATMUL, fields=dict(fields), stationary=piece, moving=moving, out=out.rows(start, piece.free))
 
     def pe_transpose(self, out: Access, data: Access) -> None:
         """out[f, p] = data[p, f]; more f than the array has columns take a pass each."""
         most = self.target.tensor.transpose_max
-        turn = self._turn_bits if self.exact_transposes else self._turn
+        write = turn_bits if self.exact_transposes else turn
         if data.free <= most:
-            turn(out, data)
+            write(self, out, data)
             return
         with self.scope():
-            for start, piece in self._column_pieces(data, most):
-                turn(out.rows(start, piece.free), piece)
-
-    def _turn(self, out: Access, data: Access) -> None:
-        self.emit(isa.pe.PE_TRANSPOSE, data=data, out=out)
-
-    def _turn_bits(self, out: Access, data: Access) -> None:
-        """As `_turn`, bit by bit: bytes or halves of each element are turned as numbers, which are finite whatever they spell.
-
-        A half is exact in f32, a byte in bf16. The parts pass through `out` one after another, and are put together in SBUF.
-        """
-        size = data.dtype.byte_size
-        if size == 1:
-            self._move_transposed(out, data)
-            return
-        part, number = (U16, F32) if size == F32.byte_size and F32 in self.target.engines[Engine.PE].dtypes else (U8, BF16)
-        bank = replace(out, dtype=number, dims=contiguous([out.free]))
-        with self.scope():
-            turned = self.sbuf((out.partitions, out.free), data.dtype)
-            for place in range(size // part.byte_size):
-                numbers = self.sbuf(data.sizes, number)
-                self.copy(numbers, _part(data, part, place))
-                self._turn(bank, numbers.flat())
-                self.copy(_part(turned, part, place), bank)
-            self.copy(replace(out, dims=turned.dims), turned)
-
-    def _move_transposed(self, out: Access, data: Access) -> None:
-        with self.scope():
-            turned, columns = (self.sbuf((tile.partitions, tile.free), data.dtype) for tile in (out, data))
-            self.copy(columns, data)
-            self.dma(turned.linear().permute((1, 0)), columns.linear())
-            self.copy(out, turned)
-
-    def _column_pieces(self, data: Access, most: int) -> Iterator[tuple[int, Access]]:
-        """Pieces of at most `most` columns, of a copy where the columns do not lie in one stride."""
-        columns = data.flat()
-        if len(columns.dims) > 1:
-            columns = self.sbuf((data.partitions, data.free), data.dtype)
-            self.copy(columns, data)
-        for start in range(0, columns.free, most):
-            yield start, columns.cut(0, start, min(most, columns.free - start))
+            for start, piece in column_pieces(self, data, most):
+                write(self, out.rows(start, piece.free), piece)
 
     def activation(self, out: Access, data: Access, function: str = "copy", *, scale: float | Access = 1.0,
                    bias: Access | None = None, sum: Access | None = None) -> None:
@@ -491,7 +399,7 @@ class Kernel:
     def _shallow(self, a: Access, b: Access) -> Iterator[tuple[Access, Access]]:
         """Tiles of equal sizes with no more free dimensions than an instruction has: loops go over the outermost ones."""
         assert a.sizes == b.sizes, f"{a.sizes} beside {b.sizes}"
-        sizes, *strides = _joint_dims(a, b)
+        sizes, *strides = joint_dims(a, b)
         a, b = (replace(tile, dims=tuple(zip(own, sizes, strict=True))) for tile, own in zip((a, b), strides, strict=True))
         if len(sizes) <= self.target.pattern.dims_max:
             yield a, b
@@ -539,68 +447,3 @@ class Kernel:
         """out[p, i..] = base + p * channel_multiplier + sum i_k * steps[k]."""
         self.emit(isa.gpsimd.IOTA, fields={"base": expr(base), "channel_multiplier": channel_multiplier, "steps": tuple(steps)},
                   out=out)
-
-
-def words_of(tile: Access) -> tuple[Access, Access]:
-    """The low and the high words of 64-bit elements, as u32."""
-    dims = tuple((2 * stride, size) for stride, size in tile.dims)
-    low = replace(tile, dtype=U32, dims=dims)
-    return low, replace(low, offset=tile.offset + 4)
-
-
-def tile_of(view: View) -> tuple[Access, list[int]]:
-    """The block of SBUF that a DMA sees as this view, with its dimensions' places in the view, partitions first.
-
-    Dimensions over partitions must be the rows of one block, in order: start partition, and no stride above one.
-    """
-    rows = [d for d, (stride, size) in enumerate(view.dims) if size > 1 and stride and stride % DMA_PARTITION_STRIDE == 0]
-    free = [d for d in range(len(view.dims)) if d not in rows and view.dims[d][1] > 1]
-    rows.sort(key=lambda d: -view.dims[d][0])
-    pitch = DMA_PARTITION_STRIDE
-    for d in reversed(rows):
-        stride, size = view.dims[d]
-        assert stride == pitch, f"{view.dims} walks over partitions that are no block"
-        pitch *= size
-    unit = view.dtype.byte_size
-    partition, offset = divmod(view.address.constant, DMA_PARTITION_STRIDE)
-    dims = tuple((view.dims[d][0] // unit, view.dims[d][1]) for d in free)
-    place = Access(Memory.SBUF, view.dtype, partition, pitch // DMA_PARTITION_STRIDE, Expr(offset, view.address.terms), dims)
-    return place, rows + free
-
-
-def _part(access: Access, dtype: DType, place: int) -> Access:
-    """One part of each element, as wide as the dtype; part 0 holds the lowest bits."""
-    parts = access.dtype.byte_size // dtype.byte_size
-    return replace(access, dtype=dtype, offset=access.offset + place * dtype.byte_size,
-                   dims=tuple([(stride * parts, size) for stride, size in access.dims]))
-
-
-def _like(staged: Access, view: View, order: Sequence[int]) -> View:
-    """A fresh tile as a DMA sees it: sizes of the block that `view` walks over, in the order of the view's dimensions."""
-    linear = staged.linear()
-    split = linear.reshape([view.dims[d][1] for d in order])
-    assert split is not None
-    dims = [(0, 1)] * len(view.dims)
-    for d, dim in zip(order, split.dims, strict=True):
-        dims[d] = dim
-    return View(linear.memory, linear.dtype, linear.address, tuple(dims))
-
-
-def _joint_dims(to: Access | View, of: Access | View) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Sizes and the strides of both sides, with neighbours joined where both sides allow it; at least one dimension."""
-    sizes: list[int] = []
-    to_strides: list[int] = []
-    of_strides: list[int] = []
-    for (to_stride, size), (of_stride, _) in zip(to.dims, of.dims, strict=True):
-        if size == 1:
-            continue
-        if sizes and to_strides[-1] == to_stride * size and of_strides[-1] == of_stride * size:
-            sizes[-1] *= size
-            to_strides[-1], of_strides[-1] = to_stride, of_stride
-        else:
-            sizes.append(size)
-            to_strides.append(to_stride)
-            of_strides.append(of_stride)
-    if not sizes:
-        return (1,), (to.dtype.byte_size,), (of.dtype.byte_size,)
-    return tuple(sizes), tuple(to_strides), tuple(of_strides)

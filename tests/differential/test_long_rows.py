@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nxcc.backends.lowering.rows import wide as rowwide
+from nxcc.backends.lowering.rows import wide_course
 
 from harness.attention import COMBINERS, attention, softmax
 from harness.whole import check_whole
@@ -71,12 +71,12 @@ def test_softmax_of_products(rows: int, columns: int, depth: int) -> None:
     (1500, 1100, 32, False), (300, 2176, 64, True), (64, 1030, 130, True)])
 def test_rows_that_are_too_long_to_keep(monkeypatch: pytest.MonkeyPatch, rows: int, keys: int, depth: int,
                                         strict: bool) -> None:
-    monkeypatch.setattr(rowwide, "WORKING_BYTES", 1 << 30)
+    monkeypatch.setattr(wide_course, "WORKING_BYTES", 1 << 30)
     check_whole(attention(1, 2, rows, keys, depth), levels=("2",), strict=strict)
 
 
 def test_masks_of_rows_that_are_too_long_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rowwide, "WORKING_BYTES", 1 << 30)
+    monkeypatch.setattr(wide_course, "WORKING_BYTES", 1 << 30)
     check_whole(masked(200, 1300, 32), levels=("2",), strict=True)
 
 

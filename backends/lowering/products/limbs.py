@@ -17,8 +17,9 @@ from nxcc.backends.lowering.pointwise.integer import sign_mask
 from nxcc.backends.lowering.pointwise.wide import sum_of, words
 from nxcc.backends.lowering.products.operands import bring, depth_of, split_depth
 from nxcc.backends.lowering.terms import Span, bits, constant, input_term, native, term
-from nxcc.backends.tile.builder import Kernel, words_of
+from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
+from nxcc.backends.tile.walks import words_of
 from nxcc.ir.dtypes import BF16, PRED, S8, S32, U8, U32, DType
 
 

@@ -18,7 +18,8 @@ from nxcc.backends.lowering.rows.batches import RowBatches
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.spread import RowSpread
 from nxcc.backends.lowering.rows.tiles import RowTiles
-from nxcc.backends.lowering.rows.wide import RowWide, course_of
+from nxcc.backends.lowering.rows.wide import RowWide
+from nxcc.backends.lowering.rows.wide_course import course_of
 from nxcc.backends.lowering.turning import comes_in_elements, unlike_the_first
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
