@@ -12,7 +12,7 @@ from nxcc.backends.target import Target
 from nxcc.compiler.options import CompileOptions
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.dtypes import F32
-from nxcc.passes.autocast import TYPES
+from nxcc.passes.dtypes.autocast import TYPES
 
 NONE, PRODUCTS = "none", "matmult"
 

@@ -45,9 +45,9 @@ from nxcc.ir.shapes import UNBOUNDED, Shape
 from nxcc.neff.package import Package
 from nxcc.neff.writer import write_neff
 from nxcc.passes.notes import Note
-from nxcc.passes.partition import Plan, is_kept, mark_kept, partition
+from nxcc.passes.partitioning.partition import Plan, is_kept, mark_kept, partition
+from nxcc.passes.partitioning.placement import Placement
 from nxcc.passes.pipeline import PASS_NAMES, Settings, run_pipeline
-from nxcc.passes.placement import Placement
 
 MAX_HASHED_BYTES = 64 << 20
 """Inputs above this go into the NEFF without their digest: they are constants, which the payload's digest covers."""

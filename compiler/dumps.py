@@ -9,7 +9,7 @@ from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
 from nxcc.ir.files import write_whole
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.writer import write_text
-from nxcc.passes.partition import Plan
+from nxcc.passes.partitioning.partition import Plan
 
 MAX_CONSTANT_BYTES = 1 << 20
 """Modules with more bytes of constants are dumped with their large constants elided."""

@@ -48,8 +48,8 @@ from nxcc.neff.members import (
     subgraph_name,
 )
 from nxcc.neff.package import Chunks, EngineCode, HostModule, Package, RawMember, Subgraph
-from nxcc.passes.partition import Plan
-from nxcc.passes.regions import Node as PlanNode
+from nxcc.passes.partitioning.nodes import Node as PlanNode
+from nxcc.passes.partitioning.partition import Plan
 
 LARGE_CONSTANT_BYTES = 4096
 """Constants above this are members of their own; smaller ones stay in the HLO text."""

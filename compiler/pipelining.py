@@ -30,10 +30,10 @@ from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import clone_module
 from nxcc.ir.hlo.module import Module
-from nxcc.passes.chain_regions import dissolve_chains
-from nxcc.passes.partition import Plan
-from nxcc.passes.regions import Node
-from nxcc.passes.stages import Stages
+from nxcc.passes.fusing.chain_regions import dissolve_chains
+from nxcc.passes.partitioning.nodes import Node
+from nxcc.passes.partitioning.partition import Plan
+from nxcc.passes.partitioning.stages import Stages
 
 ROUNDS = 2
 """Cuts that are tried at most."""

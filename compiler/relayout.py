@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.reports.trips import multiplicities
 from nxcc.ir.hlo.module import Instruction
-from nxcc.passes.autocast import PRODUCTS
-from nxcc.passes.partition import Plan
+from nxcc.passes.dtypes.autocast import PRODUCTS
+from nxcc.passes.partitioning.partition import Plan
 
 EXACT, FAST = "exact", "fast"
 LITTLE = 1 << 16

@@ -21,7 +21,7 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Instruction, Module
-from nxcc.passes.casts import largest
+from nxcc.passes.dtypes.casts import largest
 from nxcc.passes.patterns import splat_value
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 

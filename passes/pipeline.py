@@ -12,49 +12,49 @@ from typing import Protocol
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
-from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
-from nxcc.passes.cast_before_slices import CastBeforeSlices
-from nxcc.passes.cast_products import CastProducts
-from nxcc.passes.chain_regions import ChainRegions
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.convolution_products import ConvolutionProducts
 from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
-from nxcc.passes.exact_quotients import ExactQuotients
-from nxcc.passes.expand_batch_norm import ExpandBatchNorm
-from nxcc.passes.expand_collectives import ExpandCollectives
-from nxcc.passes.expand_custom_calls import ExpandCustomCalls
-from nxcc.passes.expand_products import ExpandProducts
-from nxcc.passes.expand_random import ExpandRandom
-from nxcc.passes.expand_scan import ExpandScan
+from nxcc.passes.dtypes.autocast import Autocast
+from nxcc.passes.dtypes.cast_before_slices import CastBeforeSlices
+from nxcc.passes.dtypes.cast_products import CastProducts
+from nxcc.passes.dtypes.exact_quotients import ExactQuotients
+from nxcc.passes.dtypes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.dtypes.narrow_selections import NarrowSelections
+from nxcc.passes.dtypes.round_products import RoundProducts
+from nxcc.passes.dtypes.widen_dtypes import WidenDtypes
+from nxcc.passes.expansions.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expansions.expand_collectives import ExpandCollectives
+from nxcc.passes.expansions.expand_custom_calls import ExpandCustomCalls
+from nxcc.passes.expansions.expand_products import ExpandProducts
+from nxcc.passes.expansions.expand_random import ExpandRandom
+from nxcc.passes.expansions.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
-from nxcc.passes.fold_layers import FoldLayers, UnfoldLayers
-from nxcc.passes.fusion import Fusion
-from nxcc.passes.image_fusion import ImageFusion
+from nxcc.passes.fusing.chain_regions import ChainRegions
+from nxcc.passes.fusing.fold_layers import FoldLayers, UnfoldLayers
+from nxcc.passes.fusing.fusion import Fusion
+from nxcc.passes.fusing.image_fusion import ImageFusion
+from nxcc.passes.fusing.merge_regions import MergeRegions
+from nxcc.passes.fusing.scan_fusion import ScanFusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
-from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.loops.unroll_loops import KnownPlaces, UnrollLoops
+from nxcc.passes.loops.vectorize_loops import VectorizeLoops
 from nxcc.passes.masked_rows import MaskedRows
-from nxcc.passes.merge_regions import MergeRegions
 from nxcc.passes.move_reshapes import MoveReshapes
-from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Report, unheard
 from nxcc.passes.pack_groups import PackGroups
 from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
-from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
-from nxcc.passes.scan_fusion import ScanFusion
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
-from nxcc.passes.unroll_loops import KnownPlaces, UnrollLoops
-from nxcc.passes.vectorize_loops import VectorizeLoops
-from nxcc.passes.widen_dtypes import WidenDtypes
 
 
 class Pass(Protocol):

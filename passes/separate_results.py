@@ -11,7 +11,7 @@ from __future__ import annotations
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Module
-from nxcc.passes.legalize_dtypes import OUTPUT
+from nxcc.passes.dtypes.legalize_dtypes import OUTPUT
 from nxcc.passes.rewriting import settle
 
 

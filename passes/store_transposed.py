@@ -20,7 +20,7 @@ from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.literals import DerivedLiteral, Literal
 from nxcc.ir.shapes import Shape
-from nxcc.passes.legalize_dtypes import update_entry_layout
+from nxcc.passes.dtypes.legalize_dtypes import update_entry_layout
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
 ORDER = "nxcc.order"

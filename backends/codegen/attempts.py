@@ -155,7 +155,7 @@ class RegionWriter:
 
 
 def _multiplies_tf32(instruction: Instruction) -> bool:
-    """Whether autocast lets the products of a region run on tf32 (see nxcc.passes.autocast)."""
+    """Whether autocast lets the products of a region run on tf32 (see nxcc.passes.dtypes.autocast)."""
     if instruction.opcode == "fusion":
         return any(map(_multiplies_tf32, instruction.called[0].instructions))
     return instruction.frontend_attributes.get("nxcc.matmul") == "tf32"

@@ -21,8 +21,8 @@ from nxcc.compiler.rewrites import rewrite
 from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED
 from nxcc.ir.hlo.module import Computation, Instruction
-from nxcc.passes.partition import SUPPORT, Plan
-from nxcc.passes.regions import FREE, Node
+from nxcc.passes.partitioning.nodes import FREE, Node
+from nxcc.passes.partitioning.partition import SUPPORT, Plan
 
 
 def plan_report(plan: Plan, tensors: tuple[Tensor, ...], target: Target) -> dict[str, Any]:

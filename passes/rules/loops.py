@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.module import Instruction
-from nxcc.passes.counted_loops import counted, element_of
 from nxcc.passes.effects import has_side_effect
+from nxcc.passes.loops.counted_loops import counted, element_of
 from nxcc.passes.rewriting import Rule
 
 

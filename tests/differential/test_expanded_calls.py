@@ -10,7 +10,7 @@ import pytest
 from nxcc.compiler.driver import compile_module
 from nxcc.compiler.options import options_from
 from nxcc.ir.hlo.text.reader import read_text
-from nxcc.passes.expand_custom_calls import EXPANDED_TARGETS
+from nxcc.passes.expansions.expand_custom_calls import EXPANDED_TARGETS
 
 from harness.whole import check_whole
 

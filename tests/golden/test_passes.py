@@ -19,35 +19,35 @@ from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
-from nxcc.passes.autocast import Autocast
 from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.chosen_places import ChosenPlaces
 from nxcc.passes.common_subexpressions import CommonSubexpressions
 from nxcc.passes.convolution_products import ConvolutionProducts
 from nxcc.passes.dead_code import DeadCode
-from nxcc.passes.exact_quotients import ExactQuotients
-from nxcc.passes.expand_batch_norm import ExpandBatchNorm
-from nxcc.passes.expand_custom_calls import ExpandCustomCalls
-from nxcc.passes.expand_products import ExpandProducts
-from nxcc.passes.expand_random import ExpandRandom
-from nxcc.passes.expand_scan import ExpandScan
+from nxcc.passes.dtypes.autocast import Autocast
+from nxcc.passes.dtypes.exact_quotients import ExactQuotients
+from nxcc.passes.dtypes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.dtypes.narrow_selections import NarrowSelections
+from nxcc.passes.dtypes.round_products import RoundProducts
+from nxcc.passes.dtypes.widen_dtypes import WidenDtypes
+from nxcc.passes.expansions.expand_batch_norm import ExpandBatchNorm
+from nxcc.passes.expansions.expand_custom_calls import ExpandCustomCalls
+from nxcc.passes.expansions.expand_products import ExpandProducts
+from nxcc.passes.expansions.expand_random import ExpandRandom
+from nxcc.passes.expansions.expand_scan import ExpandScan
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.known_gathers import KnownGathers
-from nxcc.passes.legalize_dtypes import LegalizeDtypes
+from nxcc.passes.loops.vectorize_loops import VectorizeLoops
 from nxcc.passes.masked_rows import MaskedRows
 from nxcc.passes.move_reshapes import MoveReshapes
-from nxcc.passes.narrow_selections import NarrowSelections
 from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import Pass
-from nxcc.passes.round_products import RoundProducts
 from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import ORDER, StoreTransposed
-from nxcc.passes.vectorize_loops import VectorizeLoops
-from nxcc.passes.widen_dtypes import WidenDtypes
 
 from harness.golden import Case, cases, check, name_of
 

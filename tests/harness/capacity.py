@@ -10,9 +10,9 @@ from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.chain_regions import ChainRegions
-from nxcc.passes.fusion import Fusion
-from nxcc.passes.merge_regions import MergeRegions
+from nxcc.passes.fusing.chain_regions import ChainRegions
+from nxcc.passes.fusing.fusion import Fusion
+from nxcc.passes.fusing.merge_regions import MergeRegions
 
 
 class NothingFits:

@@ -8,8 +8,8 @@ import pytest
 
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.text.reader import read_text
+from nxcc.passes.loops.vectorize_loops import VectorizeLoops
 from nxcc.passes.simplify import Simplify
-from nxcc.passes.vectorize_loops import VectorizeLoops
 
 LOOP = """
 cond{n} {{ s = (s32[], f32[8]) parameter(0)

@@ -13,8 +13,8 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
 from nxcc.passes import rewriting
 from nxcc.passes.canonicalize_dot import RULES as DOT_RULES
-from nxcc.passes.expand_batch_norm import RULES as NORM_RULES
-from nxcc.passes.narrow_selections import RULES as NARROWING_RULES
+from nxcc.passes.dtypes.narrow_selections import RULES as NARROWING_RULES
+from nxcc.passes.expansions.expand_batch_norm import RULES as NORM_RULES
 from nxcc.passes.patch_products import RULES as PATCH_RULES
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 from nxcc.passes.rules import arithmetic, motion, movement

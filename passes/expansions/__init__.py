@@ -1,0 +1,1 @@
+"""Passes that write operators of HLO and custom calls in plainer ones."""

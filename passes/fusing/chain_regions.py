@@ -1,0 +1,251 @@
+"""Let row programs that hand their rows on be one region, so that what passes between them stays on the chip.
+
+Before:
+  n = (f32[128,768], bf16[128,768]) fusion(x, wo, r), calls=rows.1, ..     n1 = get-tuple-element(n), index=1
+  h = bf16[128,3072] fusion(n1, w1), calls=rows.2, ..                      o = f32[128,768] fusion(h, w2, n0), calls=rows.3, ..
+After:
+  o = f32[128,768] fusion(x, wo, r, w1, w2), calls=chain.1, frontend_attributes={nxcc.chain="128"}
+  chain.1 { n = .. fusion(p0, ..), calls=rows.1   h = .. fusion(n1, ..), calls=rows.2   ROOT o = .. fusion(h, .., n0), .. }
+
+A region joins the chain of one that it reads row by row, if nothing else that it reads depends on that chain and the target
+has room for all of it. The number of rows is noted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import field
+
+from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.builder import Builder, Names, clone_instruction, inline_call
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.operator import find
+from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, maps_of, row_map
+from nxcc.ir.shapes import tuple_of
+from nxcc.passes.cost import RowCapacity
+from nxcc.passes.fusing.fusion import ROWS, flow_of
+
+CHAIN = "nxcc.chain"
+
+MEMBERS_MAX = 6
+"""Regions of a chain at most."""
+
+PATH_MAX = 256
+"""Instructions looked at to find out whether a region depends on a chain; beyond it, it counts as dependent."""
+
+
+@dataclass(frozen=True)
+class ChainRegions:
+    """Options: what the target can take."""
+
+    capacity: RowCapacity
+    name: str = "chain-regions"
+
+    def run(self, module: Module) -> bool:
+        changed, names = False, Names(module)
+        for computation in flow_of(module):
+            chains = _Chains(computation, self.capacity).find()
+            builder = Builder(computation, names=names)
+            for number, chain in enumerate(chains):
+                _outline(module, builder, chain, f"chain.{number}")
+            if chains:
+                computation.sort()
+            changed |= bool(chains)
+        return changed
+
+
+@dataclass(eq=False)
+class _Chain:
+    """members: regions in order. rows: of each."""
+
+    rows: int
+    members: list[Instruction] = field(default_factory=list)
+
+    @property
+    def operands(self) -> Iterator[Instruction]:
+        return (o for m in self.members for o in m.operands)
+
+
+class _Chains:
+    """Chains of one computation."""
+
+    def __init__(self, computation: Computation, capacity: RowCapacity) -> None:
+        self.order = computation.post_order()
+        self.capacity = capacity
+        self.position = {instruction: number for number, instruction in enumerate(self.order)}
+        self.chain_of: dict[Instruction, _Chain] = {}
+        self.by_rows: dict[tuple[Computation, str, int], frozenset[int]] = {}
+
+    def find(self) -> list[_Chain]:
+        for region in self.order:
+            if region.opcode != "fusion" or ROWS not in region.frontend_attributes:
+                continue
+            rows = _rows_of(region)
+            if rows is None:
+                continue
+            chain = next((c for c in self._before(region, rows) if self._takes(c, region)), None)
+            if chain is None and _multiplies(region):
+                chain = _Chain(rows)
+            if chain is not None:
+                chain.members.append(region)
+                self.chain_of[region] = chain
+        return [chain for chain in dict.fromkeys(self.chain_of.values()) if len(chain.members) > 1]
+
+    def _before(self, region: Instruction, rows: int) -> Iterator[_Chain]:
+        """Chains of what the region reads row by row."""
+        for number, operand in enumerate(region.operands):
+            chain = self.chain_of.get(source_of(operand))
+            if chain is not None and chain.rows == rows and self._handed(region, number, rows):
+                yield chain
+
+    def _takes(self, chain: _Chain, region: Instruction) -> bool:
+        members = [*chain.members, region]
+        inputs = {o for m in members for o in m.operands if source_of(o) not in members}
+        if len(members) > MEMBERS_MAX or len(inputs) > self.capacity.max_inputs or region.control_predecessors:
+            return False
+        handed = [o for n, o in enumerate(region.operands)
+                  if source_of(o) in chain.members and self._handed(region, n, chain.rows)]
+        others = [o for o in region.operands if o not in handed]
+        return not self._depends(others, chain) and self.capacity.chains(members, chain.rows)
+
+    def _handed(self, region: Instruction, number: int, rows: int) -> bool:
+        """Whether a region reads an operand row by row, each row as the region before left it."""
+        key = region.called[0], region.frontend_attributes[ROWS], rows
+        if key not in self.by_rows:
+            self.by_rows[key] = _taken_by_rows(region, rows)
+        return number in self.by_rows[key] and _keeps_columns(region.operands[number])
+
+    def _depends(self, values: Iterable[Instruction], chain: _Chain) -> bool:
+        """Whether any of the values is computed from what the chain makes, other chains being computed at once."""
+        first = self.position[chain.members[0]]
+        stack = list(values)
+        seen: set[Instruction] = set()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            if current in chain.members or len(seen) > PATH_MAX:
+                return True
+            seen.add(current)
+            other = self.chain_of.get(current)
+            if other is not None and len(other.members) > 1:
+                stack.extend(o for o in other.operands if o not in seen)
+            elif self.position[current] > first:
+                stack.extend(current.operands)
+        return False
+
+
+def dissolve_chains(computation: Computation) -> None:
+    """Let the members of chains be regions again, so that they may be apart."""
+    builder = Builder(computation)
+    for chain in [i for i in computation.post_order() if i.opcode == "fusion" and CHAIN in i.frontend_attributes]:
+        inline_call(chain, builder)
+    computation.sort()
+
+
+def source_of(value: Instruction) -> Instruction:
+    """The region that makes a value, which may have another shape of the same rows and columns."""
+    while value.opcode in ("reshape", "get-tuple-element"):
+        value = value.operands[0]
+    return value
+
+
+def _rows_of(region: Instruction) -> int | None:
+    """How many rows a region has that a chain can take; None for others."""
+    body, rows = region.called[0], int(region.frontend_attributes[ROWS])
+    order = body.post_order()
+    if any(i.opcode == "dot" and i.attribute("lhs_batch_dims") for i in order):
+        return None
+    roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
+    counts = {math.prod(root.shape.dims[:rows]) for root in roots}
+    return counts.pop() if len(counts) == 1 and all(root.shape.rank == rows + 1 for root in roots) else None
+
+
+def _multiplies(region: Instruction) -> bool:
+    return any(i.opcode == "dot" for i in region.called[0].instructions)
+
+
+def _taken_by_rows(region: Instruction, rows: int) -> frozenset[int]:
+    """Numbers of the operands that a region's body reads row by row, in order."""
+    body = region.called[0]
+    order = body.post_order()
+    roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
+    maps = maps_of(order, {root: row_map(root, int(region.frontend_attributes[ROWS])) for root in roots})
+    if maps is None:
+        return frozenset()
+    matrices = {i.operands[1] for i in order if i.opcode == "dot"}
+    return frozenset(number for number, parameter in enumerate(body.parameters) if parameter in maps
+                     and parameter not in matrices and _is_plain(maps[parameter], parameter.shape.dims, rows))
+
+
+def _keeps_columns(value: Instruction) -> bool:
+    """Whether a value has its rows as the region left them that made it."""
+    while value.opcode == "reshape":
+        if value.shape.dims[-1:] != value.operands[0].shape.dims[-1:]:
+            return False
+        value = value.operands[0]
+    return value.shape.is_array
+
+
+def _is_plain(marks: RowMap, dims: Sequence[int], rows: int) -> bool:
+    """All rows in order, then columns."""
+    kept = [mark for mark in marks[:-1] if mark != UNIT]
+    return marks[-1:] in ((COLUMN,), (UNIT,)) and COLUMN not in kept and kept == sorted(kept) and math.prod(dims[:-1]) == rows
+
+
+# ---- rewriting -----------------------------------------------------------------------------------------------------
+
+
+def _outline(module: Module, builder: Builder, chain: _Chain, name: str) -> None:
+    """One fusion for the chain, with the values that others read as results."""
+    computation = builder.computation
+    inside = _inside(chain)
+    body = Computation(builder.names.of_computation(name))
+    body.is_fusion = True
+    inner = Builder(body)
+    copies: dict[Instruction, Instruction] = {}
+    inputs: list[Instruction] = []
+    for instruction in inside:
+        for operand in instruction.operands:
+            if operand not in copies:
+                copies[operand] = inner.parameter(len(inputs), operand.shape.without_layout(), f"p{len(inputs)}")
+                inputs.append(operand)
+        copies[instruction] = body.add(clone_instruction(instruction, [copies[o] for o in instruction.operands]))
+    results = [i for i in inside if i.shape.is_array and _leaves(i, computation, set(inside))]
+    body.root = copies[results[0]] if len(results) == 1 else inner.make("tuple", *(copies[r] for r in results))
+    module.add(body)
+    last = chain.members[-1]
+    shape = results[0].shape if len(results) == 1 else tuple_of(*(r.shape for r in results))
+    fusion = Instruction(builder.unique_name(f"{last.name}.chain"), find("fusion"), shape, inputs, {"kind": "kCustom"}, (body,),
+                         last.location)
+    fusion.frontend_attributes = {CHAIN: str(chain.rows)}
+    computation.add(fusion)
+    for index, result in enumerate(results):
+        builder.location = result.location
+        computation.replace(result, fusion if len(results) == 1 else builder.make("get-tuple-element", fusion, index=index))
+    for instruction in reversed(inside):
+        if not instruction.users:
+            computation.remove(instruction)
+
+
+def _inside(chain: _Chain) -> list[Instruction]:
+    """The members and what stands between them, in order."""
+    inside: dict[Instruction, None] = {}
+    for member in chain.members:
+        for operand in member.operands:
+            if source_of(operand) in chain.members:
+                path = []
+                while operand not in inside:
+                    path.append(operand)
+                    operand = operand.operands[0]
+                inside.update(dict.fromkeys(reversed(path)))
+        inside[member] = None
+        if member.shape.is_tuple:
+            inside.update(dict.fromkeys(u for u in member.users if u.opcode == "get-tuple-element"))
+    return list(inside)
+
+
+def _leaves(value: Instruction, computation: Computation, inside: set[Instruction]) -> bool:
+    """Whether a value is read outside."""
+    return value is computation.root or any(user not in inside for user in value.users)

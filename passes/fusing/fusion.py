@@ -1,0 +1,309 @@
+"""Form row programs: elementwise chains with the reductions and products that keep rows apart become one fusion.
+
+Before:
+  d = f32[128,768] dot(x, w), ..    b = f32[128,768] broadcast(bias), dimensions={1}    r = f32[128,768] add(d, b)
+After:
+  r = f32[128,768] fusion(x, w, bias), kind=kCustom, calls=rows.r, frontend_attributes={nxcc.rows="1"}
+
+A region grows backwards from its root: a producer joins when all its users are inside and its rows are the region's
+(see nxcc.ir.hlo.rowspace). What costs nothing, constants and broadcasts, is copied in. Softmax, layer norm, RMS norm,
+the epilogue of a product and attention as a whole come out as cases of this one rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import field
+
+from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
+from nxcc.passes.cost import RowCapacity
+from nxcc.passes.fusing.outlining import outline
+
+SHORT_ROW = 512
+"""Columns below which rows had better lie together."""
+
+ROWS = "nxcc.rows"
+MEMBERS_MAX = 128
+"""Computing instructions of a region, at most: each one that joins is weighed with all that are there."""
+
+FREE = frozenset(("broadcast", "reshape", "constant"))
+"""Cost nothing inside a region: copied in for each region that reads them."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Options: what the target can take. Fuses in the entry and in loop bodies and branches."""
+
+    capacity: RowCapacity
+    name: str = "fusion"
+
+    def run(self, module: Module) -> bool:
+        changed, names = False, Names(module)
+        for computation in flow_of(module):
+            changed |= _fuse(module, Builder(computation, names=names), self.capacity)
+        return changed
+
+
+def flow_of(module: Module) -> list[Computation]:
+    """The entry, and what loops, conditionals and calls run; never a combiner or a region."""
+    found = [module.entry]
+    for computation in found:
+        for instruction in computation.instructions:
+            if instruction.opcode in ("while", "conditional", "call"):
+                found.extend(c for c in instruction.called if c not in found)
+    return found
+
+
+def _fuse(module: Module, builder: Builder, capacity: RowCapacity) -> bool:
+    computation = builder.computation
+    order = computation.post_order()
+    position = {instruction: index for index, instruction in enumerate(order)}
+    able = {instruction for instruction in order if _computes(instruction, capacity)}
+    regions = []
+    for root in reversed(order):
+        if root not in able or not root.users and root is not computation.root:
+            continue
+        region = _best_region(root, position, able, capacity)
+        if region is not None:
+            able -= region.members.keys()
+            regions.append(region)
+    for number, region in enumerate(reversed(regions)):
+        _outline(module, computation, region, f"rows.{number}", builder)
+    if regions:
+        computation.sort()
+    return bool(regions)
+
+
+def _computes(instruction: Instruction, capacity: RowCapacity) -> bool:
+    """Work that a region can hold; a sum over nothing is none."""
+    if not instruction.shape.is_array or not instruction.shape.element_count or instruction.control_predecessors:
+        return False
+    fits = _FORMS.get(instruction.opcode, _elementwise_form)
+    if not fits(instruction) or not all(operand.shape.element_count for operand in instruction.operands):
+        return False
+    return capacity.supported(instruction)
+
+
+def _elementwise_form(instruction: Instruction) -> bool:
+    return is_elementwise(instruction) and instruction.opcode != "copy"
+
+
+def _reduce_form(instruction: Instruction) -> bool:
+    """One array, a constant to start from, and rows that lie together: the last dimension is reduced."""
+    if len(instruction.operands) != 2 or instruction.operands[1].opcode != "constant":
+        return False
+    dims, reduced = instruction.operands[0].shape.dims, instruction.attribute("dimensions")
+    last = max((d for d, size in enumerate(dims) if size > 1), default=None)
+    return last is None or last in reduced
+
+
+def _dot_form(instruction: Instruction) -> bool:
+    """Batch dimensions in order, one summed dimension, rows on the left, a matrix of two dimensions."""
+    batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
+    ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
+    alike = instruction.operands[0].shape.dtype is instruction.operands[1].shape.dtype
+    has_rows = instruction.operands[0].shape.rank > 1
+    return ordered and alike and has_rows and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
+
+
+_FORMS = {"reduce": _reduce_form, "dot": _dot_form}
+
+
+@dataclass()
+class _Region:
+    """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too.
+
+    free: what is copied in because it costs nothing there and its operand's rows agree with all other readers'.
+    closed: values that must come from outside: matrices, and left sides of products with one matrix for all rows. What makes
+    such a left side works on whole rows of it; its own region, cut along columns, serves it better. hopeful: see RowCapacity.
+    """
+
+    root: Instruction
+    rows: int
+    hopeful: bool = False
+    members: dict[Instruction, None] = field(default_factory=dict)
+    maps: dict[Instruction, RowMap] = field(default_factory=dict)
+    closed: set[Instruction] = field(default_factory=set)
+    free: set[Instruction] = field(default_factory=set)
+
+    @property
+    def weight(self) -> int:
+        return len(self.members) + 8 * sum(1 for m in self.members if m.opcode in ("reduce", "dot"))
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether rows are short and do not follow each other as one dimension: some value repeats along the last ones."""
+        dims = self.root.shape.dims
+        last = next((d for d in reversed(range(self.rows)) if dims[d] > 1), None)
+        if last is None or math.prod(dims[self.rows:]) >= SHORT_ROW:
+            return False
+        rows = [set(marks) - {COLUMN, UNIT} for marks in self.maps.values() if COLUMN not in marks]
+        return any(marks and last not in marks for marks in rows)
+
+
+def _best_region(root: Instruction, position: dict[Instruction, int], able: set[Instruction],
+                 capacity: RowCapacity) -> _Region | None:
+    """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
+    rank = root.shape.rank
+    regions = [_fitting(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
+    best = max(regions, key=lambda region: (region.weight, not region.is_scattered, region.rows), default=None)
+    if best is None or not best.members:
+        return None
+    return best if len(best.members) > 1 else None
+
+
+def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
+    if root.opcode == "reduce":
+        yield rank
+        return
+    if root.opcode == "dot":
+        yield rank - 1
+        return
+    yield from range(max(rank - 1, 0), -1 if rank < 2 else 0, -1)
+    if rank == 1:
+        yield 1
+
+
+def _fitting(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction],
+             capacity: RowCapacity) -> _Region:
+    """A region grown in the hope of a product that makes its long rows; if that did not come, grown without."""
+    region = _grow(root, rows, position, able, capacity, True)
+    if any(m.opcode == "dot" and m.attribute("lhs_batch_dims") for m in region.members):
+        streams = is_column_parallel(region.members, region.maps, [root])
+        if not capacity.fits(_widths(region.members, region.maps), streams):
+            return _grow(root, rows, position, able, capacity, False)
+    return region
+
+
+def _grow(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction], capacity: RowCapacity,
+          hopeful: bool) -> _Region:
+    """able: what a region can compute and no other region has taken."""
+    region = _Region(root, rows, hopeful)
+    region.maps[root] = row_map(root, rows)
+    frontier = {root}
+    while frontier:
+        candidate = max(frontier, key=position.__getitem__)
+        frontier.discard(candidate)
+        if not _join(region, candidate, able, capacity):
+            continue
+        for operand in candidate.operands:
+            if operand in region.maps and operand not in region.members:
+                frontier.add(operand)
+    return region
+
+
+def _join(region: _Region, candidate: Instruction, able: set[Instruction], capacity: RowCapacity) -> bool:
+    """Add a candidate and the maps of its operands, if all fit together."""
+    free = candidate.opcode in FREE
+    if free and candidate in region.closed:
+        return False
+    if not free and (len(region.members) >= MEMBERS_MAX or candidate not in able or not _enclosed(candidate, region)):
+        return False
+    maps = operand_maps(candidate, region.maps[candidate])
+    if maps is None or not _agree(candidate, maps, region) or _repeats(candidate, region):
+        return False
+    trial = dict(region.maps)
+    trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
+    if not free:
+        members = {**region.members, candidate: None}
+        streams = is_column_parallel(members, trial, [region.root])
+        if not capacity.fits(_widths(members, trial), streams, region.hopeful) or _input_count(members) > capacity.max_inputs:
+            return False
+        region.members[candidate] = None
+    else:
+        region.free.add(candidate)
+    region.maps = trial
+    if candidate.opcode == "dot":
+        region.closed.add(candidate.operands[1])
+        if not candidate.attribute("lhs_batch_dims"):
+            region.closed.add(shown(candidate.operands[0]))
+    return True
+
+
+def _enclosed(candidate: Instruction, region: _Region) -> bool:
+    """True if nobody outside the region reads the candidate."""
+    if candidate in region.closed:
+        return False
+    if candidate is region.root:
+        return True
+    if candidate.parent is not None and candidate.parent.root is candidate:
+        return False
+    return all(u in region.members or _copied(u, region) for u in candidate.users)
+
+
+def _agree(candidate: Instruction, maps: list[RowMap | None], region: _Region) -> bool:
+    """True if the operands' rows are what the region already knows of them, and matrices come from outside."""
+    if candidate.opcode == "dot" and (candidate.operands[1] in region.maps or not _batch_first(candidate, region)):
+        return False
+    for operand, found in zip(candidate.operands, maps, strict=True):
+        if found is not None and region.maps.get(operand, found) != found:
+            return False
+    return True
+
+
+def _repeats(candidate: Instruction, region: _Region) -> bool:
+    """Whether a sum or product is the same for many rows, and to compute it for each is more work than the root's."""
+    if candidate.opcode not in _FORMS:
+        return False
+    marks = region.maps[candidate]
+    times = math.prod(size for d, size in enumerate(region.root.shape.dims[:region.rows]) if d not in marks)
+    return times > 1 and times * candidate.operands[0].shape.element_count > region.root.shape.element_count
+
+
+def _copied(user: Instruction, region: _Region) -> bool:
+    """A free user whose own users are all inside: it is copied in and vanishes outside."""
+    stack = [user]
+    while stack:
+        current = stack.pop()
+        if current in region.members:
+            continue
+        if current.opcode not in FREE or current not in region.maps or not current.users:
+            return False
+        stack.extend(current.users)
+    return True
+
+
+def _batch_first(dot: Instruction, region: _Region) -> bool:
+    """The rows that select a matrix must be the region's first row dimensions, in order."""
+    batch = len(dot.attribute("lhs_batch_dims"))
+    marks = region.maps[dot][:batch]
+    sizes = dot.shape.dims[:batch]
+    return all(mark == d or size == 1 and mark < 0 for d, (mark, size) in enumerate(zip(marks, sizes, strict=True)))
+
+
+def _widths(members: dict[Instruction, None], maps: dict[Instruction, RowMap]) -> list[tuple[Instruction, int]]:
+    """Columns of each value that takes a tile."""
+    return [(m, columns(m, maps[m])) for m in members]
+
+
+def columns(instruction: Instruction, marks: RowMap) -> int:
+    """Elements of one row of a value."""
+    total = 1
+    for size, mark in zip(instruction.shape.dims, marks, strict=True):
+        if mark == COLUMN:
+            total *= size
+    return total
+
+
+def _input_count(members: dict[Instruction, None]) -> int:
+    outside = {o for m in members for o in m.operands if o not in members and o.opcode not in FREE}
+    return len(outside)
+
+
+def _outline(module: Module, computation: Computation, region: _Region, name: str, builder: Builder) -> None:
+    """Move the members into a computation of their own, called by a fusion."""
+    def is_inside(instruction: Instruction) -> bool:
+        return instruction in region.members or instruction.opcode in FREE and _free_inside(instruction, region)
+
+    outline(module, computation, region.root, is_inside, name, {ROWS: str(region.rows)}, builder)
+
+
+def _free_inside(instruction: Instruction, region: _Region) -> bool:
+    """Free instructions are copied in where their rows are known, and constants that rules read as they are."""
+    if instruction.opcode == "constant":
+        return bool(instruction.attributes["literal"].is_splat)
+    return instruction in region.free
