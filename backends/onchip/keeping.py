@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from nxcc.backends.codegen.arena import Lifetime
-from nxcc.backends.isa.addresses import extent, split
+from nxcc.backends.isa.addresses import split
 from nxcc.backends.isa.program import (
     DMA_PARTITION_STRIDE,
     Affine,
@@ -31,6 +31,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.onchip.placing import Places, Timeline
 from nxcc.backends.onchip.reads import at_offset
+from nxcc.backends.onchip.transfers import bytes_of, reach_of, side_of, sizes_of
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 
@@ -93,9 +94,7 @@ class Use:
 
     @property
     def side(self) -> DmaPattern:
-        side = self.instruction.operands[self.name]
-        assert isinstance(side, DmaPattern)
-        return side
+        return side_of(self.instruction, self.name)
 
     @property
     def other(self) -> str:
@@ -103,18 +102,15 @@ class Use:
 
     @property
     def tile(self) -> DmaPattern:
-        side = self.instruction.operands[self.other]
-        assert isinstance(side, DmaPattern)
-        return side
+        return side_of(self.instruction, self.other)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        sizes: tuple[int, ...] = self.instruction.fields["sizes"]
-        return sizes
+        return sizes_of(self.instruction)
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.sizes) * self.side.dtype.byte_size
+        return bytes_of(self.instruction, self.name)
 
 
 # ---- pieces -------------------------------------------------------------------------------------------------------
@@ -316,9 +312,7 @@ def _uses(entry: Function, blocks: Sequence[Lifetime]) -> Mapping[Lifetime, list
             for name, operand in instruction.operands.items():
                 if operand.memory is not Memory.HBM:
                     continue
-                assert isinstance(operand, DmaPattern)
-                reach = extent(list(zip(operand.strides, instruction.fields["sizes"], strict=True)), operand.dtype.byte_size)
-                low, high = (operand.address.constant + end for end in reach)
+                low, high = reach_of(instruction, name)
                 for block in alive.get(instruction.debug, ()):
                     if low < block.address + block.size and block.address < high:
                         use = Use(engine, index, instruction, name)

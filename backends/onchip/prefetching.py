@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 
 from nxcc.backends.berths import EPOCH
-from nxcc.backends.isa.addresses import extent
 from nxcc.backends.isa.instructions import control
 from nxcc.backends.isa.layout import WAITS_MAX
 from nxcc.backends.isa.program import (
@@ -34,6 +33,7 @@ from nxcc.backends.isa.program import (
 )
 from nxcc.backends.onchip.placing import Places
 from nxcc.backends.onchip.reads import at_offset, footprint
+from nxcc.backends.onchip.transfers import Weights
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 
@@ -101,8 +101,7 @@ class _Entry:
 
     def __init__(self, entry: Function, spans: Sequence[tuple[int, int]], places: Places, free: Sequence[int]) -> None:
         self.entry = entry
-        self.spans = spans
-        self.starts = [start for start, _ in spans]
+        self.weights = Weights(spans)
         self.places = places
         self.lag = places.timeline.lag
         self.sync = entry.streams[Engine.SYNC]
@@ -159,7 +158,7 @@ class _Entry:
                 if engine is Engine.SYNC and begun is not None and one.debug not in self.sections:
                     self.done[one.debug] = Wait(begun.index, Affine(begun.value.constant + self.lag[one.debug]))
                 begun = None
-                is_load = engine is Engine.SYNC and self._is_weight(one)
+                is_load = engine is Engine.SYNC and self.weights.feed(one)
                 if engine is Engine.SYNC and (is_load or one.debug not in self.sections):
                     self.sections[one.debug] = index
                 if engine is Engine.SYNC:
@@ -170,15 +169,6 @@ class _Entry:
                         touch = _Touch((engine, index), declared.name, "w" in declared.access, *_hull(operand, one))
                         (loads if is_load else touches)[one.debug].append(touch)
         return loads, touches
-
-    def _is_weight(self, one: Instruction) -> bool:
-        source = one.operands.get("source")
-        if one.spec.name != "dma_copy" or not isinstance(source, DmaPattern) or source.memory is not Memory.HBM:
-            return False
-        low, high = extent(list(zip(source.strides, one.fields["sizes"], strict=True)), source.dtype.byte_size)
-        start = source.address.constant
-        number = bisect.bisect_right(self.starts, start + low) - 1
-        return number >= 0 and start + high <= sum(self.spans[number]) and one.operands["destination"].memory is Memory.SBUF
 
     def _groups(self, region: int) -> list[_Group]:
         """Weights of a region that may move, in the order in which they come."""

@@ -6,7 +6,6 @@ between the bounds of all accesses.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
@@ -25,6 +24,7 @@ from nxcc.backends.isa.program import (
     Memory,
     Operand,
 )
+from nxcc.backends.onchip.transfers import Weights, bytes_of, side_of, sizes_of
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
 
@@ -52,24 +52,19 @@ class Load:
 
     @property
     def source(self) -> DmaPattern:
-        side = self.instruction.operands["source"]
-        assert isinstance(side, DmaPattern)
-        return side
+        return side_of(self.instruction, "source")
 
     @property
     def target(self) -> DmaPattern:
-        side = self.instruction.operands["destination"]
-        assert isinstance(side, DmaPattern)
-        return side
+        return side_of(self.instruction, "destination")
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        sizes: tuple[int, ...] = self.instruction.fields["sizes"]
-        return sizes
+        return sizes_of(self.instruction)
 
     @property
     def bytes(self) -> int:
-        return int(np.prod(self.sizes)) * self.source.dtype.byte_size
+        return bytes_of(self.instruction, "source")
 
     def root(self) -> Load:
         """The load that stands for all that are read together with this one."""
@@ -163,8 +158,7 @@ class Trace:
     """Follows one entry. loads: its transfers of weights, in order; spans: (address, bytes) of the weights, ascending."""
 
     def __init__(self, entry: Function, spans: Sequence[tuple[int, int]], target: Target) -> None:
-        self.spans = spans
-        self.starts = [start for start, _ in spans]
+        self.weights = Weights(spans)
         self.loads: list[Load] = []
         steps = [(engine, index, instruction, _touched(instruction)) for engine, index, instruction in legal_order(entry)]
         steps = [step for step in steps if step[3]]
@@ -196,19 +190,11 @@ class Trace:
 
     def _load(self, engine: Engine, index: int, instruction: Instruction, place: Footprint) -> int:
         """The number of the load that the instruction is, NOBODY if it is none."""
-        source = instruction.operands.get("source")
-        if instruction.spec.name != "dma_copy" or not isinstance(source, DmaPattern) or source.memory is not Memory.HBM \
-                or not self._is_weight(source, instruction.fields["sizes"]):
+        if not self.weights.feed(instruction):
             return NOBODY
         first, last = place.partitions[0][0], place.partitions[-1][1]
         self.loads.append(Load(engine, index, instruction, first, last, place.low, place.high, is_mixed=not place.is_exact))
         return len(self.loads)
-
-    def _is_weight(self, source: DmaPattern, sizes: Sequence[int]) -> bool:
-        low, high = extent(list(zip(source.strides, sizes, strict=True)), source.dtype.byte_size)
-        start = source.address.constant
-        number = bisect.bisect_right(self.starts, start + low) - 1
-        return number >= 0 and start + high <= sum(self.spans[number])
 
     def _cells(self, place: Footprint) -> Iterator[np.ndarray]:
         """The owners' cells that a footprint touches, for each of its ranges of partitions."""

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import chip
 
@@ -18,10 +17,6 @@ GRADES = ("A", "B")
 CHIP_CORES = 4
 HOST_CALL_MS = 0.5
 """A request's share of the host where one request is under way: the start value of hardware model 5.4."""
-ALONE = 1.3
-"""Up to this many requests a core, the host call is inside the published time."""
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Setting:
 def settings(folder: Path) -> dict[Setting, list[chip.Row]]:
     """Published rows with a time of one call on one core, by what has to be estimated for them."""
     found: dict[Setting, list[chip.Row]] = defaultdict(list)
-    for fields, row in chip.fields_and_rows(folder, "v1", PRIORITIES, HOST_CALL_MS, ALONE):
+    for fields, row in chip.fields_and_rows(folder, "v1", PRIORITIES, HOST_CALL_MS, chip.ALONE):
         if row.grade not in GRADES:
             continue
         cast, cast_type = CASTS.get(fields["dtype_cast"], ("all", "bf16"))
@@ -45,19 +40,19 @@ def settings(folder: Path) -> dict[Setting, list[chip.Row]]:
     return dict(found)
 
 
-def table(found: dict[Setting, list[chip.Row]], estimates: dict[Setting, Line]) -> list[Line]:
+def table(found: dict[Setting, list[chip.Row]], estimates: dict[Setting, chip.Line]) -> list[chip.Line]:
     """One line for each estimate and grade: published time (geometric mean), estimate, ratio, and what moves it most."""
     lines = []
     for setting, rows in found.items():
         for grade in sorted({row.grade for row in rows}):
             group = [row for row in rows if row.grade == grade]
-            line: Line = {"module": setting.module, "cast_type": setting.cast_type, "busy_cores": setting.busy_cores,
-                          "grade": grade, "rows": len(group), "published_ms": chip.mean(row.device_ms for row in group)}
+            line: chip.Line = {"module": setting.module, "cast_type": setting.cast_type, "busy_cores": setting.busy_cores,
+                               "grade": grade, "rows": len(group), "published_ms": chip.mean(row.device_ms for row in group)}
             lines.append(line | _estimated(estimates[setting], line["published_ms"]))
     return lines
 
 
-def _estimated(estimate: Line, published_ms: float) -> Line:
+def _estimated(estimate: chip.Line, published_ms: float) -> chip.Line:
     if "failure" in estimate:
         return {"failure": estimate["failure"]}
     ms = estimate["device_us"] / 1e3
@@ -105,7 +100,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]
 
 
-def summary(lines: Sequence[Line], estimates: Sequence[Line]) -> Line:
+def summary(lines: Sequence[chip.Line], estimates: Sequence[chip.Line]) -> chip.Line:
     """Over the lines of grade A: ratios and rank correlation; and the uncertain fact with the largest effects over all."""
     graded = [line for line in lines if line["grade"] == "A" and "ratio" in line]
     moved: dict[str, float] = defaultdict(float)

@@ -223,6 +223,19 @@ def matmul_add_rmsnorm(kernel: Kernel) -> None:
         kernel.dma(block(out, m * P, P, 0, columns), tile["y"], engine=Engine.SCALAR)
 
 
+def turned_in_memory(kernel: Kernel, rows: View, columns: View, banks: list[Access]) -> None:
+    """columns = rows, turned by the tensor engine 128 rows at once, on their way through the chip."""
+    count, width = rows.sizes
+    with kernel.scope():
+        raw, turned = ([kernel.sbuf((P, width), F32) for _ in range(2)] for _ in range(2))
+        with rotated(kernel, count // P) as indices:
+            for m, rows_of, columns_of in zip(indices, raw, turned, strict=True):
+                kernel.dma(rows_of, block(rows, m * P, P, 0, width))
+                squares = columns_of.reshape(width // P, P)
+                turned_rows(kernel, squares, rows_of, banks)
+                kernel.dma(folded(columns, 0, width // P, m * P, P), squares, engine=Engine.SCALAR)
+
+
 def swiglu(kernel: Kernel) -> None:
     """(silu(x . gate) * (x . up)) . down over 4096 x 1024 x 3072: three products with the weights stationary, 1024 columns of
     them at once; the rows are turned once and go through HBM, and so does the gated product's first half."""
@@ -231,14 +244,7 @@ def swiglu(kernel: Kernel) -> None:
     gate, up, down = matrix(2, inner, hidden), matrix(3, inner, hidden), matrix(4, hidden, inner)
     x_turned, gated, product = matrix(5, inner, rows), matrix(6, hidden, rows), matrix(7, hidden, rows)
     banks, sums = [kernel.psum((P, 4, P), F32) for _ in range(2)], [kernel.psum((P, 512)) for _ in range(4)]
-    with kernel.scope():
-        raw, turned = ([kernel.sbuf((P, inner), F32) for _ in range(2)] for _ in range(2))
-        with rotated(kernel, rows // P) as indices:
-            for m, rows_of, columns_of in zip(indices, raw, turned, strict=True):
-                kernel.dma(rows_of, block(x, m * P, P, 0, inner))
-                squares = columns_of.reshape(inner // P, P)
-                turned_rows(kernel, squares, rows_of, banks)
-                kernel.dma(folded(x_turned, 0, inner // P, m * P, P), squares, engine=Engine.SCALAR)
+    turned_in_memory(kernel, x, x_turned, banks)
 
     def stage(weights: View, source: View, depth: int, target: View, function: str, other: View | None) -> None:
         """target [columns of weights, rows] = function(weights^T . source) * other, `width` columns and 512 rows at once."""
@@ -292,14 +298,7 @@ def lora(kernel: Kernel) -> None:
     a, b, x_turned = matrix(3, inner, P), matrix(4, P, columns), matrix(5, inner, rows)
     low, partial = matrix(6, columns, rows), matrix(7, columns, rows)
     banks, sums = [kernel.psum((P, 4, P), F32) for _ in range(2)], [kernel.psum((P, 512)) for _ in range(4)]
-    with kernel.scope():
-        raw, turned = ([kernel.sbuf((P, inner), F32) for _ in range(2)] for _ in range(2))
-        with rotated(kernel, rows // P) as indices:
-            for m, rows_of, columns_of in zip(indices, raw, turned, strict=True):
-                kernel.dma(rows_of, block(x, m * P, P, 0, inner))
-                squares = columns_of.reshape(inner // P, P)
-                turned_rows(kernel, squares, rows_of, banks)
-                kernel.dma(folded(x_turned, 0, inner // P, m * P, P), squares, engine=Engine.SCALAR)
+    turned_in_memory(kernel, x, x_turned, banks)
     with kernel.scope():
         _low_rank(kernel, (a, b, x_turned, low), sums)
     held = kernel.sbuf((P, quarter, width), F32)

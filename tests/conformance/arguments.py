@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import random
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Case = TypeVar("Case")
 
 
 def runner_parser(name: str, description: str | None, *, levels: str, limit: float, jobs: int,
@@ -19,3 +25,10 @@ def runner_parser(name: str, description: str | None, *, levels: str, limit: flo
     parser.add_argument("--json", help="where to write everything")
     parser.add_argument("--causes", type=int, default=causes, help="how many causes to print")
     return parser
+
+
+def chosen(cases: list[Case], words: Callable[[Case], Iterable[str]], options: argparse.Namespace) -> list[Case]:
+    """The cases that --only finds, and of these as many at random as --sample says. words: a case's name, family, opcodes."""
+    wanted = re.compile(options.only)
+    cases = [case for case in cases if any(map(wanted.search, words(case)))]
+    return random.Random(options.seed).sample(cases, options.sample) if 0 < options.sample < len(cases) else cases

@@ -13,8 +13,6 @@ import argparse
 import json
 import math
 import os
-import random
-import re
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from conformance.arguments import runner_parser
+from conformance.arguments import chosen, runner_parser
 from conformance.corpus import CorpusMissing
 from conformance.graphs import KINDS, MODEL, ODD, OPERATOR, GraphCase, Prepared, open_graphs, prepare
 from conformance.pool import run_all
@@ -204,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """0: no wrong result and no internal error; 1: some; 2: wrong usage or no corpus."""
     options = _parser().parse_args(words)
     try:
-        cases = _chosen(open_graphs(options.corpus), options)
+        cases = chosen(open_graphs(options.corpus), lambda case: (case.name, case.family, *case.opcodes), options)
     except CorpusMissing as error:
         sys.stderr.write(f"conformance: {error}\n")
         return 2
@@ -229,14 +227,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", default="v1", choices=("v1", "v2"))
     parser.add_argument("--auto-cast", default="", help="for all; default: the target's own, and for single operators none")
     return parser
-
-
-def _chosen(cases: list[GraphCase], options: argparse.Namespace) -> list[GraphCase]:
-    wanted = re.compile(options.only)
-    cases = [c for c in cases if any(map(wanted.search, (c.name, c.family, *c.opcodes)))]
-    if options.sample and options.sample < len(cases):
-        cases = random.Random(options.seed).sample(cases, options.sample)
-    return cases
 
 
 def _line(outcome: GraphOutcome) -> str:

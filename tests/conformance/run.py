@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
-import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 
-from conformance.arguments import runner_parser
+from conformance.arguments import chosen, runner_parser
 from conformance.corpus import Case, CorpusMissing, open_corpora
 from conformance.pool import run_all
 from conformance.report import as_json, family_lines, group_lines, host_lines, judged, table_lines
@@ -63,14 +61,9 @@ def _chosen(cases: list[Case], options: argparse.Namespace) -> list[Case]:
         with open(options.names, encoding="utf-8") as file:
             names = {line.strip() for line in file}
         cases = [case for case in cases if case.name in names]
-    if options.only:
-        wanted = re.compile(options.only)
-        cases = [c for c in cases if any(map(wanted.search, (c.name, c.family, *c.facts.get("opcodes", ()))))]
     if options.scored:
         cases = [case for case in cases if case.scored]
-    if options.sample and options.sample < len(cases):
-        cases = random.Random(options.seed).sample(cases, options.sample)
-    return cases
+    return chosen(cases, lambda case: (case.name, case.family, *case.facts.get("opcodes", ())), options)
 
 
 def _run(cases: Sequence[Case], settings: Settings, options: argparse.Namespace) -> list[Outcome]:

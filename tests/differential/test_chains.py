@@ -8,14 +8,10 @@ from nxcc.compiler.driver import compile_module
 from nxcc.compiler.options import CompileOptions
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.combiners import combiner
 from harness.whole import check_whole
 
-ADD = """%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %s = f32[] add(%a, %b)
-}
-"""
+ADD = combiner("add", "add")
 
 
 def norm(x: str, rows: str, width: int, n: str) -> str:

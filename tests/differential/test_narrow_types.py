@@ -16,6 +16,7 @@ from nxcc.compiler.runtime import load
 from nxcc.ir.dtypes import BY_NAME
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.combiners import combiner
 from harness.device import random_inputs
 from harness.whole import check_whole
 
@@ -103,7 +104,7 @@ def test_conversions_to_integers(name: str) -> None:
     assert not hosted(text)
 
 
-SUM = "add { a = T[] parameter(0)\n b = T[] parameter(1)\n ROOT c = T[] add(a, b) }\n"
+SUM = combiner("add", "add", "T")
 
 
 @pytest.mark.parametrize("name", ["s4", "u4", "f8e4m3fn", "f8e5m2fnuz"])

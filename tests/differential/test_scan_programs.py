@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.combiners import combiner
 from harness.whole import check_whole
 
-COMBINERS = """%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %s = f32[] add(%a, %b)
-}
-"""
+COMBINERS = combiner("add", "add")
 
 
 def recurrence(dims: str) -> str:

@@ -7,21 +7,11 @@ import pytest
 
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.combiners import combiner
 from harness.device import check_text
 
-COMPUTATIONS = """HloModule m
-sum { a = T[] parameter(0)
- b = T[] parameter(1)
- ROOT c = T[] add(a, b) }
-larger { a = T[] parameter(0)
- b = T[] parameter(1)
- ROOT c = T[] maximum(a, b) }
-both { a = T[] parameter(0)
- b = T[] parameter(1)
- ROOT c = T[] and(a, b) }
-product { a = T[] parameter(0)
- b = T[] parameter(1)
- ROOT c = T[] multiply(a, b) }
+COMPUTATIONS = "HloModule m\n" + "".join(combiner(name, opcode, "T") for name, opcode in (
+    ("sum", "add"), ("larger", "maximum"), ("both", "and"), ("product", "multiply"))) + """
 latter { a = T[] parameter(0)
  ROOT b = T[] parameter(1) }
 is_less { a = T[] parameter(0)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-COMBINERS = """%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %s = f32[] add(%a, %b)
-}
-%max (c: f32[], d: f32[]) -> f32[] {
-  %c = f32[] parameter(0)
-  %d = f32[] parameter(1)
-  ROOT %m = f32[] maximum(%c, %d)
-}
-"""
+from harness.combiners import combiner
+
+COMBINERS = combiner("add", "add") + combiner("max", "maximum")
 
 
 def softmax(dims: tuple[int, ...], values: str, result: str = "%p") -> str:

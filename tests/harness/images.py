@@ -17,17 +17,10 @@ from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.passes.pipeline import run_pipeline
 
+from harness.combiners import combiner
 from harness.device import random_inputs
 
-HEAD = """HloModule m
-sum { a = f32[] parameter(0)
-  b = f32[] parameter(1)
-  ROOT c = f32[] add(a, b) }
-larger { a = f32[] parameter(0)
-  b = f32[] parameter(1)
-  ROOT c = f32[] maximum(a, b) }
-ENTRY main {
-"""
+HEAD = "HloModule m\n" + combiner("sum", "add") + combiner("larger", "maximum") + "ENTRY main {\n"
 TOLERANCES = {"none": 2e-6, "matmult": 1e-2}
 """Of the largest value, by --auto-cast."""
 

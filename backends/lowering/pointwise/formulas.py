@@ -57,7 +57,7 @@ INTEGER = (Kind.SIGNED, Kind.UNSIGNED)
 BOOL = (Kind.BOOL,)
 
 FAMILIES = ("float", "transcendental", "remainder", "select", "integer", "convert", "wide", "wide_loops", "circular", "custom")
-"""Modules of this package, without `pointwise_`, that declare formulas; imported on first look-up."""
+"""Modules of this package that declare formulas; imported on first look-up."""
 
 T = TypeVar("T")
 
@@ -92,24 +92,19 @@ def routine(*opcodes: str, kinds: Iterable[Kind] = FLOAT, temporaries: int = 0) 
 
 def wide_formula(*opcodes: str, temporaries: int = 0) -> Callable[[Formula], Formula]:
     """Declare how opcodes that also have formulas for narrower elements are computed where an operand or the result is wide."""
-
-    def register(build: Formula) -> Formula:
-        for opcode in opcodes:
-            assert opcode in EMITS and opcode not in WIDE
-            WIDE[opcode] = build
-            TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
-        return build
-
-    return register
+    return _wide_declaration(WIDE, opcodes, temporaries)
 
 
 def wide_routine(*opcodes: str, temporaries: int = 0) -> Callable[[Routine], Routine]:
     """As `wide_formula`, for a routine."""
+    return _wide_declaration(WIDE_ROUTINES, opcodes, temporaries)
 
-    def register(build: Routine) -> Routine:
+
+def _wide_declaration(table: dict[str, T], opcodes: Sequence[str], temporaries: int) -> Callable[[T], T]:
+    def register(build: T) -> T:
         for opcode in opcodes:
-            assert opcode in EMITS and opcode not in WIDE_ROUTINES
-            WIDE_ROUTINES[opcode] = build
+            assert opcode in EMITS and opcode not in table
+            table[opcode] = build
             TEMPORARIES[opcode] = max(TEMPORARIES[opcode], temporaries)
         return build
 

@@ -7,14 +7,9 @@ from nxcc.compiler.reports.resizing import Resize, resized
 from nxcc.ir.hlo.oracle import evaluate
 from nxcc.ir.hlo.text.reader import read_text
 
-HEAD = """HloModule m
-add { a = f32[] parameter(0)
- b = f32[] parameter(1)
- ROOT r = f32[] add(a, b) }
-larger { a = f32[] parameter(0)
- b = f32[] parameter(1)
- ROOT r = f32[] maximum(a, b) }
-"""
+from harness.combiners import combiner
+
+HEAD = "HloModule m\n" + combiner("add", "add") + combiner("larger", "maximum")
 
 
 def module(body: str):

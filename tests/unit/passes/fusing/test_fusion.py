@@ -8,15 +8,9 @@ from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.passes.fusing.fusion import MEMBERS_MAX, ROWS, Fusion
 
-COMBINERS = """HloModule m
-add { a = f32[] parameter(0)
- b = f32[] parameter(1)
- ROOT s = f32[] add(a, b) }
-larger { a = f32[] parameter(0)
- b = f32[] parameter(1)
- ROOT s = f32[] maximum(a, b) }
-ENTRY e {
-"""
+from harness.combiners import combiner
+
+COMBINERS = "HloModule m\n" + combiner("add", "add") + combiner("larger", "maximum") + "ENTRY e {\n"
 
 
 def fused(body: str) -> Module:

@@ -7,10 +7,9 @@ from nxcc.passes.fusing.fusion import Fusion
 from nxcc.passes.fusing.merge_regions import MergeRegions
 
 from harness.capacity import with_regions
+from harness.combiners import combiner
 
-HEAD = """HloModule m
-sum { left = f32[] parameter(0)  right = f32[] parameter(1)  ROOT both = f32[] add(left, right) }
-ENTRY e {
+HEAD = "HloModule m\n" + combiner("sum", "add") + """ENTRY e {
  x = f32[6,4] parameter(0)
  w = f32[4,4] parameter(1)
  u = f32[4,4] parameter(2)

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -6,9 +5,10 @@ import pytest
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
-from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.literals import Array
-from nxcc.passes.partitioning.partition import Plan, partition
+from nxcc.passes.partitioning.partition import partition
+
+from harness.plans import run_plan
 
 CHAIN = """
 ENTRY main {
@@ -55,15 +55,6 @@ ENTRY main {
 
 def no_sine(instruction: Instruction) -> str | None:
     return "sine is slow" if instruction.opcode == "sine" else None
-
-
-def run_plan(plan: Plan, values: Sequence[Array]) -> list[Array]:
-    environment = dict(zip(plan.parameters, values, strict=True))
-    for node in plan.nodes:
-        verify(node.module)
-        results = flatten(evaluate(node.module, [environment[name] for name in node.inputs]))
-        environment |= dict(zip(node.outputs, results, strict=True))
-    return [environment[name] for name in plan.results]
 
 
 def as_value(module: Module, values: list[Array]) -> list:

@@ -1,6 +1,5 @@
 """Placement by cost: where the border lies, which regions join the host, and that nothing changes where nothing is split."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,9 +8,10 @@ import pytest
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
-from nxcc.ir.hlo.verifier import verify
 from nxcc.passes.partitioning.partition import COST, SUPPORT, Plan, partition
 from nxcc.passes.partitioning.placement import Placement
+
+from harness.plans import run_plan
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,8 @@ def test_the_plan_computes_what_the_module_does(text: str, how) -> None:
     shapes = [parameter.shape for parameter in module.entry.parameters]
     values = [np.linspace(-1, 1, shape.element_count, dtype=np.float32).reshape(shape.dims) for shape in shapes]
     plan = partition(module, no_sine, placement=Placement(**how))
-    for got, want in zip(run(plan, values), flatten(evaluate(module, values)), strict=True):
+    for got, want in zip(run_plan(plan, values), flatten(evaluate(module, values)), strict=True):
         np.testing.assert_array_equal(got, want)
-
-
-def run(plan: Plan, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    environment = dict(zip(plan.parameters, values, strict=True))
-    for node in plan.nodes:
-        verify(node.module)
-        outputs = flatten(evaluate(node.module, [environment[name] for name in node.inputs]))
-        environment |= dict(zip(node.outputs, outputs, strict=True))
-    return [environment[name] for name in plan.results]
 
 
 def test_small_regions_join_the_host_where_the_user_says_so() -> None:

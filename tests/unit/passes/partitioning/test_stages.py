@@ -1,6 +1,6 @@
 """Cuts into stages: exact against trying them all, and plans that compute what the module does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -12,10 +12,10 @@ from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
-from nxcc.ir.hlo.verifier import verify
-from nxcc.ir.literals import Array
-from nxcc.passes.partitioning.partition import Plan, partition
+from nxcc.passes.partitioning.partition import partition
 from nxcc.passes.partitioning.stages import Stages
+
+from harness.plans import run_plan
 
 CHAIN = """HloModule m
 ENTRY main {
@@ -76,15 +76,6 @@ def no_abs(instruction: Instruction) -> str | None:
     return "abs is slow" if instruction.opcode == "abs" else None
 
 
-def results(plan: Plan, values: Sequence[Array]) -> list[Array]:
-    environment = dict(zip(plan.parameters, values, strict=True))
-    for node in plan.nodes:
-        verify(node.module)
-        outputs = flatten(evaluate(node.module, [environment[name] for name in node.inputs]))
-        environment |= dict(zip(node.outputs, outputs, strict=True))
-    return [environment[name] for name in plan.results]
-
-
 def test_a_stage_is_a_module_that_takes_what_the_one_before_hands_over() -> None:
     module = read_text(CHAIN)
     stages = Stages(partition(module, on_device), Costs({"a": 5, "b": 5, "c": 4, "d": 3, "e": 3}))
@@ -108,7 +99,7 @@ def test_stages_compute_what_the_module_does(text: str, predicate, count: int) -
     stages = Stages(partition(module, predicate), Costs({}))
     plan = stages.plan(module, stages.cut(count))
     assert [node.core for node in plan.nodes if node.on_device] == list(range(count))
-    for found, wanted in zip(results(plan, values), expected, strict=True):
+    for found, wanted in zip(run_plan(plan, values), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
