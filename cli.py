@@ -33,10 +33,17 @@ class _Finite(click.FloatRange):
 
 
 _FILE = click.Path(dir_okay=True)
-_TIME_LIMIT = click.option("--time-limit", type=_Finite(min=0, min_open=True), metavar="SECONDS",
-                           help="Give up a simulation that has not ended by then; a loop on data may have no end.")
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 _FORMATS = ("text", "short", "binary")
+
+# Options that several commands share.
+_INPUTS = click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+_STRICT = click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
+_SEED = click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+_TRIPS = click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
+                      help="Iterations of loops whose end depends on data.")
+_TIME_LIMIT = click.option("--time-limit", type=_Finite(min=0, min_open=True), metavar="SECONDS",
+                           help="Give up a simulation that has not ended by then; a loop on data may have no end.")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -154,12 +161,12 @@ def check(notices: list[str], /, model: str, **values: Any) -> int:
 
 @nxcc.command()
 @click.argument("file", type=_FILE)
-@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@_INPUTS
 @click.option("--outputs", type=_FILE, metavar="OUT.npz", help="Where to write output0.. .")
 @click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
-@click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
+@_STRICT
 @click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
-@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@_SEED
 @click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
 @_TIME_LIMIT
 @_json_flag
@@ -172,11 +179,11 @@ def run(file: str, as_json: bool, **values: Any) -> int:
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="MODEL|FILE.neff")
-@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@_INPUTS
 @click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
 @click.option("--tolerance", type=_Finite(min=0), metavar="T", help="Largest error relative to an output's own scale.")
-@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@_STRICT
+@_SEED
 @_TIME_LIMIT
 @_declared(Role.CODE)
 @_json_flag
@@ -192,8 +199,7 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 
 @nxcc.command()
 @click.argument("file", type=_FILE, metavar="FILE.neff")
-@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
-              help="Iterations of loops whose end depends on data.")
+@_TRIPS
 @click.option("--busy-cores", type=_AT_LEAST_ONE, default=None,
               help="Cores of the chip that are at work and share its memory; default: all.")
 @click.option("--advice/--no-advice", default=True, show_default=True,
@@ -212,8 +218,7 @@ def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_jso
               help="Write a self-contained page: timeline, roofline, memory, tables; of two files: what changed.")
 @click.option("--trace", type=_FILE, default="", metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
-@click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
-              help="Iterations of loops whose end depends on data.")
+@_TRIPS
 @_json_flag
 def profile(files: tuple[str, ...], page: str, trace: str, text: bool, trips: int, as_json: bool) -> int:
     """Predicted times of FILE.neff by layer, HLO instruction and engine, and a timeline; of two files: what changed."""
@@ -283,9 +288,9 @@ def opt(model: str | None, output: str | None, passes: str | None, all_passes: b
 
 @nxcc.command()
 @click.argument("model", type=_FILE)
-@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
-@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@_INPUTS
+@_STRICT
+@_SEED
 @click.option("--trials", type=_AT_LEAST_ONE, default=500, show_default=True, help="Instructions to try alone at most.")
 @_declared(Role.CODE)
 @_json_flag
@@ -301,11 +306,11 @@ def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int,
 @nxcc.command()
 @click.argument("model", type=_FILE)
 @click.option("--output", "-o", type=_FILE, required=True, metavar="OUT.hlo", help="The reduced module; inputs go beside it.")
-@click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+@_INPUTS
 @click.option("--test", "command", default="", metavar="COMMAND",
               help="A module fails if COMMAND FILE exits as it does for MODEL; default: if it ends in the same verdict.")
-@click.option("--strict", is_flag=True, help="Simulate in strict mode.")
-@click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
+@_STRICT
+@_SEED
 @click.option("--trials", type=_AT_LEAST_ONE, default=500, show_default=True, help="Modules to try at most.")
 @_declared(Role.CODE)
 @_json_flag
