@@ -35,6 +35,7 @@ class _Finite(click.FloatRange):
 _FILE = click.Path(dir_okay=True)
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 _FORMATS = ("text", "short", "binary")
+_TARGETS = "|".join(DECLARED["target"].choices)
 
 # Options that several commands share.
 _INPUTS = click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
@@ -165,7 +166,7 @@ def check(notices: list[str], /, model: str, **values: Any) -> int:
 @click.option("--outputs", type=_FILE, metavar="OUT.npz", help="Where to write output0.. .")
 @click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
 @_STRICT
-@click.option("--target", metavar="v1|v2", help="Refuse a NEFF for another target.")
+@click.option("--target", metavar=_TARGETS, help="Refuse a NEFF for another target.")
 @_SEED
 @click.option("--timing", is_flag=True, help="Show the CPU seconds of loading and running.")
 @_TIME_LIMIT
@@ -387,7 +388,7 @@ def cache_why(**values: Any) -> int:
 @nxcc.command("list-operators")
 @click.option("--framework", default="XLA", show_default=True, metavar="XLA|TENSORFLOW|HLO",
               help="Spelling: XlaBuilder's, GraphDef's, or opcodes.")
-@click.option("--target", default="v2", show_default=True, metavar="v1|v2")
+@click.option("--target", default="v2", show_default=True, metavar=_TARGETS)
 @_json_flag
 def list_operators(framework: str, target: str, as_json: bool) -> int:
     """The operators that run on the device, one name a line."""
@@ -398,7 +399,7 @@ def list_operators(framework: str, target: str, as_json: bool) -> int:
 
 @nxcc.command()
 @click.argument("words", nargs=-1, metavar="[NAME | cost INSTRUCTION | json COMMAND]")
-@click.option("--target", default="v2", show_default=True, metavar="v1|v2", help="Whose constants a cost is explained with.")
+@click.option("--target", default="v2", show_default=True, metavar=_TARGETS, help="Whose constants a cost is explained with.")
 def explain(words: tuple[str, ...], target: str) -> int:
     """Explain a diagnostic code (ours or NCC_...), an HLO operator or a machine instruction; without NAME: list codes.
 

@@ -17,12 +17,10 @@ from importlib import resources
 from typing import Any
 
 from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.targets import ALIASES
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 from nxcc.ir.dtypes import DType, dtype
 from nxcc.ir.facts import dataclass
-
-ALIASES = {"v1": "v1", "inf1": "v1", "v2": "v2", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
-"""Names a user may give, each with the file it means. Source: command line reference, option --target."""
 
 
 class Status(enum.Enum):

@@ -31,8 +31,8 @@ def resolved(options: CompileOptions, target: Target) -> CompileOptions:
     mode, word = options.auto_cast or defaults["mode"], options.auto_cast_type or defaults["type"]
     if mode == NONE and must_cast(target):
         mode = PRODUCTS
-    if mode != NONE and not _multiplies(target, word):
-        known = ", ".join(name for name in (*TYPES, "tf32") if _multiplies(target, name))
+    if mode != NONE and not multiplies(target, word):
+        known = ", ".join(name for name in (*TYPES, "tf32") if multiplies(target, name))
         raise CompileError(USAGE, f"--auto-cast-type cannot be {word} on {target.name}",
                            why=f"its tensor engine multiplies {known}", remedy=f"one of {known}")
     return replace(options, auto_cast=mode, auto_cast_type=word)
@@ -43,7 +43,8 @@ def must_cast(target: Target) -> bool:
     return F32 not in target.engines[Engine.PE].dtypes
 
 
-def _multiplies(target: Target, word: str) -> bool:
+def multiplies(target: Target, word: str) -> bool:
+    """Whether the tensor engine multiplies a type of --auto-cast-type."""
     return word in target.tensor.passes if word == "tf32" else TYPES[word] in target.engines[Engine.PE].dtypes
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any
 
+from nxcc.backends.targets import CHIPS, TARGET_OF
 from nxcc.ir.facts import dataclass
 
 
@@ -79,8 +80,7 @@ def _flag(*flags: str, help: str, role: Role, **rest: Any) -> Any:
 
 OPTLEVEL_HELP = "0: one instruction a region, operands in HBM, the plain judge. 1, 2, 3: optimised; products are cut by a \
 rule at 1, by a search over the cost model at 2; at 3 more cuts, and choices in fused regions, are timed on the clock."
-_NO_TRN = "nxcc compiles for v1 (inf1) and v2 (inf2, trn1, trn1n)"
-TARGET_NAMES = {"inf1": "v1", "inf2": "v2", "trn1": "v2", "trn1n": "v2"}
+_NO_TRN = "nxcc compiles for " + " and ".join(f"{target} ({', '.join(chips)})" for target, chips in CHIPS.items())
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class CompileOptions:
     """What a compile is asked to do; a frozen value, so that a compile is a function of it."""
 
     target: str = _option(
-        "v2", "--target", help="NeuronCore to compile for; inf1 means v1, inf2, trn1 and trn1n mean v2.",
-        choices=("v1", "v2"), synonyms=TARGET_NAMES, refused=dict.fromkeys(("trn2", "trn2n", "trn3", "v3", "v4"), _NO_TRN),
+        "v2", "--target", help=f"NeuronCore to compile for, or its chip: {', '.join(TARGET_OF)}.",
+        choices=tuple(CHIPS), synonyms=TARGET_OF, refused=dict.fromkeys(("trn2", "trn2n", "trn3", "v3", "v4"), _NO_TRN),
         changes_output=True)
     framework: str = _option(
         "", "--framework", help="Kind of input; default: the content decides. XLA refuses graphs; TENSORFLOW takes for a graph "

@@ -18,6 +18,8 @@ from functools import partial
 from typing import Any
 
 from nxcc.backends.simulator.outcome import Cause
+from nxcc.backends.target import load_target
+from nxcc.compiler.casting import multiplies
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import DECLARED, CompileOptions
 from nxcc.compiler.reports.estimate import Estimate, estimate
@@ -245,7 +247,7 @@ def _casts(subject: Subject) -> Iterator[Candidate]:
         yield Candidate("cast", "compute all of f32 in bf16 (--auto-cast all)", 0.75 * wide * pe + 0.5 * data,
                         {"auto_cast": "all", "auto_cast_type": "bf16"}, note="all values keep 8 bits: check with nxcc verify")
     is_narrow = subject.options.auto_cast_type == "fp8_e4m3" or bool(work.flops.get("f8e4m3"))
-    if total and not is_narrow and subject.options.target == "v2":
+    if total and not is_narrow and multiplies(load_target(subject.options.target), "fp8_e4m3"):
         yield Candidate("cast", "multiply matrices in fp8 (--auto-cast matmult --auto-cast-type fp8_e4m3)",
                         0.75 * wide * pe + 0.3 * data, {"auto_cast": "matmult", "auto_cast_type": "fp8_e4m3"},
                         note="products keep 4 bits of f32 operands: check with nxcc verify")

@@ -6,12 +6,9 @@ what the compiler does; tests lower and run the same forms.
 
 from __future__ import annotations
 
-_UNARY = ("abs", "ceil", "floor", "round-nearest-afz", "round-nearest-even", "sign", "negate", "not", "popcnt",
-          "count-leading-zeros", "acos", "acosh", "asin", "asinh", "atanh", "cbrt", "cosh", "cosine", "erf", "exponential",
-          "exponential-minus-one", "log", "log-plus-one", "logistic", "rsqrt", "sine", "sinh", "sqrt", "tan", "tanh", "copy",
-          "opt-barrier")
-_BINARY = ("add", "subtract", "multiply", "divide", "remainder", "maximum", "minimum", "power", "atan2", "and", "or", "xor",
-           "shift-left", "shift-right-arithmetic", "shift-right-logical", "mulhi")
+from nxcc.ir.hlo.operator import operators
+
+_OPERANDS = {1: "T[6,9] p", 2: "T[6,9] p, T[6,9] q"}
 
 
 def _combiner(opcode: str) -> str:
@@ -27,8 +24,9 @@ _TURN = (f"{{ {_COUNT} v = T[6,9] get-tuple-element(x), index=1 one = s32[] cons
 _MORE = f"{{ {_COUNT} n = s32[] constant(3) ROOT c = pred[] compare(i, n), direction=LT }}"
 
 FORMS: dict[str, str] = {
-    **{opcode: f"T[6,9] {opcode}(T[6,9] p)" for opcode in _UNARY},
-    **{opcode: f"T[6,9] {opcode}(T[6,9] p, T[6,9] q)" for opcode in _BINARY},
+    **{row.name: f"T[6,9] {row.name}({_OPERANDS[row.min_operands]})" for row in operators().values()
+       if row.elementwise and row.min_operands in _OPERANDS},
+    "opt-barrier": "T[6,9] opt-barrier(T[6,9] p)",
     "is-finite": "pred[6,9] is-finite(T[6,9] p)",
     "real": "T[6,9] real(T[6,9] p)", "imag": "T[6,9] imag(T[6,9] p)",
     "complex": "c64[6,9] complex(T[6,9] p, T[6,9] q)",
@@ -84,7 +82,8 @@ FORMS: dict[str, str] = {
     "all-reduce": f"T[6,9] all-reduce(T[6,9] p), replica_groups={{}}, to_apply={_combiner('add')}",
     "custom-call": 'T[6,9] custom-call(T[6,9] p), custom_call_target="AwsNeuronErf"',
 }
-"""opcode -> an instruction; operators that have none are structure, order, or talk to other devices."""
+"""opcode -> an instruction: of elementwise operators by their declarations, unless results or attributes want another form.
+Operators that have none are structure, order, or talk to other devices."""
 
 LIMITS: dict[str, tuple[str, ...]] = {
     "sort": (f"T[2,100000] sort(T[2,100000] p), dimensions={{1}}, to_apply={_LESS}",),

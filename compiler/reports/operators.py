@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nxcc.backends.targets import CHIPS, TARGET_OF
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of
 
 BUILDER_NAMES: dict[str, tuple[str, ...]] = {
@@ -29,31 +30,28 @@ INTERNAL = frozenset((
     "async-update", "async-done"))
 """Opcodes that XLA makes itself and that no builder call stands for."""
 
-ON_DEVICE: dict[str, tuple[str, ...]] = {
-    "v2": (
-        "abs", "acos", "acosh", "add", "add-dependency", "after-all", "and", "asin", "asinh", "atan2", "atanh", "bitcast",
-        "bitcast-convert", "broadcast", "call", "cbrt", "ceil", "clamp", "compare", "concatenate", "conditional", "constant",
-        "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "custom-call", "divide", "domain", "dot",
-        "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one", "floor", "fusion", "gather",
-        "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one", "logistic", "map", "maximum", "minimum",
-        "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad", "parameter", "popcnt", "power", "real", "reduce",
-        "reduce-precision", "reduce-window", "remainder", "reshape", "reverse", "rng-bit-generator", "round-nearest-afz",
-        "round-nearest-even", "rsqrt", "scan", "scatter", "select", "select-and-scatter", "shift-left",
-        "shift-right-arithmetic",
-        "shift-right-logical", "sign", "sine", "sinh", "slice", "sort", "sqrt", "stochastic-convert", "subtract", "tan",
-        "tanh", "topk", "transpose", "tuple", "while", "xor",
-    ),
-}
-"""Opcodes that the device runs for at least some shapes and dtypes, by target, sorted."""
+RULED = (
+    "abs", "acos", "acosh", "add", "add-dependency", "after-all", "and", "asin", "asinh", "atan2", "atanh", "bitcast",
+    "bitcast-convert", "broadcast", "call", "cbrt", "ceil", "clamp", "compare", "concatenate", "conditional", "constant",
+    "convert", "convolution", "copy", "cosh", "cosine", "count-leading-zeros", "custom-call", "divide", "domain", "dot",
+    "dynamic-slice", "dynamic-update-slice", "erf", "exponential", "exponential-minus-one", "floor", "fusion", "gather",
+    "get-tuple-element", "imag", "iota", "is-finite", "log", "log-plus-one", "logistic", "map", "maximum", "minimum",
+    "mulhi", "multiply", "negate", "not", "opt-barrier", "or", "pad", "parameter", "popcnt", "power", "real", "reduce",
+    "reduce-precision", "reduce-window", "remainder", "reshape", "reverse", "rng-bit-generator", "round-nearest-afz",
+    "round-nearest-even", "rsqrt", "scan", "scatter", "select", "select-and-scatter", "shift-left", "shift-right-arithmetic",
+    "shift-right-logical", "sign", "sine", "sinh", "slice", "sort", "sqrt", "stochastic-convert", "subtract", "tan",
+    "tanh", "topk", "transpose", "tuple", "while", "xor",
+)
+"""Opcodes that a complete device runs for at least some shapes and dtypes, sorted."""
 
 LACKING: dict[str, frozenset[str]] = {
     "v1": frozenset(("conditional", "gather", "rng-bit-generator", "scatter", "sort", "topk")),
 }
-"""What a target does not run of that: it lacks GpSimd, registers and branches. Loops of a known count are written out; small
+"""What a target does not run of that: v1 lacks GpSimd, registers and branches. Loops of a known count are written out; small
 gathers, scatters and conditionals, and gathers at known places, become other operators before."""
 
-ON_DEVICE |= {target: tuple(opcode for opcode in ON_DEVICE["v2"] if opcode not in lacking)
-              for target, lacking in LACKING.items()}
+ON_DEVICE = {target: tuple(opcode for opcode in RULED if opcode not in LACKING.get(target, ())) for target in CHIPS}
+"""Opcodes that each target runs. A test holds them against the lowering rules, which take longer to ask."""
 
 
 def builder_names(opcode: str) -> tuple[str, ...]:
@@ -66,8 +64,7 @@ def builder_names(opcode: str) -> tuple[str, ...]:
 def operator_report(framework: str, target: str, in_detail: bool = False) -> dict[str, Any]:
     """The operators that the device runs; framework: XLA for builder spellings, HLO for opcodes, TENSORFLOW for GraphDef
     operators. in_detail: every operator there is, with where it runs and why (asks the lowering rules)."""
-    from nxcc.compiler.options import TARGET_NAMES
-    found = TARGET_NAMES.get(target, target)
+    found = TARGET_OF.get(target, target)
     if found not in ON_DEVICE:
         raise CompileError(USAGE, f"no operators are known for target {target!r}", remedy=one_of(target, ON_DEVICE))
     spelling = framework.upper()

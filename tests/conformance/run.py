@@ -19,9 +19,9 @@ from conformance.report import as_json, family_lines, group_lines, host_lines, j
 from conformance.steps import ModuleRunner, Outcome, Settings
 from conformance.walk import CLASSES, INTERNAL_ERROR, WRONG
 
-from nxcc.backends.target import ALIASES
+from nxcc.backends.targets import CHIPS
 
-TARGETS = tuple(sorted(set(ALIASES.values()), reverse=True))
+TARGETS = tuple(sorted(CHIPS, reverse=True))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -9,10 +9,11 @@ from importlib import resources
 import pytest
 
 from nxcc.backends.isa.program import Engine, Memory
-from nxcc.backends.target import ALIASES, Status, load_target, read_target
+from nxcc.backends.target import Status, load_target, read_target
+from nxcc.backends.targets import CHIPS
 from nxcc.ir.diagnostics import CompileError
 
-NAMES = sorted(set(ALIASES.values()))
+NAMES = sorted(CHIPS)
 
 
 def document(name: str) -> dict:
