@@ -333,9 +333,9 @@ def cache() -> None:
     """
 
 
-def _cache_command(name: str) -> Callable[[Command], Command]:
+def _cache_command(name: str) -> Callable[[Command], click.Command]:
     """A command of the group, with the folder it works on and --json."""
-    def decorate(command: Command) -> Command:
+    def decorate(command: Command) -> click.Command:
         folder = click.option("--cache-dir", "folder", type=_FILE, metavar="DIR", envvar="NXCC_CACHE_DIR",
                               help="Folder of the cache; default: NXCC_CACHE_DIR, else the user's cache folder.")
         return cache.command(name)(folder(_json_flag(command)))
