@@ -13,8 +13,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "GUIDE.md", "MEASUREMENTS.md", "ARCHITECTURE.md")
 
 
-def test_encoding_chapter_is_generated_from_the_declarations() -> None:
-    assert encoding_reference().rstrip() in (ROOT / "ARCHITECTURE.md").read_text()
+def test_encoding_chapter_is_generated_from_the_declarations(request: pytest.FixtureRequest) -> None:
+    page, chapter = ROOT / "ARCHITECTURE.md", encoding_reference().rstrip()
+    if request.config.getoption("--update-golden"):
+        text = page.read_text()
+        page.write_text(text[:text.index(chapter.partition("\n")[0])] + chapter + "\n")
+    assert page.read_text().rstrip().endswith(chapter)
 
 
 def test_every_pass_file_is_in_the_pipeline_or_serves_one() -> None:

@@ -11,82 +11,35 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nxcc.backends.capability.images import TargetImageCapacity
+from nxcc.backends.capability.rows import TargetRowCapacity
+from nxcc.backends.target import load_target
 from nxcc.compiler.casts import cast
-from nxcc.ir.dtypes import BF16, F32, S8, S32
+from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
-from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
-from nxcc.passes.canonicalize_dot import CanonicalizeDot
-from nxcc.passes.chosen_places import ChosenPlaces
-from nxcc.passes.common_subexpressions import CommonSubexpressions
-from nxcc.passes.convolution_products import ConvolutionProducts
-from nxcc.passes.dead_code import DeadCode
-from nxcc.passes.dtypes.autocast import Autocast
-from nxcc.passes.dtypes.exact_quotients import ExactQuotients
-from nxcc.passes.dtypes.legalize_dtypes import LegalizeDtypes
-from nxcc.passes.dtypes.narrow_selections import NarrowSelections
-from nxcc.passes.dtypes.round_products import RoundProducts
-from nxcc.passes.dtypes.widen_dtypes import WidenDtypes
-from nxcc.passes.expansions.expand_batch_norm import ExpandBatchNorm
-from nxcc.passes.expansions.expand_custom_calls import ExpandCustomCalls
-from nxcc.passes.expansions.expand_products import ExpandProducts
-from nxcc.passes.expansions.expand_random import ExpandRandom
-from nxcc.passes.expansions.expand_scan import ExpandScan
-from nxcc.passes.fold_constants import FoldConstants
-from nxcc.passes.inline_calls import InlineCalls
-from nxcc.passes.known_gathers import KnownGathers
-from nxcc.passes.loops.vectorize_loops import VectorizeLoops
-from nxcc.passes.masked_rows import MaskedRows
-from nxcc.passes.move_reshapes import MoveReshapes
-from nxcc.passes.normalize_layouts import NormalizeLayouts
 from nxcc.passes.notes import Note
-from nxcc.passes.pipeline import Pass
-from nxcc.passes.scale_later import ScaleLater
-from nxcc.passes.simplify import Simplify
-from nxcc.passes.store_transposed import ORDER, StoreTransposed
+from nxcc.passes.pipeline import STEPS, Settings
+from nxcc.passes.store_transposed import ORDER
 
 from harness.golden import Case, cases, check, name_of
 
-Make = Callable[[dict[str, str], Callable[[Note], None]], Pass]
-MAKE: dict[str, Make] = {
-    "autocast": lambda options, report: Autocast(options["mode"], options["type"], _numbers(options), report),
-    "canonicalize-convolution": lambda options, report: CanonicalizeConvolution(),
-    "canonicalize-dot": lambda options, report: CanonicalizeDot(),
-    "chosen-places": lambda options, report: ChosenPlaces(True),
-    "common-subexpressions": lambda options, report: CommonSubexpressions(),
-    "convolution-products": lambda options, report: ConvolutionProducts(),
-    "dead-code": lambda options, report: DeadCode(),
-    "exact-quotients": lambda options, report: ExactQuotients(),
-    "expand-batch-norm": lambda options, report: ExpandBatchNorm(),
-    "expand-custom-calls": lambda options, report: ExpandCustomCalls(),
-    "expand-products": lambda options, report: ExpandProducts(),
-    "expand-random": lambda options, report: ExpandRandom(),
-    "expand-scan": lambda options, report: ExpandScan(),
-    "fold-constants": lambda options, report: FoldConstants(),
-    "inline-calls": lambda options, report: InlineCalls(),
-    "known-gathers": lambda options, report: KnownGathers(True),
-    "legalize-dtypes": lambda options, report: LegalizeDtypes(),
-    "masked-rows": lambda options, report: MaskedRows(),
-    "move-reshapes": lambda options, report: MoveReshapes(),
-    "narrow-selections": lambda options, report: NarrowSelections(),
-    "normalize-layouts": lambda options, report: NormalizeLayouts(),
-    "round-products": lambda options, report: RoundProducts(),
-    "store-transposed": lambda options, report: StoreTransposed(_numbers(options)),
-    "scale-later": lambda options, report: ScaleLater(),
-    "simplify": lambda options, report: Simplify(),
-    "widen-dtypes": lambda options, report: WidenDtypes(frozenset({BF16, F32, S8, S32}), report),
-    "vectorize-loops": lambda options, report: VectorizeLoops(report),
-}
+MAKE = {step.name: step.make for step in STEPS}
 TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
 """Of the largest value, by the type of an autocast; all else may differ by the order of sums."""
 
 
-def _numbers(options: dict[str, str]) -> frozenset[int]:
-    return frozenset(int(word) for word in options.get("weights", "").split(",") if word)
+def _settings(options: dict[str, str], report: Callable[[Note], None]) -> Settings:
+    """As a first line has them: mode and type of an autocast, weights, target, dtypes of the device (any unless given)."""
+    weights = frozenset(int(word) for word in options.get("weights", "").split(",") if word)
+    target = load_target(options.get("target", "v2"))
+    dtypes = frozenset(dtype(word) for word in options.get("dtypes", "").split(",") if word)
+    return Settings(2, options.get("mode", "none"), options.get("type", "bf16"), TargetRowCapacity(target),
+                    TargetImageCapacity(target), report, weights, not target.features.control_flow, dtypes=dtypes)
 
 
 @pytest.mark.parametrize("case", cases("passes"), ids=name_of)
@@ -101,9 +54,10 @@ def _run(case: Case) -> str:
     wanted = flatten(evaluate(module, inputs))
     options = dict(word.split("=") for word in case.words if "=" in word)
     notes: list[Note] = []
+    settings = _settings(options, notes.append)
     for name in (word for word in case.words if "=" not in word):
         before = write_text(module)
-        changed = MAKE[name](options, notes.append).run(module)
+        changed = MAKE[name](settings).run(module)
         verify(module)
         assert changed == (write_text(module) != before), f"{name} does not say truly whether it changed anything"
     _compare(module, inputs, wanted, TOLERANCE.get(_type(options, case.words), 1e-6))
