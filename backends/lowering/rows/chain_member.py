@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nxcc.backends.chaincapacity import CHUNK_BYTES
+from nxcc.backends.capability.chains import CHUNK_BYTES
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_supply import Part
 from nxcc.backends.lowering.rows.products import (
