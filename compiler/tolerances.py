@@ -28,7 +28,7 @@ import numpy as np
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.passes.autocast import MATMUL_ATTRIBUTE
+from nxcc.passes.dtypes.autocast import MATMUL_ATTRIBUTE
 
 TOLERANCES: dict[str, tuple[float, str]] = {
     "f64": (2.0**20, "the host computes it in f64; functions of libraries differ by some last places, and differences cancel"),
