@@ -225,8 +225,11 @@ class RowProgram:
         Columns that repeat others come once where the transfer would take them in short runs, and are repeated on the chip.
         """
         kernel, columns = self.kernel, view.elements // (rows * groups)
-        tile = kernel.sbuf((rows, groups, columns), view.dtype)
         lead = _leading(view, columns)
+        if groups > 1 and lead and view.dims[lead - 1] == (0, groups):
+            alone = self.load(view.at(lead - 1, 0), rows)
+            return replace(alone, dims=((0, groups), alone.dims[1]))
+        tile = kernel.sbuf((rows, groups, columns), view.dtype)
         if not _repeats_in_short_runs(view, lead, kernel.target.dma.descriptor_bytes_min):
             kernel.dma(unfolded(tile, view), view)
             return tile

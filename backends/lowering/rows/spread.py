@@ -61,7 +61,9 @@ class RowSpread(RowTiles):
         """Tiles of rows with as many rows on each partition as fill it; what is left has fewer, in the end one."""
         groups = self._rows_together(views, lead)
         if groups < 2:
-            yield from ((rows, 1) for rows in self._single_tiles(views, lead))
+            groups = self._neighbours(views, lead)
+            yield from self._beside(views, lead, groups) if groups > 1 else (
+                (rows, 1) for rows in self._single_tiles(views, lead))
             return
         lanes, rows = self.kernel.target.partitions, views[0].sizes[0]
         full = rows // (lanes * groups) * lanes * groups
@@ -72,12 +74,33 @@ class RowSpread(RowTiles):
 
     def _rows_together(self, views: list[View], lead: int) -> int:
         """How many rows lie on one partition."""
+        return min(views[0].sizes[0] // self.kernel.target.partitions, self._most_together()) if lead == 1 else 1
+
+    def _most_together(self) -> int:
+        """How many rows have room on one partition."""
         program = self.program
         widest = max(program.columns(i, None) for i in program.maps)
-        if lead != 1 or program.shares > 1 or widest > SHORT_ROW:
+        if program.shares > 1 or widest > SHORT_ROW:
             return 1
         room = int(self.kernel.sbuf_free_bytes * VALUE_SHARE) // (4 * max(1, program.alive()) * self.kernel.copies.outer)
-        return min(views[0].sizes[0] // self.kernel.target.partitions, TILE_COLUMNS // widest, room // max(widest, 4))
+        return min(TILE_COLUMNS // widest, room // max(widest, 4))
+
+    def _neighbours(self, views: list[View], lead: int) -> int:
+        """How many rows that the last dimension of several numbers lie on one partition, where the others fill all of them."""
+        if lead < 2 or math.prod(views[0].sizes[:lead - 1]) < self.kernel.target.partitions:
+            return 1
+        size, most = views[0].sizes[lead - 1], self._most_together()
+        return max((n for n in range(1, min(size, most) + 1) if size % n == 0), default=1)
+
+    def _beside(self, views: list[View], lead: int, groups: int) -> Iterator[tuple[Rows, int]]:
+        """Tiles of rows with so many neighbours along the last dimension of rows on each partition."""
+        cut = []
+        for view in views:
+            stride, size = view.dims[lead - 1]
+            cut.append(replace(view, dims=(*view.dims[:lead - 1], (stride * groups, size // groups), (stride, groups),
+                                           *view.dims[lead:])))
+        for rows in self._single_tiles(cut, lead):
+            yield Rows(rows.views, rows.lead + 1, rows.count), groups
 
 
 def _shares(program: RowProgram) -> int:
