@@ -54,6 +54,8 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
         return refusal(rule, instruction, structure_of(instruction), target)
     if opcode in VIEW_OPCODES and all(o.shape.is_array for o in instruction.operands):
         return None if _is_view(instruction) else f"this {opcode} moves data between layouts"
+    if instruction.operator.defaults.keys() & {"replica_groups", "source_target_pairs"}:
+        return f"{opcode} takes the data of several devices: it can be compiled, but not run on one"
     return f"{opcode} has no lowering for {target.name}"
 
 

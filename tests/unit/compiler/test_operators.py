@@ -45,3 +45,9 @@ def test_only_opcodes_have_spellings() -> None:
     assert builder_names("dot") == ("Dot", "DotGeneral") and builder_names("dynamic-slice") == ("DynamicSlice",)
     names = [name for opcode in operators() for name in builder_names(opcode)]
     assert len(names) == len(set(names))
+
+
+def test_a_collective_over_several_devices_is_told_from_one_without_lowering() -> None:
+    module = read_text("HloModule m\nENTRY e { p = f32[4] parameter(0) "
+                       "ROOT r = f32[8] all-gather(p), replica_groups={{0,1}}, dimensions={0} }")
+    assert "several devices" in str(unsupported(module.entry.root, load_target("v2")))
