@@ -2,8 +2,9 @@
 
 Where the dimension that lies together in memory is kept, its elements are columns too (`keep` many, next to each other), so
 that transfers stay long; reduced elements are groups of columns then. One operator of the engines folds a tile at once; any
-other combiner folds groups in pairs, so that a tile of n groups takes log2(n) steps. Where few rows are kept, the reduced
-elements are first spread over idle partitions.
+other combiner folds groups in pairs, so that a tile of n groups takes log2(n) steps; one that is more than an operator folds
+neighbours, since which of two it takes may depend on their order: the first NaN. Where few rows are kept, the reduced elements
+are first spread over idle partitions.
 """
 
 from __future__ import annotations
@@ -149,27 +150,43 @@ class _General:
         self.computation = computation
         self.loads = tuple(dtypes)
         self.accumulators = tuple(dtypes)
-        self.width = tile_width(kernel, 3 * sum(map(words_in, dtypes)) + body_tiles(computation))
+        self.is_ordered = combiner(computation) is None
+        self.width = tile_width(kernel, (4 if self.is_ordered else 3) * sum(map(words_in, dtypes)) + body_tiles(computation))
 
     def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
         """[rows, n * keep] -> [rows, keep]: groups are combined two by two until one is left; an odd one waits for a round.
 
-        Single columns pair with their neighbours, groups with those of the other half.
+        Single columns pair with their neighbours, groups with those of the other half unless the order matters.
         """
         current = [tile.flat() for tile in tiles]
         while current[0].free > keep:
             columns = current[0].free
             pairs = columns // keep // 2 * keep
             halves = [self.kernel.sbuf((tile.partitions, columns - pairs), tile.dtype) for tile in current]
-            start, step = (1, 2) if keep == 1 else (columns - pairs, 1)
-            operands = [tile.cut(0, first, pairs, step) for first in (0, start) for tile in current]
-            run_body(self.kernel, self.computation, operands, [half.cut(0, 0, pairs) for half in halves])
-            rest = columns - 2 * pairs
+            rest, neighbours = columns - 2 * pairs, keep == 1 or self.is_ordered
+            with self.kernel.scope():
+                run_body(self.kernel, self.computation, self._pairs(current, keep, pairs),
+                         [half.cut(0, 0, pairs) for half in halves])
             if rest:
                 for half, tile in zip(halves, current, strict=True):
-                    self.kernel.copy(half.cut(0, pairs, rest), tile.cut(0, (columns - 1) if keep == 1 else pairs, rest))
+                    self.kernel.copy(half.cut(0, pairs, rest), tile.cut(0, columns - rest if neighbours else pairs, rest))
             current = halves
         return current
+
+    def _pairs(self, tiles: Sequence[Access], keep: int, pairs: int) -> list[Access]:
+        """The first of each pair of groups, then the second, of all tiles; with one free dimension."""
+        if keep == 1:
+            return [tile.cut(0, first, pairs, 2) for first in range(2) for tile in tiles]
+        if not self.is_ordered:
+            return [tile.cut(0, first, pairs) for first in (0, tiles[0].free - pairs) for tile in tiles]
+        return [self._apart(tile.cut(0, 0, 2 * pairs).reshape(pairs // keep, 2, keep).at(1, side), pairs)
+                for side in range(2) for tile in tiles]
+
+    def _apart(self, groups: Access, columns: int) -> Access:
+        """Groups that lie apart, side by side."""
+        beside = self.kernel.sbuf((groups.partitions, columns), groups.dtype)
+        self.kernel.copy(beside.reshape(*groups.sizes[1:]), groups)
+        return beside
 
     def merge(self, sums: Sequence[Access], parts: Sequence[Access]) -> None:
         with self.kernel.scope():

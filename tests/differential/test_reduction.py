@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from nxcc.ir.dtypes import dtype as named
+from nxcc.ir.hlo.text.reader import read_text
 
-from harness.device import check_text
+from harness.device import check_text, run_on_device
 
 NUMBERS = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32")
 INTEGERS = NUMBERS[3:]
@@ -124,3 +125,40 @@ ENTRY main {{
   q = f32[130,33] parameter(1)
   ROOT r = f32[130,33] map(p, q), dimensions={{0,1}}, to_apply=norm
 }}""")
+
+
+FIRST = """
+first {{ a = f32[] parameter(0)
+  i = s32[] parameter(1)
+  b = f32[] parameter(2)
+  j = s32[] parameter(3)
+  more = pred[] compare(a, b), direction=GT
+  none = pred[] compare(a, a), direction=NE
+  this = pred[] or(more, none)
+  same = pred[] compare(a, b), direction=EQ
+  earlier = pred[] compare(i, j), direction=LT
+  tied = pred[] and(same, earlier)
+  here = pred[] or(this, tied)
+  v = f32[] select(this, a, b)
+  p = s32[] select(here, i, j)
+  ROOT r = (f32[], s32[]) tuple(v, p) }}
+ENTRY e {{ x = f32[{dims}] parameter(0)
+  n = s32[{dims}] iota(), iota_dimension={dim}
+  low = f32[] constant(-inf)
+  zero = s32[] constant(0)
+  ROOT r = (f32[{kept}], s32[{kept}]) reduce(x, n, low, zero), dimensions={{{dim}}}, to_apply=first }}"""
+"""The place of the largest as jax writes it: of several NaN the earlier one, if neighbours are compared in their order."""
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize(("dims", "dim"), [
+    ((3, 16), 0), ((9, 20), 0), ((1, 3, 16), 1), ((20, 9), 1), ((130, 4), 0), ((2, 37, 65), 1), ((700, 33), 0), ((3, 1000), 1)])
+def test_first_of_several_nan_wins(dims: tuple[int, ...], dim: int, level: int) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=dims).astype(np.float32)
+    x[random.random(dims) < 0.4] = np.nan
+    kept = [size for d, size in enumerate(dims) if d != dim]
+    text = FIRST.format(dims=",".join(map(str, dims)), kept=",".join(map(str, kept)), dim=dim)
+    check_text("HloModule m\n" + text, [x], optlevel=level)
+    wanted = np.argmax(x, dim)
+    assert (run_on_device(read_text(text), [x], level)[1] == wanted).all()
