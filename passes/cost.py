@@ -40,6 +40,9 @@ class RowCapacity(Protocol):
     def chains(self, regions: Sequence[Instruction], rows: int, /) -> bool:
         """Whether row programs of so many rows fit on the chip together, each handing on to later ones what they read of it."""
 
+    def heads(self, head: Instruction, regions: Sequence[Instruction], rows: int, /) -> bool:
+        """Whether attention whose rows the first of these row programs multiplies fits on the chip with them."""
+
 
 class ImageCapacity(Protocol):
     """What an image program may hold on the target."""

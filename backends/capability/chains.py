@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
@@ -15,11 +15,26 @@ LINE_TILES = 4
 LINE_SHARE = 0.75
 """Part of SBUF that a line takes at most, so that another region fits beside it."""
 
+HEAD_SHARE = 0.5
+"""As LINE_SHARE, of a line that attention belongs to: the next one fits beside it and loads its matrices meanwhile."""
+
+HEAD_RING_BYTES = 53248
+"""As RING_BYTES, of a line that attention belongs to: what comes while nothing is given back, before the first wide product."""
+
+HEAD_TILES = 2
+"""As LINE_TILES, of a line that attention belongs to."""
+
+HEAD_RUN_BYTES = 112
+"""Bytes of a partition for each key, of the values of attention's runs that overlap."""
+
 RING_BYTES = 40960
 """Bytes of a partition in which the matrices of a line follow each other, at least."""
 
 CHUNK_BYTES = 9216
 """Bytes of a partition of a matrix that come together where matrices are under way: the first are used before the last come."""
+
+SLACK_BYTES = 1536
+"""Bytes of a partition in a line for statistics of rows and alignment."""
 
 ASIDE_BYTES = 4096
 """Bytes of a partition for what is small in a chain: statistics of rows, rows of ones, alignment."""
@@ -38,13 +53,49 @@ def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> boo
 def is_line(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
     """Whether all rows of a chain fit on the chip while its matrices pass, those of a region together if there are several
     tiles of rows."""
+    return rows <= LINE_TILES * target.partitions and _line_bytes(regions, rows, RING_BYTES, target) <= LINE_SHARE
+
+
+def head_share(head: Instruction, regions: Sequence[Instruction], rows: int, target: Target) -> float | None:
+    """The part of SBUF that attention takes with the line that multiplies its result: so much that the next such line fits
+    beside it, or all; None if that is not enough."""
+    body = head.called[0]
+    scratch = head_bytes(body.parameters, body.root, rows, target.partitions) + body.root.shape.byte_size // target.partitions
+    share = _line_bytes(regions, rows, HEAD_RING_BYTES, target, scratch)
+    fits = (bound for bound in (HEAD_SHARE, 1.0) if share <= bound)
+    return next(fits, None) if rows <= HEAD_TILES * target.partitions else None
+
+
+def _line_bytes(regions: Sequence[Instruction], rows: int, ring: int, target: Target, scratch: int = 0) -> float:
+    """Part of SBUF that a line needs. ring: bytes of a partition for matrices at least, or those of one region where several
+    tiles of rows use them; scratch: bytes that are taken before anything is multiplied."""
+    needs = _stages([_chain_need(region, regions, target.partitions) for region in regions])
     count = -(-rows // target.partitions)
-    if count > LINE_TILES:
-        return False
-    needs = [_chain_need(region, regions, target.partitions) for region in regions]
-    ring = RING_BYTES if count == 1 else max(RING_BYTES, max(need.stays for need in needs) + CHUNK_BYTES)
+    if count > 1:
+        ring = max(ring, max(need.stays for need in needs) + CHUNK_BYTES)
     tiles = count * _most_at_once(needs) + max(need.temporaries for need in needs)
-    return tiles + ring + ASIDE_BYTES <= LINE_SHARE * target.sbuf.usable_bytes
+    return (max(tiles, scratch) + ring + ASIDE_BYTES) / target.sbuf.usable_bytes
+
+
+def head_bytes(operands: Iterable[Instruction], result: Instruction, rows: int, lanes: int) -> int:
+    """Bytes of a partition that attention takes: queries, keys and values as they lie and turned, and a few runs."""
+    count = -(-rows // lanes)
+    whole = sum(o.shape.byte_size // rows for o in operands if o.shape.rank == result.shape.rank)
+    return 2 * count * whole + HEAD_RUN_BYTES * rows
+
+
+def _stages(needs: Sequence[_ChainNeed]) -> list[_ChainNeed]:
+    """What regions of a line need, those that multiply nothing together with the one before them."""
+    stages: list[list[_ChainNeed]] = []
+    stage_of = []
+    for need in needs:
+        if need.multiplies or not stages:
+            stages.append([])
+        stages[-1].append(need)
+        stage_of.append(len(stages) - 1)
+    stage_of.append(len(stages))
+    return [_ChainNeed(sum(n.stays for n in s), sum(n.loads for n in s), sum(n.lefts for n in s), sum(n.results for n in s),
+                       max(n.temporaries for n in s), max(stage_of[n.last] for n in s), True) for s in stages]
 
 
 def _most_at_once(needs: Sequence[_ChainNeed]) -> int:
@@ -67,6 +118,7 @@ class _ChainNeed:
     results: int
     temporaries: int
     last: int
+    multiplies: bool
 
     @property
     def tiles(self) -> int:
@@ -102,7 +154,7 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
     wide = [root.shape.dims[-1] * 4 for root in roots]
     readers = [number for number, other in enumerate(regions) if region in map(_made_by, other.operands)]
     last = max(readers, default=len(regions))
-    return _ChainNeed(stays, loads, turned, results, 0 if is_parallel else 4 * max(wide), last)
+    return _ChainNeed(stays, loads, turned, results, 0 if is_parallel else 4 * max(wide), last, bool(dots))
 
 
 def _comes_turned(region: Instruction, regions: Sequence[Instruction]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nxcc.backends.capability.chains import chain_fits
+from nxcc.backends.capability.chains import chain_fits, head_share
 from nxcc.backends.capability.support import unsupported
 from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
@@ -35,7 +35,7 @@ class TargetRowCapacity:
     """Row programs on one target."""
 
     target: Target
-    max_inputs: int = 20
+    max_inputs: int = 24
 
     def supported(self, instruction: Instruction) -> bool:
         if instruction.opcode == "reduce" and combiner(instruction.called[0]) is None:
@@ -105,6 +105,9 @@ class TargetRowCapacity:
 
     def chains(self, regions: Sequence[Instruction], rows: int) -> bool:
         return chain_fits(regions, rows, self.target)
+
+    def heads(self, head: Instruction, regions: Sequence[Instruction], rows: int) -> bool:
+        return head_share(head, regions, rows, self.target) is not None
 
     def _fits_in_stages(self, members: dict[Instruction, int], hopeful: bool) -> bool:
         """Whether the schedule for long rows (lowering.rows.wide) has room: a few tiles of rows, each of its long values once,

@@ -37,7 +37,7 @@ from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.literals import Literal
 from nxcc.ir.shapes import Shape
 
-MAX_ARGUMENTS = 24
+MAX_ARGUMENTS = 28
 """Regions with more operands and results than this get fixed addresses and are not shared; registers hold the rest."""
 
 

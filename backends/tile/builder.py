@@ -93,6 +93,7 @@ class Kernel:
         self.program = TileProgram(name)
         self.debug = -1
         self._where: Expr | None = None
+        self._loading = Engine.SYNC
         self._block: list[Statement] = self.program.body
         self._sbuf = 0
         self._psum = 0
@@ -117,6 +118,15 @@ class Kernel:
         self._sbuf += bytes_
         self.program.sbuf_bytes = max(self.program.sbuf_bytes, self._sbuf)
         return Access(Memory.SBUF, dtype, 0, sizes[0], offset, contiguous(sizes[1:]))
+
+    def sbuf_at_end(self, sizes: Sequence[int], dtype: DType) -> Access:
+        """As `sbuf`, at the end of the room, which is smaller from here on."""
+        bytes_ = self._align(math.prod(sizes[1:]) * dtype.byte_size, self.target.sbuf.align_bytes)
+        assert bytes_ <= self.sbuf_free_bytes, f"{bytes_} of {self.sbuf_free_bytes} bytes"
+        self.program.sbuf_bytes = max(self.program.sbuf_bytes, self.room.sbuf_bytes)
+        start = (self.room.sbuf_bytes - bytes_) // self.target.sbuf.align_bytes * self.target.sbuf.align_bytes
+        self.room = replace(self.room, sbuf_bytes=start)
+        return Access(Memory.SBUF, dtype, 0, sizes[0], expr(start), contiguous(sizes[1:]))
 
     def psum(self, sizes: Sequence[int], dtype: DType = F32) -> Access:
         """A tile of PSUM, rounded up to whole banks."""
@@ -207,6 +217,13 @@ class Kernel:
         yield
         self._where = outer
 
+    @contextmanager
+    def loading(self, engine: Engine) -> Iterator[None]:
+        """Transfers into the chip written inside are this engine's, unless they say otherwise."""
+        outer, self._loading = self._loading, engine
+        yield
+        self._loading = outer
+
     # ---- run-time scalars ---------------------------------------------------------------------------------------
 
     def load_scalar(self, source: View, low: int = -INT32_MAX - 1, high: int = INT32_MAX) -> Expr:
@@ -252,7 +269,7 @@ class Kernel:
         """
         if engine is None:
             stores = destination.memory is Memory.HBM and source.memory is Memory.SBUF
-            engine = self.target.storing_engine if stores and self.copies.rotates else Engine.SYNC
+            engine = self.target.storing_engine if stores and self.copies.rotates else self._loading
         to = destination.linear() if isinstance(destination, Access) else destination
         of = source.linear() if isinstance(source, Access) else source
         assert to.sizes == of.sizes, f"DMA of {of.sizes} into {to.sizes}"

@@ -8,7 +8,8 @@ After:
   chain.1 { n = .. fusion(p0, ..), calls=rows.1   h = .. fusion(n1, ..), calls=rows.2   ROOT o = .. fusion(h, .., n0), .. }
 
 A region joins the chain of one that it reads row by row, if nothing else that it reads depends on that chain and the target
-has room for all of it. The number of rows is noted.
+has room for all of it. The number of rows is noted. Attention joins the chain whose first region multiplies its result, where
+a chain has few rows: what it waits for does not hold up the chain's matrices then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
+
+import numpy as np
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names, clone_instruction, inline_call
@@ -57,10 +60,12 @@ class ChainRegions:
 
 @dataclass(eq=False)
 class _Chain:
-    """members: regions in order. rows: of each."""
+    """members: regions in order. rows: of each. head: attention whose rows the first of them multiplies, and what stands
+    between the two."""
 
     rows: int
     members: list[Instruction] = field(default_factory=list)
+    head: list[Instruction] = field(default_factory=list)
 
     @property
     def operands(self) -> Iterator[Instruction]:
@@ -90,7 +95,25 @@ class _Chains:
             if chain is not None:
                 chain.members.append(region)
                 self.chain_of[region] = chain
-        return [chain for chain in dict.fromkeys(self.chain_of.values()) if len(chain.members) > 1]
+        found = [chain for chain in dict.fromkeys(self.chain_of.values()) if len(chain.members) > 1]
+        for chain in found:
+            chain.head = self._head(chain)
+        return found
+
+    def _head(self, chain: _Chain) -> list[Instruction]:
+        """Attention that only the first member of a chain reads, as rows of all its heads' columns; what follows it as well."""
+        for number, operand in enumerate(chain.members[0].operands):
+            path = [operand]
+            while path[-1].opcode in ("reshape", "transpose"):
+                path.append(path[-1].operands[0])
+            head = path[-1]
+            alone = all(len(value.users) == 1 for value in path) and not head.control_predecessors
+            if len(path) > 1 and alone and _is_attention(head, chain.rows) and _rows_of_heads(path) \
+                    and number in self._by_rows(chain.members[0], chain.rows):
+                inputs = {o for m in (head, *chain.members) for o in m.operands if source_of(o) not in (*chain.members, *path)}
+                if len(inputs) <= self.capacity.max_inputs and self.capacity.heads(head, chain.members, chain.rows):
+                    return path[::-1]
+        return []
 
     def _before(self, region: Instruction, rows: int) -> Iterator[_Chain]:
         """Chains of what the region reads row by row."""
@@ -111,10 +134,13 @@ class _Chains:
 
     def _handed(self, region: Instruction, number: int, rows: int) -> bool:
         """Whether a region reads an operand row by row, each row as the region before left it."""
+        return number in self._by_rows(region, rows) and _keeps_columns(region.operands[number])
+
+    def _by_rows(self, region: Instruction, rows: int) -> frozenset[int]:
         key = region.called[0], region.frontend_attributes[ROWS], rows
         if key not in self.by_rows:
             self.by_rows[key] = _taken_by_rows(region, rows)
-        return number in self.by_rows[key] and _keeps_columns(region.operands[number])
+        return self.by_rows[key]
 
     def _depends(self, values: Iterable[Instruction], chain: _Chain) -> bool:
         """Whether any of the values is computed from what the chain makes, other chains being computed at once."""
@@ -160,6 +186,26 @@ def _rows_of(region: Instruction) -> int | None:
     roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
     counts = {math.prod(root.shape.dims[:rows]) for root in roots}
     return counts.pop() if len(counts) == 1 and all(root.shape.rank == rows + 1 for root in roots) else None
+
+
+def _is_attention(region: Instruction, rows: int) -> bool:
+    """Whether a region has a matrix for each of many and a single batch of so many rows."""
+    if region.opcode != "fusion" or ROWS not in region.frontend_attributes or not region.shape.is_array:
+        return False
+    batches = {len(i.attribute("lhs_batch_dims")) for i in region.called[0].instructions if i.opcode == "dot"}
+    dims = region.shape.dims
+    return len(batches) == 1 and int(region.frontend_attributes[ROWS]) == len(dims) - 1 == max(batches) + 1 \
+        and math.prod(dims[:max(0, max(batches) - 1)]) == 1 and dims[-2] == rows
+
+
+def _rows_of_heads(path: Sequence[Instruction]) -> bool:
+    """Whether a value is [.., rows, columns of all heads] of attention [.., heads, rows, columns], the last of the path."""
+    heads, rows, columns = path[-1].shape.dims[-3:]
+    place = np.arange(heads * rows * columns).reshape(path[-1].shape.dims)
+    for view in path[-2::-1]:
+        place = place.transpose(view.attribute("dimensions")) if view.opcode == "transpose" else place.reshape(view.shape.dims)
+    wanted = np.arange(heads * rows * columns).reshape(heads, rows, columns).transpose(1, 0, 2)
+    return place.shape[-1] == heads * columns and np.array_equal(place.reshape(-1), wanted.reshape(-1))
 
 
 def _multiplies(region: Instruction) -> bool:
@@ -231,7 +277,7 @@ def _outline(module: Module, builder: Builder, chain: _Chain, name: str) -> None
 
 def _inside(chain: _Chain) -> list[Instruction]:
     """The members and what stands between them, in order."""
-    inside: dict[Instruction, None] = {}
+    inside: dict[Instruction, None] = dict.fromkeys(chain.head)
     for member in chain.members:
         for operand in member.operands:
             if source_of(operand) in chain.members:

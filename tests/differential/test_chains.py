@@ -98,6 +98,51 @@ def test_blocks(case: str, cast: str) -> None:
     check_whole(block(*CASES[case], cast=cast), levels=("1",), strict=True)
 
 
+def attention(rows: int, heads: int, size: int, batch: int = 1) -> str:
+    """The block above behind attention with so many heads, each of so many columns."""
+    width, keys = heads * size, f"f32[{batch},{heads},{rows},{rows}]"
+    x, each, row = f"bf16[{batch},{rows},{width}]", f"bf16[{batch},{heads},{rows},{size}]", f"f32[{batch},{heads},{rows}]"
+    heads_ = "lhs_batch_dims={0,1}, rhs_batch_dims={0,1}"
+    text = ""
+    for number, name in ((8, "q"), (9, "k"), (10, "v")):
+        text += f"""
+  %{name} = {x} parameter({number})
+  %{name}4 = bf16[{batch},{rows},{heads},{size}] reshape(%{name})
+  %{name}t = {each} transpose(%{name}4), dimensions={{0,2,1,3}}"""
+    text += f"""
+  %s = {keys} dot(%qt, %kt), {heads_}, lhs_contracting_dims={{3}}, rhs_contracting_dims={{3}}
+  %least = f32[] constant(-inf)
+  %m = {row} reduce(%s, %least), dimensions={{3}}, to_apply=%max
+  %ms = {keys} broadcast(%m), dimensions={{0,1,2}}
+  %d = {keys} subtract(%s, %ms)
+  %e = {keys} exponential(%d)
+  %t = {row} reduce(%e, %zero), dimensions={{3}}, to_apply=%add
+  %ts = {keys} broadcast(%t), dimensions={{0,1,2}}
+  %p = {keys} divide(%e, %ts)
+  %pc = {keys.replace("f32", "bf16")} convert(%p)
+  %o4 = f32[{batch},{heads},{rows},{size}] dot(%pc, %vt), {heads_}, lhs_contracting_dims={{3}}, rhs_contracting_dims={{2}}
+  %oc = {each} convert(%o4)
+  %ot = bf16[{batch},{rows},{heads},{size}] transpose(%oc), dimensions={{0,2,1,3}}
+  %x = {x} reshape(%ot)"""
+    head, entry = block(f"{batch},{rows}", width, 2 * width, width, "bf16").split("ENTRY")
+    entry = entry.replace(f"\n  %x = {x} parameter(0)", text).replace("parameter(10)", "parameter(0)")
+    return head + ADD.replace("%add", "%max").replace(" add(", " maximum(") + "ENTRY" + entry
+
+
+@pytest.mark.parametrize("rows", [96, 128, 197])
+def test_attention_belongs_to_the_line_that_multiplies_it(rows: int) -> None:
+    build = compile_module(read_text(attention(rows, 4, 32)), CompileOptions(optlevel="2"))
+    assert build.code is not None
+    regions = [region.instruction for region in build.code.regions if region.opcode != "copy"]
+    assert regions == ["n1.fused.chain", "n1l", "t3.fused"]
+    check_whole(attention(rows, 4, 32), levels=("1", "2"), strict=True)
+
+
+@pytest.mark.parametrize("rows, batch", [(300, 1), (70, 2)])
+def test_attention_before_a_line(rows: int, batch: int) -> None:
+    check_whole(attention(rows, 2, 64, batch), levels=("2",), strict=True)
+
+
 @pytest.mark.parametrize("target", ["v1", "v2"])
 def test_levels_and_targets(target: str) -> None:
     check_whole(block("2,128", 64, 128, 48, "bf16"), target=target)

@@ -20,8 +20,9 @@ from nxcc.backends.lowering.rows.products import Sides, bring, is_turned, multip
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.values import Pool, Values, sums_banks
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.expressions import Index
+from nxcc.backends.tile.expressions import Index, expr
 from nxcc.backends.tile.program import Access, View
+from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.hlo.module import Instruction
 
 PIECES_MAX = 8
@@ -46,8 +47,11 @@ VALUE_SHARE = 0.4
 class RowBatches:
     """Loops over batches, blocks of groups, tiles of rows and groups."""
 
-    def __init__(self, program: RowProgram) -> None:
-        self.program, self.kernel = program, program.kernel
+    def __init__(self, program: RowProgram, keep: Sequence[Access] = (), share_bytes: int = 0) -> None:
+        """keep: tiles [rows, 1, columns of all groups] for tiles of rows, that the result of a single batch goes to instead of
+        HBM. share_bytes: of a partition, which shares of the room are of; all of it unless given."""
+        self.program, self.kernel, self.keep = program, program.kernel, keep
+        self.share_bytes = share_bytes or self.kernel.room.sbuf_bytes
         self.sources = list(dict.fromkeys(program.lefts.values()))
         self.copies = 1
 
@@ -75,27 +79,29 @@ class RowBatches:
         """views: [groups, rows, columns..]; matrices: [groups, k, columns]."""
         heads, rows = views[0].sizes[:2]
         packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
-        groups = self._groups(heads, matrices, packs)
+        groups = self._groups(heads, rows, matrices, packs)
         line.open(groups)
         for blocks in _bodies(self.kernel, heads, self._block(heads, groups, views, matrices)):
             for first, block in blocks:
                 sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
                 for tiles in _bodies(self.kernel, rows, self.kernel.target.partitions):
                     for row, size in tiles:
-                        self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups, line)
+                        keep = self._kept(row, size, first, block)
+                        self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups, line, keep)
                     line.end(rows > self.kernel.target.partitions)
             line.end(block < heads)
 
     def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
-              groups: int, line: _Line) -> None:
-        """One tile of rows of a block; views: [groups of the block, rows, columns..]."""
+              groups: int, line: _Line, keep: Access | None) -> None:
+        """One tile of rows of a block; views: [groups of the block, rows, columns..]. keep: where the result stays."""
         kernel, program = self.kernel, self.program
         block, rows = views[0].sizes[:2]
         given = {i.instruction: self._load(view) for i, view in zip(program.inputs, views, strict=False)}
         lefts = {dot: self._left(dot, views, packs[dot]) for dot in program.lefts}
         first = len(program.inputs)
         outputs = dict(zip(program.roots, views[first:], strict=False))
-        results = {root: kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype) for root in program.roots}
+        results = {root: keep or kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype)
+                   for root in program.roots}
 
         def values(start: Index, size: int) -> Values:
             product = _Product(self, {dot: side.of(start) for dot, side in lefts.items()},
@@ -111,6 +117,8 @@ class RowBatches:
             run.give_back()
 
         def finish() -> None:
+            if keep is not None:
+                return
             for root, view in outputs.items():
                 shaped = results[root].linear().reshape((rows, block, *view.sizes[2:]))
                 assert shaped is not None
@@ -129,6 +137,16 @@ class RowBatches:
             settle(run, place, size)
             line.forget()
         finish()
+
+    def _kept(self, row: Index, size: int, first: Index, block: int) -> Access | None:
+        """The part [rows, groups of a block, columns] of a tile that stays."""
+        if not self.keep:
+            return None
+        number, (root,) = expr(row), self.program.roots
+        if not number.is_constant:
+            raise CompileError(OUT_OF_MEMORY, f"{self.kernel.program.name} keeps tiles of rows that it loops over")
+        tile, columns = self.keep[number.constant // self.kernel.target.partitions], self.program.columns(root, None)
+        return tile.rows(0, size).reshape(tile.free // columns, columns).cut(0, first, block)
 
     def _load(self, view: View) -> Access:
         """[rows, groups, columns]; what is the same for all groups comes once and repeats by a stride of 0."""
@@ -165,7 +183,7 @@ class RowBatches:
 
     # ---- sizes --------------------------------------------------------------------------------------------------
 
-    def _groups(self, heads: int, matrices: Mapping[Instruction, View], packs: Mapping[Instruction, bool]) -> int:
+    def _groups(self, heads: int, rows: int, matrices: Mapping[Instruction, View], packs: Mapping[Instruction, bool]) -> int:
         """Groups in step: as many as PSUM and SBUF hold the values of, in equal parts of all."""
         lanes = self.kernel.target.partitions
         together = max((lanes // view.sizes[1] for dot, view in matrices.items()
@@ -176,10 +194,10 @@ class RowBatches:
         for parts in range(1, heads + 1):
             share = (heads + parts - 1) // parts
             groups = min(heads, (share + together - 1) // together * together)
-            ahead = sums_banks(self.kernel, widths[0], groups) if self.half() and groups < heads else 0
+            ahead = sums_banks(self.kernel, widths[0], groups) if self.half() and (groups < heads or rows > lanes) else 0
             banks = sum(sums_banks(self.kernel, width, groups) for width in widths) + ahead + 1
             values = groups * widest * 4 * self.program.alive() * self.kernel.copies.inner
-            if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * room.sbuf_bytes:
+            if groups <= GROUPS_MAX and banks <= room.psum_banks and values <= VALUE_SHARE * self.share_bytes:
                 return self.kernel.choose("groups", groups, max(together, groups // 2 // together * together))
         return min(heads, together)
 
@@ -191,7 +209,7 @@ class RowBatches:
             if view.dims[0][0]:
                 columns = view.elements // (view.sizes[0] * view.sizes[1])
                 each += 2 * columns * view.dtype.byte_size
-        most = int(BLOCK_SHARE * self.kernel.room.sbuf_bytes) // (each * self.copies)
+        most = int(BLOCK_SHARE * self.share_bytes) // (each * self.copies)
         return heads if heads <= most else max(1, most // groups) * groups
 
 

@@ -11,14 +11,16 @@ members hand on shares memory with what is no longer read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
-from nxcc.backends.capability.chains import LINE_SHARE, is_line
+from nxcc.backends.capability.chains import LINE_SHARE, SLACK_BYTES, head_share, is_line
 from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.lowering.rows.chain_head import Head, is_head
 from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
 from nxcc.backends.lowering.rows.chain_supply import Places, Ring, Supply
-from nxcc.backends.lowering.rows.products import under_way
+from nxcc.backends.lowering.rows.products import CHAIN_AHEAD, LONE_AHEAD, under_way
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.region import rows_together
 from nxcc.backends.tile.builder import Kernel
@@ -44,7 +46,12 @@ def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence
     rows = int(instruction.frontend_attributes[CHAIN])
     body = instruction.called[0]
     fusions = [i for i in body.post_order() if i.opcode == "fusion"]
-    _Lowering(Chain(kernel, rows, is_line(fusions, rows, kernel.target)), fusions, body, operands, results).lower()
+    heads = [fusion for fusion in fusions if is_head(fusion)]
+    members = [fusion for fusion in fusions if fusion not in heads]
+    share = LINE_SHARE if is_line(members, rows, kernel.target) else None
+    if heads:
+        share = head_share(heads[0], members, rows, kernel.target)
+    _Lowering(Chain(kernel, rows, share, bool(heads)), fusions, body, operands, results).lower()
 
 
 def members_together(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
@@ -60,19 +67,25 @@ def members_together(instruction: Instruction, operands: Sequence[View | None]) 
 
 class Chain:
     """What members share. rows: of each; lanes: of a tile; readers: members that read what is handed on; supply: what is loaded
-    once; opens: whether matrices may still be waiting in the queue for loads. In a line, count: tiles of rows; places: where
-    what they take lies; closes: whether the last of them is worked on, behind which nothing reads a member's matrices."""
+    once; opens: whether matrices may still be waiting in the queue for loads.
 
-    def __init__(self, kernel: Kernel, rows: int, is_line: bool) -> None:
-        self.kernel, self.rows, self.is_line = kernel, rows, is_line
-        self.count = -(-rows // kernel.target.partitions) if is_line else 1
-        self.lanes = -(-rows // self.count) if is_line else min(rows, kernel.target.partitions)
+    share: the part of SBUF that a line takes, None for a wave. has_head: whether attention comes first in it; count: tiles of
+    rows; stages: of members, those that multiply nothing being in that of the one before them; places: where what a stage takes
+    lies; closes: whether the last tile is worked on, behind which nothing reads a member's matrices.
+    """
+
+    def __init__(self, kernel: Kernel, rows: int, share: float | None, has_head: bool) -> None:
+        self.kernel, self.rows, self.has_head = kernel, rows, has_head
+        self.is_line, self.share = share is not None, share or 1.0
+        self.count = -(-rows // kernel.target.partitions) if self.is_line else 1
+        self.lanes = -(-rows // self.count) if self.is_line and not has_head else min(rows, kernel.target.partitions)
         self.full, self.rest = divmod(rows, self.lanes)
         self.places, self.start = Places(kernel.target.sbuf.align_bytes), expr(0)
         self.closes = True
+        self.stages: list[int] = []
         self.members: list[Member] = []
         self.readers: dict[Handed, list[Member]] = {}
-        self.under_way = under_way(kernel)
+        self.under_way = under_way(kernel, CHAIN_AHEAD if has_head or self.count > 1 else LONE_AHEAD)
         self.opens = True
         self.supply = Supply(kernel, [])
         self._ones: dict[DType, Access] = {}
@@ -85,14 +98,14 @@ class Chain:
 
     def last(self, value: Handed) -> int:
         """The last member during whose work a value is there: one that reads it, or the next one if it is stored."""
-        stored = value.result in self.members[value.member].stored
-        return max([reader.number for reader in self.readers.get(value, [])] + [value.member + stored])
+        kept = value.member + (value.result in self.members[value.member].stored)
+        return max([min(kept, len(self.members) - 1), *(reader.number for reader in self.readers.get(value, []))])
 
     def tile(self, sizes: Sequence[int], dtype: DType, first: int, last: int) -> Access:
         """A tile of SBUF for what is there while members first .. last work."""
         if not self.is_line:
             return self.kernel.sbuf(sizes, dtype)
-        offset = self.places.take(math.prod(sizes[1:]) * dtype.byte_size, first, last)
+        offset = self.places.take(math.prod(sizes[1:]) * dtype.byte_size, self.stages[first], self.stages[last])
         return Access(Memory.SBUF, dtype, 0, sizes[0], self.start + offset, contiguous(sizes[1:]))
 
     def ones(self, dtype: DType) -> Access:
@@ -119,7 +132,10 @@ class _Lowering:
             readers = [(s, fusion.called[0].parameters[place], programs[reader]) for reader, fusion in enumerate(fusions)
                        for place, s in enumerate(sources[reader]) if isinstance(s, Handed) and s.member == number]
             turned = not stored and Turned.fits(program, handed, [(p, reader) for _, p, reader in readers])
-            chain.members.append((Turned if turned else Member)(chain, number, program, handed, stored))
+            kind = Head if is_head(fusions[number]) else Turned if turned else Member
+            chain.members.append(kind(chain, number, program, handed, stored))
+            opens = bool(program.dots) or not number or isinstance(chain.members[number - 1], Head)
+            chain.stages.append((chain.stages[-1] if number else -1) + opens)
         for member in chain.members:
             for source in member.handed.values():
                 chain.readers.setdefault(source, []).append(member)
@@ -132,7 +148,7 @@ class _Lowering:
     def _handed(self, value: Instruction) -> Handed:
         """The result of a member that a value is; it may have another shape of the same rows and columns."""
         index = 0
-        while value.opcode in ("reshape", "get-tuple-element"):
+        while value.opcode in ("reshape", "transpose", "get-tuple-element"):
             index = int(value.attributes.get("index", index))
             value = value.operands[0]
         return Handed(self.numbers[value], index)
@@ -146,16 +162,18 @@ class _Lowering:
 
     def lower(self) -> None:
         chain, kernel = self.chain, self.kernel
-        if chain.is_line and kernel.room.sbuf_bytes < int(LINE_SHARE * kernel.target.sbuf.usable_bytes):
+        share = int(chain.share * kernel.target.sbuf.usable_bytes)
+        if chain.is_line and kernel.room.sbuf_bytes < max(share, int(LINE_SHARE * kernel.target.sbuf.usable_bytes)):
             raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} loads its matrices far ahead")
+        if chain.has_head and not (chain.is_line and kernel.copies.rotates):
+            raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} has attention beside a few tiles of rows")
         for member in chain.members:
             member.prepare()
         chain.start = expr(kernel.room.sbuf_bytes - kernel.sbuf_free_bytes)
         for member in chain.members:
             member.take_tiles()
         if chain.is_line:
-            kernel.sbuf((chain.lanes, chain.places.size), U8)
-            self._line()
+            self._line(share)
             return
         kernel.work[Engine.SCALAR] = math.inf  # a copy that waits for Vector must not stand before functions of the next member
         room = kernel.psum_free_banks - TURNING_BANKS
@@ -209,27 +227,49 @@ class _Lowering:
 
     # ---- a few tiles --------------------------------------------------------------------------------------------
 
-    def _line(self) -> None:
-        """Matrices of later members are under way while the first ones are worked on."""
-        chain = self.chain
-        members, kernel = self.chain.members, self.kernel
-        beside = kernel.room.sbuf_bytes - kernel.sbuf_free_bytes + max(m.temporary_bytes() for m in members)
-        ring = Ring(kernel, int(LINE_SHARE * kernel.target.sbuf.usable_bytes) - beside)
-        chain.supply = supply = Supply(kernel, [part for member in members for part in member.parts], ring)
-        members[0].spread()
+    def _line(self, share: int) -> None:
+        """Matrices of later members are under way while the first ones are worked on. share: bytes of a partition."""
+        chain, kernel, members = self.chain, self.kernel, self.chain.members
+        taken = kernel.room.sbuf_bytes - kernel.sbuf_free_bytes + chain.places.size
+        kernel.room = replace(kernel.room, sbuf_bytes=share)
+        ring = Ring(kernel, share - taken - max(m.temporary_bytes() for m in members) - SLACK_BYTES)
+        chain.supply = Supply(kernel, [part for member in members for part in member.parts], ring)
+        chain.supply.advance()
+        groups = [[m for m in members if chain.stages[m.number] == stage] for stage in range(chain.stages[-1] + 1)]
+        if chain.has_head:
+            groups[1][0].spread()
+            for member in groups.pop(0):
+                member.run(expr(0), 0, chain.rows)
+        else:
+            groups[0][0].spread()
         tiles = [(number, min(chain.lanes, chain.rows - number * chain.lanes)) for number in range(chain.count)]
         for member in members:
             member.fetch(tiles)
-        for member, following in zip(members, [*members[1:], None], strict=True):
+        kernel.sbuf((chain.lanes, chain.places.size), U8)
+        for group, following in zip(groups, [*groups[1:], []], strict=True):
             with kernel.psum_scope():
-                if len(tiles) > 1:
-                    member.take_banks(TURNING_BANKS)
-                for number, rows in tiles:
-                    chain.closes = number == len(tiles) - 1
-                    member.turn(expr(number), number, rows)
-                    member.run(expr(number), number, rows, following.spread if following and chain.closes else None)
-            for part in member.fixed_parts:
-                supply.release(part)
+                self._pass(group, tiles, [member.spread for member in following[:1]])
+            for part in [part for member in group for part in member.fixed_parts]:
+                chain.supply.release(part)
+
+    def _pass(self, group: Sequence[Member], tiles: Sequence[tuple[int, int]], after: list[Callable[[], None]]) -> None:
+        """All tiles of rows, one after the other, through a member that multiplies and those that only read what it makes.
+        after: written behind the last product."""
+        chain = self.chain
+        if len(tiles) > 1:
+            group[0].take_banks(TURNING_BANKS)
+        for number, rows in tiles:
+            chain.closes = number == len(tiles) - 1
+            for member in group:
+                later = [m.spread for m in group[1:]] if member is group[0] and number == 0 else []
+                later += after if member is group[-1] and chain.closes else []
+                member.turn(expr(number), number, rows)
+                member.run(expr(number), number, rows, partial(_write, later))
+
+
+def _write(works: Sequence[Callable[[], None]]) -> None:
+    for work in works:
+        work()
 
 
 def _nowhere(value: Instruction) -> View:

@@ -72,6 +72,10 @@ class Places:
         self.size = max(self.size, start + needed)
         return start
 
+    def top(self, first: int) -> int:
+        """Where what is there before member `first` is done ends."""
+        return max((high for _, high, since, _ in self.taken if since <= first), default=0)
+
 
 class Ring:
     """Bytes of each partition in which parts follow each other round about."""
@@ -81,7 +85,7 @@ class Ring:
         self.size = min(size, kernel.sbuf_free_bytes) // self.align * self.align
         if self.size <= 0:
             raise CompileError(OUT_OF_MEMORY, f"{kernel.program.name} has no room for matrices")
-        self.start = kernel.sbuf((kernel.target.partitions, self.size // F32.byte_size), F32).offset
+        self.start = kernel.sbuf_at_end((kernel.target.partitions, self.size // F32.byte_size), F32).offset
         self.cursor = 0
         self.taken: list[tuple[int, int, Part]] = []
 

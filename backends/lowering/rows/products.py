@@ -27,8 +27,14 @@ TRANSFERS_MAX = 10
 AHEAD = 2
 """Transfers of matrices that wait for the DMA engines at once: what else is to be moved must not stand behind all of them."""
 
-CHAIN_AHEAD = 3
-"""As AHEAD, of matrices that come in smaller pieces."""
+CHAIN_AHEAD = 2
+"""As AHEAD, of matrices of a chain, which come in smaller pieces."""
+
+LONE_AHEAD = 3
+"""As CHAIN_AHEAD, of a single tile of rows that attention is apart from: pieces are used up sooner than they come."""
+
+RAWS_BESIDE = 3
+"""Tiles of columns of a turned matrix that are loaded side by side; more are looped over, two at a time."""
 
 BLOCKS_BESIDE = 4
 """Blocks of a group that are written one after the other when several groups are turned; more are looped over."""
@@ -197,36 +203,40 @@ def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
     groups, depth, columns = view.sizes
     to = sides(kernel, depth, groups, columns, view.dtype, packs)
     rows = view.permute((2, 0, 1))
-    if columns <= kernel.target.partitions:
-        # not in a scope: what is loaded next would wait for this tile's memory
-        _load_turned(kernel, rows, to, 0)
+    lanes = kernel.target.partitions
+    if columns <= RAWS_BESIDE * lanes:
+        # not in a scope: what is loaded next would wait for these tiles' memory
+        starts = range(0, columns, lanes)
+        pieces = [rows.cut(0, start, min(lanes, columns - start)) for start in starts]
+        raws = [kernel.sbuf(piece.sizes, piece.dtype) for piece in pieces]
+        for raw, piece in zip(raws, pieces, strict=True):
+            kernel.dma(raw, piece)
+        for raw, start in zip(raws, starts, strict=True):
+            turn(kernel, raw, to, start)
         return to
-    for start, count in kernel.tiles(columns, kernel.target.partitions):
-        _load_turned(kernel, rows.cut(0, start, count), to, start)
+    for place, count in kernel.tiles(columns, lanes):
+        raw = kernel.sbuf((count, *rows.sizes[1:]), rows.dtype)
+        kernel.dma(raw, rows.cut(0, place, count))
+        turn(kernel, raw, to, place)
     return to
-
-
-def _load_turned(kernel: Kernel, rows: View, to: Sides, start: Index) -> None:
-    """Columns from `start` of `to` = rows [columns, groups, k]."""
-    raw = kernel.sbuf(rows.sizes, rows.dtype)
-    kernel.dma(raw, rows)
-    turn(kernel, raw, to, start)
 
 
 @dataclass(slots=True)
 class UnderWay:
-    """Transfers of several matrices: where each goes, in order, and where a few bytes of each are moved to (see `_await`)."""
+    """Transfers of several matrices: where each goes, in order, and where a few bytes of each are moved to (see `_await`).
+    ahead: how many wait at once."""
 
     tiles: list[Access]
     aside: Access
+    ahead: int
 
     def await_(self, kernel: Kernel) -> None:
         place = len(self.tiles) % self.aside.sizes[1]
-        _await(kernel, self.tiles[-CHAIN_AHEAD], self.aside.at(0, place))
+        _await(kernel, self.tiles[-self.ahead], self.aside.at(0, place))
 
 
-def under_way(kernel: Kernel) -> UnderWay:
-    return UnderWay([], kernel.sbuf((1, 8, PACE_BYTES), U8))
+def under_way(kernel: Kernel, ahead: int) -> UnderWay:
+    return UnderWay([], kernel.sbuf((1, 8, PACE_BYTES), U8), ahead)
 
 
 def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None = None) -> tuple[int, ...]:
@@ -245,7 +255,7 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     tiles: list[Access] = [] if before is None else before.tiles
     paced = kernel.copies.rotates and kernel.target.features.registers  # else weights come early, and values stay on chip
     for number, count in enumerate(parts):
-        if paced and len(tiles) >= (AHEAD if before is None else CHAIN_AHEAD):
+        if paced and len(tiles) >= (AHEAD if before is None else before.ahead):
             if before is None:
                 _await(kernel, tiles[-AHEAD])
             else:
