@@ -32,7 +32,7 @@ from nxcc.compiler.pipelining import Lowering, pipelined
 from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.progress import INFO, WARNING, Journal
-from nxcc.compiler.relayout import EXACT, turns_bits
+from nxcc.compiler.relayout import exact_up_to, turns_bits
 from nxcc.compiler.version import VERSION
 from nxcc.compiler.weights import bind_weights, declare_weights, keep_weights
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
@@ -228,8 +228,8 @@ def pass_settings(options: CompileOptions, target: Target) -> Settings:
         images = _ImagesWithoutKept(target, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow, multiply_f8e4m3fn=options.multiply_f8e4m3fn,
-                    exact_products=options.relayout == EXACT,
-                    dtypes=frozenset(device_dtypes(target)), product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
+                    exact_up_to=exact_up_to(options), dtypes=frozenset(device_dtypes(target)),
+                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
 
 
 def host_pattern(options: CompileOptions) -> re.Pattern[str]:

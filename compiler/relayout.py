@@ -9,6 +9,7 @@ without --relayout a module whose products read little in all is turned exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.reports.trips import multiplicities
@@ -26,9 +27,13 @@ TURNS = 16
 
 def turns_bits(options: CompileOptions, plan: Plan) -> bool:
     """Whether no transpose is a product, so that what is not finite stays in its row."""
-    if options.relayout:
-        return options.relayout == EXACT
-    return sum(times * read for _, times, read in _products(plan)) <= LITTLE
+    limit = exact_up_to(options)
+    return limit == inf or sum(times * read for _, times, read in _products(plan)) <= limit
+
+
+def exact_up_to(options: CompileOptions) -> float:
+    """How many elements products may read in all and still be exact with what is not finite."""
+    return {EXACT: inf, FAST: 0}.get(options.relayout, LITTLE)
 
 
 def spreading(options: CompileOptions, plan: Plan) -> int:

@@ -7,6 +7,7 @@ options, times and dumps; it is told about each pass through `observe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Protocol
 
 from nxcc.ir.dtypes import DType
@@ -41,6 +42,7 @@ from nxcc.passes.fusing.image_fusion import ImageFusion
 from nxcc.passes.fusing.merge_regions import MergeRegions
 from nxcc.passes.fusing.scan_fusion import ScanFusion
 from nxcc.passes.inline_calls import InlineCalls
+from nxcc.passes.kernel_gradients import KernelGradients
 from nxcc.passes.known_gathers import KnownGathers
 from nxcc.passes.loops.unroll_loops import KnownPlaces, UnrollLoops
 from nxcc.passes.loops.vectorize_loops import VectorizeLoops
@@ -72,8 +74,8 @@ class Settings:
     """What decides which passes run: options, the target's answers to their questions, and who hears their notes.
 
     weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
-    addresses from data. exact_products: what is no number stays in its part of a product. dtypes: element types that it has,
-    product_dtypes: that its tensor engine multiplies; empty: any.
+    addresses from data. exact_up_to: how many elements products may read and still keep what is not finite in its place.
+    dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any.
     """
 
     optlevel: int
@@ -85,7 +87,7 @@ class Settings:
     weights: frozenset[int] = frozenset()
     is_straight: bool = False
     multiply_f8e4m3fn: bool = False
-    exact_products: bool = False
+    exact_up_to: float = 0
     dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
 
@@ -119,7 +121,7 @@ STEPS: tuple[Step, ...] = (
     Step("expand-batch-norm", lambda settings: ExpandBatchNorm(), 0),
     Step("expand-custom-calls", lambda settings: ExpandCustomCalls(), 0),
     Step("expand-products", lambda settings: ExpandProducts(), 0),
-    Step("pack-groups", lambda settings: PackGroups(settings.exact_products), 1),
+    Step("pack-groups", lambda settings: PackGroups(settings.exact_up_to == inf), 1),
     Step("vectorize-loops", lambda settings: VectorizeLoops(settings.report), 1),
     Step("unroll-loops", lambda settings: UnrollLoops(settings.is_straight, settings.report), 0),
     Step("simplify", lambda settings: Simplify(), 1),
@@ -133,6 +135,7 @@ STEPS: tuple[Step, ...] = (
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
     Step("convolution-products", lambda settings: ConvolutionProducts(), 1),
     Step("patch-products", lambda settings: PatchProducts(), 1),
+    Step("kernel-gradients", lambda settings: KernelGradients(settings.exact_up_to), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),

@@ -24,6 +24,7 @@ from nxcc.backends.lowering.tiling import flat_tiles, join, loops, memory_order,
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Dims, View
 from nxcc.ir.dtypes import F32, U8, U16, U32, DType
+from nxcc.ir.facts import dataclass
 
 BLOCK = 32
 """Rows and columns of what Vector transposes at once."""
@@ -54,6 +55,9 @@ ORDERING_GAIN = 1.5
 
 SHARE_BLOCKS = 8
 """Blocks of the fast dimension in a quadrant, at most: elements of a transfer's runs into the tile."""
+
+MOST_ROWS = 8
+"""Rows of short blocks that a quadrant holds beside each other, at most: each has transfers of its own."""
 
 
 def comes_in_elements(view: View, dim: int) -> bool:
@@ -95,9 +99,16 @@ def move(kernel: Kernel, to: View, of: View) -> None:
     rest = [d for d in range(len(to.dims)) if d not in (slow, fast)]
     carrier = CARRIERS[to.dtype.byte_size]
     views = [replace(view.permute((*rest, slow, fast)), dtype=carrier) for view in (to, of)]
-    write = _turn if min(views[0].sizes[-2:]) >= LEAST_SIDE else _regroup
-    for target, source in loops(kernel, views, len(rest)):
-        write(kernel, target, source)
+    if min(views[0].sizes[-2:]) < LEAST_SIDE:
+        for target, source in loops(kernel, views, len(rest)):
+            _regroup(kernel, target, source)
+        return
+    together = bool(rest) and of.sizes[fast] <= SHARE_BLOCKS * BLOCK
+    for target, source in loops(kernel, views, len(rest) - together):
+        if together:
+            _turn_rows(kernel, target, source)
+        else:
+            _turn(kernel, target, source)
 
 
 def fill(kernel: Kernel, result: View, value: View) -> None:
@@ -235,41 +246,79 @@ def _rows(view: View, long: int, rows: int) -> View:
 
 
 def _turn(kernel: Kernel, to: View, of: View) -> None:
-    """to [a, b] = of [a, b], where `to` lies together along a and `of` along b, tile by tile."""
+    """to [a, b] = of [a, b], where `to` lies together along a and `of` along b, tile by tile; quadrants share out b."""
     a, b = of.sizes
     quadrants = kernel.target.partitions // BLOCK
     share = min(_blocks(-(-b // quadrants)), SHARE_BLOCKS) * BLOCK
     height = max(1, min(_blocks(a), TILE_BYTES // (share * of.dtype.byte_size))) * BLOCK
     for start, width in kernel.tiles(b, quadrants * share, outer=True):
         for first, rows in kernel.tiles(a, height):
-            _turn_tile(kernel, to.cut(0, first, rows).cut(1, start, width), of.cut(0, first, rows).cut(1, start, width), share)
+            places = [_Place(q, 0, to.cut(0, first, rows).cut(1, start + begin, size),
+                             of.cut(0, first, rows).cut(1, start + begin, size)) for q, begin, size in _shares(width, share)]
+            _turn_tile(kernel, places, share)
 
 
-def _turn_tile(kernel: Kernel, to: View, of: View, share: int) -> None:
-    """As _turn, for what one tile holds; share: of b that a quadrant takes."""
-    a, b = of.sizes
+def _turn_rows(kernel: Kernel, to: View, of: View) -> None:
+    """As _turn for [rows, a, b] of a short b; quadrants share out rows, of which each holds several beside each other."""
+    total, a, b = of.sizes
+    quadrants = kernel.target.partitions // BLOCK
+    share = _blocks(b) * BLOCK
+    height = max(1, min(_blocks(a), TILE_BYTES // (share * of.dtype.byte_size))) * BLOCK
+    held = max(1, min(TILE_BYTES // (share * height // BLOCK * of.dtype.byte_size), MOST_ROWS, -(-total // quadrants)))
+    for start, count in kernel.tiles(total, quadrants * held, outer=True):
+        for first, rows in kernel.tiles(a, height):
+            places = [_Place(row // held, row % held, to.at(0, start + row).cut(0, first, rows),
+                             of.at(0, start + row).cut(0, first, rows)) for row in range(count)]
+            _turn_tile(kernel, places, share)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What goes through a quadrant, behind others that it holds: `to` [a, b] and `of` [a, b]."""
+
+    quadrant: int
+    behind: int
+    to: View
+    of: View
+
+
+def _turn_tile(kernel: Kernel, places: Sequence[_Place], share: int) -> None:
+    """As _turn, for what one tile holds, of which all have the same a; share: of b that a quadrant takes."""
+    a = places[0].of.sizes[0]
     rows, columns = _blocks(a), share // BLOCK
-    quadrants = -(-b // share)
-    raw = kernel.sbuf((quadrants * BLOCK, rows, share), of.dtype)
-    turned = kernel.sbuf((quadrants * BLOCK, columns, rows * BLOCK), of.dtype)
-    if a % BLOCK or b % share:
+    lanes = BLOCK * (1 + max(place.quadrant for place in places))
+    held = 1 + max(place.behind for place in places)
+    raw = kernel.sbuf((lanes, held, rows, share), places[0].of.dtype)
+    turned = kernel.sbuf((lanes, held, columns, rows * BLOCK), raw.dtype)
+    if a % BLOCK or any(place.of.sizes[1] != share for place in places) or len(places) * BLOCK != lanes * held:
         kernel.memset(raw.flat(), 0)
-    for q, start, width in _shares(b, share):
-        for first, count, size in _whole_and_rest(a):
-            source = of.cut(0, first * BLOCK, count * size).cut(1, start, width)
-            (slow, _), fast = source.dims
-            lines = replace(source, dims=((slow, size), (slow * BLOCK, count), fast))
-            place = raw.rows(q * BLOCK, BLOCK).rows(0, size).cut(0, first, count).cut(1, 0, width)
-            kernel.dma(place, lines)
-    by_column = raw.reshape(rows, columns, BLOCK).permute((1, 0, 2))
-    for column in range(columns):
-        kernel.emit(isa.vector.VECTOR_TRANSPOSE, data=by_column.at(0, column).flat(), out=turned.at(0, column).flat())
-    for q, start, width in _shares(b, share):
-        for first, count, size in _whole_and_rest(width):
-            target = to.cut(1, start + first * BLOCK, count * size)
-            fast, (slow, _) = target.dims
-            lines = replace(target, dims=((slow, size), (slow * BLOCK, count), fast))
-            kernel.dma(lines, turned.rows(q * BLOCK, size).cut(0, first, count).cut(1, 0, a))
+    for place in places:
+        _load(kernel, raw.rows(place.quadrant * BLOCK, BLOCK).at(0, place.behind), place.of)
+    for behind in range(held):
+        by_column = raw.at(0, behind).reshape(rows, columns, BLOCK).permute((1, 0, 2))
+        for column in range(columns):
+            out = turned.at(0, behind).at(0, column)
+            kernel.emit(isa.vector.VECTOR_TRANSPOSE, data=by_column.at(0, column).flat(), out=out.flat())
+    for place in places:
+        _store(kernel, place.to, turned.rows(place.quadrant * BLOCK, BLOCK).at(0, place.behind))
+
+
+def _load(kernel: Kernel, raw: View, of: View) -> None:
+    """raw [a % 32; a // 32, b] = of [a, b]."""
+    for first, count, size in _whole_and_rest(of.sizes[0]):
+        source = of.cut(0, first * BLOCK, count * size)
+        (slow, _), fast = source.dims
+        lines = replace(source, dims=((slow, size), (slow * BLOCK, count), fast))
+        kernel.dma(raw.rows(0, size).cut(0, first, count).cut(1, 0, of.sizes[1]), lines)
+
+
+def _store(kernel: Kernel, to: View, turned: View) -> None:
+    """to [a, b] = turned [b % 32; b // 32, a]."""
+    for first, count, size in _whole_and_rest(to.sizes[1]):
+        target = to.cut(1, first * BLOCK, count * size)
+        fast, (slow, _) = target.dims
+        lines = replace(target, dims=((slow, size), (slow * BLOCK, count), fast))
+        kernel.dma(lines, turned.rows(0, size).cut(0, first, count).cut(1, 0, to.sizes[0]))
 
 
 def _shares(total: int, share: int) -> Iterator[tuple[int, int, int]]:
