@@ -226,7 +226,7 @@ def write_npz(file: Any, arrays: Mapping[str, Array]) -> None:
 
 def bit_pattern(array: Array) -> Array:
     """The array itself, or, for a type that numpy has not of itself, its bits as unsigned integers."""
-    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" or not array.dtype.isbuiltin == 1 else array
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" or array.dtype.isbuiltin != 1 else array
 
 
 # safetensors

@@ -143,9 +143,8 @@ class _Compilation:
                                   str(instruction.location), remedy="export the model with a fixed or a bounded size there")
                      for instruction in module.entry.instructions if _is_unbounded(instruction.shape)]
         raise_problems(problems)
-        if self.options.keep_on_host:
-            if not mark_kept(module, host_pattern(self.options)):
-                self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
+        if self.options.keep_on_host and not mark_kept(module, host_pattern(self.options)):
+            self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
 
     def _bind(self) -> None:
         module = self.build.module

@@ -34,6 +34,6 @@ DTYPES: Mapping[str, str] = {
 def rewrite(opcode: str, reason: str) -> str:
     """What would let the device run it; empty where nothing general can be said."""
     for dtype, words in DTYPES.items():
-        if reason.startswith(f"{dtype}[") or reason.startswith(f"{dtype} "):
+        if reason.startswith((f"{dtype}[", f"{dtype} ")):
             return words
     return REWRITES.get(opcode, "")

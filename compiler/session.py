@@ -141,7 +141,7 @@ def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
     import numpy as np
     row = loaded.graph.outputs[k]
     found: dict[str, Any] = {"name": f"output{k}", "dtype": row.dtype.name, "shape": list(array.shape)}
-    if array.size and array.dtype.kind not in "c":
+    if array.size and array.dtype.kind != "c":
         values = array.astype(np.float64)
         finite = values[np.isfinite(values)]
         found["not_finite"] = int(values.size - finite.size)

@@ -94,7 +94,7 @@ def _by_dimension(x: Instruction, positions: Array, builder: Builder) -> Instruc
     return _arranged(x, axes, positions.shape, builder)
 
 
-def _only_axis(coordinate: Array) -> int | None | bool:
+def _only_axis(coordinate: Array) -> int | bool | None:
     """The one dimension that the coordinate depends on; None if it is the same everywhere, False if there are several."""
     axes = [d for d, size in enumerate(coordinate.shape)
             if size > 1 and bool((coordinate != coordinate.take([0], d)).any())]

@@ -36,7 +36,7 @@ def _product(convolution: Instruction, builder: Builder) -> Instruction | None:
     """One dimension of patches and one within a patch for each spatial dimension of the data, summed with the kernel's."""
     if not _is_of_patches(convolution):
         return None
-    data, kernel = convolution.operands
+    _data, kernel = convolution.operands
     sizes: list[int] = []
     free: list[tuple[int, int]] = []
     summed: list[tuple[int, int]] = []

@@ -136,10 +136,7 @@ def _is_plain(instruction: Instruction) -> bool:
     """Static shapes and no ordering: what rules may assume."""
     if instruction.control_predecessors or instruction.shape.dynamic:
         return False
-    for operand in instruction.operands:
-        if operand.shape.dynamic:
-            return False
-    return True
+    return all(not operand.shape.dynamic for operand in instruction.operands)
 
 
 def _take_over(old: Instruction, new: Instruction) -> None:

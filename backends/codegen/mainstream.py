@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -145,7 +146,7 @@ class MainStreams:
     def _roll(self, marks: list[Marks]) -> None:
         """Make loops of a run of calls that follow each other; marks: where each begins, and where the last ends."""
         calls: list[Call] = [call_of({engine: stream[a[engine]:b[engine]] for engine, stream in self.streams.items()})
-                             for a, b in zip(marks, marks[1:], strict=False)]
+                             for a, b in itertools.pairwise(marks)]
         for roll in reversed(find_rolls(calls)):
             first, last = marks[roll.start], marks[roll.start + roll.period * roll.turns]
             for engine, loop in rolled(calls, roll, ROLL_REGISTER).items():

@@ -6,6 +6,7 @@ built once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -224,7 +225,7 @@ class _Reader:
 def _terms(raw: bytes) -> dict[int, Terms]:
     """Register terms by the ordinal of their value; refuses what the encoder never writes, so that encodings are unique."""
     rows = list(L.TERM.iter_unpack(raw))
-    if any(before[:2] >= after[:2] for before, after in zip(rows, rows[1:], strict=False)):
+    if any(before[:2] >= after[:2] for before, after in itertools.pairwise(rows)):
         raise ValueError("terms: not ascending")
     grouped: dict[int, list[tuple[int, int]]] = {}
     for ordinal, register, coefficient in rows:

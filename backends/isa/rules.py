@@ -265,7 +265,7 @@ def _dma_transpose(instruction: Instruction, engine: Engine, target: Target) -> 
 def _row_count(instruction: Instruction, engine: Engine, target: Target) -> Iterator[str]:
     for _, indices in _patterns(instruction, ("indices",)):
         rows = field(instruction, "sizes")[:1]
-        if rows not in ((indices.partitions * indices.free_elements,),) or 1 not in (indices.partitions, indices.free_elements):
+        if rows != (indices.partitions * indices.free_elements,) or 1 not in (indices.partitions, indices.free_elements):
             yield f"indices [{indices.partitions}, {indices.free_elements}] for {rows} rows"
     if field(instruction, "limit") < 1:
         yield "limit is not positive"

@@ -129,7 +129,7 @@ def _operand(row: Any) -> tuple[Memory, DType, int, tuple[int, ...]]:
     memory, dtype = _MEMORIES.get(_typed(row, "memory", str)), BY_NAME.get(_typed(row, "dtype", str))
     if memory is None or dtype is None or not dtype.is_array:
         raise ValueError(f"memory {row['memory']!r} or dtype {row['dtype']!r} does not exist")
-    return memory, dtype, _whole(row["address"] if "address" in row else None), _whole_list(_typed(row, "strides", list))
+    return memory, dtype, _whole(row.get("address")), _whole_list(_typed(row, "strides", list))
 
 
 def pattern(row: tuple[Memory, DType, int, tuple[int, ...]], terms: tuple[tuple[int, int], ...]) -> DmaPattern:

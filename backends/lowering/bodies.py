@@ -72,7 +72,7 @@ def run_body(kernel: Kernel, computation: Computation, inputs: Sequence[Tile], o
     """
     root = computation.root
     leaves = root.operands if root.opcode == "tuple" else (root,)
-    body = _Body(kernel, outs[0], {leaf: out for leaf, out in zip(reversed(leaves), reversed(outs), strict=True)})
+    body = _Body(kernel, outs[0], dict(zip(reversed(leaves), reversed(outs), strict=True)))
     result = body.run(computation, inputs)
     for value, out in zip(_flat(result), outs, strict=True):
         if not isinstance(value, Access):

@@ -137,7 +137,7 @@ def _output_tiles(kernel: Kernel, problem: Problem) -> Iterator[Problem]:
 
 def _is_one_strip(kernel: Kernel, problem: Problem) -> bool:
     """Whether an image that several tiles of output channels read fits as a whole."""
-    depth, rows, columns = problem.axes
+    depth, _rows, columns = problem.axes
     blocks = max(1, -(-problem.channels // kernel.target.partitions))
     size = math.prod(axis.length(axis.out) for axis in problem.axes) * blocks * strip_element_bytes(problem.dtype)
     return depth.out == 1 and columns.out <= kernel.target.tensor.moving_max and size <= IMAGE_BYTES

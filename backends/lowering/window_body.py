@@ -218,7 +218,7 @@ def lower_select_and_scatter(kernel: Kernel, instruction: Instruction, operands:
 
 def _scatter_tile(kernel: Kernel, instruction: Instruction, data: View, source: View, result: View, pieces: Sequence[Strip],
                   start: Access) -> None:
-    select, scatter = instruction.called
+    _select, scatter = instruction.called
     cells = _Cells(kernel, pieces, math.prod(data.sizes[:len(data.dims) - len(pieces)]))
     sums = kernel.sbuf((cells.rows, *(_extent(piece.axis) for piece in pieces)), data.dtype)
     kernel.copy(sums.flat(), _repeated(start, sums))

@@ -8,6 +8,7 @@ overlapping transfers are checked; nothing may be under way when the program end
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -427,7 +428,7 @@ def _cut(instruction: Instruction, engines: int) -> list[Instruction]:
     count = min(sizes[axis], engines)
     bounds = [sizes[axis] * k // count for k in range(count + 1)]
     pieces = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         operands = dict(instruction.operands)
         for name, pattern in (("source", source), ("destination", target)):
             address = Affine(pattern.address.constant + start * pattern.strides[axis], pattern.address.terms)

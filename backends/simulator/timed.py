@@ -278,7 +278,7 @@ class _Preparer:
         self.rows.append((IF, self.taken, self.not_taken, int(instruction.fields["register"])))
 
     def _else(self, instruction: Instruction, index: int) -> None:
-        kind, start = self._close("if")
+        _kind, start = self._close("if")
         self.open.append(("else", len(self.rows)))
         self.rows.append((JUMP, self.taken))
         self._aim(start)

@@ -23,8 +23,7 @@ CATEGORY = "semaphore"
 def write_trace(found: Estimate, file: BinaryIO) -> None:
     """The timelines of all device nodes, one after the other."""
     file.write(b'{"displayTimeUnit":"ns","traceEvents":[\n')
-    for number, event in enumerate(_events(found)):
-        file.write((",\n" if number else "").encode() + event.encode())
+    file.writelines((",\n" if number else "").encode() + event.encode() for number, event in enumerate(_events(found)))
     file.write(b"\n]}\n")
 
 

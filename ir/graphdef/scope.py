@@ -144,7 +144,7 @@ class Scope:
         return value
 
     def _walk(self, names: Sequence[str]) -> None:
-        stack = [name for name in reversed(names)]
+        stack = list(reversed(names))
         opened: set[str] = set()
         while stack:
             name = stack[-1]

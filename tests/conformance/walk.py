@@ -9,7 +9,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -94,10 +94,8 @@ class Walk(Generic[O]):
     @contextmanager
     def optional(self) -> Iterator[None]:
         """What follows goes on though a step in here failed."""
-        try:
+        with suppress(Stopped):
             yield
-        except Stopped:
-            pass
 
     def do(self, step: str, action: Callable[[], Any]) -> Any:
         """Run a step; what it raises becomes a failure, and then Stopped."""

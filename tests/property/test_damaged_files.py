@@ -1,5 +1,6 @@
 """Whatever happens to a file's bytes, reading it ends in a result or in one CompileError; never in another exception."""
 
+import contextlib
 import struct
 from pathlib import Path
 
@@ -59,10 +60,8 @@ def test_damaged_arrays_are_read_or_refused(files: dict[str, bytes], tmp_path: P
                                             keep: float) -> None:
     path = tmp_path / "f"
     path.write_bytes(damaged(files[name], flips, keep))
-    try:
+    with contextlib.suppress(CompileError):
         assert all(isinstance(array, np.ndarray) for array in dict(read_arrays(str(path))).values())
-    except CompileError:
-        pass
 
 
 @QUICK

@@ -300,7 +300,7 @@ def _cuts(product: Product, on: Machine, banks: int, choices: Choices = FEW) -> 
 
 def _bytes(product: Product, on: Machine, cut: _Cut, pieces: int, spare: bool) -> int:
     """Of a partition of SBUF."""
-    held, group, wide, sets, chunk, ring = cut
+    held, group, wide, _sets, chunk, ring = cut
     lanes, width = on.lanes, min(product.columns, wide * on.width)
     rows = min(held * lanes, product.rows)
     stays = product.blocks * rows * product.size

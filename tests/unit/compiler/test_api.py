@@ -1,3 +1,5 @@
+"""The Python API: the verbs of the command line, with the same errors."""
+
 from importlib.metadata import version
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Command lines as users and frameworks write them, in plain form."""
+
 import pytest
 
 from nxcc.compiler.arguments import prepare

@@ -1,3 +1,5 @@
+"""Named arrays from npz and safetensors files, sound and damaged."""
+
 import io
 import json
 import pickle

@@ -139,7 +139,7 @@ def kept(cache, name, size, used):
 
 def test_least_recently_used_entries_go_first(tmp_path):
     cache = Cache(str(tmp_path))
-    old, used, new = (kept(cache, name, 10000, at) for name, at in (("a", 1000), ("b", 2000), ("c", 3000)))
+    old, _used, new = (kept(cache, name, 10000, at) for name, at in (("a", 1000), ("b", 2000), ("c", 3000)))
     assert cache.deliver(old, str(tmp_path / "out")) == {"model": "a"}
     cache.prune(limit_bytes=21000)
     assert [entry.digest for entry in cache.entries()] == [new, old]
@@ -147,7 +147,7 @@ def test_least_recently_used_entries_go_first(tmp_path):
 
 def test_a_write_cuts_the_cache_down_to_its_limit(tmp_path):
     cache = Cache(str(tmp_path), limit_bytes=21000)
-    first, second, third = (kept(cache, name, 10000, at) for name, at in (("a", 1000), ("b", 2000), ("c", 3000)))
+    _first, second, third = (kept(cache, name, 10000, at) for name, at in (("a", 1000), ("b", 2000), ("c", 3000)))
     assert [entry.digest for entry in cache.entries()] == [second, third]
 
 

@@ -1,3 +1,5 @@
+"""Casts at the border of a compiled module."""
+
 import ml_dtypes
 import numpy as np
 import pytest

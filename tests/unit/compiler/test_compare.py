@@ -1,3 +1,5 @@
+"""Errors of outputs, and what they may be."""
+
 import ml_dtypes
 import numpy as np
 import pytest

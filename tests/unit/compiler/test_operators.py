@@ -1,3 +1,5 @@
+"""What list-operators says, against the declarations and the lowering rules."""
+
 import pytest
 
 from nxcc.backends.capability.support import unsupported

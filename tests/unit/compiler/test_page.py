@@ -3,6 +3,7 @@
 import base64
 import gzip
 import html.parser
+import itertools
 import json
 import re
 from importlib import resources
@@ -129,7 +130,7 @@ def test_host_nodes_stand_between_device_nodes(neff):
     _, layout = profile_columns(found)
     nodes = profile_facts(found, layout)["nodes"]
     assert [node["executor"] for node in nodes] == ["device", "host", "device"]
-    for before, after in zip(nodes, nodes[1:], strict=False):
+    for before, after in itertools.pairwise(nodes):
         assert after["start_us"] == pytest.approx(before["start_us"] + before["us"], abs=1e-3)
 
 

@@ -1,3 +1,5 @@
+"""Which parameters are inputs, state and weights, and arrays that must fit them."""
+
 import ml_dtypes
 import numpy as np
 import pytest

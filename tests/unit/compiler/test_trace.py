@@ -1,5 +1,6 @@
 """Trace files: events that viewers take, nested properly, with flows that begin and end inside of work."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def slices(events):
 def test_slices_of_a_thread_do_not_overlap(events):
     for rows in slices(events).values():
         rows.sort()
-        assert all(before[1] <= after[0] for before, after in zip(rows, rows[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(rows))
 
 
 def test_every_thread_with_slices_has_a_name(events):

@@ -1,3 +1,5 @@
+"""Mapped files, and output files that appear whole or not at all."""
+
 import os
 
 import pytest

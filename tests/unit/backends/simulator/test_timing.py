@@ -1,5 +1,7 @@
 """The clock on programs of a few instructions, to the tick: 5.6 a nanosecond; PE 2, Scalar 4, Vector 5, GpSimd 4 a cycle."""
 
+import itertools
+
 import pytest
 
 from nxcc.backends.isa.program import Engine, Function, Program
@@ -235,7 +237,7 @@ def test_path_of_the_timeline_covers_the_run():
     timing = clock(sync=[load(signal=[(3, 16)])], scalar=[exp(wait=[(3, 16)])]).time(spans=True)
     path = timing.timeline.path
     assert path[0].start == 0 and path[-1].end == timing.ticks
-    assert all(a.end == b.start for a, b in zip(path, path[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(path))
     assert sum(piece.end - piece.start for piece in path) == sum(timing.path.values())
 
 

@@ -1,3 +1,5 @@
+"""The --io-config of a TensorFlow graph."""
+
 import pytest
 
 from nxcc.ir.diagnostics import IO_CONFIG, CompileError

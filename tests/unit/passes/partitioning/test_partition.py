@@ -1,3 +1,5 @@
+"""Device and host nodes, their order, and that a plan computes what its module does."""
+
 
 import numpy as np
 import pytest
