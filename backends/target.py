@@ -328,10 +328,6 @@ class Target:
         """Stems of the engines' files in a NEFF."""
         return {engine: facts.member for engine, facts in self.engines.items()}
 
-    def engine_of_member(self, member: str) -> Engine:
-        """The engine whose NEFF files have this stem; KeyError if the target has none."""
-        return {facts.member: engine for engine, facts in self.engines.items()}[member]
-
 
 def load_target(name: str) -> Target:
     """The target of this name or alias; CompileError(NXC0001) if there is none."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import field
 
-from nxcc.ir.dtypes import BUFFER, OPAQUE, TOKEN, TUPLE, DType
+from nxcc.ir.dtypes import BUFFER, TOKEN, TUPLE, DType
 from nxcc.ir.facts import dataclass
 
 UNBOUNDED = -(2**63)
@@ -105,7 +105,6 @@ def tuple_of(*elements: Shape) -> Shape:
 
 
 TOKEN_SHAPE = Shape(TOKEN)
-OPAQUE_SHAPE = Shape(OPAQUE)
 
 
 def row_major(rank: int) -> Layout:

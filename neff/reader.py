@@ -141,9 +141,6 @@ class Neff:
                                remedy=f"compile the model with --target {target}")
         return self.graph
 
-    def require_target(self, target: str) -> None:
-        self.require_runnable(target)
-
     def check_engines(self) -> None:
         """Parse and check the JSON of every engine."""
         for subgraph in self.subgraphs:

@@ -114,13 +114,6 @@ FREE = frozenset(("broadcast", "reshape", "transpose", "constant"))
 """Operators that cost nothing inside a row program."""
 
 
-def parameter_of(value: Instruction) -> Instruction:
-    """The parameter that a value shows through reshapes and transposes; an assertion error if there is none."""
-    source = shown(value)
-    assert source.opcode == "parameter", f"{value} is computed"
-    return source
-
-
 def shown(value: Instruction) -> Instruction:
     """What a value shows through reshapes and transposes."""
     while value.opcode in ("reshape", "transpose"):
@@ -152,17 +145,3 @@ def _comes_in(left: Instruction, members: set[Instruction]) -> bool:
 def _widths(value: Instruction, marks: RowMap) -> tuple[int, ...]:
     """Sizes of the column dimensions."""
     return tuple(size for size, mark in zip(value.shape.dims, marks, strict=True) if mark == COLUMN)
-
-
-def peak_tiles(order: Iterable[Instruction], maps: Mapping[Instruction, RowMap]) -> int:
-    """Most values with columns that are alive at once, inputs and two temporaries included."""
-    inside = [i for i in order if i in maps and COLUMN in maps[i]]
-    last = {operand: user for user in inside for operand in user.operands}
-    alive = peak = 0
-    for instruction in inside:
-        if instruction.opcode not in FREE:
-            alive += 1
-        peak = max(peak, alive)
-        alive -= sum(1 for o in dict.fromkeys(instruction.operands)
-                     if o in maps and COLUMN in maps[o] and last[o] is instruction and o.opcode not in FREE)
-    return peak + 2

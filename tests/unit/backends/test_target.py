@@ -92,7 +92,7 @@ def test_v2_is_the_documented_machine():
     assert v2.psum.banks * v2.psum.bank_bytes == v2.psum.partition_bytes
     assert v2.engines[Engine.PE].reads == (Memory.SBUF,)
     assert [v2.ticks_per_cycle(e) for e in (Engine.PE, Engine.SCALAR, Engine.VECTOR)] == [2, 4, 5]
-    assert v2.engine_of_member("Pool") is Engine.GPSIMD
+    assert v2.members[Engine.GPSIMD] == "Pool"
 
 
 @pytest.mark.parametrize(("partitions", "starts"), [(0, ()), (1, (0, 32, 64, 96)), (33, (0, 64)), (65, (0,)), (129, ())])
@@ -111,4 +111,4 @@ def test_v1_lacks_what_is_documented_as_missing():
     v1 = load_target("inf1")
     assert Engine.GPSIMD not in v1.engines and "f32" not in v1.tensor.passes
     assert not (v1.features.control_flow or v1.features.registers or v1.features.dma_cast)
-    assert v1.engine_of_member("Pool") is Engine.VECTOR
+    assert v1.members[Engine.VECTOR] == "Pool"

@@ -124,10 +124,10 @@ def test_several_cores_of_one_node(tmp_path: Path) -> None:
 
 def test_other_target_is_refused(sound: bytes) -> None:
     with pytest.raises(CompileError) as caught:
-        read_neff(sound, "x").require_target("v1")
+        read_neff(sound, "x").require_runnable("v1")
     assert caught.value.code is NEFF_TARGET
     assert caught.value.what == "compiled for v2, not for v1"
-    read_neff(sound, "x").require_target("v2")
+    read_neff(sound, "x").require_runnable("v2")
 
 
 def test_vendor_file_is_for_showing_only(sound: bytes) -> None:
