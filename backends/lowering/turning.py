@@ -22,7 +22,7 @@ from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.tiling import flat_tiles, join, loops, memory_order, row_tiles, store, tile_like, unfolded
 from nxcc.backends.tile.builder import Kernel
-from nxcc.backends.tile.program import Dims, View
+from nxcc.backends.tile.program import Access, Dims, View
 from nxcc.ir.dtypes import F32, U8, U16, U32, DType
 from nxcc.ir.facts import dataclass
 
@@ -303,7 +303,7 @@ def _turn_tile(kernel: Kernel, places: Sequence[_Place], share: int) -> None:
         _store(kernel, place.to, turned.rows(place.quadrant * BLOCK, BLOCK).at(0, place.behind))
 
 
-def _load(kernel: Kernel, raw: View, of: View) -> None:
+def _load(kernel: Kernel, raw: Access, of: View) -> None:
     """raw [a % 32; a // 32, b] = of [a, b]."""
     for first, count, size in _whole_and_rest(of.sizes[0]):
         source = of.cut(0, first * BLOCK, count * size)
@@ -312,7 +312,7 @@ def _load(kernel: Kernel, raw: View, of: View) -> None:
         kernel.dma(raw.rows(0, size).cut(0, first, count).cut(1, 0, of.sizes[1]), lines)
 
 
-def _store(kernel: Kernel, to: View, turned: View) -> None:
+def _store(kernel: Kernel, to: View, turned: Access) -> None:
     """to [a, b] = turned [b % 32; b // 32, a]."""
     for first, count, size in _whole_and_rest(to.sizes[1]):
         target = to.cut(1, first * BLOCK, count * size)
