@@ -54,8 +54,23 @@ def check_outputs(outputs: list[str], inputs: list[str]) -> None:
     """Fail before the work is done if a result cannot be written, or would replace what it is made from."""
     for path in outputs:
         check_writable(path)
-        if os.path.realpath(path) in map(os.path.realpath, inputs):
-            raise CompileError(USAGE, f"{path} is an input and an output", remedy="choose another name for the output")
+    check_names(outputs, inputs)
+
+
+def check_names(outputs: list[str], inputs: list[str]) -> None:
+    """Fail if a file would be written that is read, or one by two writers; devices may be."""
+    taken = dict.fromkeys(map(os.path.realpath, inputs), "an input and an output")
+    for path in outputs:
+        place = os.path.realpath(path)
+        if place in taken and (os.path.isfile(place) or not os.path.exists(place)):
+            raise CompileError(USAGE, f"{path} is {taken[place]}", remedy="choose another name for the output")
+        taken[place] = "the name of two outputs"
+
+
+def check_compile_names(model: str, options: CompileOptions) -> None:
+    """`check_names` for all files of a compile; to be called before the log is opened, which empties it."""
+    output = "" if options.query_compute or options.stop_after else options.output or default_output(model)
+    check_names([path for path in (output, options.depfile, options.logfile) if path], dependencies(model, options))
 
 
 Stamp = tuple[int, int, int]

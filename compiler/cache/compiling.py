@@ -14,7 +14,15 @@ from functools import partial
 from typing import Any
 
 from nxcc.compiler.cache.store import Cache, Key, content_digest
-from nxcc.compiler.files import STDIN, check_outputs, default_output, dependencies, stamps_of, write_depfile
+from nxcc.compiler.files import (
+    STDIN,
+    check_compile_names,
+    check_outputs,
+    default_output,
+    dependencies,
+    stamps_of,
+    write_depfile,
+)
 from nxcc.compiler.options import CompileOptions, verbosity
 from nxcc.compiler.progress import INFO, Journal
 from nxcc.compiler.version import VERSION
@@ -30,6 +38,7 @@ PrintJson = Callable[[str, dict[str, Any]], None]
 
 def compile_session(model: str, options: CompileOptions, notices: list[str], print_json: PrintJson) -> int:
     """`nxcc compile` and, with query_compute, `nxcc check`; returns the exit status."""
+    check_compile_names(model, options)
     journal = Journal(verbosity(options.verbose) or 0, quiet=options.quiet, logfile=options.logfile,
                       stdout_is_data=options.json)
     status = "FAIL"

@@ -128,6 +128,22 @@ def test_a_compiled_file_is_no_model(model: Path, capsys: pytest.CaptureFixture[
     assert "it looks like a NEFF, which is compiled already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    ("--logfile small.hlo", "small.hlo is an input and an output"),
+    ("--depfile small.hlo", "small.hlo is an input and an output"),
+    ("-o x --logfile x", "x is the name of two outputs"), ("-o x --depfile ./x", "./x is the name of two outputs"),
+    ("--weights w.npz --logfile w.npz", "w.npz is an input and an output"),
+])
+def test_no_file_is_written_that_is_read_or_written_twice(model: Path, capsys: pytest.CaptureFixture[str], words: str,
+                                                          says: str) -> None:
+    """Opening a log empties the file: the model must not be gone then."""
+    before = {path.name: path.read_bytes() for path in model.parent.iterdir()}
+    assert main(["compile", "small.hlo", *words.split()]) == 2
+    assert says in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in model.parent.iterdir()} == before
+    assert main(["compile", "small.hlo", "-q", "--logfile", "/dev/null", "--depfile", "/dev/null"]) == 0
+
+
 def test_verify_of_a_model_compiles_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json_of(capsys, "verify", "small.hlo", "--weights", "w.npz")["passed"]
     assert [path.name for path in model.parent.glob("*.neff")] == []
