@@ -257,7 +257,8 @@ def _outline(module: Module, builder: Builder, chain: _Chain, name: str) -> None
             if operand not in copies:
                 copies[operand] = inner.parameter(len(inputs), operand.shape.without_layout(), f"p{len(inputs)}")
                 inputs.append(operand)
-        copies[instruction] = body.add(clone_instruction(instruction, [copies[o] for o in instruction.operands]))
+        copies[instruction] = body.add(clone_instruction(instruction, [copies[o] for o in instruction.operands],
+                                                         name=inner.unique_name(instruction.name)))
     results = [i for i in inside if i.shape.is_array and _leaves(i, computation, set(inside))]
     body.root = copies[results[0]] if len(results) == 1 else inner.make("tuple", *(copies[r] for r in results))
     module.add(body)

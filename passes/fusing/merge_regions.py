@@ -151,7 +151,8 @@ def _take_conversions(builder: Builder, keeps: bool) -> bool:
             continue
         body = region.called[0]
         inner = Builder(body)
-        body.root = inner.make("tuple", body.root, *(body.add(clone_instruction(c, [body.root])) for c in conversions))
+        converted = [body.add(clone_instruction(c, [body.root], name=inner.unique_name(c.name))) for c in conversions]
+        body.root = inner.make("tuple", body.root, *converted)
         _replace(builder, [region, *conversions], region, list(region.operands), body)
         changed = True
     return changed

@@ -31,7 +31,8 @@ def outline(module: Module, computation: Computation, root: Instruction, is_insi
             if missing:
                 stack.extend(missing)
                 continue
-            copies[current] = body.add(clone_instruction(current, [copies[o] for o in current.operands]))
+            copies[current] = body.add(clone_instruction(current, [copies[o] for o in current.operands],
+                                                         name=inner.unique_name(current.name)))
         else:
             copies[current] = inner.parameter(len(inputs), current.shape.without_layout(), f"p{len(inputs)}")
             inputs.append(current)
