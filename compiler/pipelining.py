@@ -44,6 +44,9 @@ WORK_SHARES = (0.25, 0.375, 0.5)
 WORK_SHARE = 0.35
 """Part of SBUF that a region should do with on a core of its own where values between regions want the rest."""
 
+WORTH = 0.02
+"""Part of a run that traffic of values must take for a second version that makes less of it to be worth its compile time."""
+
 PINNED_SHARE = 4
 """Weights stay on chip where a core without stages has room for one in so many bytes; else they come early."""
 
@@ -74,16 +77,21 @@ class Lowering:
                         jobs=self.jobs, findings=self.findings)
 
     def whole(self, plan: Plan) -> DeviceCode:
-        """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if not all of
-        them fit beside regions that take what they like, the faster of these and of smaller ones."""
+        """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if many of
+        them do not fit beside regions that take what they like, the faster of these and of smaller ones."""
         best = self.code(plan, 0)
         if self.optlevel == 0 or self.target.features.registers:
             return best
-        if self._settle(best):
+        left = self._settle(best)
+        if left and self._moving_ticks(left) > WORTH * run_ticks(best, self.target):
             tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes))
             self._settle(tight)
             best = min(best, tight, key=self._shared_ticks)
         return best
+
+    def _moving_ticks(self, count: int) -> int:
+        """What so many bytes of traffic take at least while all cores of the chip are at work."""
+        return self.target.ticks(count * 1e9 / self.target.memory_bytes_per_second)
 
     def _shared_ticks(self, code: DeviceCode) -> int:
         """Ticks with the other cores of the chip at work and with none of them: nobody knows which."""

@@ -14,6 +14,7 @@ from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
 
+from harness.clocked import microseconds
 from harness.device import check_text, random_inputs
 from harness.images import TOLERANCES, Graph, check_images
 from harness.whole import check_whole
@@ -142,3 +143,12 @@ ENTRY main {
   ROOT r = (f32[1,32,60,60], f32[1,32]) tuple(t, e)
 }
 """, levels=("2",))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_norms_of_narrow_floats_cost_no_more_than_their_eviction(dtype: str) -> None:
+    """Factors and offsets by channel are taken along while sums leave PSUM, whatever the type between the steps is."""
+    wide = bottleneck(2, 128, 64, 14)
+    narrow = wide.replace("f32", dtype)
+    check_whole(narrow, levels=("2",), strict=True)
+    assert microseconds(narrow, "none") < 1.1 * microseconds(wide, "matmult")

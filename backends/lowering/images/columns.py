@@ -83,6 +83,18 @@ class Columns:
             self.kernel.dma(tile.rows(time * lanes, lanes), source, engine=Engine.SYNC)
         return tile
 
+    def wide(self, value: Instruction) -> Column:
+        """The same in f32, as engines take factors and offsets."""
+        column = self.of(value)
+        if not isinstance(column, Access) or column.dtype is F32:
+            return column
+        key = "wide", column, 0.0
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = self._tile(F32)
+            self.kernel.copy(found, column)
+        return found
+
     # ---- arithmetic of factors and offsets, in f32 ----------------------------------------------------------------------
 
     def combined(self, op: str, a: Column, b: Column) -> Column:

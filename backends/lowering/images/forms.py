@@ -2,7 +2,8 @@
 
 A chain of additions and multiplications by channel (a bias, a norm) is one form `function(base * scale + shift)` of the value
 that it begins with, so that it costs nothing but the eviction of a product's sums. Sums of two images and all other operators
-are bases of new forms. Folding keeps f32 throughout; its rounding differs from the chain's in the last places.
+are bases of new forms. Folding keeps f32 throughout, of narrow floats as well, which are rounded when they are stored: its
+rounding differs from the chain's in the last places.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
 COPY, RELU = "copy", "relu"
+FLOATS = (F32, BF16, F16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,16 @@ class Forms:
 
     def _convert(self, value: Instruction) -> None:
         source = value.operands[0]
-        if source.shape.dtype is F32 and value.shape.dtype in (F32, BF16, F16):
+        if source.shape.dtype is F32 and value.shape.dtype in FLOATS:
             self.forms[value] = self.of(source)
 
     def _same(self, value: Instruction) -> None:
         self.forms[value] = self.of(value.operands[0])
 
     def _sides(self, value: Instruction) -> tuple[Instruction, Instruction, bool] | None:
-        """Image, column, and whether the column comes first; None if both are images or the dtype is not f32."""
+        """Image, column, and whether the column comes first; None if both are images or no floats."""
         a, b = value.operands
-        if value.shape.dtype is not F32 or (a in self.channel_like) == (b in self.channel_like):
+        if value.shape.dtype not in FLOATS or (a in self.channel_like) == (b in self.channel_like):
             return None
         return (b, a, True) if a in self.channel_like else (a, b, False)
 
@@ -93,7 +95,7 @@ class Forms:
         if sides is None or not self.of(sides[0]).is_open:
             return
         image, column, first = sides
-        factor = self.columns.of(column)
+        factor = self.columns.wide(column)
         if value.opcode == "divide":
             if first or factor == 0.0:
                 return
@@ -112,7 +114,7 @@ class Forms:
         if not form.is_open:
             return
         combined = self.columns.combined
-        offset = self.columns.of(column)
+        offset = self.columns.wide(column)
         if value.opcode == "add":
             self.forms[value] = Form(form.base, form.scale, combined("add", form.shift, offset))
         elif first:
@@ -124,12 +126,12 @@ class Forms:
     def _sum(self, value: Instruction) -> None:
         """The operand with the richer form is taken apart; its offset is left for what follows."""
         a, b = value.operands
-        if value.opcode != "add" or value.shape.dtype is not F32 or a is b or a in self.channel_like:
+        if value.opcode != "add" or value.shape.dtype not in FLOATS or a is b or a in self.channel_like:
             return
         if not self.of(a).is_open or len(self._weight(b)) > len(self._weight(a)) and self.of(b).is_open:
             a, b = b, a
         form = self.of(a)
-        if not form.is_open or a.shape.dtype is not F32 or b.shape.dtype is not F32:
+        if not form.is_open:
             return
         self.sums[value] = Sum(form, b)
         self.forms[value] = Form(value, 1.0, form.shift)
@@ -158,7 +160,7 @@ class Forms:
         """What Scalar computes in one go."""
         form = self.of(value.operands[0])
         function = scalar_function(value)
-        if function is not None and form.is_open and value.shape.dtype is F32 and value.operands[0].shape.dtype is F32:
+        if function is not None and form.is_open and value.shape.dtype in FLOATS:
             self.forms[value] = replace(form, function=function)
 
 
