@@ -221,10 +221,13 @@ def _is_unbounded(shape: Shape) -> bool:
 def pass_settings(options: CompileOptions, target: Target) -> Settings:
     """What the passes need to know of options and target."""
     options = resolved(options, target)
-    rows, images = TargetRowCapacity(target), TargetImageCapacity(target)
+    # where streams are straight, code is written for each call, so equal blocks need not be equal regions; stages of a pipeline
+    # are cut between regions
+    spans = not target.features.registers and options.neuroncore_pipeline_cores == 1
+    rows, images = TargetRowCapacity(target), TargetImageCapacity(target, spans)
     if options.keep_on_host:
         rows = _RowsWithoutKept(target, pattern=host_pattern(options))
-        images = _ImagesWithoutKept(target, pattern=host_pattern(options))
+        images = _ImagesWithoutKept(target, spans, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow, multiply_f8e4m3fn=options.multiply_f8e4m3fn,
                     exact_up_to=exact_up_to(options), dtypes=frozenset(device_dtypes(target)),

@@ -51,6 +51,10 @@ class ImageCapacity(Protocol):
     def max_inputs(self) -> int:
         """Operands that one region can take."""
 
+    @property
+    def spans_blocks(self) -> bool:
+        """Whether a region goes on through values that several of its members read, as the blocks of a network hand them on."""
+
     def supported(self, instruction: Instruction, /) -> bool:
         """Whether a region can compute this instruction."""
 

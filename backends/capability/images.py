@@ -22,6 +22,12 @@ from nxcc.ir.hlo.module import Instruction
 UNROLLED_CELLS = 64
 """Window cells, at most: each is a pass that is written once a piece."""
 
+INPUTS = 22
+"""Operands of a region; where registers hold their addresses, an engine has few."""
+
+INPUTS_OF_BLOCKS = 96
+"""Operands of a region of several blocks, each with a dozen factors and offsets."""
+
 NEUTRAL = {"add": (0.0,), "maximum": (float("-inf"),), "minimum": (float("inf"),)}
 """Initial values that change nothing, by the operator of a window or a sum."""
 
@@ -31,7 +37,11 @@ class TargetImageCapacity:
     """Image programs on one target. Half of the chip is left to the regions before and after."""
 
     target: Target
-    max_inputs: int = 22
+    spans_blocks: bool = False
+
+    @property
+    def max_inputs(self) -> int:
+        return INPUTS_OF_BLOCKS if self.spans_blocks else INPUTS
 
     def supported(self, instruction: Instruction) -> bool:
         rule = _FORMS.get(instruction.opcode)

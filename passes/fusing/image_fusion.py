@@ -9,7 +9,8 @@ After:
 A region grows backwards from its root. A step takes what makes an image that the region reads as a whole: the elementwise work
 before it up to the convolutions and windows that it is computed from, if all their readers are inside and everything fits on
 the chip together (the target says). A value that several others read ends a region: equal blocks of a network then become equal
-regions. Work on channels alone (the factors of a norm) is copied in wherever it is read.
+regions, whose code is there once. Where code is written for each call anyway (`spans_blocks`), a region goes on through it, and
+what blocks hand on stays on the chip. Work on channels alone (the factors of a norm) is copied in wherever it is read.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ class _Finder:
             for value in self._images_of(head):
                 if value not in self.able or value in region.members or not self._enclosed(value, region.members):
                     continue
-                if len(value.users) > 1 and not self._is_shared_cast(value):
+                if len(value.users) > 1 and not self._is_shared_cast(value) and not self.capacity.spans_blocks:
                     continue
                 for taken in self._steps(region, head, value):
                     grown = self._with(region, taken)
@@ -207,7 +208,9 @@ class _Finder:
             frontier = [f for f in frontier if f is not candidate]
             if candidate in taken or candidate not in self.able or candidate in region.members:
                 continue
-            if candidate.opcode == "concatenate" or len(candidate.users) > 1 and not self._is_shared_cast(candidate):
+            if candidate.opcode == "concatenate":
+                continue
+            if len(candidate.users) > 1 and not self._is_shared_cast(candidate) and not self.capacity.spans_blocks:
                 continue
             if not self._enclosed(candidate, {**region.members, **taken}):
                 continue

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.compiler.driver import compile_module
+from nxcc.backends.target import load_target
+from nxcc.compiler.driver import compile_module, pass_settings
 from nxcc.compiler.options import options_from
 from nxcc.compiler.runtime import load
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
+from nxcc.passes.pipeline import run_pipeline
 
 from harness.clocked import microseconds
 from harness.device import check_text, random_inputs
-from harness.images import TOLERANCES, Graph, check_images
+from harness.images import TOLERANCES, Graph, check_images, images_in
 from harness.whole import check_whole
 
 
@@ -152,3 +154,27 @@ def test_norms_of_narrow_floats_cost_no_more_than_their_eviction(dtype: str) -> 
     narrow = wide.replace("f32", dtype)
     check_whole(narrow, levels=("2",), strict=True)
     assert microseconds(narrow, "none") < 0.8 * microseconds(wide, "matmult")
+
+
+def blocks(count: int) -> str:
+    g = Graph()
+    x = g.input(3, 128, 10, 10)
+    for _ in range(count):
+        y = g.relu(g.norm(g.conv(x, 64, 1)))
+        y = g.relu(g.norm(g.conv(y, 64, 3)))
+        x = g.relu(g.map("add", g.norm(g.conv(y, 128, 1)), x))
+    return g.text()
+
+
+def test_blocks_are_one_region_where_streams_are_straight() -> None:
+    """What blocks hand on stays on the chip; elsewhere equal blocks are equal regions, in a pipeline stages of their own."""
+    text = blocks(3).replace("f32", "bf16")
+
+    def regions(target: str, cores: int = 1) -> int:
+        options = options_from(optlevel=2, target=target, neuroncore_pipeline_cores=cores)
+        module = read_text(text)
+        run_pipeline(module, pass_settings(options, load_target(target)))
+        return len(images_in(module))
+
+    assert (regions("v1"), regions("v1", cores=2), regions("v2")) == (1, 3, 3)
+    check_whole(text, levels=("2",), target="v1", strict=True)
