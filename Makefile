@@ -25,7 +25,7 @@ lint: $(LINT_READY)
 	$(VENV)/bin/ruff check .
 	mkdir -p build/typing
 	ln -sfn ../.. build/typing/nxcc
-	MYPYPATH=build/typing $(VENV)/bin/mypy -p nxcc.ir -p nxcc.passes -p nxcc.backends -p nxcc.neff -p nxcc.compiler
+	MYPYPATH=build/typing $(VENV)/bin/mypy -p nxcc.ir -p nxcc.passes -p nxcc.backends -p nxcc.neff -p nxcc.compiler -p nxcc.cli
 
 bench: $(READY)
 	$(RUN) tests/bench/run.py $(BENCH)

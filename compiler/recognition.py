@@ -73,6 +73,8 @@ HLO_TEXT = re.compile(
 PROTO_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(name\s*:\s*[\"']|hlo_module\s*:?\s*[{<]|hlo\s*:?\s*[{<])")
 GRAPH_TEXT = re.compile(rb"(?:\s|#[^\n]*\n)*+(?:node|versions|library)\s*:?\s*[{<]")
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_OPERATOR = re.compile(rb"[\w.>/-]+")
+"""An operator of TensorFlow or a function of the graph's library, which may begin with an underscore (_SwitchN)."""
 
 
 _ONNX, _SAVED_MODEL = "an ONNX model", "a TensorFlow SavedModel's own file"
@@ -105,7 +107,7 @@ def _is_node(data: memoryview, start: int, end: int) -> bool:
         return False
     operators = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 2]
     inputs = [bytes(data[at:stop]) for number, _, at, stop in fields if number == 3]
-    return len(operators) == 1 and operators[0].isalnum() and not any(CONTROL.search(text) for text in inputs)
+    return len(operators) == 1 and bool(_OPERATOR.fullmatch(operators[0])) and not any(map(CONTROL.search, inputs))
 
 
 def description(data: memoryview) -> str:

@@ -145,6 +145,14 @@ def test_a_graph_that_is_said_to_be_hlo_is_wrong_usage(content: bytes, tmp_path:
     assert caught.value.code is USAGE
 
 
+def test_an_operator_may_begin_with_an_underscore(tmp_path: Path) -> None:
+    """As the branches of a `switch_case` that were lowered to a merge: such a graph was taken for HLO."""
+    (tmp_path / "model").write_bytes(binary_of(b'node { name: "s" op: "_SwitchN" input: "x" }', "GraphDef", "g"))
+    with pytest.raises(CompileError) as error:
+        read_model(str(tmp_path / "model"), GraphRequest("XLA"))
+    assert "is a TensorFlow graph" in str(error.value)
+
+
 def test_saved_model_folder_is_read(tmp_path: Path) -> None:
     text = ('saved_model_schema_version: 1 meta_graphs { meta_info_def { tags: "serve" } graph_def { ' + GRAPH_TEXT
             + '} signature_def { key: "half" value { inputs { key: "a" value { name: "x:0" dtype: DT_FLOAT tensor_shape { dim '
