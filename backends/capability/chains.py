@@ -59,8 +59,8 @@ def is_line(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
 
 def head_share(head: Instruction, regions: Sequence[Instruction], rows: int, target: Target) -> float | None:
     """The part of SBUF that attention takes with the line that multiplies its result: so much that the next such line fits
-    beside it, or all; None if that is not enough, or if each row has a mask of its own: it is read while matrices come, and
-    the line loses more than it gains (GPT-2 with one sequence: 1440 us for 874)."""
+    beside it, or all; None if that is not enough, or if each row has a mask of its own, which `head_bytes` does not count: a
+    decoder with one sequence took 1.6 times as long with such a head as without."""
     body = head.called[0]
     matrices = [p.shape.dims for p in body.parameters if p.shape.rank > 1]
     if any(dims[-2] > 1 and math.prod(dims[:-2]) == 1 for dims in matrices):
