@@ -7,7 +7,7 @@ what stays on chip. A run then walks the graph of nodes; values move between hos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 
 from nxcc.compiler.arrays import read_arrays
@@ -142,8 +142,12 @@ class Loaded:
         raise_problems(problems)
         return values
 
-    def run(self, inputs: Sequence[Array] | Mapping[str, Array] | None = None) -> list[Array]:
-        """The outputs in tuple order, in the dtypes of the module as read. inputs: arrays in order, or by name."""
+    def run(self, inputs: Sequence[Array] | Mapping[str, Array] | None = None,
+            watch: Callable[[Node, Mapping[str, Array]], None] | None = None) -> list[Array]:
+        """The outputs in tuple order, in the dtypes of the module as read. inputs: arrays in order, or by name.
+
+        watch: told of each node when it has run, with the values that nodes handed on so far, in the dtypes inside.
+        """
         if inputs is None or isinstance(inputs, Mapping):
             values = self.prepare(inputs)
         else:
@@ -156,6 +160,8 @@ class Loaded:
             walk.host[tensor.name] = self.inside(tensor.name, value)
         for node in self.graph.nodes:
             walk.step(node)
+            if watch is not None:
+                watch(node, walk.shown(node))
         return [self.outside(row, walk.on_host(row.name)) for row in self.graph.outputs]
 
     def outside(self, row: OutputTensor, array: Array) -> Array:
@@ -182,6 +188,12 @@ class _Walk:
             self._host(node)
         else:
             self._device(node)
+
+    def shown(self, node: Node) -> Mapping[str, Array]:
+        """What the host holds, with what the node made."""
+        for tensor in node.outputs:
+            self.on_host(tensor.name)
+        return self.host
 
     def _device(self, node: Node) -> None:
         """Bring to the node's core what another core or the host has, and run it there."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conformance import models
 from conformance.graphs import GRAPH, ODD, OPERATOR, open_graphs
 from conformance.models import GraphRunner, main
 from conformance.walk import PASSED, REJECTED, WRONG
@@ -75,3 +77,37 @@ def test_what_tensorflow_rejects_and_we_take_is_named(tmp_path: Path, capsys: py
 def test_no_corpus_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2 and "no folder is named" in capsys.readouterr().err
     assert main(["no/such"]) == 2 and "there is no folder no/such" in capsys.readouterr().err
+
+
+def _chosen(root: Path) -> str:
+    """A corpus of one graph: the host chooses the three largest of values that the device computes in narrow floats."""
+    folder = root / "chosen"
+    folder.mkdir()
+    (folder / "graph.pb").write_bytes(binary_of(b"""
+        node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_HALF } } }
+        node { name: "t" op: "Tanh" input: "x" attr { key: "T" value { type: DT_HALF } } }
+        node { name: "k" op: "Const" attr { key: "dtype" value { type: DT_INT32 } } attr { key: "value" value { tensor {
+          dtype: DT_INT32 tensor_shape { } int_val: 3 } } } }
+        node { name: "y" op: "TopKV2" input: "t" input: "k" attr { key: "T" value { type: DT_HALF } } }""",
+        "GraphDef", "test"))
+    (folder / "meta.json").write_text(json.dumps({"ops": {"TopKV2": 1}}))
+    (folder / "io_config.json").write_text(json.dumps({"inputs": {"x:0": [[40], "float16"]}, "outputs": ["y:0", "y:1"]}))
+    values = np.linspace(0, 1, 40, dtype=np.float16)
+    np.savez(folder / "io.npz", input0=values, output0=np.tanh(values[:-4:-1]), output1=np.arange(39, 36, -1, dtype=np.int32))
+    return str(root)
+
+
+def _elsewhere(judged: Callable[..., Any]) -> Callable[..., Any]:
+    """The judge with each result at other places, as after another choice."""
+    return lambda *arguments: [value + 1 for value in judged(*arguments)]
+
+
+def test_what_follows_a_choice_on_the_host_is_judged_node_by_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, = open_graphs([_chosen(tmp_path)])
+    assert V1(case).kind == PASSED
+    monkeypatch.setattr(models, "oracle_inside", _elsewhere(models.oracle_inside))
+    outcome = V1(case)
+    assert outcome.kind == PASSED and "topk" in outcome.on_host
+    assert outcome.errors["oracle"] < models.NARROW_TOLERANCE, "the nodes' own errors stand for the whole"
+    monkeypatch.setattr(models, "flatten", _elsewhere(models.flatten))
+    assert V1(case).kind == WRONG
