@@ -7,7 +7,8 @@ PSUM; a flow from each piece of work to what waited for its semaphore last, from
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +19,8 @@ from nxcc.compiler.reports.estimate import Estimate
 from nxcc.compiler.reports.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, source_of
 
 CATEGORY = "semaphore"
+
+COUNTERS = ("SBUF bytes a partition", "PSUM bytes a partition")
 
 
 def write_trace(found: Estimate, file: BinaryIO) -> None:
@@ -70,18 +73,30 @@ class _Process:
         for thread, (row, lane) in sorted(names.items()):
             yield self._meta(thread, "thread_name", {"name": self.timeline.rows[row] + (f" +{lane}" if lane else "")})
             yield self._meta(thread, "thread_sort_index", {"sort_index": thread})
-        rows = zip(spans.tolist(), threads[:, 0].tolist(), strict=True)
-        starts, ends = spans[:, START].tolist(), spans[:, END].tolist()
-        for number, (span, thread) in enumerate(rows):
-            yield self._slice(span, thread)
-            before = span[AFTER]
-            if before >= 0:
-                yield self._flow("s", number, int(threads[before, 0]), max(starts[before], ends[before] - 1))
-                yield self._flow("f", number, thread, span[START])
-        for name, memory in (("SBUF bytes a partition", self.timeline.sbuf), ("PSUM bytes a partition", self.timeline.psum)):
-            for tick, filled in zip(*(column.tolist() for column in memory.curve()), strict=True):
-                yield _json({"ph": "C", "pid": self.process, "name": name, "ts": self.clock.at(self.start + tick),
-                             "args": {"bytes": filled}})
+        yield from self._in_order(spans, threads[:, 0])
+
+    def _in_order(self, spans: Integers, threads: Integers) -> Iterator[str]:
+        """Slices, flows and counters by their time: readers that stream a file want each thread's events in order."""
+        before = spans[:, AFTER]
+        waits = np.flatnonzero(before >= 0)
+        signals = before[waits]
+        sent = np.maximum(spans[signals, START], spans[signals, END] - 1)
+        curves = [memory.curve() for memory in (self.timeline.sbuf, self.timeline.psum)]
+        kinds: list[tuple[Integers, Callable[[int, int], str]]] = [
+            (spans[:, START], lambda number, _: self._slice(spans[number].tolist(), int(threads[number]))),
+            (sent, lambda place, tick: self._flow("s", int(waits[place]), int(threads[signals[place]]), tick)),
+            (spans[waits, START], lambda place, tick: self._flow("f", int(waits[place]), int(threads[waits[place]]), tick)),
+            *((ticks, partial(self._counter, name, filled)) for name, (ticks, filled) in zip(COUNTERS, curves, strict=True))]
+        ticks = np.concatenate([column for column, _ in kinds])
+        kind = np.repeat(np.arange(len(kinds)), [len(column) for column, _ in kinds])
+        first = np.cumsum([0, *(len(column) for column, _ in kinds)])
+        for event in np.lexsort((kind, ticks)).tolist():
+            number = kind[event]
+            yield kinds[number][1](event - int(first[number]), int(ticks[event]))
+
+    def _counter(self, name: str, filled: Integers, place: int, tick: int) -> str:
+        return _json({"ph": "C", "pid": self.process, "name": name, "ts": self.clock.at(self.start + tick),
+                      "args": {"bytes": int(filled[place])}})
 
     def _threads(self, spans: Integers) -> Integers:
         """[spans, (thread, row, lane)]."""

@@ -107,6 +107,15 @@ def test_flows_pair_up_inside_of_slices(events):
     assert all(starts[key]["ts"] <= ends[key]["ts"] for key in starts)
 
 
+def test_events_of_a_thread_and_of_a_counter_come_in_order(events):
+    last: dict[object, float] = {}
+    for event in events:
+        if event["ph"] != "M":
+            row = event.get("tid", event["name"])
+            assert event["ts"] >= last.get(row, 0)
+            last[row] = event["ts"]
+
+
 def test_occupancy_is_a_counter_that_ends_empty(events):
     counters = [event for event in events if event["ph"] == "C" and event["name"].startswith("SBUF")]
     assert max(event["args"]["bytes"] for event in counters) > 0
