@@ -188,14 +188,15 @@ class Kernel:
             yield Expr(0, ((statement.symbol, 1),))
         self._block = outer
 
-    def tiles(self, total: int, step: int, *, outer: bool = False) -> Iterator[tuple[Expr, int]]:
+    def tiles(self, total: int, step: int, *, outer: bool = False, turns: int = 1) -> Iterator[tuple[Expr, int]]:
         """Cut 0..total into pieces of `step`: yields (start, size), so that the body is written once.
 
         The body is emitted a bounded number of times, whatever `total` is: once or, where buffers are to rotate, `copies`
         times inside a loop over the full pieces, and again for what is left. Copies in one loop have tiles of their own, so
-        that the next piece is loaded while this one is worked on. outer: a loop around other loops, see Copies.
+        that the next piece is loaded while this one is worked on. outer: a loop around other loops, see Copies. turns: pieces
+        that the caller gives tiles of their own anyway, in turns.
         """
-        copies = self.copies.outer if outer else self.copies.inner
+        copies = max(self.copies.outer if outer else self.copies.inner, turns)
         full, rest = divmod(total, step)
         rounds, single = divmod(full, copies)
         if rounds > 1:

@@ -504,7 +504,7 @@ class Turned(Member):
 
         for chunk in self.chunks[dot]:
             matrix = self.chain.supply.require(chunk.part)
-            for block, _ in kernel.tiles(matrix.columns // lanes, 1):
+            for block, _ in kernel.tiles(matrix.columns // lanes, 1, turns=len(self.banks_kept) or 1):
                 place = out.tile.cut(0, block + start, 1).cut(1, 0, rows)
                 given = {name: tile.cut(0, block + start, 1).insert(0) for name, tile in self.fixed.items()}
                 kept = [next(banks)] if self.banks_kept else []

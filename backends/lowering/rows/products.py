@@ -152,9 +152,9 @@ def _turn_run(kernel: Kernel, raw: Access, tile: Access, column: Index, rows: in
     per = max(1, min(kernel.target.psum.bank_bytes // (rows * raw.dtype.byte_size), (full + 1) // 2))
     place = tile.cut(1, column, rows)
     with kernel.scope():
-        count = max(1, min(2, full, kernel.psum_free_banks))
-        banks = itertools.cycle([kernel.psum((lanes, per, rows), raw.dtype) for _ in range(count)]) if full else iter(())
-        for start, count in kernel.tiles(full, per):
+        turns = max(1, min(2, full, kernel.psum_free_banks))
+        banks = itertools.cycle([kernel.psum((lanes, per, rows), raw.dtype) for _ in range(turns)]) if full else iter(())
+        for start, count in kernel.tiles(full, per, turns=turns):
             bank = next(banks).cut(0, 0, count)
             for number in range(count):
                 kernel.pe_transpose(bank.at(0, number), raw.cut(0, (start + number) * lanes, lanes))
