@@ -66,7 +66,8 @@ class Manner:
 
 
 class RegionWriter:
-    """Writes regions' tile programs, once for each key. alone: whether the entry that is being written has one region only."""
+    """Writes regions' tile programs, once for each key. alone: whether one region has the work of the entry that is
+    being written."""
 
     def __init__(self, target: Target, manner: Manner) -> None:
         self.target = target

@@ -17,7 +17,7 @@ from nxcc.backends.codegen.attempts import Lowered, Manner, RegionWriter
 from nxcc.backends.codegen.code import Binding, DebugEntry, DeviceCode, DeviceNode, RegionReport
 from nxcc.backends.codegen.control import RULES
 from nxcc.backends.codegen.mainstream import MainStreams
-from nxcc.backends.codegen.orders import has_one_region, needed, order_of_result, order_of_use, projections_first
+from nxcc.backends.codegen.orders import works_alone, needed, order_of_result, order_of_use, projections_first
 from nxcc.backends.codegen.structure import SMALL_CONSTANT_BYTES, Bodies, overlaps, signature, structure_of
 from nxcc.backends.codegen.unroll import unrolled
 from nxcc.backends.codegen.values import Located, Value, leaves, release_one
@@ -139,7 +139,7 @@ class Generator:
         targets = [self.external[name] for name in node.outputs]
         self._placed = self._placements(node, targets)
         self._entry = node.module.entry
-        self.writer.alone = has_one_region(self._entry)
+        self.writer.alone = works_alone(self._entry)
         self._place = (node.name, "")
         root = self.computation(node.module.entry, arguments)
         self._placed = {}

@@ -10,6 +10,7 @@ from nxcc.backends.lowering.registry import Rule
 from nxcc.backends.lowering.views import VIEW_OPCODES
 from nxcc.backends.tile.program import View
 from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.rowspace import is_elementwise
 from nxcc.ir.literals import Literal
 
 
@@ -75,5 +76,7 @@ def order_of_result(rule: Rule, instruction: Instruction, operands: Sequence[Vie
 _NO_CODE = frozenset(("parameter", "constant", "tuple", "get-tuple-element")) | VIEW_OPCODES
 
 
-def has_one_region(entry: Computation) -> bool:
-    return sum(instruction.opcode not in _NO_CODE for instruction in entry.post_order()) == 1
+def works_alone(entry: Computation) -> bool:
+    """Whether one region has all the work, but for conversions of what it reads and elementwise work on what it makes."""
+    regions = [instruction for instruction in entry.post_order() if instruction.opcode not in _NO_CODE]
+    return len(regions) == 1 or sum(not is_elementwise(region) for region in regions) == 1

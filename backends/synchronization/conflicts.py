@@ -233,7 +233,7 @@ def _conflicts_with(p: Placed, other: Placed, pairs: Pairs, scalars: Scalars) ->
             return
     for depth in range(len(common), 0, -1):
         outer, carried = common[:depth - 1], common[depth - 1]
-        apart = {carried.symbol: (carried.count, True)}
+        apart = {carried.symbol: (carried.runs, True)}
         meeting = [(a, b) for a, b in pairs if _meet(a, b, outer, apart, scalars)]
         if meeting:
             distance = 1 if any(_meet_next(a, b, outer, carried, scalars) for a, b in meeting) else 2
@@ -253,7 +253,7 @@ def _same(p: Placed, other: Placed, meeting: Pairs, equal: Sequence[Loop], apart
         own = [one for one in p.loops[common:] if one.slots and loop.slots and one.count == loop.count]
         for one in own if place >= common else [loop]:
             pairs = meeting if one is loop else [(a, _renamed(b, loop.symbol, one.symbol)) for a, b in meeting]
-            if not any(_meet(a, b, equal, {**apart, one.symbol: (one.count, ahead)}, scalars)
+            if not any(_meet(a, b, equal, {**apart, one.symbol: (one.runs, ahead)}, scalars)
                        for a, b in pairs for ahead in (True, False)):
                 found.append((place, one.symbol))
                 break
@@ -284,7 +284,7 @@ def _meet_next(later: Extent, earlier: Extent, equal: Sequence[Loop], carried: L
     if not flipped:
         return True
     same = dict.fromkeys(loop.symbol for loop in equal) | dict.fromkeys(flipped)
-    return meet(later.block, before, same, {carried.symbol: (carried.count, True)})
+    return meet(later.block, before, same, {carried.symbol: (carried.runs, True)})
 
 
 def _common(a: Sequence[Loop], b: Sequence[Loop]) -> tuple[Loop, ...]:

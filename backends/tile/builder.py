@@ -179,9 +179,9 @@ class Kernel:
         self._psum = psum
 
     @contextmanager
-    def loop(self, count: int, slots: bool = False) -> Iterator[Expr]:
-        """A loop of `count` iterations; yields its variable. slots: see Loop."""
-        statement = Loop(self.symbol("i", "loop", 0, count - 1), count, slots=slots)
+    def loop(self, count: int, slots: bool = False, always: bool = False) -> Iterator[Expr]:
+        """A loop of `count` iterations; yields its variable. slots, always: see Loop."""
+        statement = Loop(self.symbol("i", "loop", 0, count - 1), count, slots=slots, always=always)
         self._block.append(statement)
         outer, self._block = self._block, statement.body
         with self.scope():

@@ -212,12 +212,18 @@ class Op:
 @dataclass(slots=True)
 class Loop:
     """Run `body` with symbol = 0..count-1. slots: iterations work on tiles of their own, so that transfers into or out of
-    these may be under way together."""
+    these may be under way together. always: its code is the same for every count, a single run included."""
 
     symbol: Symbol
     count: int
     body: list[Statement] = field(default_factory=list)
     slots: bool = False
+    always: bool = False
+
+    @property
+    def runs(self) -> int:
+        """How many iterations synchronization reckons with: where the code is to be the same for every count, never one alone."""
+        return max(self.count, 2) if self.always else self.count
 
 
 @dataclass(slots=True)

@@ -90,5 +90,5 @@ def loop(kernel: Kernel, count: int, slots: bool = False, always: bool = False) 
     if count == 1 and not always:
         yield Expr()
         return
-    with kernel.loop(count, slots) as index:
+    with kernel.loop(count, slots, always) as index:
         yield index
