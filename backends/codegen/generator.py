@@ -17,7 +17,7 @@ from nxcc.backends.codegen.attempts import Lowered, Manner, RegionWriter
 from nxcc.backends.codegen.code import Binding, DebugEntry, DeviceCode, DeviceNode, RegionReport
 from nxcc.backends.codegen.control import RULES
 from nxcc.backends.codegen.mainstream import MainStreams
-from nxcc.backends.codegen.orders import works_alone, needed, order_of_result, order_of_use, projections_first
+from nxcc.backends.codegen.orders import needed, order_of_result, order_of_use, projections_first, works_alone
 from nxcc.backends.codegen.structure import SMALL_CONSTANT_BYTES, Bodies, overlaps, signature, structure_of
 from nxcc.backends.codegen.unroll import unrolled
 from nxcc.backends.codegen.values import Located, Value, leaves, release_one

@@ -14,6 +14,7 @@ from nxcc.backends.lowering.products.limbs import as_bytes, multiply_integers, m
 from nxcc.backends.lowering.products.matmul import ONCE, Batch, multiply, multiply_deep, split_depth
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import join
+from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
@@ -55,7 +56,25 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     return product_reason(left, right, instruction.shape.dtype, target, integer_bits=64)
 
 
-@rule("dot", unsupported=_unsupported)
+TURNED_FIRST = 2048
+"""Rows, columns and depth, at least, of a product whose right operand is turned in memory before it: the left one does not stay
+on the chip as a whole, so that the right one would be turned again for each part of it."""
+
+
+def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """The right operand of a large product along its columns, if it lies along k."""
+    right = operands[1]
+    columns = [d for d in range(instruction.operands[1].shape.rank) if d not in instruction.attribute("rhs_contracting_dims")]
+    if right is None or instruction.attribute("rhs_batch_dims") or len(columns) != 1 or right.elements == 0:
+        return
+    width = right.sizes[columns[0]]
+    if min(width, right.elements // width, instruction.shape.element_count // width) < TURNED_FIRST:
+        return
+    if any(comes_in_elements(right, d) for d in range(len(right.dims)) if d not in columns):
+        yield 1, (*instruction.attribute("rhs_contracting_dims"), *columns)
+
+
+@rule("dot", unsupported=_unsupported, lies=_lies)
 def lower_dot(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """result[b.., m.., n..] = sum over k of lhs[b, m, k] * rhs[b, k, n]."""
     if results[0].elements == 0:

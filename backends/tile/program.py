@@ -222,7 +222,7 @@ class Loop:
 
     @property
     def runs(self) -> int:
-        """How many iterations synchronization reckons with: where the code is to be the same for every count, never one alone."""
+        """Iterations that synchronization reckons with: where code is the same for every count, never one alone."""
         return max(self.count, 2) if self.always else self.count
 
 

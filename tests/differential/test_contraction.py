@@ -143,6 +143,17 @@ def test_code_does_not_grow_with_the_matrix(optlevel: int) -> None:
     assert instructions(8192, optlevel) < 1000
 
 
+@pytest.mark.parametrize("kind", ("f32", "bf16", "f16"))
+def test_a_large_right_side_that_lies_along_k_is_turned_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory, before the product; small ones here, as if they were large."""
+    text = module((kind, (150, 200)), (kind, (170, 200)), DotDims((), (1,), (), (1,)))
+    check_whole(text, strict=True)
+    monkeypatch.setattr("nxcc.backends.lowering.contraction.TURNED_FIRST", 100)
+    check_whole(text, strict=True)
+    deep = module((kind, (150, 4, 50)), (kind, (170, 4, 50)), DotDims((), (1, 2), (), (1, 2)))
+    check_whole(deep, strict=True)
+
+
 def test_left_sides_are_turned_through_an_odd_number_of_banks() -> None:
     """Three blocks of rows, of which each has sums of its own: engines that empty banks by turns take two of the three."""
     check_whole("""HloModule m
