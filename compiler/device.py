@@ -102,6 +102,11 @@ class Device:
             raise CompileError(NEFF_INVALID, f"the program has no entry {entry!r}", self.path)
         self.machine.run(self.entries[entry])
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether a transpose of the last run made NaN of finite values."""
+        return self.machine.alerts.spread
+
 
 def _machine(program: Program, target: Target, strict: bool, seed: int) -> Machine:
     sizes = {"sbuf_bytes_per_partition": target.sbuf.partition_bytes, "psum_bytes_per_partition": target.psum.partition_bytes,

@@ -111,7 +111,8 @@ class CompileOptions:
         choices=("bf16", "fp16", "tf32", "fp8_e4m3"), changes_output=True)
     relayout: str = _option(
         "", "--relayout", help="How operands of products are turned: fast, by products that spread a NaN or an "
-        "infinity to other rows; exact, bit by bit. Default: exact if products read at most 65,536 elements in all, else fast.",
+        "infinity to other rows; exact, bit by bit. Default: exact if products read at most 65,536 elements in all; else fast, "
+        "and a run in which something spreads is made again with exact code.",
         choices=("fast", "exact"), changes_output=True, recorded_if_given=True)
     multiply_f8e4m3fn: bool = _flag(
         "--experimental-unsafe-fp8e4m3fn-as-fp8e4m3", role=Role.CODE, changes_output=True, recorded_if_given=True,

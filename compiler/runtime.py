@@ -3,14 +3,17 @@
 Loading opens the file, checks target, version and features, decodes the engine streams once, verifies the machine
 program, puts constants into the HBM arenas, binds weights by the file's recipe (cast to the dtype of their place), and fills
 what stays on chip. A run then walks the graph of nodes; values move between host and arenas only where another side reads them.
+A run in which a transpose spread a NaN is made again with exact code (`again.py`), unless the file was made with `--relayout`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.carried import read_module
 from nxcc.compiler.casts import cast
 from nxcc.compiler.device import Device
 from nxcc.compiler.opening import open_compiled
@@ -26,6 +29,9 @@ from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node, OutputTensor
 from nxcc.neff.reader import Neff
+
+if TYPE_CHECKING:
+    from nxcc.compiler.again import ExactTwin
 
 
 @dataclass
@@ -51,7 +57,8 @@ def load(path: str, weights: str | Mapping[str, Array] | None = None, *, target:
 class Loaded:
     """A NEFF that is ready to run.
 
-    inputs: what `run` takes, in order; weights: what was bound when it was loaded.
+    inputs: what `run` takes, in order; weights: what was bound when it was loaded. was_repeated: whether the last run was made
+    again with exact code.
     """
 
     def __init__(self, neff: Neff, weights: str | Mapping[str, Array] | None = None, *, target: str | None = None,
@@ -67,6 +74,10 @@ class Loaded:
         self.devices = {core: Device(neff, core, strict, seed) for core in sorted(set(self.cores.values()))}
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
+        self.repeats = "relayout" not in self.graph.nxcc.options
+        self.was_repeated = False
+        self._twin: ExactTwin | None = None
+        self._strict, self._seed = strict, seed
         self._bind(weights)
         for device in self.devices.values():
             device.fill()
@@ -146,7 +157,8 @@ class Loaded:
             watch: Callable[[Node, Mapping[str, Array]], None] | None = None) -> list[Array]:
         """The outputs in tuple order, in the dtypes of the module as read. inputs: arrays in order, or by name.
 
-        watch: told of each node when it has run, with the values that nodes handed on so far, in the dtypes inside.
+        watch: told of each node when it has run, with the values that nodes handed on so far, in the dtypes inside; such a run
+        is not made again.
         """
         if inputs is None or isinstance(inputs, Mapping):
             values = self.prepare(inputs)
@@ -158,11 +170,25 @@ class Loaded:
         walk = _Walk(self)
         for tensor, value in zip(self.inputs, values, strict=True):
             walk.host[tensor.name] = self.inside(tensor.name, value)
+        self.was_repeated = False
         for node in self.graph.nodes:
             walk.step(node)
             if watch is not None:
                 watch(node, walk.shown(node))
+            if walk.has_spread and self.repeats and watch is None:
+                return self._again(values)
         return [self.outside(row, walk.on_host(row.name)) for row in self.graph.outputs]
+
+    def _again(self, values: Sequence[Array]) -> list[Array]:
+        """The outputs by code that spreads no NaN. values: the inputs in order."""
+        from nxcc.compiler.again import ExactTwin
+        if self._twin is None:
+            self._twin = ExactTwin(self, self._strict, self._seed)
+        walk = _Walk(self)
+        walk.host |= {tensor.name: self.inside(tensor.name, value) for tensor, value in zip(self.inputs, values, strict=True)}
+        found = self._twin.run([walk.on_host(tensor.name) for tensor in self.tensors])
+        self.was_repeated = True
+        return [self.outside(row, value) for row, value in zip(self.graph.outputs, found, strict=True)]
 
     def outside(self, row: OutputTensor, array: Array) -> Array:
         """A result in the dtype that the user gets."""
@@ -171,11 +197,12 @@ class Loaded:
 
 @dataclass
 class _Walk:
-    """One run: which values the host holds, and which lie in the arena of which core."""
+    """One run: which values the host holds, which lie in the arena of which core, and whether a transpose spread a NaN."""
 
     loaded: Loaded
     host: dict[str, Array] = field(default_factory=dict)
     in_arena: dict[str, set[int]] = field(default_factory=dict)
+    has_spread: bool = False
 
     def __post_init__(self) -> None:
         loaded = self.loaded
@@ -205,6 +232,7 @@ class _Walk:
                 device.write(device.places[tensor.name], self.on_host(tensor.name))
                 held.add(core)
         device.run(node.entry)
+        self.has_spread |= device.has_spread
         self.in_arena |= {tensor.name: {core} for tensor in node.outputs}
 
     def _host(self, node: Node) -> None:
@@ -266,20 +294,3 @@ def _open_host(neff: Neff, node: Node) -> HostNode:
 def constant_arrays(neff: Neff, rows: Sequence[HostConstant]) -> list[Array]:
     """The values of a host module's large constants, as views of the file."""
     return [neff.array(row.file, row.dtype, row.shape) for row in rows]
-
-
-def carried_module(neff: Neff) -> Module | None:
-    """The module after all passes that a NEFF carries, without its large constants; None if it carries none."""
-    row = neff.require_runnable().nxcc.extra.get("module")
-    if not isinstance(row, dict) or not isinstance(row.get("hlo"), str):
-        return None
-    return read_module(neff, row["hlo"], "module")
-
-
-def read_module(neff: Neff, member: str, name: str) -> Module:
-    """An HLO text member as a verified module."""
-    from nxcc.ir.hlo.text.reader import read_text
-    from nxcc.ir.hlo.verifier import verify
-    module = read_text(neff.text(member), name=f"{neff.path}: {member}")
-    verify(module)
-    return module

@@ -131,6 +131,7 @@ def run_session(request: RunRequest) -> dict[str, Any]:
         "file": request.file, "target": loaded.graph.nxcc.target,
         "inputs": "given" if request.inputs else f"random, seed {request.seed}",
         "outputs": [_describe(k, array, loaded) for k, array in enumerate(outputs)], "written": request.outputs or "",
+        "was_repeated": loaded.was_repeated,
     }
     if request.timing:
         body["load_cpu_s"], body["run_cpu_s"] = ready - start, done - ready
@@ -150,9 +151,14 @@ def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
     return found
 
 
+REPEATED = "a transpose met what is not finite: run again with code of --relayout exact"
+
+
 def run_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
     lines = [f"{body['file']} ({body['target']}), inputs {body['inputs']}"]
+    if body["was_repeated"]:
+        lines.append(REPEATED)
     for row in body["outputs"]:
         shape = f"{row['dtype']}[{','.join(map(str, row['shape']))}]"
         span = f"{row['min']:.6g} .. {row['max']:.6g}, mean {row['mean']:.6g}" if "mean" in row else ""

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 
 from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.carried import embedded_module
 from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.inputs import read_model
 from nxcc.compiler.limits import time_limit
 from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.parameters import conform
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.runtime import Loaded, load, read_module
+from nxcc.compiler.runtime import Loaded, load
 from nxcc.compiler.tolerances import Depths, depths_of, longest_sum, output_error, tolerance
 from nxcc.compiler.weights import bind_file, declare_weights, match_weights
-from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
-from nxcc.ir.dtypes import BY_NAME, DType
+from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
+from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
-from nxcc.neff.members import HostConstant
 from nxcc.neff.reader import is_neff
 
 LOAD_OPTIONS = ("target", "weights")
@@ -105,7 +105,7 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)
     got = loaded.run(values)
     autocast = str(loaded.graph.nxcc.options.get("auto-cast", "none"))
-    inside = original if original is not None else embedded_module(loaded)[0]
+    inside = original if original is not None else embedded_module(loaded.neff)[0]
     if request.expected:
         judge, expected = request.expected, _given(request.expected, loaded)
         rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
@@ -129,7 +129,7 @@ def autocast_tolerance(loaded: Loaded) -> float:
     """What the casts of a NEFF may cost, as a share of an output's scale; the module inside it tells how they add up."""
     options = loaded.graph.nxcc.options
     mode, type = (str(options.get(word, "none")) for word in ("auto-cast", "auto-cast-type"))
-    return depths_of(embedded_module(loaded)[0]).cast(mode, type) if mode != "none" else 0.0
+    return depths_of(embedded_module(loaded.neff)[0]).cast(mode, type) if mode != "none" else 0.0
 
 
 def _dtypes(loaded: Loaded) -> list[DType]:
@@ -172,7 +172,7 @@ def _pack(shape: Shape, leaves: Any) -> Any:
 
 def oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
     """The module that the NEFF carries, evaluated by the oracle with the same casts at its border."""
-    module, constants = embedded_module(loaded)
+    module, constants = embedded_module(loaded.neff)
     given = {tensor.name: value for tensor, value in zip(loaded.inputs, values, strict=True)}
     given |= _weight_values(loaded, weights)
     leaves = iter([loaded.inside(tensor.name, given[tensor.name]) for tensor in loaded.tensors] + constants)
@@ -191,26 +191,6 @@ def _weight_values(loaded: Loaded, weights: str | None) -> dict[str, Array]:
     raise_problems(problems)
     return {declared[n].name: conform(arrays[name], declared[n].shape, f"tensor {name!r}", weights, WEIGHT_MISMATCH)
             for n, name in found.items()}
-
-
-def embedded_module(loaded: Loaded) -> tuple[Module, list[Array]]:
-    """The stripped module of a NEFF and the values of its trailing parameters, which are its large constants."""
-    row = loaded.graph.nxcc.extra.get("module")
-    where = f"{loaded.neff.path}: neff.json: module"
-    if not isinstance(row, dict) or not isinstance(row.get("hlo"), str) or not isinstance(row.get("constants"), list):
-        raise CompileError(NEFF_INVALID, "the file carries no module to compare with", where)
-    constants = [_constant_row(entry, where) for entry in row["constants"]]
-    module = read_module(loaded.neff, row["hlo"], "module")
-    return module, [loaded.neff.array(constant.file, constant.dtype, constant.shape) for constant in constants]
-
-
-def _constant_row(entry: Any, where: str) -> HostConstant:
-    if not isinstance(entry, dict) or entry.get("dtype") not in BY_NAME or not isinstance(entry.get("file"), str):
-        raise CompileError(NEFF_INVALID, "a constant of the module is malformed", where)
-    shape = entry.get("shape")
-    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-        raise CompileError(NEFF_INVALID, "a constant of the module is malformed", where)
-    return HostConstant(str(entry.get("hlo")), entry["file"], BY_NAME[entry["dtype"]], tuple(shape))
 
 
 # Comparing

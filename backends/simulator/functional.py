@@ -17,7 +17,7 @@ from nxcc.backends.isa.program import REGISTERS, Engine, Instruction, Program, S
 from nxcc.backends.simulator import engines
 from nxcc.backends.simulator.memory import Array, Memories, invalid, storage
 from nxcc.backends.simulator.numerics import Scratch
-from nxcc.backends.simulator.operation import SEMANTICS, Operation, Prepared, Settings
+from nxcc.backends.simulator.operation import SEMANTICS, Alerts, Operation, Prepared, Settings
 from nxcc.backends.simulator.streams import Action, Blocked, Pending, Sequencer, evaluator
 from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
 from nxcc.ir.dtypes import DType
@@ -50,10 +50,10 @@ class SemaphoreWait:
 class FastActions:
     """What one engine's instructions do in fast mode."""
 
-    def __init__(self, engine: Engine, memories: Memories, scratch: Scratch, semaphores: list[int]) -> None:
+    def __init__(self, engine: Engine, memories: Memories, scratch: Scratch, semaphores: list[int], alerts: Alerts) -> None:
         self.engine, self.memories, self.scratch, self.semaphores = engine, memories, scratch, semaphores
         self.registers = [0] * REGISTERS
-        self.settings = Settings()
+        self.settings = Settings(alerts)
 
     def wait(self, wait: Wait) -> tuple[Action, Pending]:
         semaphores, number = self.semaphores, wait.index.constant
@@ -181,10 +181,11 @@ class Machine:
         self.program = program
         self.memories = Memories(hbm_bytes, sbuf_bytes_per_partition, psum_bytes_per_partition, partitions)
         self.semaphores = [0] * max(SEMAPHORES, program.semaphores)
+        self.alerts = Alerts()
         self.sequencers = self._make_sequencers(Scratch())
 
     def _make_sequencers(self, scratch: Scratch) -> list[Sequencer]:
-        return [Sequencer(engine, self.program, FastActions(engine, self.memories, scratch, self.semaphores))
+        return [Sequencer(engine, self.program, FastActions(engine, self.memories, scratch, self.semaphores, self.alerts))
                 for engine in Engine]
 
     @property
@@ -213,7 +214,8 @@ class Machine:
                     sequencer.entered(number, is_entry)
 
     def run(self, entry: int = 0) -> None:
-        """Run an entry of the program until all engines are done."""
+        """Run an entry of the program until all engines are done; `alerts` then holds what they report of it."""
+        self.alerts.spread = False
         self.semaphores[:] = [0] * len(self.semaphores)
         with np.errstate(all="ignore"):
             for sequencer in self.sequencers:

@@ -28,10 +28,25 @@ class Prepared:
     affines: tuple[Affine, ...] = ()
 
 
+class Alerts:
+    """What engines tell the host at the end of a run.
+
+    spread: a transpose that is a product met what is not finite, and made NaN of finite values. A device reports NaN that
+    arises while it runs, at no cost (documented, runtime return codes: 1003, completed with numerical errors (NaN)); which
+    instruction made it is assumed to be known to the runtime as for other errors.
+    """
+
+    __slots__ = ("spread",)
+
+    def __init__(self) -> None:
+        self.spread = False
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """check_ranges: an activation input outside the documented range of its function is an error (strict mode)."""
 
+    alerts: Alerts
     check_ranges: bool = False
 
 

@@ -32,7 +32,7 @@ from nxcc.backends.simulator.engines.pe import BANK_BYTES
 from nxcc.backends.simulator.functional import FastActions, Machine, bind, deadlock
 from nxcc.backends.simulator.memory import Array, Memories, View, invalid, raw
 from nxcc.backends.simulator.numerics import Scratch
-from nxcc.backends.simulator.operation import SEMANTICS, Operation, Settings
+from nxcc.backends.simulator.operation import SEMANTICS, Alerts, Operation, Settings
 from nxcc.backends.simulator.ordering import ENGINE_NUMBERS, Clock, SignalHistory
 from nxcc.backends.simulator.shadow import FIRST_EVENT, Shadow, numbers, place_of
 from nxcc.backends.simulator.streams import Action, Blocked, Pending, Sequencer, evaluator
@@ -233,9 +233,10 @@ class SteppingSequencer(Sequencer):
 class StrictActions(FastActions):
     """What one engine's instructions do in strict mode."""
 
-    def __init__(self, engine: Engine, memories: Memories, scratch: Scratch, semaphores: list[int], watch: Watch) -> None:
-        super().__init__(engine, memories, scratch, semaphores)
-        self.settings = Settings(check_ranges=True)
+    def __init__(self, engine: Engine, memories: Memories, scratch: Scratch, semaphores: list[int], alerts: Alerts,
+                 watch: Watch) -> None:
+        super().__init__(engine, memories, scratch, semaphores, alerts)
+        self.settings = Settings(alerts, check_ranges=True)
         self.watch, self.number, self.clock = watch, ENGINE_NUMBERS[engine], Clock()
         self.sequencer: SteppingSequencer
 
@@ -455,7 +456,7 @@ class StrictMachine(Machine):
         self.steppers: list[SteppingSequencer] = []
         self.engines: list[StrictActions] = []
         for engine in Engine:
-            actions = StrictActions(engine, self.memories, scratch, self.semaphores, self.watch)
+            actions = StrictActions(engine, self.memories, scratch, self.semaphores, self.alerts, self.watch)
             actions.sequencer = SteppingSequencer(engine, self.program, actions)
             self.engines.append(actions)
             self.steppers.append(actions.sequencer)

@@ -19,24 +19,21 @@ from typing import Any
 
 from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import load_target
+from nxcc.compiler.carried import as_read, carried_module, options_of
 from nxcc.compiler.casting import multiplies
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import DECLARED, CompileOptions
 from nxcc.compiler.reports.estimate import Estimate, estimate
 from nxcc.compiler.reports.regions import source_of
 from nxcc.compiler.reports.resizing import Resize, resized
-from nxcc.compiler.runtime import carried_module
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_module
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import Graph
 from nxcc.neff.reader import Neff, open_neff
 from nxcc.neff.writer import write_neff
-from nxcc.passes.effects import anchors
-from nxcc.passes.inline_calls import InlineCalls
-from nxcc.passes.rewriting import remove_unread
 
 MOST = 3
 LEAST_GAIN = 0.02
@@ -49,7 +46,6 @@ PARTITIONS = 128
 WEIGHT_BYTES = 1 << 16
 """Inputs from this size on that a product reads are taken for weights."""
 TURNED_BYTES = 1 << 16
-MARKED = "nxcc."
 
 
 @dataclass(frozen=True)
@@ -189,24 +185,9 @@ def _subject(neff: Neff, found: Estimate) -> Subject | None:
     module = carried_module(neff)
     if module is None:
         return None
-    for computation in module.computations:
-        for instruction in computation.instructions:
-            instruction.frontend_attributes = {key: value for key, value in instruction.frontend_attributes.items()
-                                               if not key.startswith(MARKED)}
-    InlineCalls().run(module)
-    _dissolve_tuples(module.entry)
-    module.frontend_attributes = {}
-    module.entry_layout = None
+    as_read(module)
     weights = _weights(module, graph)
-    return Subject(module, _options(graph.nxcc.options), weights, found)
-
-
-def _dissolve_tuples(computation: Computation) -> None:
-    """Who reads an element of a tuple reads what was put there: several results of a region are one by one again."""
-    for instruction in list(computation.instructions):
-        if instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "tuple":
-            computation.replace(instruction, instruction.operands[0].operands[instruction.attribute("index")])
-    remove_unread(computation, reversed(list(computation.instructions)), anchors(computation))
+    return Subject(module, options_of(graph.nxcc.options), weights, found)
 
 
 def _weights(module: Module, graph: Graph) -> frozenset[int]:
@@ -214,19 +195,6 @@ def _weights(module: Module, graph: Graph) -> frozenset[int]:
     roles = {row.hlo: row.role for row in graph.inputs if row.hlo}
     return frozenset(number for number, parameter in enumerate(module.entry.parameters)
                      if parameter.shape.is_array and roles.get(parameter.name, "weight") == "weight")
-
-
-def _options(recorded: Mapping[str, Any]) -> CompileOptions:
-    """How the file was compiled, as far as its HLO module still needs it."""
-    values: dict[str, Any] = {}
-    for name, row in DECLARED.items():
-        value = recorded.get(row.name.removeprefix("--"))
-        if row.changes_output and value is not None and name not in _SPENT:
-            values[name] = tuple(value) if row.many else value
-    return CompileOptions(**values)
-
-
-_SPENT = frozenset(("io_config", "signature", "weight_params", "compress", "strip"))
 
 
 # Candidates

@@ -18,6 +18,7 @@ from nxcc.backends.simulator.outcome import Cause, Timing
 from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
+from nxcc.compiler.carried import carried_module, read_module
 from nxcc.compiler.device import entry_number, load_programs
 from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.reports.flow import Pipeline, pipeline, pipeline_lines
@@ -25,7 +26,6 @@ from nxcc.compiler.reports.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.reports.sensitivity import MOST_FACTS, Effect, effects, span
 from nxcc.compiler.reports.sharing import shared
 from nxcc.compiler.reports.trips import loops, trip_count
-from nxcc.compiler.runtime import read_module
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
@@ -144,7 +144,7 @@ def estimate(neff: Neff, *, trips: int = 1, spans: bool = False, ranges: bool = 
     target = load_target(graph.nxcc.target)
     on_device = [node for node in graph.nodes if node.executor != CPU]
     programs = load_programs(neff, target) if on_device else []
-    module = _module(neff)
+    module = carried_module(neff)
     counts: Sequence[int | None] = ()
 
     def run(clock: Clock, node: Node) -> Timing:
@@ -235,14 +235,6 @@ def crossing_bytes(graph: Graph) -> int:
         if not on_host[result.name] and result.alias_of is None:
             moved[result.name, True] = result.size
     return sum(moved.values())
-
-
-def _module(neff: Neff) -> Module | None:
-    """The module that `verify` uses as well; None if the file carries none."""
-    described = neff.require_runnable().nxcc.extra.get("module")
-    if not isinstance(described, dict) or not isinstance(described.get("hlo"), str):
-        return None
-    return read_module(neff, described["hlo"], "module")
 
 
 def _counts(module: Module, clock: Clock) -> Sequence[int | None]:

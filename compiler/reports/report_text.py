@@ -21,8 +21,10 @@ def build_lines(body: dict[str, Any]) -> list[str]:
                      f"{100 * share:.2f} % of {body['total_count']} operations on the device")
         lines += plan_lines(body)
     if body.get("spreading_products"):
+        end = ("--relayout exact prevents it and is slower" if "relayout" in body["options"] else
+               "such a run is made again with code of --relayout exact, which is slower")
         lines.append("transposes: a NaN or an infinity in an operand may make NaN of other rows in "
-                     f"{body['spreading_products']} products; --relayout exact prevents it and is slower")
+                     f"{body['spreading_products']} products; {end}")
     if "memory" in body:
         memory = body["memory"]
         lines.append(f"code: {body['regions']} regions in {body['functions']} functions, "

@@ -1,4 +1,4 @@
-"""--relayout exact, which is the default of small modules: a NaN or an infinity stays in its row, whatever is turned."""
+"""A NaN or an infinity stays in its row: --relayout exact, which is the default of small modules, and runs made again."""
 
 from __future__ import annotations
 
@@ -98,3 +98,46 @@ ENTRY main {{
     (got,) = load(str(tmp_path / "m.neff")).run([x, w])
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
+
+
+def large(text: str, dtype: str) -> str:
+    """Products that read more than 65,536 elements, so that operands are turned by products."""
+    return text.replace("T[", f"{dtype}[").replace("96", "512").replace("160", "640")
+
+
+@pytest.mark.parametrize("weights", ["", "1"])
+@pytest.mark.parametrize(("text", "dtype", "target"), [(PRODUCT, "f32", "v2"), (PRODUCT, "bf16", "v2"), (ROWS, "bf16", "v2"),
+                                                       (PRODUCT, "bf16", "v1")])
+def test_a_run_in_which_a_nan_spreads_is_made_again(text: str, dtype: str, target: str, weights: str, tmp_path: Path) -> None:
+    text = large(text, dtype)
+    module = read_text(text)
+    random = np.random.default_rng(0)
+    x, w = (np.asarray(random.normal(size=p.shape.dims)).astype(p.shape.dtype.numpy) for p in module.entry.parameters)
+    bad = x.copy()
+    bad.reshape(-1)[7] = np.nan
+    bad.reshape(-1)[x.size // 2] = np.inf
+    (tmp_path / "m.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"), target=target,
+                                                               weight_params=weights)))
+    loaded = load(str(tmp_path / "m.neff"), {"1": w} if weights else None)
+    for given, repeated in ((x, False), (bad, True), (bad, True), (x, False)):
+        (want,) = (np.asarray(v, np.float32) for v in flatten(evaluate(module, [given, w])))
+        (got,) = (np.asarray(v, np.float32) for v in loaded.run([given] if weights else [given, w]))
+        assert loaded.was_repeated == repeated
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(got[np.isinf(want)], want[np.isinf(want)])
+        good = np.isfinite(want)
+        assert np.abs(got[good] - want[good]).max() <= 2.0**-6 * np.abs(want[good]).max()
+
+
+def test_asked_for_fast_code_no_run_is_made_again(tmp_path: Path) -> None:
+    text = large(PRODUCT, "bf16")
+    module = read_text(text)
+    x, w = (np.ones(p.shape.dims, p.shape.dtype.numpy) for p in module.entry.parameters)
+    x[3, 5] = np.nan
+    (tmp_path / "m.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"), relayout="fast")))
+    loaded = load(str(tmp_path / "m.neff"))
+    (got,) = loaded.run([x, w])
+    assert not loaded.was_repeated
+    assert np.isnan(got.astype(np.float32)).any(1).sum() > 1

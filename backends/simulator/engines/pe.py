@@ -131,12 +131,14 @@ def pe_transpose(op: Operation) -> Prepared:
     load = widen(dtype, data.shape, op.scratch, "a")
     move, numpy_type = raw(dtype), data.dtype
     data.dtype = out.dtype = move
+    alerts = op.settings.alerts
 
     def kernel(x: Array, to: Array) -> None:
         flat = x.reshape(rows, columns)
         values = x.view(numpy_type)
         finite = np.isfinite(values if load is None else load(values)).reshape(rows, columns)
         if not finite.all():
+            alerts.spread = True
             flat = _spoil(flat.view(numpy_type), finite).view(move)
         np.copyto(to, flat.T.reshape(to.shape))
     return Prepared(kernel, (data, out))
