@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nxcc.backends.codegen.attempts import Lowered
 from nxcc.backends.codegen.code import DebugEntry, DeviceCode, DeviceNode
 from nxcc.backends.codegen.generator import generate
 from nxcc.backends.cost import handover
@@ -66,36 +67,40 @@ class Lowering:
     findings: Findings | None = None
 
     def code(self, plan: Plan, core: int, debug: list[DebugEntry] | None = None, target: Target | None = None,
-             work_bytes: int = 0) -> DeviceCode:
-        """The code of what runs on a core, as it comes from code generation. work_bytes: see there."""
+             work_bytes: int = 0, written: dict[Any, Lowered] | None = None) -> DeviceCode:
+        """The code of what runs on a core, as it comes from code generation. work_bytes, written: see there."""
         nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes_of(core)]
         used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
         values = {name: shape for name, shape in plan.values.items() if name in used}
         aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
         return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
                         exact_transposes=self.exact_transposes, debug=debug, work_bytes=work_bytes, clock=ticks_of,
-                        jobs=self.jobs, findings=self.findings)
+                        jobs=self.jobs, findings=self.findings, written=written)
 
     def whole(self, plan: Plan) -> DeviceCode:
         """The code where one core has all of it. Where streams are straight, values between regions stay on chip; if many of
         them do not fit beside regions that take what they like, the faster of these and of smaller ones."""
-        best = self.code(plan, 0)
+        written: dict[Any, Lowered] = {}
+        best = self.code(plan, 0, written=written)
         if self.optlevel == 0 or self.target.features.registers:
             return best
         left = self._settle(best)
-        if left and self._moving_ticks(left) > WORTH * run_ticks(best, self.target):
-            tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes))
-            self._settle(tight)
-            best = min(best, tight, key=self._shared_ticks)
-        return best
+        if not left:
+            return best
+        clock = Clock(best.program, self.target)
+        if self._moving_ticks(left) <= WORTH * entry_ticks(clock, best):
+            return best
+        tight = self.code(plan, 0, work_bytes=int(WORK_SHARE * self.target.sbuf.usable_bytes), written=written)
+        self._settle(tight)
+        return min((best, clock), (tight, Clock(tight.program, self.target)), key=lambda found: self._shared_ticks(*found))[0]
 
     def _moving_ticks(self, count: int) -> int:
         """What so many bytes of traffic take at least while all cores of the chip are at work."""
         return self.target.ticks(count * 1e9 / self.target.memory_bytes_per_second)
 
-    def _shared_ticks(self, code: DeviceCode) -> int:
+    def _shared_ticks(self, code: DeviceCode, clock: Clock) -> int:
         """Ticks with the other cores of the chip at work and with none of them: nobody knows which."""
-        return sum(run_ticks(code, self.target.with_busy_cores(cores)) for cores in {1, self.target.cores.per_chip})
+        return sum(entry_ticks(clock.with_busy_cores(cores), code) for cores in {1, self.target.cores.per_chip})
 
     def _settle(self, code: DeviceCode) -> int:
         """Put on chip what fits: values between regions, then all weights or those of regions to come. Bytes of traffic that
@@ -127,7 +132,8 @@ class Lowering:
     def stage(self, plan: Plan, core: int, debug: list[DebugEntry]) -> DeviceCode:
         """The code of a stage; where weights and work do not both fit, the fastest of several shares of the chip for work."""
         start = len(debug)
-        best = self.code(plan, core, debug)
+        written: dict[Any, Lowered] = {}
+        best = self.code(plan, core, debug, written=written)
         found = self.pinned(best)
         best.program = found.program
         if not found.streamed_bytes:
@@ -135,7 +141,7 @@ class Lowering:
         ticks, entries = run_ticks(best, self.target), list(debug)
         for area in self._areas(found.wanted_bytes):
             tried = debug[:start]
-            code = self._tight(plan, core, tried, area)
+            code = self._tight(plan, core, tried, area, written)
             if code is not None and (took := run_ticks(code, self.target)) < ticks:
                 best, ticks, entries = code, took, tried
         debug[:] = entries
@@ -149,12 +155,13 @@ class Lowering:
         return sorted({size // sbuf.align_bytes * sbuf.align_bytes for size in sizes
                        if size >= min(WORK_SHARES) * sbuf.usable_bytes})
 
-    def _tight(self, plan: Plan, core: int, debug: list[DebugEntry], area: int) -> DeviceCode | None:
+    def _tight(self, plan: Plan, core: int, debug: list[DebugEntry], area: int,
+               written: dict[Any, Lowered]) -> DeviceCode | None:
         """The code with so many bytes of a partition for work; None if that is too little."""
         sbuf = self.target.sbuf
         smaller = replace(self.target, sbuf=replace(sbuf, reserved_bytes=sbuf.partition_bytes - area))
         try:
-            code = self.code(plan, core, debug, smaller)
+            code = self.code(plan, core, debug, smaller, written=written)
         except CompileError as error:
             if error.code is not OUT_OF_MEMORY:
                 raise
@@ -170,7 +177,11 @@ def ticks_of(program: Program, target: Target) -> int:
 
 def run_ticks(code: DeviceCode, target: Target) -> int:
     """Ticks of one run of all entries, loading left out."""
-    clock = Clock(code.program, target)
+    return entry_ticks(Clock(code.program, target), code)
+
+
+def entry_ticks(clock: Clock, code: DeviceCode) -> int:
+    """The same, where a clock of the code's program is at hand."""
     return sum(clock.time(number).ticks for number, entry in enumerate(code.program.entries) if entry.name != LOAD_ENTRY)
 
 

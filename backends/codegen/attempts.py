@@ -35,11 +35,15 @@ WORK_STEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A region's tile program and what waits for what in it. need: what it has of the machine if others may run beside it."""
+    """A region's tile program and what waits for what in it. need: what it has of the machine if others may run beside it.
+
+    debug: the debug entry that its instructions carry.
+    """
 
     program: TileProgram
     plan: Plan
     need: Footprint | None
+    debug: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,16 @@ class Manner:
 
 class RegionWriter:
     """Writes regions' tile programs, once for each key. alone: whether one region has the work of the entry that is
-    being written."""
+    being written.
 
-    def __init__(self, target: Target, manner: Manner) -> None:
+    written: tile programs of other code of the same regions; see `nxcc.backends.codegen.generator.generate`.
+    """
+
+    def __init__(self, target: Target, manner: Manner, written: dict[Any, Lowered]) -> None:
         self.target = target
         self.manner = manner
         self.alone = False
+        self._written = written
         self._lowered: dict[Any, Lowered] = {}
 
     def region(self, key: Any, instruction: Instruction, operands: list[View], results: list[View], debug: int,
@@ -83,8 +91,17 @@ class RegionWriter:
         """
         found = self._lowered.get(key)
         if found is None:
-            found = self._lowered[key] = self._lower(_Region(instruction, operands, results, debug, shared))
+            found = self._written.get(key)
+            if found is None or not self._fits(found, debug):
+                found = self._lower(_Region(instruction, operands, results, debug, shared))
+            self._lowered[key] = found
+            self._written.setdefault(key, found)
         return found
+
+    def _fits(self, lowered: Lowered, debug: int) -> bool:
+        """Whether a tile program that was written with more room keeps to what the first attempt has here."""
+        limit = room(self.target, Berth.LOWER, self.manner.work_bytes).sbuf_bytes
+        return lowered.program.sbuf_bytes <= limit and lowered.debug == debug
 
     def _lower(self, region: _Region) -> Lowered:
         """The first attempt that fits, or at level 3 what the search over the rule's choices finds."""
@@ -122,7 +139,7 @@ class RegionWriter:
             shares = plan.overlaps and plan.semaphores <= room(self.target, Berth.LOWER).semaphores
             program = kernel.program
             need = Footprint(program.sbuf_bytes, program.psum_banks, plan.semaphores) if shares else None
-            return Lowered(program, plan, need), {ATTEMPT: len(attempts) - 1, **kernel.asked}
+            return Lowered(program, plan, need, region.debug), {ATTEMPT: len(attempts) - 1, **kernel.asked}
         raise AssertionError("the last attempt returns or raises")
 
     def _attempts(self) -> list[tuple[Berth, Copies, int]]:

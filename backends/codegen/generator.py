@@ -44,18 +44,19 @@ MAX_ARGUMENTS = 28
 def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: Target, *, optlevel: int = 0,
              aliases: Mapping[str, str] | None = None, exact_transposes: bool = False,
              debug: list[DebugEntry] | None = None, work_bytes: int = 0, clock: Clock | None = None,
-             jobs: int = 1, findings: Findings | None = None) -> DeviceCode:
+             jobs: int = 1, findings: Findings | None = None, written: dict[Any, Lowered] | None = None) -> DeviceCode:
     """Machine code of the nodes over one arena.
 
     values: shapes of all names that cross a node's border. aliases: output name -> input name whose memory it takes.
     exact_transposes: see `tile.builder.Kernel`. debug: entries of other code with which this shares one map; added to, one for
     each region. work_bytes: of a partition of SBUF that a region may have, 0 for all. clock: what level 3 times products on, in
-    so many processes as `jobs` says, which decide nothing; findings: what it found before, added to.
+    so many processes as `jobs` says, which decide nothing; findings: what it found before, added to. written: tile programs of
+    the same nodes with more room, which stand here too where they fit; those that are new are added.
     Raises CompileError(NXC0300) for an instruction without a lowering, NXC0302 if memory does not suffice, or a fused region
     does not fit into work_bytes.
     """
     manner = Manner(optlevel, exact_transposes, work_bytes, clock, jobs, {} if findings is None else findings)
-    generator = Generator(target, manner, [] if debug is None else debug)
+    generator = Generator(target, manner, [] if debug is None else debug, {} if written is None else written)
     generator.bind(nodes, values, aliases or {})
     for node in nodes:
         generator.node(node)
@@ -65,11 +66,11 @@ def generate(nodes: Sequence[DeviceNode], values: Mapping[str, Shape], target: T
 class Generator:
     """Walks nodes' computations: what is emitted, what is in device memory, who still holds it."""
 
-    def __init__(self, target: Target, manner: Manner, debug: list[DebugEntry]) -> None:
+    def __init__(self, target: Target, manner: Manner, debug: list[DebugEntry], written: dict[Any, Lowered]) -> None:
         self.target = target
         self.optlevel = manner.optlevel
         self.exact_transposes = manner.exact_transposes
-        self.writer = RegionWriter(target, manner)
+        self.writer = RegionWriter(target, manner, written)
         self.arena = Arena(target.hbm.bytes, len(debug))
         self.main = MainStreams(target)
         self.functions: list[Function] = []

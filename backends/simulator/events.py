@@ -45,8 +45,8 @@ class Run:
     """One run of an entry: the clock's time, events to come, and what engines share.
 
     semaphores, waiting: their values, and who waits for which; port_until, port_owner: who uses a port until when;
-    dma_free, hbm_free, queue_next: until when each DMA engine, the core's HBM share and each queue are taken; last: what has
-    ended latest.
+    dma_free, hbm_free, queue_next: until when each DMA engine, the core's share of HBM bandwidth (hbm_share, bytes a second)
+    and each queue are taken; last: what has ended latest.
     """
 
     def __init__(self, code: Code, target: Target, guesses: Guesses, loads: Mapping[Engine, Iterable[int]],
@@ -69,6 +69,7 @@ class Run:
         self.dma_free = [0] * dma.engines
         self.dma_last: list[Node] = [self.last] * dma.engines
         self.hbm_free = 0
+        self.ticks_per_second, self.hbm_share = target.ticks_per_second, target.hbm.share_bytes_per_second
         self.queue_next = [0] * len(code.queues)
         self.queue_last: list[Node] = [self.last] * len(code.queues)
         if spans:
@@ -156,7 +157,7 @@ class Run:
             node = self.dma_last[first + free.index(begin)]
         else:
             begin = now
-        self.hbm_free = self._hbm(now, transfer.hbm)
+        self.hbm_free = self._hbm(now, -(-transfer.hbm_bytes * self.ticks_per_second // self.hbm_share))
         end = max(begin + transfer.data, self.hbm_free)
         busy = transfer.data + self.dma_gap
         self.dma_free[first:last] = [(at if at > now else now) + busy for at in free]

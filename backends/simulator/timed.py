@@ -71,7 +71,7 @@ streamed: an element an element of work, so that its first is read or written lo
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A transfer. hbm: ticks that its traffic takes of the core's share of HBM bandwidth; hbm_bytes: read and written."""
+    """A transfer. hbm_bytes: of HBM that are read and written."""
 
     queue: int
     first: int
@@ -79,7 +79,6 @@ class Trigger:
     data: int
     interval: int
     bytes: int
-    hbm: int
     hbm_bytes: int
 
 
@@ -120,6 +119,7 @@ _MEMORIES = {Memory.SBUF: 0, Memory.PSUM: 1, Memory.HBM: 2}
 def prepare(program: Program, target: Target, slots: list[Slot] | None = None) -> Code:
     """Costs and branch targets of every instruction; CompileError(PROGRAM_INVALID) for streams whose blocks do not close.
 
+    The target's share of HBM bandwidth does not matter here.
     slots: of programs of other cores, which go on here, so that a number means one instruction of all of them.
     """
     code = Code(ports=_contended(program, target), slots=[] if slots is None else slots)
@@ -231,8 +231,7 @@ class _Preparer:
         queue = self.code.queues.setdefault(key, len(self.code.queues))
         sides = [instruction.operands[name] for name in ("source", "destination")]
         touched = found.bytes * sum(isinstance(side, DmaPattern) and side.memory is Memory.HBM for side in sides)
-        hbm = -(-touched * self.target.ticks_per_second // self.target.hbm.share_bytes_per_second)
-        return Trigger(queue, found.first_engine, found.engines, found.data, found.interval, found.bytes, hbm, touched)
+        return Trigger(queue, found.first_engine, found.engines, found.data, found.interval, found.bytes, touched)
 
     def _nop(self, instruction: Instruction, index: int) -> None:
         """Waits alone are the sequencer's; signals keep their place behind the work before them."""

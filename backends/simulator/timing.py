@@ -22,6 +22,7 @@ Semaphores only rise between two uses of one value, as the machine verifier dema
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 
 from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.simulator import timed
@@ -38,6 +39,12 @@ class Clock:
     def __init__(self, program: Program, target: Target, slots: list[Slot] | None = None) -> None:
         self.target = target
         self.code = timed.prepare(program, target, slots)
+
+    def with_busy_cores(self, cores: int) -> Clock:
+        """The same program while so many cores of the chip are at work."""
+        clock = copy(self)
+        clock.target = self.target.with_busy_cores(cores)
+        return clock
 
     @property
     def slots(self) -> list[Slot]:

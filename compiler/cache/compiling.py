@@ -52,6 +52,9 @@ def compile_session(model: str, options: CompileOptions, notices: list[str], pri
         journal.close()
         _show(body, options, journal, print_json)
     finally:
+        # What is left becomes old at once, or the next small allocation would search all of it.
+        gc.freeze()
+        gc.unfreeze()
         gc.enable()
         journal.close()
         if options.compat_log:
