@@ -148,10 +148,10 @@ def touched(operands: Sequence[View], results: Sequence[View]) -> Touched:
 
 def extent(view: View) -> tuple[int, int]:
     """Bytes that a view at a fixed address spans; nothing for one without elements."""
-    low = high = view.address.constant
-    if view.elements == 0:
-        return low, low
+    start = low = high = view.address.constant
     for stride, size in view.dims:
+        if not size:
+            return start, start
         if stride > 0:
             high += stride * (size - 1)
         else:

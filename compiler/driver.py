@@ -139,9 +139,12 @@ class _Compilation:
             if count > 1:
                 problems.append(CompileError(UNSUPPORTED_MODULE, f"{what} is {count}", module.name,
                                              why="this version compiles for one core"))
+        # a module has few shapes, however many instructions
+        unbounded = {id(shape) for shape in {id(i.shape): i.shape for i in module.entry.instructions}.values()
+                     if _is_unbounded(shape)}
         problems += [CompileError(UNSUPPORTED_MODULE, f"{instruction.shape} has a dimension without a bound", instruction.name,
                                   str(instruction.location), remedy="export the model with a fixed or a bounded size there")
-                     for instruction in module.entry.instructions if _is_unbounded(instruction.shape)]
+                     for instruction in module.entry.instructions if id(instruction.shape) in unbounded]
         raise_problems(problems)
         if self.options.keep_on_host and not mark_kept(module, host_pattern(self.options)):
             self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
@@ -172,7 +175,9 @@ class _Compilation:
 
         weights = frozenset(n for n, number in enumerate(self.signature.numbers) if number in self.signature.weights)
         settings = replace(pass_settings(self.options, self.build.target), report=report, weights=weights)
-        run_pipeline(self.build.module, settings, disabled=self.options.disable_pass, observe=observe)
+        # --keep-on-host goes by names, which are each layer's own
+        watched = bool(self.dumps.folder or self.options.stop_after or self.options.keep_on_host or self.journal.hears_all)
+        run_pipeline(self.build.module, settings, disabled=self.options.disable_pass, observe=observe, watched=watched)
 
     def _partition(self) -> None:
         build = self.build

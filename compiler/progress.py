@@ -67,6 +67,11 @@ class Journal:
         """Whether the result is told on stdout."""
         return self.level <= WARNING
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether anything is made of messages below warnings."""
+        return self.level <= INFO or self._log is not None
+
     def close(self) -> None:
         """Clear the progress line and finish the log."""
         if self._dots:

@@ -135,7 +135,9 @@ def _read_dtype(value: Any, strict: bool) -> dtypes.DType:
     return _NUMPY_NAMES[value]
 
 
-DTYPE = Kind(_read_dtype, lambda value: value.numpy.name)
+_NAMES = {row: name for name, row in _NUMPY_NAMES.items()}
+
+DTYPE = Kind(_read_dtype, _NAMES.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,9 @@ def _assert_readable(package: Package, members: list[RawMember]) -> None:
     """Assert before a byte is written what the reader will demand of neff.json and def.json."""
     header = _header(package, None)
     entries = {member.name: Entry(member.name, 0, data_bytes(member.data)) for member in members}
-    read_record(Graph, record_to_json(package.graph({})), GRAPH_MEMBER)
-    broken = [*rules.broken_member_names(header, entries), *rules.broken_graph(package.graph({}), header, entries)]
+    graph = package.graph({})
+    read_record(Graph, record_to_json(graph), GRAPH_MEMBER)
+    broken = [*rules.broken_member_names(header, entries), *rules.broken_graph(graph, header, entries)]
     for number, subgraph in enumerate(package.subgraphs):
         definition, folder = subgraph.definition, subgraph_name(number)
         faults = [definition.fault(), *(variable.fault() for variable in definition.var.values())]

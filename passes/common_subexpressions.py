@@ -20,7 +20,7 @@ from nxcc.ir.literals import Literal
 from nxcc.passes.effects import anchors, has_side_effect
 from nxcc.passes.rewriting import flow_computations, settle
 
-COMPARED_BYTES = 4096
+COMPARED_BYTES = 1 << 16
 """Constants up to this size are compared by content."""
 
 Key = tuple[Hashable, ...]

@@ -7,6 +7,7 @@ options, times and dumps; it is told about each pass through `observe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -39,6 +40,7 @@ from nxcc.passes.fusing.chain_regions import ChainRegions
 from nxcc.passes.fusing.fold_layers import FoldLayers, UnfoldLayers
 from nxcc.passes.fusing.fusion import Fusion
 from nxcc.passes.fusing.image_fusion import ImageFusion
+from nxcc.passes.fusing.left_out import LeftOut, leave_out
 from nxcc.passes.fusing.merge_regions import MergeRegions
 from nxcc.passes.fusing.scan_fusion import ScanFusion
 from nxcc.passes.inline_calls import InlineCalls
@@ -49,7 +51,7 @@ from nxcc.passes.loops.vectorize_loops import VectorizeLoops
 from nxcc.passes.masked_rows import MaskedRows
 from nxcc.passes.move_reshapes import MoveReshapes
 from nxcc.passes.normalize_layouts import NormalizeLayouts
-from nxcc.passes.notes import Report, unheard
+from nxcc.passes.notes import Note, Report, unheard
 from nxcc.passes.pack_groups import PackGroups
 from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
@@ -268,8 +270,54 @@ def _go_on(name: str, module: Module, changed: bool) -> bool:
     return True
 
 
-def run_pipeline(module: Module, settings: Settings, *, disabled: Sequence[str] = (), observe: Observe = _go_on) -> None:
-    """Run every pass that is not disabled, until `observe` says stop."""
-    for row in passes(settings):
-        if row.name not in disabled and not observe(row.name, module, row.run(module)):
-            return
+LAYERS_LEFT_OUT = "normalize-layouts"
+"""Behind this pass modules are plain enough that equal layers are equal instructions."""
+
+
+def run_pipeline(module: Module, settings: Settings, *, disabled: Sequence[str] = (), observe: Observe = _go_on,
+                 watched: bool = True) -> None:
+    """Run every pass that is not disabled, until `observe` says stop.
+
+    watched: `observe` looks at modules, or somebody hears what passes count. Else passes see a few of many equal layers.
+    """
+    rows = [row for row in passes(settings) if row.name not in disabled]
+    names = [row.name for row in rows]
+    if watched or not {LAYERS_LEFT_OUT, "fold-layers", "unfold-layers"} <= set(names):
+        _run(rows, module, observe)
+        return
+    first, last = names.index(LAYERS_LEFT_OUT) + 1, names.index("fold-layers")
+    if not _run(rows[:first], module, observe):
+        return
+    left_out = leave_out(module, settings.weights)
+    if left_out is not None and _run_short(left_out, settings, disabled, observe):
+        vars(module).update(vars(left_out.module))
+        for computation in module.computations:
+            computation.parent = module
+        _run(rows[last + 1:], module, observe)
+    else:
+        _run(rows[first:], module, observe)
+
+
+def _run(rows: Sequence[Pass], module: Module, observe: Observe) -> bool:
+    """Whether nobody said stop."""
+    return all(observe(row.name, module, row.run(module)) for row in rows)
+
+
+def _run_short(left_out: LeftOut, settings: Settings, disabled: Sequence[str], observe: Observe) -> bool:
+    """Passes up to the folding of layers, on a module without most of them; whether these came back. Observers hear of it then.
+
+    A warning is for each layer that it is about, so none may be given.
+    """
+    notes: list[Note] = []
+    seen: list[tuple[str, bool]] = []
+    rows = [row for row in passes(replace(settings, report=notes.append)) if row.name not in disabled]
+    names = [row.name for row in rows]
+    for row in rows[names.index(LAYERS_LEFT_OUT) + 1:names.index("fold-layers")]:
+        seen.append((row.name, row.run(left_out.module)))
+    if any(note.is_warning for note in notes) or not FoldLayers(left_out).run(left_out.module):
+        return False
+    for note in notes:
+        settings.report(note)
+    for name, changed in (*seen, ("fold-layers", True)):
+        observe(name, left_out.module, changed)
+    return True

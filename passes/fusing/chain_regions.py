@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, maps_of, row_map
 from nxcc.ir.shapes import tuple_of
+from nxcc.passes.common_subexpressions import Key
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.fusing.fusion import ROWS, flow_of
 
@@ -47,11 +49,12 @@ class ChainRegions:
 
     def run(self, module: Module) -> bool:
         changed, names = False, Names(module)
+        bodies = _Bodies(module, names)
         for computation in flow_of(module):
             chains = _Chains(computation, self.capacity).find()
             builder = Builder(computation, names=names)
-            for number, chain in enumerate(chains):
-                _outline(module, builder, chain, f"chain.{number}")
+            for chain in chains:
+                _outline(builder, chain, bodies)
             if chains:
                 computation.sort()
             changed |= bool(chains)
@@ -243,25 +246,51 @@ def _is_plain(marks: RowMap, dims: Sequence[int], rows: int) -> bool:
 # ---- rewriting -----------------------------------------------------------------------------------------------------
 
 
-def _outline(module: Module, builder: Builder, chain: _Chain, name: str) -> None:
+class _Bodies:
+    """Computations of chains; chains of equal members that hand on the same are one computation."""
+
+    def __init__(self, module: Module, names: Names) -> None:
+        self.module, self.names = module, names
+        self.made: dict[Key, Computation] = {}
+
+    def body(self, inside: Sequence[Instruction], results: Sequence[Instruction]) -> tuple[Computation, list[Instruction]]:
+        """The computation of these instructions, and what it reads."""
+        places = {instruction: place for place, instruction in enumerate(inside)}
+        inputs: dict[Instruction, int] = {}
+        rows = []
+        for i in inside:
+            operands = tuple(places[o] if o in places else ~inputs.setdefault(o, len(inputs)) for o in i.operands)
+            rows.append((i.opcode, i.shape, i.called, operands, *_sorted(i.attributes), *_sorted(i.frontend_attributes)))
+        key = (*rows, *(value.shape for value in inputs), *(places[result] for result in results))
+        found = self.made.get(key)
+        if found is None:
+            found = self.made[key] = self._made(inside, list(inputs), results)
+        return found, list(inputs)
+
+    def _made(self, inside: Sequence[Instruction], inputs: Sequence[Instruction],
+              results: Sequence[Instruction]) -> Computation:
+        body = Computation(self.names.of_computation(f"chain.{len(self.made)}"))
+        body.is_fusion = True
+        inner = Builder(body)
+        copies = {value: inner.parameter(number, value.shape.without_layout(), f"p{number}")
+                  for number, value in enumerate(inputs)}
+        for instruction in inside:
+            copies[instruction] = body.add(clone_instruction(instruction, [copies[o] for o in instruction.operands],
+                                                             name=inner.unique_name(instruction.name)))
+        body.root = copies[results[0]] if len(results) == 1 else inner.make("tuple", *(copies[r] for r in results))
+        return self.module.add(body)
+
+
+def _sorted(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(values.items())
+
+
+def _outline(builder: Builder, chain: _Chain, bodies: _Bodies) -> None:
     """One fusion for the chain, with the values that others read as results."""
     computation = builder.computation
     inside = _inside(chain)
-    body = Computation(builder.names.of_computation(name))
-    body.is_fusion = True
-    inner = Builder(body)
-    copies: dict[Instruction, Instruction] = {}
-    inputs: list[Instruction] = []
-    for instruction in inside:
-        for operand in instruction.operands:
-            if operand not in copies:
-                copies[operand] = inner.parameter(len(inputs), operand.shape.without_layout(), f"p{len(inputs)}")
-                inputs.append(operand)
-        copies[instruction] = body.add(clone_instruction(instruction, [copies[o] for o in instruction.operands],
-                                                         name=inner.unique_name(instruction.name)))
     results = [i for i in inside if i.shape.is_array and _leaves(i, computation, set(inside))]
-    body.root = copies[results[0]] if len(results) == 1 else inner.make("tuple", *(copies[r] for r in results))
-    module.add(body)
+    body, inputs = bodies.body(inside, results)
     last = chain.members[-1]
     shape = results[0].shape if len(results) == 1 else tuple_of(*(r.shape for r in results))
     fusion = Instruction(builder.unique_name(f"{last.name}.chain"), find("fusion"), shape, inputs, {"kind": "kCustom"}, (body,),

@@ -7,6 +7,8 @@ After:
   b = f32[8,64] call(x, w0), to_apply=layer.0   d = f32[8,64] call(b, w1), to_apply=layer.0   ..
 and unfold-layers: the instructions of layer.0 for each call; regions formed inside it are one computation that all share.
 
+Of long runs passes have seen a few layers only (`left_out.py`); the others come back here, as further calls.
+
 What fusion finds out about a layer is found out once, and what comes later knows equal regions by their body. A layer begins
 where one value passes that is read by several regions, so that no region would have reached over the border.
 """
@@ -19,6 +21,7 @@ from nxcc.ir.hlo.module import Computation, Instruction, LayerNames, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.location import Location
 from nxcc.passes.fusing.fusion import FREE
+from nxcc.passes.fusing.left_out import LeftOut, stretch
 from nxcc.passes.fusing.repeats import OUTSIDE, Layer, Repeats, find_repeats, holds
 
 IMAGES = frozenset(("convolution", "reduce-window", "select-and-scatter"))
@@ -27,6 +30,9 @@ IMAGES = frozenset(("convolution", "reduce-window", "select-and-scatter"))
 
 @dataclass(frozen=True)
 class FoldLayers:
+    """left_out: layers that are missing from the module; they come back as calls, or nothing changes."""
+
+    left_out: LeftOut | None = None
     name: str = "fold-layers"
 
     def run(self, module: Module) -> bool:
@@ -34,6 +40,12 @@ class FoldLayers:
         found = find_repeats(entry)
         if found is None or holds(found, IMAGES):
             return False
+        short, labels = found, [[(i.name, i.location) for i in layer] for layer in found.layers]
+        if self.left_out is not None:
+            stretched = stretch(self.left_out, found)
+            if stretched is None:
+                return False
+            found, labels = stretched
         builder = Builder(entry)
         body = _Body(module, found, builder)
         names = module.layers[body.computation] = {}
@@ -43,8 +55,9 @@ class FoldLayers:
             arguments = [made.get(values[turn], values[turn]) for values in body.arguments]
             call, *elements = _call(entry, builder, body.computation, arguments, layer, found.results, made)
             order += (call, *elements)
-            names[call.name] = {one.name: (like.name, like.location) for one, like in zip(found.layers[0], layer, strict=True)}
-        for layer in found.layers:
+            call.location = labels[turn][found.results[-1]][1]
+            names[call.name] = {one.name: label for one, label in zip(short.layers[0], labels[turn], strict=True)}
+        for layer in short.layers:
             for instruction in reversed(layer):
                 entry.remove(instruction)
         entry.arrange((*order, *found.behind))
@@ -95,8 +108,7 @@ def _call(entry: Computation, builder: Builder, body: Computation, arguments: li
 
     made: added to, what the results are.
     """
-    call = Instruction(builder.unique_name(body.name), find("call"), body.root.shape, arguments, {}, (body,),
-                       layer[results[-1]].location)
+    call = Instruction(builder.unique_name(body.name), find("call"), body.root.shape, arguments, {}, (body,))
     found = [entry.add(call)]
     for number, place in enumerate(results):
         new = call if len(results) == 1 else builder.get_tuple_element(call, number)
@@ -125,10 +137,12 @@ class UnfoldLayers:
         module.computations = [computation for computation in module.computations if computation not in bodies]
         builder = Builder(entry)
         order: list[Instruction] = []
+        constants: dict[Instruction, Instruction] = {}
         for instruction in list(entry.instructions):
             if instruction.opcode == "call" and instruction.called[0] in bodies:
                 body = instruction.called[0]
-                order += _unfold(entry, builder, instruction, bodies[body], module.layers[body][instruction.name])
+                names = module.layers[body][instruction.name]
+                order += _unfold(entry, builder, instruction, bodies[body], names, constants)
             else:
                 order.append(instruction)
         entry.arrange(i for i in order if i.parent is entry)
@@ -137,22 +151,24 @@ class UnfoldLayers:
 
 
 def _unfold(entry: Computation, builder: Builder, call: Instruction, order: list[Instruction],
-            names: LayerNames) -> list[Instruction]:
-    """Write a body out; what it calls is shared. Returned: the copies, in order."""
+            names: LayerNames, constants: dict[Instruction, Instruction]) -> list[Instruction]:
+    """Write a body out; what it calls is shared, and so are its constants, which are added to. Returned: copies, in order."""
     root = call.called[0].root
-    copies: dict[Instruction, Instruction] = {}
+    copies = dict(constants)
     found = []
     for instruction in order:
         if instruction.opcode == "parameter":
             copies[instruction] = call.operands[int(instruction.attributes["parameter_number"])]
             continue
-        if instruction is root and root.opcode == "tuple":
+        if instruction in copies or instruction is root and root.opcode == "tuple":
             continue
         name, location = _like(instruction, names)
         copy = clone_instruction(instruction, [copies[o] for o in instruction.operands], name=builder.unique_name(name))
         copy.location = location
         copies[instruction] = entry.add(copy)
         found.append(copy)
+        if instruction.opcode == "constant":
+            constants[instruction] = copy
     if root.opcode != "tuple":
         entry.replace(call, copies[root])
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.passes.common_subexpressions import Key, instruction_key
@@ -51,6 +53,8 @@ def find_repeats(computation: Computation) -> Repeats | None:
     numbers: dict[Key, int] = {}
     # Cheap to tell; what is equal by this is compared in full later.
     rough = [numbers.setdefault((i.opcode, i.shape.dims, *[o.shape.dims for o in i.operands]), len(numbers)) for i in order]
+    if not _periods(order, rough):
+        return None
     return _found(computation, order, rough) or _found(computation, order, _exact(order))
 
 
@@ -122,17 +126,14 @@ def _periods(order: Sequence[Instruction], kinds: Sequence[int]) -> list[int]:
 
 def _run(kinds: Sequence[int], period: int) -> tuple[int, int] | None:
     """Start and length of the longest stretch in which each kind comes again a period later."""
-    best, length = (0, 0), 0
-    for i in range(len(kinds) - period + 1):
-        if i < len(kinds) - period and kinds[i] == kinds[i + period]:
-            length += 1
-        else:
-            if length > best[0]:
-                best = length, i - length
-            length = 0
-    if best[0] < period * (TURNS_MIN - 1):
+    numbers = np.array(kinds)
+    differ = np.flatnonzero(numbers[:-period] != numbers[period:])
+    borders = np.concatenate(([-1], differ, [max(0, len(kinds) - period)]))
+    lengths = np.diff(borders) - 1
+    longest = int(lengths.argmax())
+    if lengths[longest] < period * (TURNS_MIN - 1):
         return None
-    return best[1], best[0] + period
+    return int(borders[longest]) + 1, int(lengths[longest]) + period
 
 
 def _border(order: Sequence[Instruction], start: int, length: int, period: int) -> int:
@@ -175,6 +176,8 @@ def _compared(computation: Computation, order: Layer, begin: int, period: int, t
             if len(own) > 1:
                 return None
             (place,) = own
+            if place < 0 and operands not in arguments and not _are_of_one_shape(operands):
+                return None
             row.append(place if place >= 0 else -1 - arguments.setdefault(operands, len(arguments)))
         places.append(tuple(row))
     results = [place for place in range(len(layers[0])) if _is_read(computation, layers, inside, place)]
@@ -184,21 +187,26 @@ def _compared(computation: Computation, order: Layer, begin: int, period: int, t
 
 
 def _are_alike(column: Sequence[Instruction]) -> bool:
-    """Whether instructions compute the same, were their operands the same."""
-    first = column[0]
-    for other in column:
-        if other.shape != first.shape or other.attributes != first.attributes or other.called != first.called:
-            return other.called != first.called and len(set(_exact(column))) == 1
-        if other.frontend_attributes != first.frontend_attributes or other.backend_config != first.backend_config:
+    """Whether instructions compute the same, were their operands of the same shapes."""
+    first, *others = column
+    for other in others:
+        if other.shape is not first.shape and other.shape != first.shape or other.attributes != first.attributes:
             return False
-        if any(a.shape != b.shape for a, b in zip(first.operands, other.operands, strict=True)):
+        if other.called != first.called:
+            return len(set(_exact(column))) == 1
+        if other.frontend_attributes != first.frontend_attributes or other.backend_config != first.backend_config:
             return False
     return True
 
 
+def _are_of_one_shape(values: Sequence[Instruction]) -> bool:
+    shape = values[0].shape
+    return all([value.shape is shape or value.shape == shape for value in values])
+
+
 def _is_read(computation: Computation, layers: Sequence[Layer], inside: Sequence[dict[Instruction, int]], place: int) -> bool:
     """Whether anything outside of its layer reads what is made at a place, in any layer."""
-    return any(layer[place] is computation.root or any(user not in own for user in layer[place].users)
+    return any(layer[place] is computation.root or not layer[place].users.keys() <= own.keys()
                for layer, own in zip(layers, inside, strict=True))
 
 

@@ -20,7 +20,7 @@ from nxcc.ir.hlo.proto.literals import read_literal
 from nxcc.ir.hlo.proto.metadata import origin_from_proto, statistics_from_proto
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.sharding import sharding_from_proto
-from nxcc.ir.hlo.proto.wire import Range, Record, split, write_record
+from nxcc.ir.hlo.proto.wire import Buffer, Range, Record, split, write_record
 from nxcc.ir.location import NOWHERE, Location
 from nxcc.ir.shapes import Shape
 
@@ -80,8 +80,7 @@ class BodyReader:
 
     def _parsed(self, records: list[Range]) -> Sequence[Any]:
         from google.protobuf.message import DecodeError
-        data = self.module.data
-        content = b"".join([write_record(INSTRUCTIONS, end - start) + data[start:end] for start, end in records])
+        content = _together(self.module.data, records)
         try:
             return message_type("HloComputationProto").FromString(content).instructions  # type: ignore[no-any-return]
         except DecodeError:
@@ -231,6 +230,23 @@ class BodyReader:
                     raise self.module.invalid(
                         f"{instruction.name} is computed before its operand {operand.name}, or from itself", instruction.name)
 
+
+
+def _together(data: Buffer, records: list[Range]) -> bytes:
+    """Instructions as a computation holds them: a piece of the file where they follow each other there."""
+    headers = [write_record(INSTRUCTIONS, records[0][1] - records[0][0])]
+    first = records[0][0] - len(headers[0])
+    at = records[0][1]
+    for start, end in records[1:]:
+        size = end - start
+        # tag and length of so short a record take two bytes, or three
+        if start - at != (2 if size < 0x80 else 3 if size < 0x4000 else 0):
+            break
+        at = end
+    else:
+        if bytes(data[first:records[0][0]]) == headers[0]:
+            return bytes(data[first:at])
+    return b"".join([write_record(INSTRUCTIONS, end - start) + data[start:end] for start, end in records])
 
 
 def _groups(records: list[Range]) -> Iterator[list[Range]]:
