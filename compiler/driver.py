@@ -21,6 +21,7 @@ from nxcc.backends.target import Target, load_target
 from nxcc.compiler.arrays import ArrayFile, read_arrays
 from nxcc.compiler.cache.findings import findings_of
 from nxcc.compiler.casting import notices, resolved
+from nxcc.compiler.counted_outputs import counted_words
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
 from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
 from nxcc.compiler.fixed_outputs import fixed_outputs
@@ -161,6 +162,8 @@ class _Compilation:
         inputs = [n for n, number in enumerate(self.signature.numbers) if number not in self.signature.weights]
         for k in fixed_outputs(module, inputs):
             self.journal.note(f"output{k} depends on no input: its value is fixed")
+        for text in counted_words(module):
+            self.journal.note(text)
         self.dumps.keep("bind", "hlo", lambda: module_text(module))
 
     def _passes(self) -> None:

@@ -2,7 +2,8 @@
 
 Decided here: names and places of values in the container, which constants are members of their own, the text of host
 modules, the stripped module that `verify` evaluates, the debug map. The additions under neff.json's `nxcc` are:
-`values` (dtype of a value inside the program where it is not the user's), `module` (the stripped HLO).
+`values` (dtype of a value inside the program where it is not the user's), `counts` (see counted_outputs.py), `module` (the
+stripped HLO).
 A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`.
 """
 
@@ -21,6 +22,8 @@ from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
+from nxcc.compiler.counted_outputs import KEY as COUNTS
+from nxcc.compiler.counted_outputs import by_name
 from nxcc.compiler.parameters import WEIGHT, Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.places import Place
 from nxcc.compiler.reports.statistics import module_statistics
@@ -146,7 +149,8 @@ class _Packager:
             host_modules=tuple(self.host_modules), aliases=aliases, hlo_sha256=self.labels.hlo_sha256,
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
             debug_map=None if self.labels.strip else debug_map(self.codes, self.target),
-            nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped},
+            nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped,
+                  COUNTS: by_name(self.module, self.plan.results)},
         )
 
     def _interface(self) -> dict[str, DType]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.carried import read_module
 from nxcc.compiler.casts import cast
+from nxcc.compiler.counted_outputs import open_counted
 from nxcc.compiler.device import Device
 from nxcc.compiler.opening import open_compiled
 from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, random_inputs
@@ -68,6 +69,7 @@ class Loaded:
         self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
         self.orders = _orders(self.graph, neff.path)
+        self.counted = open_counted(self.graph, neff.path)
         self.cores = {node.id: neff.core(node) for node in self.graph.nodes if node.executor != CPU}
         self.places = [places_of(subgraph) for subgraph in neff.subgraphs]
         self._check_places()
@@ -85,6 +87,11 @@ class Loaded:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return tuple(t for t in self.tensors if t.role in (INPUT, STATE))
+
+    @property
+    def outputs(self) -> tuple[OutputTensor, ...]:
+        """What `run` gives, in order; a size that depends on values is its bound here."""
+        return tuple(self.counted.visible(self.graph.outputs))
 
     @property
     def weights(self) -> tuple[Tensor, ...]:
@@ -177,7 +184,7 @@ class Loaded:
                 watch(node, walk.shown(node))
             if walk.has_spread and self.repeats and watch is None:
                 return self._again(values)
-        return [self.outside(row, walk.on_host(row.name)) for row in self.graph.outputs]
+        return self._shown([walk.on_host(row.name) for row in self.graph.outputs])
 
     def _again(self, values: Sequence[Array]) -> list[Array]:
         """The outputs by code that spreads no NaN. values: the inputs in order."""
@@ -188,7 +195,11 @@ class Loaded:
         walk.host |= {tensor.name: self.inside(tensor.name, value) for tensor, value in zip(self.inputs, values, strict=True)}
         found = self._twin.run([walk.on_host(tensor.name) for tensor in self.tensors])
         self.was_repeated = True
-        return [self.outside(row, value) for row, value in zip(self.graph.outputs, found, strict=True)]
+        return self._shown(found)
+
+    def _shown(self, found: Sequence[Array]) -> list[Array]:
+        """What the user gets of the graph's outputs."""
+        return self.counted.cut([self.outside(row, value) for row, value in zip(self.graph.outputs, found, strict=True)])
 
     def outside(self, row: OutputTensor, array: Array) -> Array:
         """A result in the dtype that the user gets."""

@@ -140,7 +140,7 @@ def run_session(request: RunRequest) -> dict[str, Any]:
 
 def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
     import numpy as np
-    row = loaded.graph.outputs[k]
+    row = loaded.outputs[k]
     found: dict[str, Any] = {"name": f"output{k}", "dtype": row.dtype.name, "shape": list(array.shape)}
     if array.size and array.dtype.kind != "c":
         values = array.astype(np.float64)

@@ -114,7 +114,7 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
         rows = compare(got, expected, _dtypes(loaded), depths_of(inside).narrow() if autocast != "none" else 0.0,
                        request.tolerance, inside)
     else:
-        judge, expected = "the oracle on the module as read", _oracle_original(original, request, values)
+        judge, expected = "the oracle on the module as read", loaded.counted.cut(_oracle_original(original, request, values))
         rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
     passed = all(row.passed for row in rows)
     return {
@@ -133,14 +133,14 @@ def autocast_tolerance(loaded: Loaded) -> float:
 
 
 def _dtypes(loaded: Loaded) -> list[DType]:
-    return [row.dtype for row in loaded.graph.outputs]
+    return [row.dtype for row in loaded.outputs]
 
 
 def _given(path: str, loaded: Loaded) -> list[Array]:
     """output0.. of a file, in the dtypes of the outputs."""
     arrays = read_arrays(path)
     found, problems = [], []
-    for k, row in enumerate(loaded.graph.outputs):
+    for k, row in enumerate(loaded.outputs):
         name = f"output{k}"
         if name not in arrays:
             problems.append(CompileError(INPUT_MISMATCH, f"{name} is missing", path))
@@ -177,7 +177,7 @@ def oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) 
     given |= _weight_values(loaded, weights)
     leaves = iter([loaded.inside(tensor.name, given[tensor.name]) for tensor in loaded.tensors] + constants)
     results = flatten(evaluate(module, [_pack(parameter.shape, leaves) for parameter in module.entry.parameters]))
-    return [loaded.outside(row, value) for row, value in zip(loaded.graph.outputs, results, strict=True)]
+    return loaded.counted.cut([loaded.outside(row, value) for row, value in zip(loaded.graph.outputs, results, strict=True)])
 
 
 def _weight_values(loaded: Loaded, weights: str | None) -> dict[str, Array]:

@@ -1,14 +1,16 @@
 """GraphDef to HLO: a graph, its inputs and outputs become an ordinary Module.
 
-Parameters stand in the order of the inputs, the result is the output, or a tuple of them. Weights become constants over
-the mapped file. Every instruction carries the operator and name of the node that it came from.
+Parameters stand in the order of the inputs, the result is the output, or a tuple of them; behind them stand counts of those
+whose size depends on values (`nxcc.ir.hlo.counted`). Weights become constants over the mapped file. Every instruction carries
+the operator and name of the node that it came from.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, CompileError
+from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, CompileError
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.io_config import IoConfig, complete
 from nxcc.ir.graphdef.naming import module_name
@@ -17,6 +19,7 @@ from nxcc.ir.graphdef.scope import Scope, World
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
 from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.counted import Counted, declare_counted
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Literal
 from nxcc.ir.location import Location
@@ -42,7 +45,7 @@ def lower_graph(graph: Graph, config: IoConfig | None = None, variables: dict[st
         scope.values[name] = [fed.get(k) for k in range(max(fed) + 1)]
     values = scope.lower(outputs, "io-config")
     _check_output_shapes(graph, scope)
-    results = [_result(name, value) for (name, _), value in zip(outputs, values, strict=True)]
+    results = _results(module, [name for name, _ in outputs], values)
     entry.root = results[0] if len(results) == 1 else builder.tuple(*results)
     for computation in module.reachable():
         remove_unused(computation)
@@ -58,11 +61,21 @@ def hlo_name(name: str, port: int = 0) -> str:
     return f"{plain}_{port}" if port else plain
 
 
+def _results(module: Module, names: Sequence[str], values: Sequence[Value]) -> list[Instruction]:
+    """What the module gives: the outputs, and behind them the counts of those whose size depends on values."""
+    results = [_result(name, value) for name, value in zip(names, values, strict=True)]
+    counts: dict[Instruction, int] = {}
+    rows = []
+    for number, value in enumerate(values):
+        if isinstance(value, Partial):
+            rows.append(Counted(number, value.axis, counts.setdefault(value.count, len(results) + len(counts))))
+    declare_counted(module, rows)
+    return [*results, *counts]
+
+
 def _result(name: str, value: Value) -> Instruction:
     if isinstance(value, Partial):
-        raise CompileError(GRAPH_DYNAMIC, f"the size of output {name!r} depends on values", name,
-                           why=f"at most {value.bound} places of dimension {value.axis} count, HLO shapes are fixed",
-                           remedy="pad it in the graph, or end the graph before it with --io-config")
+        return value.items
     if not isinstance(value, Instruction):
         raise CompileError(GRAPH_OPERATOR, f"output {name!r} is no array", name, why="HLO has no form for its values",
                            remedy="name another tensor as output")

@@ -133,7 +133,7 @@ class _GraphWalk(Walk[GraphOutcome]):
     def _inside(self, loaded: Loaded, inputs: list[Array], results: list[Array], module: Module) -> None:
         expected = oracle_inside(loaded, None, inputs)
         narrow = _narrow(module)
-        for number, (got, wanted, row) in enumerate(zip(results, expected, loaded.graph.outputs, strict=True)):
+        for number, (got, wanted, row) in enumerate(zip(results, expected, loaded.outputs, strict=True)):
             self._hold("oracle", f"output{number}", output_error(got, wanted), _limit(row.dtype, narrow))
 
     def _node_by_node(self, loaded: Loaded, inputs: list[Array], nodes: Mapping[str, PlanNode], narrow: bool) -> None:
@@ -155,7 +155,7 @@ class _GraphWalk(Walk[GraphOutcome]):
             return self._by_rule(files, loaded, results, module)
         rows = self.case.facts.get("outputs", [{}] * len(results))
         cast = autocast_tolerance(loaded)
-        for number, (got, row) in enumerate(zip(results, loaded.graph.outputs, strict=True)):
+        for number, (got, row) in enumerate(zip(results, loaded.outputs, strict=True)):
             facts = rows[number] if self.case.family == MODEL else {}
             stored = files.stored.get(f"output{number}")
             if stored is None:
@@ -179,7 +179,7 @@ class _GraphWalk(Walk[GraphOutcome]):
         if facts["compare"] == "shape_dtype":
             return
         cast = autocast_tolerance(loaded) if _narrow(module) else 0.0
-        for number, (got, row) in enumerate(zip(results, loaded.graph.outputs, strict=True)):
+        for number, (got, row) in enumerate(zip(results, loaded.outputs, strict=True)):
             wanted = conform(files.stored[f"output{number}"], Shape(row.dtype, got.shape), f"output{number}", files.path,
                              INPUT_MISMATCH)
             if not _within(got, wanted, facts["rtol"], facts["atol"]):

@@ -60,6 +60,16 @@ def distinct_values(call: Call, x: Instruction) -> list[Value]:
     return [Partial(e.take(x, found.items, 0), found.count), e.convert(ranks, call.dtype("out_idx"))]
 
 
+def absent_values(call: Call, x: Instruction, y: Instruction) -> list[Value]:
+    """The elements of a vector that are not in another, in order, and their places; each is compared with all of the other."""
+    e, dims = call.emit, (*x.shape.dims, *y.shape.dims)
+    call.table(math.prod(dims))
+    same = e.compare(e.spread(x, dims, (0,)), e.spread(y, dims, (1,)), "EQ")
+    found = kept_places(call, e.make("not", e.reduce("or", same, [1])))
+    places = e.convert(found.items, call.dtype("out_idx"))
+    return [Partial(e.take(x, found.items, 0), found.count), Partial(places, found.count)]
+
+
 def index_tuples(call: Call, x: Instruction) -> Partial:
     """[n, rank] s64: the places of what is not zero."""
     e, dims = call.emit, x.shape.dims

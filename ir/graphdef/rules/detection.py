@@ -70,11 +70,12 @@ def suppress(e: Emitter, boxes: Instruction, scores: Instruction, count: int, io
         found = inner.compare(highest, inner.like(highest, dead), "GT")
         overlap = _overlap(inner, edges, _area(inner, edges), best)
         itself = inner.compare(inner.iota(S32, (groups, n), 1), inner.spread(best, (groups, n), (0,)), "EQ")
-        gone = inner.make("or", itself, inner.compare(overlap, limit, "GT"))
         if sigma:
             keys = inner.multiply(keys, inner.make("exponential", inner.scaled(inner.multiply(overlap, overlap), -0.5 / sigma)))
-            gone = inner.make("or", gone, inner.compare(keys, floor, "LE"))
-        left = inner.select(gone, inner.like(keys, dead), keys)
+            dropped = inner.compare(keys, floor, "LE")
+        else:
+            dropped = inner.compare(overlap, limit, "GT")
+        left = inner.select(inner.make("or", itself, dropped), inner.like(keys, dead), keys)
         shown = inner.select(found, best, inner.like(best, 0))
         score = inner.select(found, highest, inner.like(highest, 0))
         return [inner.offset(number, 1), left, inner.with_row(places, number, shown), inner.with_row(valid, number, found),

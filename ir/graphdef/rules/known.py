@@ -8,13 +8,16 @@ import numpy as np
 
 from nxcc.ir.graphdef.call import MAX_TENSORS, Call
 from nxcc.ir.graphdef.registry import rule
-from nxcc.ir.graphdef.rules.counted import distinct_values, index_tuples, kept_places
+from nxcc.ir.graphdef.rules.counted import absent_values, distinct_values, index_tuples, kept_places
 from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.literals import Array
 
 
-@rule("ListDiff", ranks=(1, 1))
+@rule("ListDiff", ranks=(1, 1), needs=("scatter",))
 def list_diff(call: Call) -> Sequence[Value]:
+    """What of x is not in y, and where it stood."""
+    if call.known(0) is None or call.known(1) is None:
+        return absent_values(call, call.x(0), call.x(1))
     x, y = call.constant(0), call.constant(1)
     kept = np.flatnonzero(~np.isin(x, y))
     return [call.emit.constant(x[kept]), call.emit.constant(kept.astype(call.dtype("out_idx").numpy))]
