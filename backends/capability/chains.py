@@ -37,6 +37,10 @@ CHUNK_BYTES = 9216
 SLACK_BYTES = 1536
 """Bytes of a partition in a line for statistics of rows and alignment."""
 
+LENT_BYTES = 2048
+"""Bytes of a partition for temporaries of elementwise work in a line of one tile of rows, where most of them lie in PSUM; for
+more, columns are cut into pieces."""
+
 ASIDE_BYTES = 4096
 """Bytes of a partition for what is small in a chain: statistics of rows, rows of ones, alignment."""
 
@@ -78,7 +82,8 @@ def _line_bytes(regions: Sequence[Instruction], rows: int, ring: int, target: Ta
     count = -(-rows // target.partitions)
     if count > 1:
         ring = max(ring, max(need.stays for need in needs) + CHUNK_BYTES)
-    tiles = count * _most_at_once(needs) + max(need.temporaries for need in needs)
+    temporaries = max(need.temporaries for need in needs)
+    tiles = count * _most_at_once(needs) + (temporaries // 2 + LENT_BYTES if count == 1 else temporaries)
     return (max(tiles, scratch) + ring + ASIDE_BYTES) / target.sbuf.usable_bytes
 
 
@@ -115,7 +120,8 @@ def _most_at_once(needs: Sequence[_ChainNeed]) -> int:
 @dataclass(frozen=True, slots=True)
 class _ChainNeed:
     """Bytes of a partition that a region of a chain takes. stays: what is the same for all rows. Of a tile of rows, loads: what
-    comes from outside; lefts: left sides turned; results, which are read until the region of number `last`."""
+    comes from outside; lefts: left sides turned; results, which are read until the region of number `last`. Half of the
+    temporaries are values, half are of elementwise work."""
 
     stays: int
     loads: int

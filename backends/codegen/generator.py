@@ -17,7 +17,7 @@ from nxcc.backends.codegen.attempts import Lowered, Manner, RegionWriter
 from nxcc.backends.codegen.code import Binding, DebugEntry, DeviceCode, DeviceNode, RegionReport
 from nxcc.backends.codegen.control import RULES
 from nxcc.backends.codegen.mainstream import MainStreams
-from nxcc.backends.codegen.orders import needed, order_of_result, order_of_use, projections_first, works_alone
+from nxcc.backends.codegen.orders import in_order, needed, order_of_result, order_of_use, works_alone
 from nxcc.backends.codegen.structure import SMALL_CONSTANT_BYTES, Bodies, overlaps, signature, structure_of
 from nxcc.backends.codegen.unroll import unrolled
 from nxcc.backends.codegen.values import Located, Value, leaves, release_one
@@ -180,7 +180,7 @@ class Generator:
     def computation(self, computation: Computation, arguments: Sequence[Value]) -> Value:
         """Emit a computation; arguments stay the caller's. The result is held once for the caller."""
         environment: dict[Instruction, Value] = {}
-        order = projections_first(computation.post_order())
+        order = in_order(computation.post_order(), self.optlevel > 0 and computation is self._entry)
         alive = needed(computation, order)
         uses = {i: sum(1 for user in i.users if user in alive) for i in alive}
         uses[computation.root] += 1

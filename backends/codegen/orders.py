@@ -13,6 +13,9 @@ from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.rowspace import is_elementwise
 from nxcc.ir.literals import Literal
 
+LITTLE_BYTES = 1 << 16
+"""Bytes that a region reads and writes at most to run before all others if it waits for none of them."""
+
 
 def order_of_use(nodes: Sequence[DeviceNode]) -> Iterator[str | Literal]:
     """Names and large constants that nodes read, and names that they write, in the order in which code does."""
@@ -46,15 +49,30 @@ def needed(computation: Computation, order: Sequence[Instruction]) -> set[Instru
     return found
 
 
-def projections_first(order: Sequence[Instruction]) -> list[Instruction]:
-    """Parameters and their tuple elements first, so that the tuple as a whole holds no element longer than needed."""
-    def rank(instruction: Instruction) -> int:
-        if instruction.opcode == "parameter":
-            return 0
-        projects = instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "parameter"
-        return 1 if projects else 2
+def in_order(order: Sequence[Instruction], early: bool) -> list[Instruction]:
+    """Parameters and their tuple elements first, so that the tuple as a whole holds no element longer than needed.
 
-    return sorted(order, key=rank)
+    early: then little regions that wait for nothing, such as a mask made of an input. Where they are first read they would run
+    between two large ones, and the weights of the second are loaded while the first works only if they follow each other.
+    """
+    ranks: dict[Instruction, int] = {}
+    for instruction in order:
+        if instruction.opcode == "parameter":
+            ranks[instruction] = 0
+        elif instruction.opcode == "get-tuple-element" and instruction.operands[0].opcode == "parameter":
+            ranks[instruction] = 1
+        else:
+            little = early and _is_little(instruction) and all(ranks[o] < 3 for o in instruction.operands)
+            ranks[instruction] = 2 if little else 3
+    return sorted(order, key=ranks.__getitem__)
+
+
+def _is_little(instruction: Instruction) -> bool:
+    """Whether an instruction moves next to nothing: a fused region, or what is free."""
+    if instruction.opcode != "fusion" and instruction.opcode not in _NO_CODE:
+        return False
+    values = (instruction, *instruction.operands)
+    return all(v.shape.is_array for v in values) and sum(v.shape.byte_size for v in values) <= LITTLE_BYTES
 
 
 def order_of_result(rule: Rule, instruction: Instruction, operands: Sequence[View]) -> Sequence[int] | None:

@@ -178,6 +178,7 @@ class _Emission:
         self.balances = balances
         self.over: dict[Term, Access] = {}
         self.held: dict[Term, Access] = {}
+        self.lent: set[Term] = set()
         self.made = made
         if scratch:
             self._overwrite(scratch)
@@ -246,10 +247,11 @@ class _Emission:
     def _place(self, term: Term) -> Access:
         if term in self.outs:
             return self._of_group(self.outs[term])
-        if term in self.over:
+        if term in self.over and (term in self.lent or not self._is_better_beside(term)):
             return self._of_group(self.over[term]) if self.groups > 1 else self.over[term].flat()
-        if term in self.plan.beside and self.groups == 1 and self.balances and self._has_bank(self.out.free):
-            bank = self.held[term] = self.kernel.banks.pop(0)
+        if self._is_better_beside(term):
+            self.lent.add(term)
+            bank = self.held[term] = self._bank(term)
             self.over[term] = bank.rows(0, self.out.partitions).cut(0, 0, self.out.free)
             return self.over[term]
         slot = self.plan.slots[term]
@@ -258,6 +260,16 @@ class _Emission:
             sizes = (self.groups, columns) if self.groups > 1 else (columns,)
             self.memory[slot] = self.kernel.sbuf((self.out.partitions, *sizes), term.dtype)
         return self._of_group(self.memory[slot].retype(term.dtype))
+
+    def _is_better_beside(self, term: Term) -> bool:
+        """Whether a bank of PSUM is wanted for a temporary, and there is one."""
+        wants = term in self.plan.beside and self.groups == 1 and self.balances
+        return wants and (self._has_bank(self.out.free) or any(read in self.held for read in self.plan.reads(term)))
+
+    def _bank(self, term: Term) -> Access:
+        """A bank of PSUM for a temporary: that of what is read for the last time, or another one."""
+        read = next((x for x in self.plan.reads(term) if x in self.held), None)
+        return self.kernel.banks.pop(0) if read is None else self.held.pop(read)
 
     def _of_group(self, tile: Access) -> Access:
         return tile if self.group is None else tile.at(0, self.group)
@@ -349,7 +361,7 @@ class _Emission:
             and self.kernel.scalar_is_idler(to.free)
 
     def _has_bank(self, columns: int) -> bool:
-        return bool(self.kernel.banks) and columns <= self.kernel.target.tensor.moving_max
+        return bool(self.kernel.banks) and columns <= self.kernel.banks[0].free
 
     def _scales(self, term: Term) -> bool:
         """Whether a term is a product of floats that Scalar may make on its way through."""

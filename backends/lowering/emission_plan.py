@@ -139,9 +139,27 @@ class Plan:
                     free.setdefault((slot.byte_size, slot.span), []).append(slot)
         return count
 
+    def _in_banks(self, free: int) -> set[Term]:
+        """Temporaries for which there is one of so many banks of PSUM: that of what is read there for the last time, or
+        another one."""
+        held: set[Term] = set()
+        found: set[Term] = set()
+        for term in self.order:
+            read = held.intersection(self.reads(term))
+            if term in self.beside and (read or free):
+                free += max(0, len(read) - 1) - (not read)
+                found.add(term)
+                held.add(term)
+            else:
+                free += len(read)
+            held -= read
+        return found
+
     def width(self, kernel: Kernel, columns: int, groups: int = 1) -> int:
-        """Columns that the temporaries have room for at a time."""
-        slots = set(self.slots.values())
+        """Columns that the temporaries have room for at a time; those beside another tile lie in a bank if there is one."""
+        fits = groups == 1 and kernel.banks and columns <= kernel.banks[0].free
+        in_banks = self._in_banks(len(kernel.banks)) if fits else set()
+        slots = {slot for term, slot in self.slots.items() if term not in in_banks}
         align = kernel.target.sbuf.align_bytes
         fixed = align * len(slots) * groups
         each = sum(slot.byte_size for slot in slots if slot.span is Span.TILE) * groups

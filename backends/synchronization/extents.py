@@ -38,6 +38,8 @@ def extents_of(site: Site, psum_bank_bytes: int) -> list[Extent]:
                 found.append(_view_extent(operand, writes, indirect=_is_indirect(statement, name)))
             else:
                 found.append(_access_extent(operand, writes, psum_bank_bytes))
+    if statement.awaits is not None:
+        found.append(_access_extent(statement.awaits, False, psum_bank_bytes))
     return found
 
 

@@ -261,6 +261,10 @@ class Kernel:
         is_dma = bool(spec.operands) and spec.operands[0].dma
         self._block.append(Op(spec, chosen, present, fields or {}, self.debug, self._where if is_dma else None))
 
+    def hold(self, tile: Access, engine: Engine) -> None:
+        """Let an engine start nothing that is written from here on until what is on its way to a tile has come."""
+        self._block.append(Op(isa.control.NOP, engine, {}, {}, self.debug, awaits=tile))
+
     def dma(self, destination: Access | View, source: Access | View, *, accumulate: str = "none",
             engine: Engine | None = None) -> None:
         """destination = source, with cast; both have the same sizes. Loops over what a descriptor cannot express.

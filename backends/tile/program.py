@@ -190,19 +190,21 @@ Operand = Access | View
 class Op:
     """One engine instruction or DMA trigger on an engine.
 
-    where: 1 or 0; a transfer happens where it is 1, and counts as done where it is 0.
+    where: 1 or 0; a transfer happens where it is 1, and counts as done where it is 0. awaits: a tile that must have come
+    before the engine goes on, though the instruction does not read it.
     """
 
-    __slots__ = ("spec", "engine", "operands", "fields", "debug", "where")
+    __slots__ = ("spec", "engine", "operands", "fields", "debug", "where", "awaits")
 
     def __init__(self, spec: InstructionSpec, engine: Engine, operands: dict[str, Operand], fields: dict[str, Any],
-                 debug: int, where: Expr | None = None) -> None:
+                 debug: int, where: Expr | None = None, awaits: Access | None = None) -> None:
         self.spec = spec
         self.engine = engine
         self.operands = operands
         self.fields = fields
         self.debug = debug
         self.where = where
+        self.awaits = awaits
 
     @property
     def is_dma(self) -> bool:

@@ -47,6 +47,7 @@ def _op_text(op: Op) -> str:
     operands = [f"{declared.name}={operand_text(op.operands[declared.name])}" for declared in op.spec.operands
                 if declared.name in op.operands]
     condition = [f"where {op.where}"] if op.where is not None else []
+    condition += [f"awaits {operand_text(op.awaits)}"] if op.awaits is not None else []
     return " ".join([op.engine.value, op.spec.name, *fields, *operands, *condition])
 
 

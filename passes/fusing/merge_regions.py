@@ -54,6 +54,12 @@ def _regions(computation: Computation) -> list[Instruction]:
     return [i for i in computation.post_order() if i.opcode == "fusion" and ROWS in i.frontend_attributes and i.shape.is_array]
 
 
+def _results(computation: Computation) -> set[Instruction]:
+    """The root; if it is a tuple, what it holds as well."""
+    root = computation.root
+    return {root, *root.operands} if root.opcode == "tuple" else {root}
+
+
 # ---- siblings ------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +150,7 @@ def _take_conversions(builder: Builder, keeps: bool) -> bool:
     changed = False
     for region in _regions(computation):
         conversions = [u for u in region.users if u.opcode == "convert" and u.shape.dtype.is_float]
-        results = {computation.root, *computation.root.operands} if keeps else set()
+        results = _results(computation) if keeps else set()
         if not conversions or not region.shape.dtype.is_float or results.intersection((region, *conversions)):
             continue
         if any(c.control_predecessors for c in conversions):
@@ -166,7 +172,7 @@ def _take_makers(module: Module, builder: Builder, keeps: bool, capacity: RowCap
     computation = builder.computation
     order = computation.post_order()
     position = {instruction: number for number, instruction in enumerate(order)}
-    results = {computation.root, *computation.root.operands} if keeps else {computation.root}
+    results = _results(computation) if keeps else {computation.root}
     changed = False
     for region in order:
         if region.opcode != "fusion" or ROWS not in region.frontend_attributes or not region.shape.is_array:

@@ -20,7 +20,7 @@ from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_head import Head, is_head
 from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
 from nxcc.backends.lowering.rows.chain_supply import Places, Ring, Supply
-from nxcc.backends.lowering.rows.products import CHAIN_AHEAD, LONE_AHEAD, under_way
+from nxcc.backends.lowering.rows.products import UnderWay
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.region import rows_together
 from nxcc.backends.tile.builder import Kernel
@@ -85,10 +85,11 @@ class Chain:
         self.stages: list[int] = []
         self.members: list[Member] = []
         self.readers: dict[Handed, list[Member]] = {}
-        self.under_way = under_way(kernel, CHAIN_AHEAD if has_head or self.count > 1 else LONE_AHEAD)
+        self.under_way = UnderWay(kernel)
         self.opens = True
         self.supply = Supply(kernel, [])
         self._ones: dict[DType, Access] = {}
+        self._lines = 0
 
     def buffers(self, value: Handed) -> int:
         """Tiles of a value that are there at once: in a wave it is read so many members later."""
@@ -109,11 +110,18 @@ class Chain:
         return Access(Memory.SBUF, dtype, 0, sizes[0], self.start + offset, contiguous(sizes[1:]))
 
     def ones(self, dtype: DType) -> Access:
-        """What the tensor engine repeats a row with."""
+        """What the tensor engine repeats a row with, on whichever partition that lies."""
         if dtype not in self._ones:
-            self._ones[dtype] = self.kernel.sbuf((1, self.lanes), dtype)
+            self._ones[dtype] = self.kernel.sbuf((self.lanes, self.lanes), dtype)
             self.kernel.memset(self._ones[dtype], 1.0)
         return self._ones[dtype]
+
+    def line_partition(self) -> int:
+        """Where the next row to be repeated lies: each on another DMA engine's partitions, since those that one engine brings
+        come one after the other and hold up what all engines bring."""
+        starts = [start for start in self.kernel.target.start_partitions(1) if start < self.lanes]
+        self._lines += 1
+        return starts[(self._lines - 1) % len(starts)]
 
 
 class _Lowering:

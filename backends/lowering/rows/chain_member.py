@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nxcc.backends.capability.chains import CHUNK_BYTES
+from nxcc.backends.capability.chains import CHUNK_BYTES, LENT_BYTES
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_supply import Part
 from nxcc.backends.lowering.rows.products import (
@@ -113,7 +113,14 @@ class Member:
         program = self.program
         widths = [program.columns(step.value, None) for step in program.plan.steps]
         widest = max(widths, default=1)
+        if self.lends:
+            return program.values_alive() * widest * F32.byte_size + LENT_BYTES
         return program.alive() * (min(widest, self.piece) if program.is_parallel else widest) * F32.byte_size
+
+    @property
+    def lends(self) -> bool:
+        """Whether temporaries lie in PSUM where sums were read: a single tile of rows has no next one that wants the place."""
+        return self.chain.is_line and self.chain.count == 1 and not self.program.is_parallel
 
     @property
     def piece(self) -> int:
@@ -224,9 +231,10 @@ class Member:
         tile = self.tile((self.chain.lanes, view.elements), view.dtype, offset)
         self.fixed[name] = tile
         if self._spreads(view):
-            line = tile.rows(0, 1)
+            place = self.chain.line_partition()
+            line, ones = tile.rows(place, 1), self.chain.ones(view.dtype).rows(place, 1)
             self.kernel.dma(unfolded(line, view.insert(0)), view.insert(0))
-            self.spreads.append((Spread(line, self.chain.ones(view.dtype)), tile))
+            self.spreads.append((Spread(line, ones), tile))
         else:
             repeat(self.kernel, view, tile)
         return tile
@@ -346,7 +354,7 @@ class Member:
         program = self.program
         first = slot % 2 * (len(self.banks_kept) // 2)
         banks = self.banks_kept[first:] + self.banks_kept[:first]
-        pool = Pool(self.kernel, rows, 1, banks, spare=0 if banks else ROTATING_BANKS)
+        pool = Pool(self.kernel, rows, 1, banks, spare=0 if banks else ROTATING_BANKS, lends=self.lends)
         pieces = self._pieces()
         for start, width in pieces:
             part = {name: self._cut(name, tile, start, width) for name, tile in given.items()}

@@ -10,37 +10,29 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.tiling import unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
-from nxcc.backends.tile.program import Access, View, contiguous
-from nxcc.ir.dtypes import U8, DType
+from nxcc.backends.tile.program import Access, View
+from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 
-TRANSFER_BYTES = 1 << 19
+TRANSFER_BYTES = 1 << 18
 """Bytes of one transfer of a matrix: products begin with the first, and none is too short for the bandwidth."""
 
 TRANSFERS_MAX = 10
 """Transfers of one matrix at most: each takes a semaphore."""
 
-AHEAD = 2
-"""Transfers of matrices that wait for the DMA engines at once: what else is to be moved must not stand behind all of them."""
-
-CHAIN_AHEAD = 2
-"""As AHEAD, of matrices of a chain, which come in smaller pieces."""
-
-LONE_AHEAD = 3
-"""As CHAIN_AHEAD, of a single tile of rows that attention is apart from: pieces are used up sooner than they come."""
+AHEAD_MARGIN = 1.1
+"""Bytes of matrices that wait for the DMA engines at once: as many as are moved from a transfer's end until the one that it
+lets start begins, and so much more. What else is to be moved must not stand behind more of them."""
 
 RAWS_BESIDE = 3
 """Tiles of columns of a turned matrix that are loaded side by side; more are looped over, two at a time."""
 
 BLOCKS_BESIDE = 4
 """Blocks of a group that are written one after the other when several groups are turned; more are looped over."""
-
-PACE_BYTES = 64
-"""Bytes that are moved to find out that a transfer is done."""
 
 SPREAD_BYTES = 1 << 16
 """Bytes from which a row is repeated on all partitions by the tensor engine and not by the transfer."""
@@ -221,22 +213,25 @@ def _bring_turned(kernel: Kernel, view: View, packs: bool) -> Sides:
     return to
 
 
-@dataclass(slots=True)
 class UnderWay:
-    """Transfers of several matrices: where each goes, in order, and where a few bytes of each are moved to (see `_await`).
-    ahead: how many wait at once."""
+    """Transfers of matrices: where each goes and its bytes, in order; few of them wait at once."""
 
-    tiles: list[Access]
-    aside: Access
-    ahead: int
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        dma, sequencer = kernel.target.dma, kernel.target.sequencer
+        idle = dma.start_ns + dma.completion_ns + sequencer.semaphore_hop_ns + 2 * sequencer.trigger_ns
+        self.ahead = AHEAD_MARGIN * idle * 1e-9 * dma.engines * dma.bytes_per_second_per_engine
+        self.rows: list[tuple[Access, int]] = []
 
-    def await_(self, kernel: Kernel) -> None:
-        place = len(self.tiles) % self.aside.sizes[1]
-        _await(kernel, self.tiles[-self.ahead], self.aside.at(0, place))
-
-
-def under_way(kernel: Kernel, ahead: int) -> UnderWay:
-    return UnderWay([], kernel.sbuf((1, 8, PACE_BYTES), U8), ahead)
+    def add(self, tile: Access, size: int) -> None:
+        """Let Sync start no transfer while more than enough is to come of those before; then note one of `size` bytes."""
+        waiting = 0
+        for number in reversed(range(len(self.rows))):
+            if waiting >= self.ahead:
+                self.kernel.hold(self.rows[number][0], Engine.SYNC)
+                break
+            waiting += self.rows[number][1]
+        self.rows.append((tile, size))
 
 
 def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None = None) -> tuple[int, ...]:
@@ -252,15 +247,11 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     per = -(-full // -(-full // per))
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(to.blocks, groups, columns)
-    tiles: list[Access] = [] if before is None else before.tiles
+    under_way = before or UnderWay(kernel)
     paced = kernel.copies.rotates and kernel.target.features.registers  # else weights come early, and values stay on chip
     for number, count in enumerate(parts):
-        if paced and len(tiles) >= (AHEAD if before is None else before.ahead):
-            if before is None:
-                _await(kernel, tiles[-AHEAD])
-            else:
-                before.await_(kernel)
-        tiles.append(to.tile.cut(0, number * per * to.step, 1))
+        if paced:
+            under_way.add(to.tile.cut(0, number * per * to.step, 1), count * size)
         source = view.cut(1, number * per * lanes, count * height)
         shaped = source.reshape((groups, count, height, columns))
         assert shaped is not None
@@ -269,15 +260,6 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     if rest:
         kernel.dma(split.at(0, full).rows(0, rest), view.cut(1, full * lanes, rest).permute((1, 0, 2)))
     return parts
-
-
-def _await(kernel: Kernel, tile: Access, aside: Access | None = None) -> None:
-    """Let Sync start no further transfer until this tile has come: a few bytes of it are moved aside, to where nothing else
-    is, so that nobody waits for them."""
-    columns = min(tile.sizes[2], PACE_BYTES // tile.dtype.byte_size)
-    to = kernel.sbuf((1, columns), tile.dtype) if aside is None else Access(
-        Memory.SBUF, tile.dtype, 0, 1, aside.offset, contiguous((columns,)))
-    kernel.dma(to, tile.at(0, 0).rows(0, 1).cut(0, 0, columns))
 
 
 def multiply(kernel: Kernel, out: Access, left: Sides, right: Sides, group: int, rows: tuple[Index, int],

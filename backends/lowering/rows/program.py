@@ -20,6 +20,8 @@ from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, maps_
 FIXED_SHARE = 4
 """What is the same for all rows may take one part in so many of SBUF and stay; more is loaded with each tile."""
 
+TEMPORARIES = 2
+"""Tiles that elementwise work takes beside what it reads and makes."""
 
 Maps = dict[Instruction, RowMap]
 
@@ -160,6 +162,10 @@ class RowProgram:
 
     def alive(self) -> int:
         """Most tiles with columns in SBUF at once: operands, values, and two temporaries."""
+        return self.values_alive() + TEMPORARIES
+
+    def values_alive(self) -> int:
+        """As `alive`, without temporaries."""
         return self._peaks()[0]
 
     def _peaks(self) -> tuple[int, int]:
@@ -178,7 +184,7 @@ class RowProgram:
             most = max(most, len(tiles))
             tiles.difference_update(dying)
             sums.difference_update(dying)
-        return most + 2, most_sums
+        return most, most_sums
 
     def join_rows(self, views: Sequence[View], keep: int) -> tuple[list[View], int]:
         """Join neighbouring row dimensions behind the first `keep` where all views allow it; and how many there are then."""

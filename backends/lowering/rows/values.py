@@ -8,7 +8,8 @@ group's work while they wait for each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine, Memory
@@ -37,10 +38,11 @@ class Pool:
     """Tiles of SBUF and PSUM for values; those given back are used again for values of the same size."""
 
     def __init__(self, kernel: Kernel, rows: int, groups: int, banks: Sequence[Access] = (),
-                 shares: Pool | None = None, spare: int = 0) -> None:
+                 shares: Pool | None = None, spare: int = 0, lends: bool = False) -> None:
         """banks: tiles of PSUM that may be used; shares: another pool whose PSUM this one uses too; spare: banks of PSUM up to
-        which sums get fresh ones, so that the next product need not wait until the last one's sums are read."""
-        self.spare = spare
+        which sums get fresh ones, so that the next product need not wait until the last one's sums are read; lends: whether
+        temporaries of elementwise work may lie where sums were read, since the next product waits for that work anyway."""
+        self.spare, self.lends = spare, lends
         self.kernel, self.rows, self.groups = kernel, rows, groups
         self._free: dict[tuple[int, DType], list[Access]] = {}
         self._banks: dict[int, list[Access]] = shares._banks if shares is not None else {}
@@ -62,6 +64,17 @@ class Pool:
             self.spare -= banks
             tile = self.kernel.psum((self.rows, self.groups, pitch), F32)
         return replace(tile, partitions=self.rows, dims=((pitch, self.groups), (1, columns)))
+
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """What was given back last of PSUM is for temporaries of the work written inside."""
+        free = max(self._banks.values(), key=lambda tiles: tiles[-1].free if tiles else 0, default=[])
+        if not (self.lends and free and self.groups == 1):
+            yield
+            return
+        outer, self.kernel.banks = self.kernel.banks, [free[-1].flat()]
+        yield
+        self.kernel.banks = outer
 
     def give_back(self, tile: Tile) -> None:
         if not isinstance(tile, Access) or not all(stride for stride, size in tile.dims if size > 1):
@@ -251,7 +264,8 @@ class Values:
         if step.squares:
             self._square(step, out, total)
         elif found is not None:
-            emit_groups(self.kernel, found[0], found[1], out, total, self._dying(step), self.ahead.get(step.value, self.made))
+            with self.pool.lending():
+                emit_groups(self.kernel, *found, out, total, self._dying(step), self.ahead.get(step.value, self.made))
         else:
             inputs = [self._tile(self.plan.shown.get(o, o)) for o in step.value.operands]
             self._emit(step.value, inputs, out)

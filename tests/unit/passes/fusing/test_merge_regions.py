@@ -69,3 +69,12 @@ def test_a_sum_that_others_read_too_is_made_in_the_region_that_reads_it() -> Non
  ROOT r = (f32[4,6], f32[4,6]) tuple(g, t)""")
     assert "y" not in {i.name for i in module.entry.instructions}
     assert regions(module) == 1
+
+
+def test_a_conversion_that_the_result_reads_is_made_where_its_operand_is() -> None:
+    module = merged("""
+ h = bf16[6,4] convert(q)
+ v = bf16[4,4] convert(u)
+ d = f32[6,4] dot(h, v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ ROOT t = f32[6,4] add(d, q)""")
+    assert "h" not in {i.name for i in module.entry.instructions}
