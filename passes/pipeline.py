@@ -57,6 +57,7 @@ from nxcc.passes.patch_products import PatchProducts
 from nxcc.passes.recognize_functions import RecognizeFunctions
 from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.separate_results import SeparateResults
+from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.store_transposed import StoreTransposed
 
@@ -154,6 +155,7 @@ STEPS: tuple[Step, ...] = (
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
+    Step("short-iotas", lambda settings: ShortIotas(), 1),
     Step("fold-layers", lambda settings: FoldLayers(), 1),
     Step("image-fusion", lambda settings: ImageFusion(settings.image_capacity), 1),
     Step("scan-fusion", lambda settings: ScanFusion(settings.row_capacity), 1),
@@ -184,6 +186,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("inline-calls", "expand-custom-calls", "markers are gone, and what is left has a meaning of its own"),
     ("expand-custom-calls", "fusion", "what it writes are row programs"),
+    ("known-gathers", "short-iotas", "places are known from iotas as they are"),
+    ("short-iotas", "fold-layers", "what layers share is there before they are found"),
     ("pack-groups", "fold-constants", "kernels that are known are packed once"),
     ("pack-groups", "canonicalize-convolution", "the kernel that is multiplied lies as partitions read it"),
     ("expand-products", "autocast", "what is multiplied may be cast"),

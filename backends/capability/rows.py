@@ -9,6 +9,8 @@ from nxcc.backends.capability.chains import chain_fits, head_share
 from nxcc.backends.capability.support import unsupported
 from nxcc.backends.lowering.pointwise.formulas import TEMPORARIES, emits
 from nxcc.backends.lowering.reduction import combiner
+from nxcc.backends.lowering.rows.passes import ROWS_MIN as PASS_ROWS_MIN
+from nxcc.backends.lowering.rows.passes import cuts, is_long
 from nxcc.backends.lowering.rows.wide_course import ROWS_MIN, STAGES, WIDE, kept_bytes
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
@@ -25,6 +27,12 @@ STAYING_SHARE = 0.6
 
 PASSES_BYTES = 40960
 """Bytes a partition that long rows need beside matrices and operands where their values are not kept."""
+
+PASSES_MAX = 4
+"""Times that long rows are read, at most."""
+
+PASS_VALUES_MAX = 24
+"""Long values of a region whose rows are passed over in pieces, at most."""
 
 STREAM_BYTES = 16384
 """Bytes a partition for the stationary and moving tiles of a product, at least."""
@@ -73,7 +81,7 @@ class TargetRowCapacity:
         do not, a row is one dimension of an access pattern.
         """
         members = dict(widths)
-        if not streams and self._fits_in_stages(members, hopeful):
+        if not streams and (self._fits_in_stages(members, hopeful) or self._fits_in_passes(members)):
             return True
         if streams and self._streams(*(member for member in members if member.opcode == "dot")):
             return False
@@ -131,6 +139,26 @@ class TargetRowCapacity:
         again = 0 if is_open else sum((STAGES if _moves(value) else 1) * value.shape.dtype.byte_size * width for value in long)
         return kept_bytes(width, len(long) + results, matrices) <= usable or \
             not results and matrices + again + PASSES_BYTES <= usable
+
+    def _fits_in_passes(self, members: dict[Instruction, int]) -> bool:
+        """Whether the schedule for long rows without products (lowering.rows.passes) takes them: few passes, and a piece of
+        each value."""
+        root, width = next(iter(members)), max(members.values())
+        if not is_long(width, self.target) or root.shape.element_count // members[root] < PASS_ROWS_MIN:
+            return False
+        reduces = [m for m in members if m.opcode == "reduce"]
+        summed = {m.operands[0].shape.element_count // m.shape.element_count for m in reduces}
+        if not {*members.values(), *summed} <= {1, width} or not all(map(cuts, reduces)):
+            return False
+        levels: dict[Instruction, int] = {}
+        for member in reversed(members):
+            level = max((levels.get(o, 0) for o in member.operands), default=0)
+            if member.opcode in ("dot", "scan"):
+                return False
+            levels[member] = level + (member.opcode == "reduce")
+        inputs = {o for m, columns in members.items() for o in m.operands if o not in members and columns == width}
+        values = len(inputs) + sum(columns == width for columns in members.values())
+        return max(levels.values()) < PASSES_MAX and values <= PASS_VALUES_MAX
 
 
 def _moves(value: Instruction) -> bool:

@@ -57,6 +57,16 @@ class Plan:
     results: frozenset[Instruction] = frozenset()
 
 
+def part_of(plan: Plan, steps: Sequence[Step], results: frozenset[Instruction]) -> Plan:
+    """A plan of some of the steps. results: what is wanted of them."""
+    found = Plan(list(steps), plan.shown, scales=plan.scales, results=results)
+    for step in steps:
+        for value in step.reads:
+            found.last[value] = step
+            found.readers.setdefault(value, []).append(step)
+    return found
+
+
 Space = Callable[[RowMap], Hashable]
 
 

@@ -191,7 +191,7 @@ class RowProgram:
         groups: list[list[int]] = []
         for d in range(self.rows):
             last = groups[-1][-1] if groups else -1
-            if d > keep and last >= keep and all(_follow(v.dims[last], v.dims[d]) for v in views):
+            if d > keep and last >= keep and all(follow(v.dims[last], v.dims[d]) for v in views):
                 # the dimension that says how far apart rows lie comes last
                 groups[-1].insert(len(groups[-1]) - all(v.dims[d][1] == 1 for v in views), d)
             else:
@@ -283,6 +283,6 @@ def columns_of(row: Input, rows: int) -> View:
     return replace(row.view, dims=row.view.dims[rows:])
 
 
-def _follow(slow: tuple[int, int], fast: tuple[int, int]) -> bool:
+def follow(slow: tuple[int, int], fast: tuple[int, int]) -> bool:
     """Whether two neighbouring dimensions (stride, size) are one: those of size 1 join any."""
     return slow[1] == 1 or fast[1] == 1 or slow[0] == fast[0] * fast[1]
