@@ -42,6 +42,8 @@ BUDGET = 400_000
 """Of executed machine instructions, and HLO instructions times COMPILING: how many candidates are tried; at least MOST are."""
 COMPILING = 12
 BATCH_FACTORS = (4,)
+NAMED_MOST = 3
+"""Inputs that a line names."""
 PARTITIONS = 128
 WEIGHT_BYTES = 1 << 16
 """Inputs from this size on that a product reads are taken for weights."""
@@ -231,16 +233,21 @@ def _level(subject: Subject) -> Iterator[Candidate]:
 
 
 def _batch(subject: Subject) -> Iterator[Candidate]:
-    """More samples a call, if all inputs begin with the same dimension and the model follows."""
-    leading = {parameter.shape.dims[0] for _, parameter in subject.inputs if parameter.shape.rank > 0}
-    if len(leading) != 1:
-        return
-    (size,) = leading
-    places = tuple((number, 0) for number, parameter in subject.inputs if parameter.shape.rank > 0)
-    for factor in BATCH_FACTORS:
-        resize = Resize(places, size, size * factor)
-        words = f"batch {size * factor} instead of {size}, time for {size} sample{'s' if size > 1 else ''}"
-        yield Candidate("batch", words, 0.6, rewrite=partial(resized, resize=resize, fixed=subject.weights), samples=factor)
+    """More samples a call, if the model follows inputs whose first dimension grows: all of them, or those of one size."""
+    groups: dict[int, list[tuple[int, Instruction]]] = {}
+    for number, parameter in subject.inputs:
+        if parameter.shape.rank > 0:
+            groups.setdefault(parameter.shape.dims[0], []).append((number, parameter))
+    whole = sum(parameter.shape.byte_size for rows in groups.values() for _, parameter in rows)
+    for size, rows in groups.items():
+        share = sum(parameter.shape.byte_size for _, parameter in rows) / max(1, whole)
+        places = tuple((number, 0) for number, _ in rows)
+        whose = "" if len(groups) == 1 else " of " + ", ".join(parameter.name for _, parameter in rows[:NAMED_MOST])
+        for factor in BATCH_FACTORS:
+            resize = Resize(places, size, size * factor)
+            words = f"batch {size * factor} instead of {size}{whose}, time for {size} sample{'s' if size > 1 else ''}"
+            yield Candidate("batch", words, 0.6 * share, rewrite=partial(resized, resize=resize, fixed=subject.weights),
+                            samples=factor)
 
 
 def _sequence(subject: Subject) -> Iterator[Candidate]:

@@ -114,3 +114,87 @@ def test_advice_is_at_most_three_lines_largest_first(tmp_path):
 def test_equal_files_get_equal_advice(tmp_path):
     path = compiled(tmp_path, DENSE)
     assert by_kind(path) == by_kind(path)
+
+
+def attention(batch: int = 2, length: int = 192, turned: bool = False) -> str:
+    """One head over `length` places. turned: the input has its last two dimensions the other way round."""
+    rows = f"{batch},{length}"
+    given = f"  x = f32[{rows},256] parameter(0)" if not turned else \
+        f"  y = f32[{batch},256,{length}] parameter(0)\n  x = f32[{rows},256] transpose(y), dimensions={{0,2,1}}"
+    return f"""HloModule m
+add {{ a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT r = f32[] add(a, b) }}
+ENTRY main {{
+{given}
+  wq = f32[256,256] parameter(1)
+  wk = f32[256,256] parameter(2)
+  q = f32[{rows},256] dot(x, wq), lhs_contracting_dims={{2}}, rhs_contracting_dims={{0}}
+  k = f32[{rows},256] dot(x, wk), lhs_contracting_dims={{2}}, rhs_contracting_dims={{0}}
+  s = f32[{rows},{length}] dot(q, k), lhs_batch_dims={{0}}, rhs_batch_dims={{0}}, lhs_contracting_dims={{2}},
+    rhs_contracting_dims={{2}}
+  e = f32[{rows},{length}] exponential(s)
+  zero = f32[] constant(0)
+  n = f32[{rows}] reduce(e, zero), dimensions={{2}}, to_apply=add
+  m = f32[{rows},{length}] broadcast(n), dimensions={{0,1}}
+  p = f32[{rows},{length}] divide(e, m)
+  o = f32[{rows},256] dot(p, x), lhs_batch_dims={{0}}, rhs_batch_dims={{0}}, lhs_contracting_dims={{2}},
+    rhs_contracting_dims={{1}}
+  ROOT r = f32[{rows},256] reverse(o), dimensions={{1}}
+}}
+"""
+
+
+CHANGED = {"batch": (attention(batch=8), 4), "sequence": (attention(length=96), 1), "layout": (attention(turned=True), 1)}
+"""The module with each change that is no flag, and how many samples' worth of the first one a call of it does."""
+
+
+def test_every_gain_is_what_making_the_change_gains(tmp_path, monkeypatch):
+    monkeypatch.setattr("nxcc.compiler.reports.advice.LEAST_GAIN", float("-inf"))
+    monkeypatch.setattr("nxcc.compiler.reports.advice.MOST", 9)
+    rows = by_kind(compiled(tmp_path, attention(), weight_params="1-2"))
+    assert {"cast", "batch", "sequence", "layout"} <= rows.keys()
+    for kind, row in rows.items():
+        words = row["flags"].split()
+        options = {words[i].removeprefix("--").replace("-", "_"): words[i + 1] for i in range(0, len(words), 2)}
+        text, samples = CHANGED.get(kind, (attention(), 1))
+        after = call_us(compiled(tmp_path, text, **({"weight_params": "1-2"} | options))) / samples
+        assert row["before_us"] - after == pytest.approx(row["gain_us"], rel=0.1, abs=0.01 * row["before_us"]), kind
+
+
+def test_what_the_host_would_do_sooner_is_so(tmp_path):
+    text = """HloModule m
+ENTRY main {
+  x = f32[512,1000] parameter(0)
+  i = s32[16384,2] parameter(1)
+  ROOT g = f32[16384] gather(x, i), offset_dims={}, collapsed_slice_dims={0,1}, start_index_map={0,1}, index_vector_dim=1,
+    slice_sizes={1,1}
+}
+"""
+    row = by_kind(compiled(tmp_path, text))["host"]
+    _, pattern = row["flags"].split()
+    after = call_us(compiled(tmp_path, text, keep_on_host=pattern))
+    assert row["after_us"] == pytest.approx(after, rel=0.05) and after < row["before_us"]
+
+
+def test_inputs_of_different_sizes_grow_apart(tmp_path, monkeypatch):
+    """Images beside a table of words: the batch that is meant is named."""
+    monkeypatch.setattr("nxcc.compiler.reports.advice.MOST", 9)
+    text = """HloModule m
+ENTRY main {
+  image = f32[1,512] parameter(0)
+  words = f32[100,64] parameter(1)
+  w = f32[512,64] parameter(2)
+  y = f32[1,64] dot(image, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT z = f32[1,100] dot(y, words), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+"""
+    path = compiled(tmp_path, text, weight_params="2")
+    batch = by_kind(path)["batch"]
+    assert "of image" in batch["change"] or "of words" in batch["change"]
+    sizes = (("[1,", "[4,"),) if "of image" in batch["change"] else (("[100,", "[400,"), ("1,100", "1,400"))
+    larger = text
+    for old, new in sizes:
+        larger = larger.replace(old, new)
+    after = call_us(compiled(tmp_path, larger, weight_params="2")) / 4
+    assert batch["after_us"] == pytest.approx(after, rel=0.05)
