@@ -4,7 +4,7 @@ Where the dimension that lies together in memory is kept, its elements are colum
 that transfers stay long; reduced elements are groups of columns then. One operator of the engines folds a tile at once; any
 other combiner folds groups in pairs, so that a tile of n groups takes log2(n) steps; one that is more than an operator folds
 neighbours, since which of two it takes may depend on their order: the first NaN. Where few rows are kept, the reduced elements
-are first spread over idle partitions.
+are first spread over idle partitions. A combiner that is not associative takes one element after another, as XLA does.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32, PRED, S32, U8, DType
+from nxcc.ir.hlo.associativity import takes_any_grouping
 from nxcc.ir.hlo.module import Computation, Instruction
 
 COMBINERS = {"add": "add", "multiply": "multiply", "maximum": "maximum", "minimum": "minimum", "and": "bitwise_and",
@@ -145,11 +146,11 @@ class _Plain:
 class _General:
     """Any number of arrays folded by a computation of scalars; see `_Plain`."""
 
-    def __init__(self, kernel: Kernel, computation: Computation, dtypes: Sequence[DType]) -> None:
+    def __init__(self, kernel: Kernel, computation: Computation, dtypes: Sequence[DType], results: Sequence[DType]) -> None:
         self.kernel = kernel
         self.computation = computation
         self.loads = tuple(dtypes)
-        self.accumulators = tuple(dtypes)
+        self.accumulators = tuple(results)
         self.is_ordered = combiner(computation) is None
         self.width = tile_width(kernel, (4 if self.is_ordered else 3) * sum(map(words_in, dtypes)) + body_tiles(computation))
 
@@ -213,9 +214,11 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         operands, results = [view.retype(U8) for view in operands], [view.retype(U8) for view in results]
     count = len(results)
     data, initials = operands[:count], operands[count:]
-    folding: Folding = _General(kernel, computation, [view.dtype for view in data]) if op is None \
+    folding: Folding = _General(kernel, computation, [view.dtype for view in data], [view.dtype for view in results]) \
+        if op is None \
         else _Plain(kernel, op, data[0].dtype)
-    order = memory_order(data[0])
+    in_turn = op is None and not takes_any_grouping(computation)
+    order = tuple(range(len(data[0].dims))) if in_turn else memory_order(data[0])
     dims = [d for d in order if d in instruction.attribute("dimensions")]
     kept = [d for d in range(len(order)) if d not in dims]
     if not dims:  # each element alone, with the initial value
@@ -233,11 +236,12 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     for _ in dims:
         outs = [view.insert(len(view.dims) - 1) for view in outs]
     last = len(rows[0].dims) - 1
+    reduce_tile = _reduce_in_turn if in_turn else _reduce_tile
     for start, keep in kernel.tiles(rows[0].sizes[last], min(KEEP_MAX, folding.width)):
         cuts = [view.cut(last, start, keep) for view in (*rows, *outs)]
         for cut in row_tiles(kernel, cuts, len(dims) + 1):
             places = [replace(view, dims=(*view.dims[:-1 - len(dims)], view.dims[-1])) for view in cut[count:]]
-            _reduce_tile(kernel, folding, cut[:count], initials, places)
+            reduce_tile(kernel, folding, cut[:count], initials, places)
 
 
 def _lies_together(view: View, dim: int) -> bool:
@@ -270,6 +274,26 @@ def _reduce_tile(kernel: Kernel, folding: Folding, views: Sequence[View], initia
         stride = place.dims[-1][0]
         split = replace(place, dims=(*place.dims[:-1], (stride * (keep // shares), shares), (stride, keep // shares)))
         store(kernel, split, folding.result(tile))
+
+
+def _reduce_in_turn(kernel: Kernel, folding: Folding, views: Sequence[View], initials: Sequence[View],
+                    places: Sequence[View]) -> None:
+    """As _reduce_tile, one reduced element after another."""
+    leading = len(places[0].dims) - 1
+    rows, keep = math.prod(places[0].sizes[:-1]), places[0].sizes[-1]
+    sums = [_start(kernel, initial, rows, keep, dtype) for initial, dtype in zip(initials, folding.accumulators, strict=True)]
+    _take_in_turn(kernel, folding, views, leading, sums)
+    for place, tile in zip(places, sums, strict=True):
+        store(kernel, place, folding.result(tile))
+
+
+def _take_in_turn(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access]) -> None:
+    """sums take in all reduced elements of views [rows.., reduced.., keep]."""
+    if len(views[0].dims) == leading + 1:
+        folding.merge(sums, [load(kernel, view, dtype, leading) for view, dtype in zip(views, folding.loads, strict=True)])
+        return
+    for place, _ in kernel.tiles(views[0].sizes[leading], 1):
+        _take_in_turn(kernel, folding, [view.cut(leading, place, 1).at(leading, 0) for view in views], leading, sums)
 
 
 def _shares(keep: int, lanes: int) -> int:

@@ -14,12 +14,10 @@ import numpy as np
 
 from nxcc.ir.dtypes import C64, DType, from_numpy
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.associativity import is_associative
+from nxcc.ir.hlo.module import Computation
+from nxcc.ir.hlo.scalar_function import Run, ScalarFunction
 from nxcc.ir.literals import Array
-from nxcc.ir.shapes import Shape
-
-Run = Callable[..., Any]
-"""run(computation, *values) -> value"""
 
 
 @dataclass(frozen=True)
@@ -120,92 +118,12 @@ def plain_operation(computation: Computation, dtype: DType) -> PlainOperation | 
     return PlainOperation(opcode, dtype, wide, row.on_pred if wide == np.bool_ else row.ufunc)
 
 
-_PASSING = frozenset({"reshape", "bitcast", "broadcast", "transpose", "copy", "opt-barrier", "domain"})
-"""Operators that change nothing when operand and result are scalars of one type."""
-_CALLS = frozenset({"call", "fusion", "map"})
-_STRUCTURE: dict[str, Callable[..., Any]] = {
-    "tuple": lambda i, *values: values,
-    "get-tuple-element": lambda i, x: x[i.attribute("index")],
-    "constant": lambda i: i.attribute("literal").array,
-}
-
-
-class ScalarFunction:
-    """A computation of scalars as a function on arrays of one shape, element by element.
-
-    Calling it with arrays (or scalars, which are repeated) returns a tuple of arrays, one a result, all of the common
-    shape. Code that is not elementwise (a loop, a reduction inside) is evaluated once per element by `run`.
-    """
-
-    def __init__(self, computation: Computation, run: Run) -> None:
-        self.computation = computation
-        self.result_types = [leaf.dtype.numpy for leaf in computation.root.shape.leaves()]
-        self._run = run
-        self._order = computation.post_order()
-        self._callees = {i: ScalarFunction(i.called[0], run) for i in self._order if i.opcode in _CALLS}
-        self.is_elementwise = all(map(self._is_elementwise, self._order))
-
-    def _is_elementwise(self, instruction: Instruction) -> bool:
-        if not _is_scalar(instruction.shape):
-            return False
-        opcode = instruction.opcode
-        if opcode in _PASSING:
-            operand = instruction.operands[0].shape
-            return _is_scalar(operand) and operand.dtype is instruction.shape.dtype
-        if opcode in _CALLS:
-            return self._callees[instruction].is_elementwise
-        known = instruction.operator.elementwise and instruction.operator.evaluate is not None
-        return known or opcode in _STRUCTURE or opcode == "parameter"
-
-    def __call__(self, *values: Any) -> tuple[Array, ...]:
-        shape = np.broadcast_shapes(*(np.shape(value) for value in values))
-        if not self.is_elementwise:
-            return self._one_by_one(shape, values)
-        result = self._evaluate(values)
-        parts = result if self.computation.root.shape.is_tuple else (result,)
-        return tuple(np.broadcast_to(part, shape) for part in parts)
-
-    def _evaluate(self, values: Sequence[Any]) -> Any:
-        known: dict[Instruction, Any] = {}
-        for instruction in self._order:
-            operands = [known[o] for o in instruction.operands]
-            opcode = instruction.opcode
-            if opcode == "parameter":
-                known[instruction] = values[instruction.attributes["parameter_number"]]
-            elif opcode in _STRUCTURE:
-                known[instruction] = _STRUCTURE[opcode](instruction, *operands)
-            elif opcode in _PASSING:
-                known[instruction] = operands[0]
-            elif opcode in _CALLS:
-                known[instruction] = self._callees[instruction]._evaluate(operands)
-            else:
-                evaluate = instruction.operator.evaluate
-                assert evaluate is not None
-                known[instruction] = evaluate(instruction, *operands)
-        return known[self.computation.root]
-
-    def _one_by_one(self, shape: tuple[int, ...], values: Sequence[Any]) -> tuple[Array, ...]:
-        columns = [np.broadcast_to(value, shape).reshape(-1) for value in values]
-        results = [np.empty(shape, dtype) for dtype in self.result_types]
-        flat = [result.reshape(-1) for result in results]
-        for place in range(int(np.prod(shape))):
-            result = self._run(self.computation, *(np.asarray(column[place]) for column in columns))
-            parts = result if self.computation.root.shape.is_tuple else (result,)
-            for column, part in zip(flat, parts, strict=True):
-                column[place] = part
-        return tuple(results)
-
-
-def _is_scalar(shape: Shape) -> bool:
-    return not shape.dims and (shape.is_array or (shape.is_tuple and all(map(_is_scalar, shape.elements))))
-
-
 # Folding
 
 
 SEQUENTIAL_LIMIT = 512
-"""Folds up to this many elements go in order, as a plain loop would; longer ones as a balanced tree, which HLO allows
-(the combiner is promised to be associative) and which takes logarithmically many array operations."""
+"""Folds up to this many elements go in order, as a plain loop would; longer ones as a balanced tree if the combiner is
+associative, which takes logarithmically many array operations."""
 
 
 def reduce_arrays(computation: Computation, run: Run, arrays: Sequence[Array], inits: Sequence[Any],
@@ -236,7 +154,7 @@ def _reduce_plain(plain: PlainOperation, x: Array, init: Any, axes: tuple[int, .
 
 def _fold_rows(function: ScalarFunction, rows: Sequence[Array], start: tuple[Array, ...]) -> tuple[Array, ...]:
     count = len(rows[0])
-    if count > SEQUENTIAL_LIMIT:
+    if count > SEQUENTIAL_LIMIT and is_associative(function):
         rows = [x.astype(dtype, copy=False) for x, dtype in zip(rows, function.result_types, strict=True)]
         while len(rows[0]) > 1:
             half = len(rows[0]) // 2

@@ -162,3 +162,43 @@ def test_first_of_several_nan_wins(dims: tuple[int, ...], dim: int, level: int) 
     check_text("HloModule m\n" + text, [x], optlevel=level)
     wanted = np.argmax(x, dim)
     assert (run_on_device(read_text(text), [x], level)[1] == wanted).all()
+
+IN_TURN = """HloModule m
+halved {{ a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  half = f32[] constant(0.5)
+  h = f32[] multiply(a, half)
+  ROOT r = f32[] add(h, b) }}
+less {{ a = s32[] parameter(0)
+  b = s32[] parameter(1)
+  ROOT r = s32[] subtract(a, b) }}
+counted {{ a = s32[] parameter(0)
+  b = s32[] parameter(1)
+  one = s32[] constant(1)
+  ROOT r = s32[] add(a, one) }}
+ENTRY main {{
+  x = f32[{dims}] parameter(0)
+  t = s32[{dims}] parameter(1)
+  three = f32[] constant(3)
+  five = s32[] constant(5)
+  h = f32[{kept}] reduce(x, three), dimensions={{{reduced}}}, to_apply=halved
+  s = s32[{kept}] reduce(t, five), dimensions={{{reduced}}}, to_apply=less
+  n = s32[{kept}] reduce(t, five), dimensions={{{reduced}}}, to_apply=counted
+  ROOT o = (f32[{kept}], s32[{kept}], s32[{kept}]) tuple(h, s, n)
+}}
+"""
+"""Combiners that are not associative: elements are taken one after another, the initial value first."""
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize(("dims", "reduced"), [((6, 9, 5), (1,)), ((6, 9, 5), (0, 2)), ((200, 7), (1,)), ((7, 200), (0,)),
+                                               ((40,), (0,)), ((2, 3, 64), (1,))])
+def test_a_combiner_that_is_not_associative_takes_elements_in_turn(dims: tuple[int, ...], reduced: tuple[int, ...],
+                                                                   level: int) -> None:
+    kept = [size for d, size in enumerate(dims) if d not in reduced]
+    random = np.random.default_rng(0)
+    x, t = random.normal(size=dims).astype(np.float32), random.integers(-9, 9, dims).astype(np.int32)
+    text = IN_TURN.format(dims=dims_text(dims), kept=dims_text(tuple(kept)), reduced=dims_text(reduced))
+    check_text(text, [x, t], optlevel=level)
+    moved = np.moveaxis(t, reduced, range(len(reduced))).reshape(-1, *kept)
+    assert (run_on_device(read_text(text), [x, t], level)[1] == 5 - moved.sum(0)).all()

@@ -23,7 +23,7 @@ from nxcc.ir.hlo.attributes import (
     RESULT_ACCURACY,
     Attribute,
 )
-from nxcc.ir.hlo.combiners import ScalarFunction, total_order_key
+from nxcc.ir.hlo.combiners import total_order_key
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.checks import agreeing_dims, agreeing_dtype
@@ -50,6 +50,7 @@ from nxcc.ir.hlo.ops.element_functions import (
     signed_power,
     unsigned_high_product,
 )
+from nxcc.ir.hlo.scalar_function import ScalarFunction
 from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]

@@ -25,7 +25,6 @@ from nxcc.ir.hlo.attributes import (
 )
 from nxcc.ir.hlo.combiners import (
     PlainOperation,
-    ScalarFunction,
     plain_operation,
     reduce_arrays,
     scatter_into,
@@ -49,6 +48,7 @@ from nxcc.ir.hlo.ops.checks import (
     same_numbers,
 )
 from nxcc.ir.hlo.ops.movement import pad
+from nxcc.ir.hlo.scalar_function import ScalarFunction
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape, array, tuple_of
 
