@@ -47,11 +47,12 @@ class InlineCalls:
 
 def _hold_arrays(module: Module) -> bool:
     """A buffer is the array that it holds: values here have memory of their own in any case."""
-    changed = False
-    for instruction in module.instructions():
-        if any(part.dtype is BUFFER for part in _parts(instruction.shape)):
+    shapes = {id(i.shape): i.shape for i in module.instructions()}
+    buffers = {number: shape for number, shape in shapes.items() if any(part.dtype is BUFFER for part in _parts(shape))}
+    changed = bool(buffers)
+    for instruction in module.instructions() if changed else ():
+        if id(instruction.shape) in buffers:
             instruction.shape = _held(instruction.shape)
-            changed = True
     if changed and module.entry_layout is not None:
         parameters, result = module.entry_layout
         module.entry_layout = tuple(map(_held, parameters)), _held(result)

@@ -83,11 +83,16 @@ def _as_movement(bitcast: Instruction, builder: Builder) -> Instruction:
 
 
 def _forget_layouts(module: Module) -> bool:
+    # a module has few shapes; equal ones stay one object, which is quicker to compare
+    plain: dict[int, tuple[Shape, Shape]] = {}
     changed = False
     for instruction in module.instructions():
         shape = instruction.shape
-        if _has_layout(shape):
-            instruction.shape = shape.without_layout()
+        known = plain.get(id(shape))
+        if known is None:
+            known = plain[id(shape)] = shape, shape.without_layout() if _has_layout(shape) else shape
+        if known[1] is not shape:
+            instruction.shape = known[1]
             changed = True
     return changed
 

@@ -180,7 +180,8 @@ def _compared(computation: Computation, order: Layer, begin: int, period: int, t
                 return None
             row.append(place if place >= 0 else -1 - arguments.setdefault(operands, len(arguments)))
         places.append(tuple(row))
-    results = [place for place in range(len(layers[0])) if _is_read(computation, layers, inside, place)]
+    results = sorted({place for layer, own in zip(layers, inside, strict=True) for place, value in enumerate(layer)
+                      if not value.users.keys() <= own.keys() or value is computation.root})
     if not results or not all(layers[0][place].shape.is_array for place in results):
         return None
     return Repeats(order[:begin], layers, order[end:], tuple(places), tuple(arguments), tuple(results))
@@ -202,12 +203,6 @@ def _are_alike(column: Sequence[Instruction]) -> bool:
 def _are_of_one_shape(values: Sequence[Instruction]) -> bool:
     shape = values[0].shape
     return all([value.shape is shape or value.shape == shape for value in values])
-
-
-def _is_read(computation: Computation, layers: Sequence[Layer], inside: Sequence[dict[Instruction, int]], place: int) -> bool:
-    """Whether anything outside of its layer reads what is made at a place, in any layer."""
-    return any(layer[place] is computation.root or not layer[place].users.keys() <= own.keys()
-               for layer, own in zip(layers, inside, strict=True))
 
 
 def holds(repeats: Repeats, opcodes: frozenset[str]) -> bool:
