@@ -32,7 +32,7 @@ class _Finite(click.FloatRange):
         return number
 
 
-_FILE = click.Path(dir_okay=True)
+_FILE = click.Path(dir_okay=True, readable=False)
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 _FORMATS = ("text", "short", "binary")
 _TARGETS = "|".join(DECLARED["target"].choices)

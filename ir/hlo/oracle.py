@@ -16,6 +16,7 @@ import numpy as np
 
 from nxcc.ir.diagnostics import INPUT_MISMATCH, LIMIT_EXCEEDED, UNSUPPORTED_MODULE, CompileError
 from nxcc.ir.hlo.module import Computation, Instruction, Module, operands_first
+from nxcc.ir.memory import available_bytes
 from nxcc.ir.shapes import UNBOUNDED, Shape
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +27,16 @@ Hook = Callable[[Instruction, Value], None]
 
 CALL_DEPTH_LIMIT = 150
 """Nesting of calls that is evaluated; each level takes a few Python frames."""
+
+
+LARGE_BYTES = 1 << 30
+"""Of a result, from which on the memory that is left is looked at first."""
+
+ROOM = 3
+"""Times a result's bytes that evaluating it may take."""
+
+_VIEWS = frozenset(("broadcast", "reshape", "transpose", "slice", "get-tuple-element", "tuple", "parameter", "constant"))
+"""Whose results share memory with their operands, or with a file."""
 
 
 def flatten(value: Value) -> list[Array]:
@@ -43,12 +54,14 @@ def flatten(value: Value) -> list[Array]:
 class _Step:
     """One instruction to evaluate: where its operands and result lie, and which values die afterwards."""
 
-    __slots__ = ("instruction", "evaluate", "calls_back", "operands", "result", "dead")
+    __slots__ = ("instruction", "evaluate", "calls_back", "is_large", "operands", "result", "dead")
 
     def __init__(self, instruction: Instruction, operands: tuple[int, ...], result: int) -> None:
         self.instruction = instruction
         self.evaluate = instruction.operator.evaluate
         self.calls_back = instruction.operator.calls_back
+        shape = instruction.shape
+        self.is_large = shape.is_array and shape.byte_size >= LARGE_BYTES and instruction.opcode not in _VIEWS
         self.operands = operands
         self.result = result
         self.dead: tuple[int, ...] = ()
@@ -123,6 +136,8 @@ class _Run:
         if step.evaluate is None:
             raise CompileError(UNSUPPORTED_MODULE, f"{instruction.opcode} cannot be evaluated",
                                where=instruction.name, location=str(instruction.location))
+        if step.is_large:
+            _check_room(instruction)
         if step.calls_back:
             result = step.evaluate(instruction, *operands, run=self)
         else:
@@ -131,6 +146,14 @@ class _Run:
             result = np.asarray(result)
         assert _fits(result, instruction.shape), f"{instruction} gave {_description(result)}"
         return result
+
+
+def _check_room(instruction: Instruction) -> None:
+    """Raise CompileError(LIMIT_EXCEEDED) if this machine has not the memory for a result."""
+    needed, left = instruction.shape.byte_size * ROOM, available_bytes()
+    if left is not None and needed > left:
+        raise CompileError(LIMIT_EXCEEDED, f"evaluating {instruction.shape} may take {needed} bytes, this machine has {left}",
+                           where=instruction.name, location=str(instruction.location))
 
 
 def _cropped(operands: list[Value]) -> list[Value]:

@@ -344,6 +344,39 @@ def test_an_interrupt_while_modules_load_ends_with_130() -> None:
     assert (found.returncode, found.stderr.count("\n")) == (130, 1) and "interrupted" in found.stderr
 
 
+def test_an_interrupt_while_a_command_loads_modules_ends_with_130() -> None:
+    """An extension module makes another error, and lines of its own, of an exception in what it imports."""
+    script = ("import os, signal, sys\nclass Finder:\n  def find_spec(self, name, path, target=None):\n"
+              "    if name == 'numpy.exceptions': os.kill(os.getpid(), signal.SIGINT)\n"
+              "sys.meta_path.insert(0, Finder())\nfrom nxcc.__main__ import entry\n"
+              "sys.argv[1:] = ['explain', 'cost', 'matmul']\nimport nxcc.cli\n"
+              "nxcc.cli.nxcc.commands['explain'].callback = lambda **given: (\n"
+              "  __import__('numpy'), __import__('time').sleep(9))\nentry()")
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
+                           preexec_fn=heeds_interrupts)
+    assert (found.returncode, found.stderr.count("\n")) == (130, 2), found.stderr  # click ends the line of ^C first
+
+
+@pytest.mark.parametrize("words", (["list-operators"], ["explain"], ["--help"]), ids=lambda words: words[0])
+def test_a_pipe_that_nobody_reads_is_no_fault(words: list[str]) -> None:
+    command = [sys.executable, "-m", "nxcc.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)
+
+
+def test_a_model_that_may_not_be_read_is_unreadable_input(model: Path, capsys: pytest.CaptureFixture[str],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert main(["check", "small.hlo"]) == 1
+    assert "NXC0002" in capsys.readouterr().err
+
+
 def test_a_fault_of_ours_keeps_a_reproducer(model: Path, capsys: pytest.CaptureFixture[str],
                                            monkeypatch: pytest.MonkeyPatch) -> None:
     from nxcc.compiler import driver
