@@ -125,6 +125,7 @@ class _Assembler:
         self.users = scalar_users(program.body)
         self.plan = plan
         self.queues = target.dma.queues
+        self.stride_max = target.pattern.stride_max
         self.drainer = target.storing_engine
         self.entrance = entrance
         self.late = frozenset(program.arguments[number] for number in entrance.after)
@@ -235,7 +236,11 @@ class _Assembler:
             return DmaPattern(operand.memory, operand.dtype, address, tuple(stride for stride, _ in operand.dims))
         offset = operand.offset + self.start[operand.memory]
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
-                             self._short(self.registers.affine(offset), engine), operand.dims)
+                             self._short(self.registers.affine(offset), engine), self._dims(operand))
+
+    def _dims(self, operand: Access) -> tuple[tuple[int, int], ...]:
+        """Dimensions whose strides an instruction can hold: one place is no step from another."""
+        return tuple((0 if size == 1 and stride > self.stride_max else stride, size) for stride, size in operand.dims)
 
     def _short(self, value: Affine, engine: Engine, on_chip: bool = False) -> Affine:
         """The value with as many terms as an instruction holds; the terms of loops are added up in a register first.

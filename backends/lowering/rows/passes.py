@@ -1,7 +1,8 @@
 """Row programs without products whose rows are too long for the chip: softmax over a vocabulary, norms of large images.
 
 A tile of rows is passed over once for each reduction that waits for another, and once more for results that wait for the last:
-each pass loads pieces of the columns, makes again what it needs of them, and keeps what reductions make of each piece.
+each pass loads pieces of the columns, makes again what it needs of them, and keeps what reductions make of each piece. Operands
+that have room are loaded by the first pass and stay for the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nxcc.backends.lowering.rows.plan import Plan, Step, part_of
 from nxcc.backends.lowering.rows.program import RowProgram, follow
 from nxcc.backends.lowering.rows.tiles import VALUE_SHARE, Rows, RowTiles
 from nxcc.backends.lowering.rows.values import IDENTITIES, STATISTICS_COLUMNS, Pool, Values
-from nxcc.backends.lowering.tiling import store
+from nxcc.backends.lowering.tiling import store, unfolded
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View
@@ -35,6 +36,9 @@ ROWS_MIN = 64
 
 WHOLE_SHARE = 0.8
 """Part of SBUF that values may take which lie there whole, with all their columns."""
+
+KEPT_SHARE = 0.75
+"""Part of SBUF that operands may take which stay whole."""
 
 STATISTICS = 6
 """Numbers that Vector's statistics of some columns are."""
@@ -155,6 +159,7 @@ class RowPasses(RowTiles):
     def __init__(self, program: RowProgram) -> None:
         super().__init__(program)
         self.passes, self.width = passes_of(program), long_columns(program)
+        self.kept = self._kept()
         self.most = self._most()
 
     def lower(self) -> None:
@@ -173,14 +178,24 @@ class RowPasses(RowTiles):
         long = {value: view for value, view in views.items() if self._is_long(value)}
         known = {value: program.load(view, rows.count) for value, view in views.items() if value not in long}
         known |= {name: tile.rows(0, rows.count).insert(0) for name, tile in self.fixed.items() if not self._is_long(name)}
+        kept = {name: self.kernel.sbuf((rows.count, 1, self.width), long[name].dtype) for name in self.kept}
         for one in self.passes:
             known |= self._rows(one.rows, known, rows.count)
             if one.wide or one.roots:
-                known |= self._pieces_of(one, known, long, {root: outputs[root] for root in one.roots}, rows)
+                known |= self._pieces_of(one, known, long, {root: outputs[root] for root in one.roots}, rows, kept)
+                read = {value for step in one.wide for value in step.reads}
+                long = {name: view for name, view in long.items() if name not in kept or name not in read}
         values = self._part([], known, rows.count, self.width, frozenset())
         for root, view in outputs.items():
             if not self._is_long(root):
                 store(self.kernel, view, values.result(root))
+
+    def _kept(self) -> dict[Instruction, int]:
+        """Long operands that stay for several passes, all or none, and their bytes of a partition."""
+        reads = [{value for step in one.wide for value in step.reads} for one in self.passes]
+        found = {i.instruction: self.width * i.view.dtype.byte_size for i in self.moving
+                 if self._is_long(i.instruction) and sum(i.instruction in read for read in reads) > 1}
+        return found if sum(found.values()) <= KEPT_SHARE * self.kernel.target.sbuf.usable_bytes else {}
 
     def _is_long(self, value: Instruction) -> bool:
         return self.program.columns(value, None) == self.width
@@ -202,8 +217,9 @@ class RowPasses(RowTiles):
     # ---- pieces -------------------------------------------------------------------------------------------------
 
     def _pieces_of(self, one: Pass, known: Mapping[Instruction, Access], long: Mapping[Instruction, View],
-                   outputs: Mapping[Instruction, View], rows: Rows) -> dict[Instruction, Access]:
-        """A pass; what its reductions found."""
+                   outputs: Mapping[Instruction, View], rows: Rows,
+                   kept: Mapping[Instruction, Access]) -> dict[Instruction, Access]:
+        """A pass; what its reductions found. long: operands to load; kept: tiles for what stays."""
         kernel, program = self.kernel, self.program
         shown = {program.plan.shown.get(root, root) for root in outputs}
         read = {value for step in one.wide for value in step.reads} | shown
@@ -215,7 +231,13 @@ class RowPasses(RowTiles):
             given = dict(known)
             given |= {name: tile.cut(0, piece.start, piece.size).rows(0, rows.count).insert(0)
                       for name, tile in self.fixed.items() if name in read and self._is_long(name)}
-            given |= {name: program.load(_cut(view, lead, piece), rows.count) for name, view in long.items() if name in read}
+            given |= {name: tile.cut(1, piece.start, piece.size) for name, tile in kept.items() if name in read}
+            for name, view in long.items():
+                if name in kept and name in read:
+                    part = _cut(view, lead, piece)
+                    kernel.dma(unfolded(given[name], part), part)
+                elif name in read:
+                    given[name] = program.load(_cut(view, lead, piece), rows.count)
             places = {name: tile.cut(1, piece.number, 1) for name, tile in partials.items()}
             values = self._part(one.wide, given, rows.count, piece.size, frozenset(shown), places)
             for step in one.wide:
@@ -229,8 +251,9 @@ class RowPasses(RowTiles):
 
     def _most(self) -> int:
         """Columns of a piece for which there is room."""
-        values = self.program.alive() + sum(self._is_long(i.instruction) for i in self.program.inputs)
-        room = int(self.kernel.sbuf_free_bytes * VALUE_SHARE) // (F32.byte_size * values * self.kernel.copies.inner)
+        streaming = [i for i in self.program.inputs if self._is_long(i.instruction) and i.instruction not in self.kept]
+        each = F32.byte_size * (self.program.alive() + len(streaming)) * self.kernel.copies.inner
+        room = int((self.kernel.sbuf_free_bytes - sum(self.kept.values())) * VALUE_SHARE) // each
         return min(PIECE, max(64, room // 64 * 64))
 
     @property
