@@ -150,17 +150,26 @@ class _Assembler:
         self.registers.release(mark)
 
     def finish(self) -> None:
-        """The engine that stores drains and restores the region's semaphores: the next region's loads are another's."""
+        """The engine that stores drains and restores the region's semaphores: the next region's loads are another's.
+
+        Once all but its own transfers are done, nobody waits any more: what waits is counted, or stands before this. So all
+        that is left for the time behind the last store are that engine's own transfers.
+        """
         if self.plan.drain:
-            stream = self._stream(self.drainer)
-            for waits in batched(self.plan.drain, WAITS_MAX):
-                stream.append(Instruction(isa.control.NOP, waits=self._waits(waits, self.drainer)))
-            amounts = [*self.plan.restore, (EPOCH, 1)]
-            for signals in batched(amounts, WAITS_MAX):
-                stream.append(Instruction(isa.control.NOP, signals=tuple(self._signal(s, a) for s, a in signals)))
+            mine = {semaphore for semaphore, engine in self.plan.triggers.items() if engine is self.drainer}
+            for own in (False, True):
+                self._drain([(s, value) for s, value in self.plan.drain if (s in mine) is own],
+                            [(s, amount) for s, amount in self.plan.restore if (s in mine) is own] + [(EPOCH, 1)] * own)
         advance = Affine(self.plan.total, ((BASE_REGISTER, 1),))
         for stream in self.streams.values():
             stream.append(Instruction(isa.control.REGISTER_SET, fields={"register": BASE_REGISTER, "value": advance}))
+
+    def _drain(self, events: Sequence[Event], amounts: Sequence[tuple[int, int]]) -> None:
+        stream = self._stream(self.drainer)
+        for waits in batched(events, WAITS_MAX):
+            stream.append(Instruction(isa.control.NOP, waits=self._waits(waits, self.drainer)))
+        for signals in batched(amounts, WAITS_MAX):
+            stream.append(Instruction(isa.control.NOP, signals=tuple(self._signal(s, a) for s, a in signals)))
 
     def _stream(self, engine: Engine) -> Stream:
         stream = self.streams.get(engine)

@@ -53,6 +53,9 @@ TILE_BYTES = 16384
 ORDERING_GAIN = 1.5
 """How many times the bytes of long runs a copy of short ones must cost to go by way of the chip."""
 
+CHOSEN_DIMENSIONS = 6
+"""Dimensions of a copy, at most, of which any may lie on a partition beside each other."""
+
 SHARE_BLOCKS = 8
 """Blocks of the fast dimension in a quadrant, at most: elements of a transfer's runs into the tile."""
 
@@ -151,14 +154,25 @@ def _ordering(kernel: Kernel, to: View, of: View) -> tuple[View, View, int] | No
         return None
     alone = _move_cost(kernel, list(zip(to.dims, of.dims, strict=True)), to.dtype.byte_size)
     best, found = alone / ORDERING_GAIN, None
-    for free in range(1, len(to.dims)):
-        each = math.prod(to.sizes[-free:]) * to.dtype.byte_size
-        for parts in _parts(to.sizes[-free], each):
-            target, source = (_cut_in(view, len(view.dims) - free, parts) for view in (to, of))
+    for order, free in _on_partitions(len(to.dims)):
+        views = to.permute(order), of.permute(order)
+        each = math.prod(views[0].sizes[-free:]) * to.dtype.byte_size
+        for parts in _parts(views[0].sizes[-free], each):
+            target, source = (_cut_in(view, len(view.dims) - free, parts) for view in views)
             cost = _ordering_cost(kernel, target, source, free)
             if cost < best:
                 best, found = cost, (target, source, free)
     return found
+
+
+def _on_partitions(rank: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Orders of dimensions and how many of the last a partition takes: the last as they are first, then any."""
+    for free in range(1, rank):
+        yield tuple(range(rank)), free
+    for free in range(1, rank if rank <= CHOSEN_DIMENSIONS else 1):
+        for inside in itertools.combinations(range(rank), free):
+            if inside != tuple(range(rank - free, rank)):
+                yield (*(d for d in range(rank) if d not in inside), *inside), free
 
 
 def _parts(size: int, each: int) -> Iterator[int]:

@@ -84,6 +84,7 @@ def _derived(program: TileProgram, users: Users, psum_bank_bytes: int, semaphore
     for p in transfers:
         times = math.prod(loop.count for loop in p.loops) // p.semaphores
         plan.restore += [(p.semaphore + slot, -p.unit * times) for slot in range(p.semaphores)]
+        plan.triggers |= dict.fromkeys(range(p.semaphore, p.semaphore + p.semaphores), p.site.engine)
     plan.drain = [(semaphore, Expr(-amount)) for semaphore, amount in plan.restore]
     return plan
 

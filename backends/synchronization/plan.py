@@ -41,6 +41,7 @@ class Plan:
     """waits and signals of each site; total: by how much a call advances the epoch semaphore.
 
     drain, restore: what is awaited at the end, and by how much semaphores then change; empty in the plan of level 0.
+    triggers: of the semaphores of transfers, the engine that starts them.
     addressed: the address arguments through which a site reaches HBM. semaphores: how many of those of regions are used.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     signals: dict[tuple[int, Engine], tuple[Index, int]] = field(default_factory=dict)
     drain: list[Event] = field(default_factory=list)
     restore: list[tuple[int, int]] = field(default_factory=list)
+    triggers: dict[int, Engine] = field(default_factory=dict)
     addressed: dict[tuple[int, Engine], frozenset[Symbol]] = field(default_factory=dict)
     semaphores: int = 0
 

@@ -8,8 +8,8 @@ After:
   chain.1 { n = .. fusion(p0, ..), calls=rows.1   h = .. fusion(n1, ..), calls=rows.2   ROOT o = .. fusion(h, .., n0), .. }
 
 A region joins the chain of one that it reads row by row, if nothing else that it reads depends on that chain and the target
-has room for all of it. The number of rows is noted. Attention joins the chain whose first region multiplies its result, where
-a chain has few rows: what it waits for does not hold up the chain's matrices then.
+has room for all of it; one of them multiplies. The number of rows is noted. Attention joins the chain whose first region
+multiplies its result, where a chain has few rows: what it waits for does not hold up the chain's matrices then.
 """
 
 from __future__ import annotations
@@ -93,12 +93,13 @@ class _Chains:
             if rows is None:
                 continue
             chain = next((c for c in self._before(region, rows) if self._takes(c, region)), None)
-            if chain is None and _multiplies(region):
+            if chain is None:
                 chain = _Chain(rows)
             if chain is not None:
                 chain.members.append(region)
                 self.chain_of[region] = chain
-        found = [chain for chain in dict.fromkeys(self.chain_of.values()) if len(chain.members) > 1]
+        chains = dict.fromkeys(self.chain_of.values())
+        found = [chain for chain in chains if len(chain.members) > 1 and any(map(_multiplies, chain.members))]
         for chain in found:
             chain.head = self._head(chain)
         return found

@@ -57,6 +57,9 @@ def flow_of(module: Module) -> list[Computation]:
                 found.extend(c for c in instruction.called if c not in found)
     return found
 
+SMALL_LEFT_BYTES = 1 << 14
+"""Bytes of a left side, at most, that a region converts though it does so again for each piece of columns."""
+
 
 def _fuse(module: Module, builder: Builder, capacity: RowCapacity) -> bool:
     computation = builder.computation
@@ -219,9 +222,18 @@ def _join(region: _Region, candidate: Instruction, able: set[Instruction], capac
     region.maps = trial
     if candidate.opcode == "dot":
         region.closed.add(candidate.operands[1])
-        if not candidate.attribute("lhs_batch_dims"):
+        if not candidate.attribute("lhs_batch_dims") and not _is_small_conversion(candidate, able):
             region.closed.add(shown(candidate.operands[0]))
     return True
+
+
+def _is_small_conversion(dot: Instruction, able: set[Instruction]) -> bool:
+    """Whether a left side of few rows is nothing but a conversion of what no region makes: alone it would be a region that
+    moves next to nothing, and the matrix would come behind it."""
+    left = dot.operands[0]
+    if left.opcode != "convert" or not left.shape.dtype.is_float or left.operands[0] in able:
+        return False
+    return left.shape.byte_size <= SMALL_LEFT_BYTES
 
 
 def _enclosed(candidate: Instruction, region: _Region) -> bool:

@@ -1,6 +1,7 @@
 """Reshapes move towards the results, so that they meet their inverse and do not cut chains of work in two.
 
 Each rule computes over the operand of a reshape and reshapes the result. They only ever move down, so they come to an end.
+Transposes around elementwise work that undo each other go.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from nxcc.passes.rewriting import Rule
 from nxcc.passes.rules.movement import SUNK
 
 Dims = tuple[int, ...]
+
+WORK_MAX = 8
+"""Elementwise instructions that follow each other between two transposes, at most."""
 
 
 def _reshape_cut(x: Instruction) -> tuple[Segment, ...] | None:
@@ -155,6 +159,46 @@ def _transpose(instruction: Instruction, builder: Builder) -> Instruction | None
     return reshape_to(builder, transpose_to(builder, x.operands[0], order), instruction.shape.dims)
 
 
+def _transpose_of_work(instruction: Instruction, builder: Builder) -> Instruction | None:
+    """transpose(op(transpose(a), broadcast(c))) is op(a, broadcast(c)) where the two orders undo each other and nobody else
+    reads what stands between them."""
+    x, permutation = instruction.operands[0], instruction.attribute("dimensions")
+    if x.opcode not in SUNK or not _meets_inverse(x, permutation, 0):
+        return None
+    return _turned(x, permutation, builder)
+
+
+def _meets_inverse(value: Instruction, permutation: Dims, depth: int) -> bool:
+    """Whether elementwise work in another order of dimensions begins with at least one transpose less, and with no new one."""
+    if value.opcode not in SUNK or depth > WORK_MAX or len(value.users) != 1:
+        return False
+    others = [o for o in value.operands if not (o.opcode == "transpose" and _undoes(permutation, o.attribute("dimensions")))]
+    free = [o for o in others if o.shape.rank == 0 or o.opcode == "broadcast"]
+    inner = [o for o in others if o not in free]
+    met = len(others) < len(value.operands) or bool(inner)
+    return met and all(_meets_inverse(o, permutation, depth + 1) for o in inner)
+
+
+def _undoes(outer: Dims, inner: Dims) -> bool:
+    return all(inner[p] == d for d, p in enumerate(outer))
+
+
+def _turned(value: Instruction, permutation: Dims, builder: Builder) -> Instruction:
+    """A value in another order of dimensions, see _meets_inverse."""
+    if value.shape.rank == 0:
+        return value
+    if value.opcode == "transpose":
+        return value.operands[0]
+    if value.opcode == "broadcast":
+        places = [permutation.index(d) for d in value.attribute("dimensions")]
+        return broadcast_to(builder, value.operands[0], [value.shape.dims[p] for p in permutation], places)
+    operands = [_turned(o, permutation, builder) for o in value.operands]
+    shape = Shape(value.shape.dtype, tuple(value.shape.dims[p] for p in permutation))
+    made = builder.make(value.opcode, *operands, shape=shape, **value.attributes)
+    made.frontend_attributes = dict(value.frontend_attributes)
+    return made
+
+
 def _dot(instruction: Instruction, builder: Builder) -> Instruction | None:
     """A dot in normal form over a left operand whose rows or batches were split or merged before."""
     lhs, rhs = instruction.operands
@@ -219,5 +263,6 @@ RULES = (
     Rule("reduce-of-reshape", ("reduce",), _reduce),
     Rule("broadcast-of-reshape", ("broadcast",), _broadcast),
     Rule("transpose-of-reshape", ("transpose",), _transpose),
+    Rule("transpose-of-work", ("transpose",), _transpose_of_work),
     Rule("dot-of-reshape", ("dot",), _dot),
 )

@@ -81,23 +81,34 @@ class RowBatches:
         packs = {dot: dot in self.program.lefts and is_turned(view) for dot, view in matrices.items()}
         groups = self._groups(heads, rows, matrices, packs)
         line.open(groups)
+        is_late = {dot: dot not in self.program.lefts and rows <= self._together for dot in matrices}
         for blocks in _bodies(self.kernel, heads, self._block(heads, groups, views, matrices)):
             for first, block in blocks:
-                sides_ = {dot: bring(self.kernel, view.cut(0, first, block), packs[dot]) for dot, view in matrices.items()}
+                here = {dot: partial(bring, self.kernel, view.cut(0, first, block), packs[dot])
+                        for dot, view in matrices.items()}
+                matrices_ = _Matrices({dot: load for dot, load in here.items() if is_late[dot]},
+                                      {dot: load() for dot, load in here.items() if not is_late[dot]})
                 for tiles in _bodies(self.kernel, rows, self.kernel.target.partitions):
                     for row, size in tiles:
                         keep = self._kept(row, size, first, block)
-                        self._tile([v.cut(0, first, block).cut(1, row, size) for v in views], sides_, packs, groups, line, keep)
+                        part = [v.cut(0, first, block).cut(1, row, size) for v in views]
+                        self._tile(part, matrices_, packs, groups, line, keep)
                     line.end(rows > self.kernel.target.partitions)
             line.end(block < heads)
 
-    def _tile(self, views: Sequence[View], matrices: Mapping[Instruction, Sides], packs: Mapping[Instruction, bool],
-              groups: int, line: _Line, keep: Access | None) -> None:
+    @property
+    def _together(self) -> int:
+        """Rows of the tiles that are written one after the other."""
+        return self.kernel.target.partitions * self.kernel.copies.inner
+
+    def _tile(self, views: Sequence[View], matrices: _Matrices, packs: Mapping[Instruction, bool], groups: int, line: _Line,
+              keep: Access | None) -> None:
         """One tile of rows of a block; views: [groups of the block, rows, columns..]. keep: where the result stays."""
         kernel, program = self.kernel, self.program
         block, rows = views[0].sizes[:2]
         given = {i.instruction: self._load(view) for i, view in zip(program.inputs, views, strict=False)}
         lefts = {dot: self._left(dot, views, packs[dot]) for dot in program.lefts}
+        sides_ = matrices.all()
         first = len(program.inputs)
         outputs = dict(zip(program.roots, views[first:], strict=False))
         results = {root: keep or kernel.sbuf((rows, block, program.columns(root, None)), root.shape.dtype)
@@ -105,7 +116,7 @@ class RowBatches:
 
         def values(start: Index, size: int) -> Values:
             product = _Product(self, {dot: side.of(start) for dot, side in lefts.items()},
-                               {dot: side.of(start) for dot, side in matrices.items()})
+                               {dot: side.of(start) for dot, side in sides_.items()})
             places = {program.plan.shown.get(root, root): tile.cut(0, start, size) for root, tile in results.items()}
             part = {name: tile.cut(0, start, size) for name, tile in given.items()}
             return Values(kernel, program.plan, line.pool(rows, size), lambda i: program.columns(i, None), part, product,
@@ -211,6 +222,18 @@ class RowBatches:
                 each += 2 * columns * view.dtype.byte_size
         most = int(BLOCK_SHARE * self.share_bytes) // (each * self.copies)
         return heads if heads <= most else max(1, most // groups) * groups
+
+
+class _Matrices:
+    """Matrices of a block. late: how those come that are multiplied last: behind the left sides of the first tile of rows."""
+
+    def __init__(self, late: Mapping[Instruction, Callable[[], Sides]], here: dict[Instruction, Sides]) -> None:
+        self._late, self._here = dict(late), here
+
+    def all(self) -> dict[Instruction, Sides]:
+        self._here |= {dot: load() for dot, load in self._late.items()}
+        self._late = {}
+        return self._here
 
 
 class _Line:

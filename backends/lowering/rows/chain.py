@@ -91,6 +91,11 @@ class Chain:
         self._ones: dict[DType, Access] = {}
         self._lines = 0
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the line's matrices may come while another region works: always, but where attention leaves no room."""
+        return not self.has_head or self.share < 1.0
+
     def buffers(self, value: Handed) -> int:
         """Tiles of a value that are there at once: in a wave it is read so many members later."""
         if self.is_line:
@@ -242,12 +247,16 @@ class _Lowering:
         kernel.room = replace(kernel.room, sbuf_bytes=share)
         ring = Ring(kernel, share - taken - max(m.temporary_bytes() for m in members) - SLACK_BYTES)
         chain.supply = Supply(kernel, [part for member in members for part in member.parts], ring)
-        chain.supply.advance()
+        if chain.overlaps:
+            chain.supply.advance()
         groups = [[m for m in members if chain.stages[m.number] == stage] for stage in range(chain.stages[-1] + 1)]
         if chain.has_head:
+            for part in groups[1][0].fixed_parts:
+                chain.supply.advance(part)
             groups[1][0].spread()
             for member in groups.pop(0):
                 member.run(expr(0), 0, chain.rows)
+            chain.supply.advance()
         else:
             groups[0][0].spread()
         tiles = [(number, min(chain.lanes, chain.rows - number * chain.lanes)) for number in range(chain.count)]

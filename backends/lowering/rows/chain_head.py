@@ -1,6 +1,8 @@
 """Attention at the head of a line: its result is the tiles of rows that the first member multiplies.
 
 The line's matrices are under way meanwhile, past those of the line before it, so that transfers need not wait for attention.
+Where the line has the whole chip, and nothing of it can come before the line before is done, they come behind what attention
+reads.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nxcc.backends.capability.chains import HEAD_SHARE, head_bytes
+from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.rows.batches import RowBatches
 from nxcc.backends.lowering.rows.chain_member import Handed, Member
 from nxcc.backends.tile.expressions import Expr
@@ -50,6 +53,7 @@ class Head(Member):
         if slot:
             return
         kernel = self.kernel
-        with kernel.scope(), kernel.loading(kernel.target.storing_engine):
+        engine = kernel.target.storing_engine if self.chain.overlaps else Engine.SYNC
+        with kernel.scope(), kernel.loading(engine):
             kernel.sbuf((self.chain.lanes, self.chain.places.top(0)), U8)
             RowBatches(self.program, self.results[0], int(HEAD_SHARE * kernel.target.sbuf.usable_bytes)).lower()

@@ -28,9 +28,9 @@ class Supply:
         self.kernel, self.parts, self.ring = kernel, parts, ring
         self.brought = 0
 
-    def advance(self) -> None:
-        """Load as many parts as there is room for."""
-        while self.brought < len(self.parts):
+    def advance(self, last: Part | None = None) -> None:
+        """Load as many parts as there is room for, up to the last one that is wanted."""
+        while self.brought < len(self.parts) and (last is None or last.value is None):
             part = self.parts[self.brought]
             offset = None if self.ring is None else self.ring.take(part)
             if self.ring is not None and offset is None:

@@ -118,3 +118,15 @@ def test_rows_of_groups_are_not_cut_short() -> None:
  d = f32[1,4,8,32,32] broadcast(c), dimensions={1,2}
  ROOT r = f32[1,4,8,32,32] multiply(s, d)""")
     assert [i.frontend_attributes[ROWS] for i in module.entry.instructions if i.opcode == "fusion"] == ["3"]
+
+
+def test_a_small_conversion_of_what_no_region_makes_belongs_to_the_product() -> None:
+    module = fused("""
+ x = f32[1,4,8] parameter(0)
+ w = bf16[8,6] parameter(1)
+ first = f32[1,1,8] slice(x), slice={[0:1], [0:1], [0:8]}
+ row = f32[1,8] reshape(first)
+ c = bf16[1,8] convert(row)
+ p = f32[1,6] dot(c, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+ ROOT t = f32[1,6] tanh(p)""")
+    assert "convert" not in opcodes(module) and "fusion" in opcodes(module)
