@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from functools import partial
 
@@ -192,6 +192,7 @@ class _Compilation:
             raise_problems([CompileError(UNSUPPORTED, f"{row.opcode} cannot run on {build.target.name}", row.instruction,
                                          row.source, row.reason, "--host-fallback allow would run it on the host")
                             for row in plan.host])
+        raise_problems(list(_refusals(plan)))
         build.plan = plan
         self.dumps.keep("partition", "txt", lambda: plan_text(plan))
 
@@ -212,6 +213,18 @@ class _Compilation:
         assert build.plan is not None and build.codes
         labels = Labels(VERSION, build.options.effective(), self.flags, self.source.sha256, build.options.strip)
         build.package = package(build.module, build.tensors, build.plan, build.codes, build.target, labels)
+
+
+def _refusals(plan: Plan) -> Iterator[CompileError]:
+    """Why instructions that the device cannot run cannot be run by the host either."""
+    for node in plan.nodes:
+        for instruction in node.module.instructions() if not node.on_device else ():
+            refuse = instruction.operator.refuse
+            try:
+                if refuse is not None:
+                    refuse(instruction)
+            except CompileError as error:
+                yield error
 
 
 def lowering_of(build: Build) -> Lowering:

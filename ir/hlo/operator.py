@@ -43,6 +43,7 @@ class Operator:
     called: text keys of the called computations in protobuf order; a trailing "*" means any number in braces.
     shape: rule for the result; None when the result shape must be declared (then `check` may still verify it).
     check: check(instruction) -> None, raises ShapeError; for what the shape rule alone cannot say.
+    refuse: refuse(instruction), raises CompileError for a legal instruction that neither device nor host can run.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Operator:
     shape: ShapeRule | None = None
     check: Callable[[Any], None] | None = None
     evaluate: Evaluation | None = None
+    refuse: Callable[[Any], object] | None = None
     calls_back: bool = False
     elementwise: bool = False
     commutative: bool = False

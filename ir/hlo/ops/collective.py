@@ -187,11 +187,12 @@ def _check_reduce_scatter(instruction: Instruction) -> None:
     _check_scaled(instruction, _parts(instruction.shape), _operand_shapes(instruction))
 
 
-def _only_own(instruction: Instruction, values: tuple[Any, ...], results: Shape) -> Any:
-    for value, shape in zip(values, _parts(results), strict=True):
-        if value.shape != shape.dims:
-            _refuse(instruction, f"the result {results} takes the data of several devices")
-    return _joined_values(values)
+def _refuse_gather(instruction: Instruction) -> None:
+    """Data of several devices cannot come together."""
+    is_start = instruction.opcode == "all-gather-start"
+    results = instruction.shape.elements[1] if is_start else instruction.shape
+    if [shape.dims for shape in _operand_shapes(instruction)] != [shape.dims for shape in _parts(results)]:
+        _refuse(instruction, f"the result {results} takes the data of several devices")
 
 
 def _first_parts(instruction: Instruction, values: tuple[Any, ...]) -> Any:
@@ -201,14 +202,17 @@ def _first_parts(instruction: Instruction, values: tuple[Any, ...]) -> Any:
                                 for value, shape in zip(values, _parts(instruction.shape), strict=True)))
 
 
+def _all_gather(instruction: Instruction, *values: Any) -> Any:
+    _refuse_gather(instruction)
+    return _joined_values(values)
+
+
 def _all_gather_start(instruction: Instruction, *values: Any) -> Any:
-    result = _only_own(instruction, values, instruction.shape.elements[1])
-    return started(instruction, _joined_values(values), result)
+    return started(instruction, _joined_values(values), _all_gather(instruction, *values))
 
 
-operator("all-gather", (1, None), attributes=_GATHERING, check=_check_all_gather,
-         evaluate=lambda i, *values: _only_own(i, values, i.shape))
-operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_gather_start,
+operator("all-gather", (1, None), attributes=_GATHERING, check=_check_all_gather, refuse=_refuse_gather, evaluate=_all_gather)
+operator("all-gather-start", (1, None), attributes=_GATHERING, check=_check_all_gather_start, refuse=_refuse_gather,
          evaluate=_all_gather_start)
 operator("all-gather-done", 1, shape=_second, check=need_producer("all-gather-start"),
          evaluate=lambda i, x: x[1])
@@ -234,17 +238,25 @@ def _all_to_all_shape(*shapes: Shape, dimensions: tuple[int, ...], replica_group
     return shapes[0]
 
 
+def _refuse_exchange(instruction: Instruction) -> None:
+    devices = max(len(instruction.operands), group_size(instruction.attribute("replica_groups")) or 1)
+    if devices > 1:
+        _refuse(instruction, f"it exchanges the data of {devices} devices")
+
+
 def _all_to_all(instruction: Instruction, *values: Any) -> Any:
-    devices = group_size(instruction.attribute("replica_groups"))
-    if len(values) > 1 or (devices or 1) > 1:
-        _refuse(instruction, f"it exchanges the data of {max(len(values), devices or 1)} devices")
+    _refuse_exchange(instruction)
     return values[0] if instruction.attribute("dimensions") else values
+
+
+def _refuse_in_place(instruction: Instruction) -> None:
+    if _is_in_place(_operand_shapes(instruction)):
+        _refuse(instruction, "its in-place form writes what another device sends")
 
 
 def _permuted(instruction: Instruction, values: tuple[Any, ...]) -> Any:
     """Only data sent from device 0 to itself arrives; a device that receives nothing has zeros."""
-    if _is_in_place(_operand_shapes(instruction)):
-        _refuse(instruction, "its in-place form writes what another device sends")
+    _refuse_in_place(instruction)
     arrives = (0, 0) in instruction.attribute("source_target_pairs")
     return _joined_values(values if arrives else tuple(np.zeros_like(value) for value in values))
 
@@ -284,11 +296,15 @@ def _ragged_shape(x: Shape, output: Shape, *offsets_and_sizes: Shape, **_: Any) 
     return output
 
 
+def _refuse_ragged(instruction: Instruction) -> None:
+    if instruction.operands[2].shape.rank != 1 or (group_size(instruction.attribute("replica_groups")) or 1) > 1:
+        _refuse(instruction, "it exchanges the data of several devices")
+
+
 def _ragged(instruction: Instruction, x: Array, output: Array, input_offsets: Array, send_sizes: Array,
             output_offsets: Array, recv_sizes: Array) -> Array:
     """Rows that a slice has beyond either array are left out."""
-    if input_offsets.ndim != 1 or (group_size(instruction.attribute("replica_groups")) or 1) > 1:
-        _refuse(instruction, "it exchanges the data of several devices")
+    _refuse_ragged(instruction)
     result = np.array(output)
     for source, size, target in zip(input_offsets, send_sizes, output_offsets, strict=True):
         before = min(int(source), int(target), 0)
@@ -299,15 +315,15 @@ def _ragged(instruction: Instruction, x: Array, output: Array, input_offsets: Ar
 
 
 operator("all-to-all", (1, None), attributes=(*_GROUPED, OPTIONAL_DIMENSIONS), shape=_all_to_all_shape,
-         evaluate=_all_to_all)
+         refuse=_refuse_exchange, evaluate=_all_to_all)
 operator("collective-broadcast", (1, None), attributes=(*_GROUPED, HAS_DYNAMIC_ROOT),
          shape=lambda *shapes, **_: _joined(shapes), evaluate=lambda i, *values: _joined_values(values))
 operator("collective-permute", (1, None), attributes=_PERMUTING, shape=_permute_shape,
-         check=_check_pairs, evaluate=lambda i, *values: _permuted(i, values))
-operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start,
+         check=_check_pairs, refuse=_refuse_in_place, evaluate=lambda i, *values: _permuted(i, values))
+operator("collective-permute-start", (1, None), attributes=_PERMUTING, check=_check_permute_start, refuse=_refuse_in_place,
          evaluate=lambda i, *values: _paired(i, values, _permuted(i, values)))
 operator("collective-permute-done", 1, check=_check_done("collective-permute-start"), evaluate=_done)
-operator("ragged-all-to-all", 6, attributes=_GROUPED, shape=_ragged_shape, evaluate=_ragged)
+operator("ragged-all-to-all", 6, attributes=_GROUPED, shape=_ragged_shape, refuse=_refuse_ragged, evaluate=_ragged)
 operator("partition-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
 operator("replica-id", 0, shape=lambda: array(U32), evaluate=lambda i: np.zeros((), np.uint32))
 
@@ -360,8 +376,8 @@ def _no_data(instruction: Instruction, *values: Any) -> NoReturn:
 operator("send", 2, attributes=_TRANSFER, side_effect=True, shape=_send_shape,
          evaluate=lambda i, x, token: (x, np.zeros((), np.uint32), None))
 operator("send-done", 1, attributes=_TRANSFER, side_effect=True, shape=_send_done_shape, evaluate=lambda i, x: None)
-operator("recv", 1, attributes=_TRANSFER, side_effect=True, check=_check_recv, evaluate=_no_data)
-operator("recv-done", 1, attributes=_TRANSFER, side_effect=True, shape=_recv_done_shape, evaluate=_no_data)
-operator("infeed", 1, attributes=(INFEED_CONFIG,), side_effect=True, check=_check_infeed, evaluate=_no_data)
+operator("recv", 1, attributes=_TRANSFER, side_effect=True, check=_check_recv, refuse=_no_data, evaluate=_no_data)
+operator("recv-done", 1, attributes=_TRANSFER, side_effect=True, shape=_recv_done_shape, refuse=_no_data, evaluate=_no_data)
+operator("infeed", 1, attributes=(INFEED_CONFIG,), side_effect=True, check=_check_infeed, refuse=_no_data, evaluate=_no_data)
 operator("outfeed", 2, attributes=(OUTFEED_SHAPE, OUTFEED_CONFIG), side_effect=True, shape=_outfeed_shape,
          evaluate=lambda i, x, token: None)

@@ -326,4 +326,4 @@ def _custom_call(instruction: Instruction, *values: Any) -> Any:
 
 
 operator("custom-call", (0, None), attributes=CUSTOM_CALL, called=("called_computations*",), check=_check,
-         evaluate=_custom_call)
+         refuse=known_target, evaluate=_custom_call)
