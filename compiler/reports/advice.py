@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,9 @@ from nxcc.neff.reader import Neff, open_neff
 from nxcc.neff.writer import write_neff
 
 MOST = 3
+WORDS = {"cast": "casts", "batch": "a larger batch", "sequence": "another length", "layout": "another layout of the input",
+         "host": "work left to the host", "weights": "inputs as weights", "level": "another level"}
+"""Kinds of change."""
 LEAST_GAIN = 0.02
 """Of a call's time: what gains less is not worth a line."""
 BUDGET = 400_000
@@ -124,6 +127,11 @@ def advise(neff: Neff, found: Estimate) -> list[Advice]:
 
     found: the file's own estimate.
     """
+    return advised(neff, found)[0]
+
+
+def advised(neff: Neff, found: Estimate) -> tuple[list[Advice], list[str]]:
+    """The same, and the kinds of change that were tried and gain too little to be said."""
     rows = list(_without_host(found))
     subject = _subject(neff, found)
     if subject is not None:
@@ -132,7 +140,18 @@ def advise(neff: Neff, found: Estimate) -> list[Advice]:
     for row in rows:
         if row.gain_us >= LEAST_GAIN * row.before_us and (row.kind not in best or row.gain_us > best[row.kind].gain_us):
             best[row.kind] = row
-    return sorted(best.values(), key=lambda row: -row.gain_us)[:MOST]
+    said = sorted(best.values(), key=lambda row: -row.gain_us)[:MOST]
+    return said, list(dict.fromkeys(row.kind for row in rows if row.kind not in best))
+
+
+def advice_lines(advice: Sequence[Mapping[str, Any]], without_gain: Sequence[str]) -> list[str]:
+    """Lines for people; fewer changes than three that help are no oversight, and are said to be all."""
+    lines = [f"advice: {row['text']}" for row in advice]
+    if len(lines) < MOST:
+        kinds = ", ".join(WORDS[kind] for kind in without_gain)
+        lines.append(f"advice: nothing {'else ' if lines else ''}that was tried gains {LEAST_GAIN:.0%} of a call"
+                     + (f" ({kinds})" if kinds else ""))
+    return lines
 
 
 def _in_order(candidates: Iterable[Candidate]) -> list[Candidate]:

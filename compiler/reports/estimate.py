@@ -88,6 +88,7 @@ class Estimate:
     roofline: Roofline | None
     effects: list[Effect] = field(default_factory=list)
     advice: list[dict[str, Any]] = field(default_factory=list)
+    without_gain: list[str] | None = None
     trips: int = 1
     load_us: float = 0.0
     pipeline: Pipeline | None = None
@@ -259,8 +260,9 @@ def estimate_file(path: str, trips: int = 1, ranges: bool = True, busy_cores: in
     neff = open_compiled(path)
     found = estimate(neff, trips=trips, ranges=ranges, busy_cores=busy_cores)
     if advice:
-        from nxcc.compiler.reports.advice import advise
-        found.advice = [row.to_json() for row in advise(neff, found)]
+        from nxcc.compiler.reports.advice import advised
+        rows, found.without_gain = advised(neff, found)
+        found.advice = [row.to_json() for row in rows]
     return estimate_report(found, path)
 
 
@@ -284,6 +286,7 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "uncertain": [{"fact": e.fact, "fast_us": e.fast_us, "slow_us": e.slow_us, "why": e.why} for e in found.effects],
         "moves_it_most": found.effects[0].fact if found.effects else None,
         "assumed_branches": found.assumed, "trips": found.trips, "advice": found.advice,
+        "without_gain": found.without_gain,
         "roofline_us": found.roofline.us if found.roofline is not None else None,
     }
     if found.pipeline is not None:
@@ -321,7 +324,10 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
     if body["assumed_branches"]:
         lines.append(f"assumed: {body['assumed_branches']} branches depend on data; loops on data run {body['trips']} times "
                      "(--trips), conditionals take their first arm")
-    return lines + [f"advice: {row['text']}" for row in body["advice"]]
+    if body["without_gain"] is None:
+        return lines
+    from nxcc.compiler.reports.advice import advice_lines
+    return lines + advice_lines(body["advice"], body["without_gain"])
 
 
 def us_text(value: float) -> str:

@@ -79,6 +79,7 @@ _ESTIMATE = {
     "uncertain": "facts of the machine that are not known well: fact, fast_us, slow_us, why; largest effect first",
     "moves_it_most": "the first of these, or null",
     "advice": "changes that were tried: kind, change, flags, gain_us, before_us, after_us, note, text",
+    "without_gain": "kinds of change that were tried and gain less than 2 % of a call, or null with --no-advice",
     "assumed_branches": "branches on data whose outcome was assumed",
     "trips": "turns assumed of loops whose end depends on data",
     "pipeline": "of several cores: cores, latency_us, loaded_latency_us, interval_us, requests_per_second, bound_by, stages",

@@ -63,6 +63,15 @@ def test_nothing_is_said_that_gains_nothing(tmp_path):
     assert all(row.kind == "batch" and row.gain_us > 0 for row in advise(neff, estimate(neff, ranges=False)))
 
 
+def test_fewer_changes_than_three_are_said_to_be_all(tmp_path):
+    text = "HloModule m\nENTRY main {\n x = s32[] parameter(0)\n ROOT y = s32[] negate(x)\n}\n"
+    body = estimate_file(compiled(tmp_path, text), ranges=False, advice=True)
+    assert body["advice"] == [] and estimate_lines(body)[-1] == "advice: nothing that was tried gains 2% of a call"
+    body = estimate_file(compiled(tmp_path, DENSE, weight_params="1-2"), ranges=False, advice=True)
+    assert len(body["advice"]) < 3 and body["without_gain"]
+    assert estimate_lines(body)[-1].startswith("advice: nothing else that was tried gains 2% of a call (")
+
+
 def test_batch_is_counted_by_the_sample(tmp_path):
     path = compiled(tmp_path, DENSE.replace("[128,", "[1,"), weight_params="1-2")
     batch = by_kind(path)["batch"]
