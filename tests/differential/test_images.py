@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nxcc.backends.lowering.images.stages import Program
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import compile_module, pass_settings
 from nxcc.compiler.options import options_from
 from nxcc.compiler.runtime import load
+from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
@@ -178,3 +182,35 @@ def test_blocks_are_one_region_where_streams_are_straight() -> None:
 
     assert (regions("v1"), regions("v1", cores=2), regions("v2")) == (1, 3, 3)
     check_whole(text, levels=("2",), target="v1", strict=True)
+
+
+def acted_before(count: int, c: int, inner: int, size: int) -> str:
+    """Blocks whose norms come before their products, with images that live long beside ones that do not."""
+    g = Graph()
+    x = g.conv(g.input(1, 48, size, size), c, 1)
+    for _ in range(count):
+        y = g.relu(g.norm(g.conv(g.relu(g.norm(x)), inner, 1)))
+        y = g.relu(g.norm(g.conv(y, inner, 3)))
+        x = g.map("add", x, g.conv(y, c, 1))
+    g.relu(g.norm(x))
+    return g.text()
+
+
+@pytest.mark.parametrize("case", [(2, 256, 32, 8), (3, 512, 32, 4)], ids=str)
+def test_a_value_is_written_over_another_only_element_for_element(case: tuple[int, int, int, int],
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun elsewhere in what the other has, it could destroy what is still to be added."""
+    placed_by, shared = Program.arena, 0
+
+    def arena(self: Program, sizes: Mapping[Instruction, int]) -> tuple[dict[Instruction, int], int]:
+        nonlocal shared
+        places, total = placed_by(self, sizes)
+        for a, b in combinations(places, 2):
+            if self._meet(a, b) and places[a] < places[b] + sizes[b] and places[b] < places[a] + sizes[a]:
+                assert places[a] == places[b]
+                shared += 1
+        return places, total
+
+    monkeypatch.setattr(Program, "arena", arena)
+    check_whole(acted_before(*case).replace("f32", "bf16"), target="v1", levels=("2",))
+    assert shared

@@ -243,21 +243,25 @@ class Program:
         for value in sorted(sizes, key=lambda v: (v in beside, self.stage_of[v], -sizes[v])):
             if value in beside:
                 placed[value] = placed[beside[value]]
-                continue
-            others = sorted((placed[o], sizes[o]) for o in placed if self._meet(o, value))
-            start = 0
-            for low, size in others:
-                if start + sizes[value] <= low:
-                    break
-                start = max(start, low + size)
-            placed[value] = start
+            else:
+                placed[value] = self._place(value, placed, sizes)
         return placed, max((placed[v] + sizes[v] for v in placed), default=0)
+
+    def _place(self, value: Instruction, placed: Mapping[Instruction, int], sizes: Mapping[Instruction, int]) -> int:
+        """The lowest place that is free, or that of a value which this one is written over, if no third value is there."""
+        there = [(placed[o], placed[o] + sizes[o], sizes[o] == sizes[value] and self._overwritten(value, o))
+                 for o in placed if self._meet(o, value)]
+        starts = {0, *(end for _, end, _ in there), *(low for low, _, exact in there if exact)}
+        return min(start for start in starts if all(
+            start + sizes[value] <= low or start >= end or (exact and start == low) for low, end, exact in there))
 
     def _meet(self, a: Instruction, b: Instruction) -> bool:
         """Whether two stored values are there at the same time."""
-        if self._takes_over(a, b) or self._takes_over(b, a):
-            return False
         return self.stage_of[a] <= self._last_stage(b) and self.stage_of[b] <= self._last_stage(a)
+
+    def _overwritten(self, a: Instruction, b: Instruction) -> bool:
+        """Whether one of two values may be written over the other, element for element."""
+        return self._takes_over(a, b) or self._takes_over(b, a)
 
     def _takes_over(self, value: Instruction, other: Instruction) -> bool:
         """Whether a value may be written piece by piece over another, which is only added to something in its stage."""
