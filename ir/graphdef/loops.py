@@ -1,7 +1,8 @@
 """While loops and conditionals over the values of a graph, whatever form the graph wrote them in.
 
 Values that a loop passes on unchanged and that are known at compile time are made again inside; the rest travels in the
-loop's tuple. A tensor list that is empty before the loop gets its element shape from a trial lowering of the body.
+loop's tuple. A tensor list that is empty before the loop gets its element shape from a trial lowering of the body. HLO loops
+keep the shapes of their values: where a value grows with each turn, the turns stand one after another.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_REMADE_ELEMENTS = 4096
 """A computed constant above this size is carried into a body, not made again in it."""
+
+MAX_WRITTEN_TURNS = 256
+"""Turns of a loop that is written out; each has instructions of its own."""
 
 Body = Callable[[Emitter, list[Value]], list[Value]]
 Test = Callable[[Emitter, list[Value]], Value]
@@ -88,8 +92,32 @@ def lower_while(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], co
                 name: str) -> list[Value]:
     """The values after a loop. fixed: which values the body passes on unchanged.
 
-    Raises CompileError: GRAPH_DYNAMIC if a value changes its shape from one turn to the next.
+    A loop whose values change their shapes is written out, turn by turn, if it is known how often it runs.
+    Raises CompileError: GRAPH_DYNAMIC if neither can be.
     """
+    try:
+        return _loop(scope, values, fixed, condition, body, name)
+    except CompileError as error:
+        found = _written_out(scope, list(values), condition, body, name) if error.code is GRAPH_DYNAMIC else None
+        if found is None:
+            raise
+        return found
+
+
+def _written_out(scope: Scope, values: list[Value], condition: Test, body: Body, name: str) -> list[Value] | None:
+    """The values after all turns; None if it is not known of one whether it comes, or if there are too many."""
+    for _ in range(MAX_WRITTEN_TURNS):
+        goes_on = scope.constants.value(truth(scope.emit, condition(scope.emit, values), name))
+        if goes_on is None:
+            return None
+        if not goes_on:
+            return values
+        values = body(scope.emit, values)
+    return None
+
+
+def _loop(scope: Scope, values: Sequence[Value], fixed: Sequence[bool], condition: Test, body: Body, name: str) -> list[Value]:
+    """The same as a loop of HLO; GRAPH_DYNAMIC if a value changes its shape from one turn to the next."""
     emit = scope.emit
     settled = _settle(scope, list(values), fixed, condition, body, name)
     split = _Split(scope.constants, settled, fixed)
