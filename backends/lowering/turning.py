@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.tiling import flat_tiles, join, loops, memory_order, row_tiles, store, tile_like, unfolded
+from nxcc.backends.lowering.tiling import flat_tiles, join, load, loops, memory_order, row_tiles, store, tile_like, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, Dims, View
 from nxcc.ir.dtypes import F32, U8, U16, U32, DType
@@ -37,6 +37,9 @@ FILLS: dict[int, DType] = {1: U8, 2: U16, 4: F32}
 
 FILL_COLUMNS = 2048
 """Columns of a tile that is written to many places."""
+
+BACKWARDS_COLUMNS = 4096
+"""Columns of a tile whose elements an engine brings into the opposite order."""
 
 LEAST_ELEMENTS = 4096
 """Elements of a copy below which they are moved one by one: so many descriptors take as long as a few more instructions."""
@@ -90,6 +93,10 @@ def move(kernel: Kernel, to: View, of: View) -> None:
         return
     order = memory_order(to)
     to, of = join([to.permute(order), of.permute(order)])
+    if kernel.copies.rotates and to.elements >= LEAST_ELEMENTS and _runs_backwards(to, of):
+        for target, source in flat_tiles(kernel, [to, of], BACKWARDS_COLUMNS):
+            store(kernel, target, load(kernel, source, leading=len(source.dims) - 1))
+        return
     sides = _sides(kernel, to, of)
     if sides is None:
         found = _ordering(kernel, to, of) if kernel.copies.rotates else None
@@ -112,6 +119,12 @@ def move(kernel: Kernel, to: View, of: View) -> None:
             _turn_rows(kernel, target, source)
         else:
             _turn(kernel, target, source)
+
+
+def _runs_backwards(to: View, of: View) -> bool:
+    """Whether elements that lie together on both sides follow each other in opposite orders."""
+    unit = to.dtype.byte_size
+    return to.dtype is of.dtype and to.dims[-1][0] == unit and of.dims[-1][0] == -unit
 
 
 def fill(kernel: Kernel, result: View, value: View) -> None:

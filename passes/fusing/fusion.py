@@ -153,10 +153,15 @@ def _best_region(root: Instruction, position: dict[Instruction, int], able: set[
     """The largest region over the possible numbers of row dimensions; None if nothing is gained."""
     rank = root.shape.rank
     regions = [_fitting(root, rows, position, able, capacity) for rows in _row_counts(root, rank)]
-    best = max(regions, key=lambda region: (region.weight, not region.is_scattered, region.rows), default=None)
+    best = max(regions, default=None, key=lambda r: (r.weight, not r.is_scattered, r.rows < rank, r.rows))
     if best is None or not best.members:
         return None
-    return best if len(best.members) > 1 else None
+    return best if len(best.members) > 1 or _sums_short_rows(root) else None
+
+
+def _sums_short_rows(root: Instruction) -> bool:
+    """Whether an instruction is a reduction of which a partition holds several rows."""
+    return root.opcode == "reduce" and root.operands[0].shape.element_count < SHORT_ROW * root.shape.element_count
 
 
 def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
@@ -167,8 +172,8 @@ def _row_counts(root: Instruction, rank: int) -> Iterator[int]:
         yield rank - 1
         return
     yield from range(max(rank - 1, 0), -1 if rank < 2 else 0, -1)
-    if rank == 1:
-        yield 1
+    if rank:
+        yield rank
 
 
 def _fitting(root: Instruction, rows: int, position: dict[Instruction, int], able: set[Instruction],

@@ -105,3 +105,16 @@ ENTRY main {
   ROOT p = f32[8,30,30,128] pad(t, zero), padding=0_0x1_1x1_1x0_0
 }
 """) < 160
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "pred", "s8", "u64"])
+@pytest.mark.parametrize("dims, reversed_", [((150, 70), "1"), ((3, 41, 61), "0,2"), ((9001,), "0"), ((2, 40, 60, 3), "2"),
+                                             ((2, 40, 60, 3), "2,3")])
+def test_large_arrays_are_reversed(dtype, dims, reversed_):
+    shape = f"{dtype}[{','.join(map(str, dims))}]"
+    check_whole(f"""HloModule m
+ENTRY main {{
+  x = {shape} parameter(0)
+  ROOT r = {shape} reverse(x), dimensions={{{reversed_}}}
+}}
+""", levels=("2",))

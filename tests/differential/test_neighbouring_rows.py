@@ -62,3 +62,21 @@ def test_results(text):
 def test_angles_are_loaded_once_for_all_heads():
     moved = 4 * (3 * 4 * 2048 * 16 * 64 + 2 * 4 * 2048 * 64)
     assert microseconds(rotated(4, 2048, 16, 64)) < 1.3 * moved / 272e3 + 20
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_sums_of_short_rows_take_many_at_a_time(mean: bool) -> None:
+    """Pooling over whole images: rows of 49 elements, which one by one would be a transfer each time."""
+    last = """n = f32[] constant(49)
+  ns = f32[8,512] broadcast(n), dimensions={}
+  ROOT mean = f32[8,512] divide(total, ns)""" if mean else "ROOT both = (f32[8,512]) tuple(total)"
+    text = f"""HloModule pooled
+{REDUCTION}
+ENTRY main {{
+  x = f32[8,512,7,7] parameter(0)
+  zero = f32[] constant(0)
+  total = f32[8,512] reduce(x, zero), dimensions={{2,3}}, to_apply=add
+  {last}
+}}"""
+    check_whole(text, levels=("2",))
+    assert mean is False or microseconds(text, "none") < 20
