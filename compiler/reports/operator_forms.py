@@ -79,7 +79,15 @@ FORMS: dict[str, str] = {
                    "false_computation={ x = T[6,9] parameter(0) ROOT y = T[6,9] copy(x) }",
     "while": f"(s32[], T[6,9]) while((s32[], T[6,9]) p), condition={_MORE}, body={_TURN}",
     "rng-bit-generator": "(u64[2], u32[6,9]) rng-bit-generator(u64[2] p), algorithm=rng_three_fry",
+    "rng": "T[6,9] rng(T[] p, T[] q), distribution=rng_uniform",
     "all-reduce": f"T[6,9] all-reduce(T[6,9] p), replica_groups={{}}, to_apply={_combiner('add')}",
+    "reduce-scatter": "T[6,9] reduce-scatter(T[6,9] p), replica_groups={{0}}, dimensions={0}, "
+                      f"to_apply={_combiner('add')}",
+    "all-gather": "T[6,9] all-gather(T[6,9] p), replica_groups={{0}}, dimensions={0}",
+    "all-to-all": "T[6,9] all-to-all(T[6,9] p), replica_groups={{0}}, dimensions={1}",
+    "collective-broadcast": "T[6,9] collective-broadcast(T[6,9] p), replica_groups={{0}}",
+    "collective-permute": "T[6,9] collective-permute(T[6,9] p), source_target_pairs={{0,0}}",
+    "domain": "T[6,9] domain(T[6,9] p), domain={kind=\"sharding\", entry={maximal device=0}, exit={maximal device=0}}",
     "custom-call": 'T[6,9] custom-call(T[6,9] p), custom_call_target="AwsNeuronErf"',
 }
 """opcode -> an instruction: of elementwise operators by their declarations, unless results or attributes want another form.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from nxcc.backends.capability.support import device_dtypes, unsupported
-from nxcc.backends.codegen.control import STRUCTURAL
-from nxcc.backends.lowering.registry import rules
 from nxcc.backends.target import load_target
 from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
 from nxcc.compiler.reports.operator_support import form_of
@@ -14,10 +12,10 @@ from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.text.writer import write_text
 
 from harness.device import check_module
+from harness.forms import LOWERED
 from harness.whole import check_whole
 
 TARGET = load_target("v2")
-LOWERED = sorted(set(rules()) & set(FORMS) - STRUCTURAL - set(EXPANDED))
 LOOSE = {"power": 2.0**-15, "convolution": 2.0**-13, "dot": 2.0**-13, "stochastic-convert": 1.0}
 """Relative tolerances in f32: powers by GpSimd; sums that cancel; what is rounded at random."""
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.target import load_target
@@ -14,13 +13,14 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
 from nxcc.backends.tile.text import program_lines
-from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
+from nxcc.compiler.reports.operator_forms import FORMS
 from nxcc.compiler.reports.operator_support import form_of
 from nxcc.ir.dtypes import F32, S32, DType
 from nxcc.ir.hlo.module import Instruction
 
+from harness.forms import LOWERED
+
 FOLDER = Path(__file__).parent / "lowering"
-OPCODES = sorted(set(rules()) & set(FORMS) - STRUCTURAL - set(EXPANDED))
 LINES_MAX = 200
 """Lines that are kept of a long program."""
 
@@ -45,7 +45,7 @@ def dtype_of(opcode: str) -> DType:
     return F32 if form_of(opcode, F32) is not None else S32
 
 
-@pytest.mark.parametrize("opcode", OPCODES)
+@pytest.mark.parametrize("opcode", LOWERED)
 def test_lowering(opcode: str, request: pytest.FixtureRequest) -> None:
     instruction = form_of(opcode, dtype_of(opcode))
     assert instruction is not None

@@ -24,6 +24,7 @@ from nxcc.ir.hlo.attributes import (
     WindowDimension,
 )
 from nxcc.ir.hlo.combiners import (
+    PLAIN,
     PlainOperation,
     plain_operation,
     reduce_arrays,
@@ -169,12 +170,14 @@ def _reduce_window(instruction: Instruction, *values: Any, run: Run) -> Any:
 
 
 ROUNDED_CELLS = 64
-"""Cells of a window up to which each partial result is rounded to the element type, as XLA CPU does; wider windows are
-put together in another order and rounded once."""
+"""Cells of a window up to which each partial sum or product is rounded to the element type, as XLA CPU does; wider windows
+are put together in another order and rounded once. Extremes are not rounded: not every type has the infinity at which they
+start."""
 
 
 def _rounding(plain: PlainOperation, window: Window) -> PlainOperation:
-    if math.prod(d.size for d in window.dims) > ROUNDED_CELLS or not (plain.dtype.is_float or plain.dtype.is_complex):
+    is_float = plain.dtype.is_float or plain.dtype.is_complex
+    if PLAIN[plain.opcode].exact or not is_float or math.prod(d.size for d in window.dims) > ROUNDED_CELLS:
         return plain
     return replace(plain, wide=plain.dtype.numpy)
 

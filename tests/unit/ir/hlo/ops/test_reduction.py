@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from nxcc.ir.diagnostics import CompileError
+from nxcc.ir.hlo.oracle import evaluate
+from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
 
 from harness.hlo_text import module_of, value_of
@@ -105,6 +107,20 @@ def test_reduce_window(combiner: str, init: float, window: str, data: np.ndarray
     entry = (f"p = f32[{len(data)}] parameter(0) i = f32[] constant({init}) "
              f"ROOT r = f32[{len(expected)}] reduce-window(p, i), window={{{window}}}, to_apply={combiner}")
     np.testing.assert_array_equal(value_of(entry, data), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f8e5m2fnuz", "f8e4m3fn", "f4e2m1fn"])
+def test_padding_of_a_minimum_takes_no_part_in_types_without_infinity(dtype: str) -> None:
+    module = read_text(f"""HloModule m
+c {{ a = {dtype}[] parameter(0)
+  b = {dtype}[] parameter(1)
+  ROOT r = {dtype}[] minimum(a, b) }}
+ENTRY e {{ x = {dtype}[4] parameter(0)
+  z = {dtype}[] constant(6)
+  ROOT r = {dtype}[4] reduce-window(x, z), window={{size=3 pad=1_1}}, to_apply=c }}
+""")
+    x = np.array([3, 1, 2, 4]).astype(module.entry.parameters[0].shape.dtype.numpy)
+    assert np.asarray(evaluate(module, [x])).astype(F32).tolist() == [1, 1, 1, 2]
 
 
 def test_wide_windows_agree_with_narrow_ones_put_together() -> None:
