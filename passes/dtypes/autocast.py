@@ -13,7 +13,8 @@ products are marked nxcc.matmul="tf32" and the tensor engine rounds. 8-bit opera
 row by row (softmax, the centred values of norms), since errors there touch whole rows; what is summed, as the residual sum
 before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles and
 the elementwise work that makes them, since a rounded large angle is another one; what a logarithm reads; discrete choices
-(comparisons, rounding); work on weights alone. Data moves in the type that it has.
+(comparisons, rounding), though a comparison with narrow work sees other values as narrow work does; work on weights alone. Data
+moves in the type that it has.
 """
 
 from __future__ import annotations
@@ -164,6 +165,7 @@ class _Everything:
         self.spread: set[Instruction] = set()
         self.beyond: set[Instruction] = set()
         self.fixed: set[Instruction] = set()
+        self.read_low: set[Instruction] = set()
 
     def run(self) -> bool:
         for instruction in self.order:
@@ -172,18 +174,24 @@ class _Everything:
                 self.low.discard(instruction)
         if not self.low:
             return False
+        self.read_low = {o for i in self.low for o in i.operands if o.shape.dtype is F32}
         down, up = Casts(self.builder, self.dtype), Casts(self.builder, F32)
         for instruction in self.order:
             if instruction in self.low:
                 self._lower(instruction, down)
             elif any(o in self.low for o in instruction.operands):
-                operands = [up.of(o) if o in self.low else o for o in instruction.operands]
+                operands = [up.of(o) if o in self.low else up.of(down.of(o)) if self._is_compared_rounded(o, instruction) else o
+                            for o in instruction.operands]
                 self.computation.set_operands(instruction, operands)
         if self.computation.root in self.low:
             self.computation.root = up.of(self.computation.root)
         remove_unread(self.computation, reversed(list(self.computation.instructions)))
         settle(self.computation)
         return True
+
+    def _is_compared_rounded(self, value: Instruction, user: Instruction) -> bool:
+        """Whether a comparison with narrow work should see a value as narrow work does: x == maximum(x, y) must stay true."""
+        return user.opcode == "compare" and value in self.read_low and value not in self.fixed
 
     def _lower(self, instruction: Instruction, down: Casts) -> None:
         data = _data_operands(instruction)
