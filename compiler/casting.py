@@ -19,6 +19,8 @@ NONE, PRODUCTS = "none", "matmult"
 WORDS = {"none": "no f32 operator is cast", "matmult": "f32 matrix products and convolutions compute in {type}",
          "all": "f32 operators compute in {type} where they bear it"}
 RELAYOUT = {
+    "": "the default: where products read little in all, transposes move elements one by one, else they may use the tensor "
+        "engine",
     "fast": "transposes may use the tensor engine, in the dtype that it multiplies: no bit is lost, except beside a NaN or an "
             "infinity",
     "exact": "transposes move elements one by one, which is exact and slow",
@@ -57,9 +59,7 @@ def notices(asked: CompileOptions, options: CompileOptions, target: Target) -> l
     found = [(False, f"casts: {cast_words(options)}{origin}; sums stay in f32, inputs and outputs keep their types")]
     if asked.auto_cast_type and options.auto_cast == NONE:
         found.append((True, f"--auto-cast-type {asked.auto_cast_type} has no effect: --auto-cast none casts nothing"))
-    if options.relayout:
-        found.append((False, f"relayout: {RELAYOUT[options.relayout]}"))
-    return found
+    return [*found, (False, f"relayout: {RELAYOUT[options.relayout]}")]
 
 
 def cast_words(options: CompileOptions) -> str:

@@ -63,8 +63,9 @@ def test_types_that_v1_does_not_multiply(word: str) -> None:
 def test_the_log_says_what_is_cast() -> None:
     target = load_target("v1")
     asked = CompileOptions(target="v1")
-    ((is_warning, text),) = notices(asked, resolved(asked, target), target)
+    (is_warning, text), (_, turned) = notices(asked, resolved(asked, target), target)
     assert not is_warning and "default on v1" in text and "bf16" in text
+    assert turned.startswith("relayout: the default")
     asked = CompileOptions(target="v1", auto_cast="none")
     ((is_warning, text),) = notices(asked, resolved(asked, target), target)
     assert is_warning and "no f32 matrix products" in text
