@@ -59,6 +59,7 @@ from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
+from nxcc.passes.split_reductions import SplitReductions
 from nxcc.passes.store_transposed import StoreTransposed
 
 
@@ -153,6 +154,7 @@ STEPS: tuple[Step, ...] = (
     Step("masked-rows", lambda settings: MaskedRows(), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
+    Step("split-reductions", lambda settings: SplitReductions(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("short-iotas", lambda settings: ShortIotas(), 1),
@@ -247,6 +249,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("scale-later", "exact-quotients", "a quotient that scales a product later is none of its own"),
     ("widen-dtypes", "exact-quotients", "a conversion to a type of few bits rounds as well"),
     ("exact-quotients", "fusion", "the correction is elementwise work like any other"),
+    ("split-reductions", "dead-code", "the whole reduction is read no more"),
+    ("fold-constants", "split-reductions", "initial values are numbers once they are folded"),
+    ("split-reductions", "fusion", "its second half is small work like any other"),
     ("scale-later", "dead-code", "what was scaled before is read no more"),
     ("fusion", "merge-regions", "it looks at what regions read and make"),
     ("merge-regions", "chain-regions", "what a region makes in two dtypes is handed on in the one that is read"),

@@ -218,8 +218,9 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         if op is None \
         else _Plain(kernel, op, data[0].dtype)
     in_turn = op is None and not takes_any_grouping(computation)
+    data, results, reduced = _with_kept_joined(data, results, instruction.attribute("dimensions"))
     order = tuple(range(len(data[0].dims))) if in_turn else memory_order(data[0])
-    dims = [d for d in order if d in instruction.attribute("dimensions")]
+    dims = [d for d in order if d in reduced]
     kept = [d for d in range(len(order)) if d not in dims]
     if not dims:  # each element alone, with the initial value
         dims, data = [len(order)], [view.insert(len(order)) for view in data]
@@ -242,6 +243,32 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         for cut in row_tiles(kernel, cuts, len(dims) + 1):
             places = [replace(view, dims=(*view.dims[:-1 - len(dims)], view.dims[-1])) for view in cut[count:]]
             reduce_tile(kernel, folding, cut[:count], initials, places)
+
+
+def _with_kept_joined(data: Sequence[View], results: Sequence[View],
+                      reduced: Sequence[int]) -> tuple[list[View], list[View], list[int]]:
+    """Views in which neighbouring kept dimensions are one wherever all of them lie so, and the reduced dimensions then."""
+    ins: list[list[tuple[int, int]]] = [[] for _ in data]
+    outs: list[list[tuple[int, int]]] = [[] for _ in results]
+    found: list[int] = []
+    place, was_kept = 0, False
+    for d in range(len(data[0].dims)):
+        is_kept = d not in reduced
+        columns = [(dims, view.dims[d]) for dims, view in zip(ins, data, strict=True)]
+        if is_kept:
+            columns += [(dims, view.dims[place]) for dims, view in zip(outs, results, strict=True)]
+            place += 1
+        if is_kept and was_kept and all(dims[-1][0] == stride * size for dims, (stride, size) in columns):
+            for dims, (stride, size) in columns:
+                dims[-1] = stride, dims[-1][1] * size
+        else:
+            for dims, column in columns:
+                dims.append(column)
+            if not is_kept:
+                found.append(len(ins[0]) - 1)
+        was_kept = is_kept
+    return ([replace(view, dims=tuple(dims)) for view, dims in zip(data, ins, strict=True)],
+            [replace(view, dims=tuple(dims)) for view, dims in zip(results, outs, strict=True)], found)
 
 
 def _lies_together(view: View, dim: int) -> bool:

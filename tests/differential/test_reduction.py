@@ -6,12 +6,14 @@ import pytest
 from nxcc.ir.dtypes import dtype as named
 from nxcc.ir.hlo.text.reader import read_text
 
+from harness.clocked import microseconds
 from harness.device import check_text, run_on_device
 
 NUMBERS = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32")
 INTEGERS = NUMBERS[3:]
 CASES = (((3, 200, 17), (0, 2)), ((3, 200, 17), (1,)), ((5000,), (0,)), ((3, 0), (1,)), ((300, 2), (0, 1)), ((1,), (0,)),
-         ((77, 300), (0,)), ((5, 9, 64), (1,)), ((3, 70, 1999), (1,)))
+         ((77, 300), (0,)), ((5, 9, 64), (1,)), ((3, 70, 1999), (1,)), ((2, 150, 3, 5), (1,)),
+         ((2, 150, 3, 5), (1, 3)), ((4, 6, 130, 2, 3), (0, 2)))
 
 LARGER = """
 larger {
@@ -202,3 +204,10 @@ def test_a_combiner_that_is_not_associative_takes_elements_in_turn(dims: tuple[i
     check_text(text, [x, t], optlevel=level)
     moved = np.moveaxis(t, reduced, range(len(reduced))).reshape(-1, *kept)
     assert (run_on_device(read_text(text), [x, t], level)[1] == 5 - moved.sum(0)).all()
+
+
+def test_group_norm_with_channels_last_takes_no_elements_one_by_one():
+    """Sums over places and the channels of a group, which lie apart: whole runs first, then the groups."""
+    text = reduce_text("add", "f32", (2, 16, 16, 8, 10), (1, 2, 4)).replace("z = f32[] parameter(1)", "z = f32[] constant(0)")
+    check_text(text, optlevel=2)
+    assert microseconds(text.replace("[2,16,16,8,10]", "[2,64,64,32,10]").replace("f32[2,8]", "f32[2,32]")) < 200
