@@ -279,6 +279,7 @@ class _Packager:
 
     def _take_constants(self, module: Module) -> tuple[HostConstant, ...]:
         """Turn large constants of the entry into parameters behind the others; which members hold them."""
+        _shorten_splats(module)
         entry = module.entry
         large = [i for i in entry.instructions if i.opcode == "constant" and _is_large(i)]
         builder = Builder(entry)
@@ -298,10 +299,25 @@ class _Packager:
         return tuple(found)
 
 
-def _is_large(constant: Instruction) -> bool:
+def _shorten_splats(module: Module) -> None:
+    """Write large constants of one repeated element as that element, broadcast: their text would have all of them."""
+    for computation in module.computations:
+        builder = Builder(computation)
+        splats = [i for i in computation.instructions if i.opcode == "constant" and _is_large(i, splat=True)]
+        for constant in splats:
+            literal: Literal = constant.attributes["literal"]
+            builder.location = constant.location
+            element = builder.splat(literal.shape.dtype, (), literal.splat_value)
+            computation.replace(constant, builder.broadcast(element, literal.shape.dims, ()))
+            computation.remove(constant)
+        if splats:
+            computation.sort()
+
+
+def _is_large(constant: Instruction, splat: bool = False) -> bool:
     literal: Literal = constant.attributes["literal"]
     shape: Shape = literal.shape
-    return shape.is_array and shape.byte_size > LARGE_CONSTANT_BYTES and not literal.is_splat
+    return shape.is_array and shape.byte_size > LARGE_CONSTANT_BYTES and literal.is_splat == splat
 
 
 def _engine_code(image: EngineImage) -> EngineCode:

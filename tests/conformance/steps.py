@@ -141,7 +141,7 @@ class _Walk(Walk[Outcome]):
             self.inputs, self.expected = self.corpus.arrays(self.case)
             with self.optional():
                 self._oracle(module)
-        elif self.settings.unscored:
+        elif self.settings.unscored and _bytes(module) <= RANDOM_BYTES:
             with self.optional():
                 self._random_result(module)
         for variant in self.settings.variants:
@@ -255,6 +255,15 @@ class _Walk(Walk[Outcome]):
         self.outcome.host[variant] = dict(found)
         if not excused:
             self.outcome.needs_host.append(variant)
+
+
+RANDOM_BYTES = 1 << 28
+"""Modules whose parameters and results are larger are not run on random inputs: several copies would not fit in memory."""
+
+
+def _bytes(module: Module) -> int:
+    shapes = [parameter.shape for parameter in module.entry.parameters] + [module.entry.root.shape]
+    return sum(leaf.byte_size for shape in shapes for leaf in shape.leaves() if leaf.is_array)
 
 
 @dataclass(frozen=True)
