@@ -308,7 +308,8 @@ def check_value(name: str, value: str, known: Sequence[str], refused: Mapping[st
 
 def unknown_option(name: str) -> CompileError:
     """The error for an option that nobody declared, with the nearest name."""
-    return CompileError(USAGE, f"no option is named {name}", remedy=near(name, [*BY_FLAG, *ACCEPTED, *_SPECIAL], 0.5))
+    known = [*BY_FLAG, *REPLACED, *ACCEPTED, *_SPECIAL]
+    return CompileError(USAGE, f"no option is named {name}", remedy=near(name, known, 0.5))
 
 
 def environment_flags() -> str:

@@ -57,6 +57,10 @@ class Corpus:
     def weights(self, name: str) -> Path:
         return self._made(name, "--weights", self.cache / f"{name}.weights.npz")
 
+    def inputs(self, name: str) -> Path:
+        """Stored inputs of a model, with which every value is finite: a simulated run that meets others is made twice."""
+        return self.path / "models" / name / "io.npz"
+
     def graph(self, name: str) -> tuple[Path, Path]:
         """A TensorFlow graph with its weights, and its io-config."""
         folder, target = self.path / "tensorflow" / name, self.cache / f"{name}.pb"

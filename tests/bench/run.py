@@ -203,8 +203,8 @@ def bench_simulate(bench: Bench) -> None:
         neff, cost = bench.compile(corpus.model(name), name, "--weight-params", corpus.weight_params("models", name))
         row: dict[str, Any] = {"model": name, "failure": cost.failure}
         if not cost.failure:
-            ran = run([*NXCC, "run", str(neff), "--weights", str(corpus.weights(name)), "--timing", "--json"],
-                      bench.options.timeout, ONE_THREAD)
+            ran = run([*NXCC, "run", str(neff), "--weights", str(corpus.weights(name)), "--inputs", str(corpus.inputs(name)),
+                       "--timing", "--json"], bench.options.timeout, ONE_THREAD)
             row["failure"] = ran.failure
             if not ran.failure:
                 row["run_cpu_s"] = json.loads(ran.out)["run_cpu_s"]

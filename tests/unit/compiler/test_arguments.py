@@ -2,7 +2,7 @@
 
 import pytest
 
-from nxcc.compiler.arguments import prepare
+from nxcc.compiler.arguments import ACCEPTED, BY_FLAG, REPLACED, prepare, unknown_option
 from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.ir.diagnostics import USAGE, CompileError
 
@@ -172,3 +172,9 @@ def test_only_what_changes_the_output_is_recorded() -> None:
     effective = CompileOptions(output="a", quiet=True, auto_cast="all").effective()
     assert effective["auto-cast"] == "all"
     assert not {"output", "quiet", "workdir", "logfile"} & effective.keys()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in {*BY_FLAG, *REPLACED, *ACCEPTED} if len(name) > 8))
+def test_the_nearest_name_is_that_of_which_a_letter_is_missing(name: str) -> None:
+    assert unknown_option(name[:5] + name[6:]).remedy in (f"did you mean {name}?", f"did you mean {name.replace('_', '-')}?",
+                                                          f"did you mean {name.replace('-', '_').replace('__', '--', 1)}?")
