@@ -13,6 +13,7 @@ A product of batches that is only read transposed, the columns before the rows, 
   d = f32[8,128,64] dot(k, q), ..    t = f32[8,64,128] transpose(d), dimensions={0,2,1}
 becomes
   t = f32[8,64,128] dot(q, transpose(k)), ..
+Where the batches come to lie does not matter: a transpose moves them, as [b,h,d,q] to [b,q,h,d] for heads side by side.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def _is_exchanged(transpose: Instruction) -> bool:
     batch = len(dot.attribute("lhs_batch_dims"))
     rows = dot.operands[0].shape.rank - batch - len(dot.attribute("lhs_contracting_dims"))
     columns = dot.shape.rank - batch - rows
-    return bool(batch and rows and columns and order[:batch] == tuple(range(batch))
-                and min(order[batch:batch + columns]) >= batch + rows)
+    free = [d for d in order if d >= batch]
+    return bool(batch and rows and columns and min(free[:columns]) >= batch + rows)
 
 
 def _exchanged(transpose: Instruction, builder: Builder) -> Instruction | None:
@@ -81,14 +82,17 @@ def _exchanged(transpose: Instruction, builder: Builder) -> Instruction | None:
     lhs_summed, rhs_summed = dot.attribute("lhs_contracting_dims"), dot.attribute("rhs_contracting_dims")
     rows, columns = _others(lhs, lhs_batch, lhs_summed), _others(rhs, rhs_batch, rhs_summed)
     batch = len(lhs_batch)
-    new_rows = [columns[d - batch - len(rows)] for d in order[batch:batch + len(columns)]]
-    new_columns = [rows[d - batch] for d in order[batch + len(columns):]]
+    free = [d for d in order if d >= batch]
+    new_rows = [columns[d - batch - len(rows)] for d in free[:len(columns)]]
+    new_columns = [rows[d - batch] for d in free[len(columns):]]
     left = transpose_to(builder, rhs, (*rhs_batch, *new_rows, *rhs_summed))
     right = transpose_to(builder, lhs, (*lhs_batch, *lhs_summed, *new_columns))
     batch_sizes, depth = left.shape.dims[:batch], math.prod(lhs.shape.dims[d] for d in lhs_summed)
     left = reshape_to(builder, left, (*left.shape.dims[:batch + len(new_rows)], depth))
     right = reshape_to(builder, right, (*batch_sizes, depth, math.prod(lhs.shape.dims[d] for d in rows)))
-    return reshape_to(builder, dot_like(dot, left, right, batch, builder), transpose.shape.dims)
+    made = [*range(batch), *free]
+    product = reshape_to(builder, dot_like(dot, left, right, batch, builder), [dot.shape.dims[d] for d in made])
+    return transpose_to(builder, product, [made.index(d) for d in order])
 
 
 RULES = (Rule("exchanged-sides", ("transpose",), _exchanged), Rule("dot-in-normal-form", ("dot",), _canonical),)

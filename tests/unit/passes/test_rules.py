@@ -130,6 +130,12 @@ CASES = [
     ("exchanged-sides", "k = f32[5,2,3] parameter(0)\n q = f32[4,2,2,3] parameter(1)\n"
                         "d = f32[2,5,4,2] dot(k, q), lhs_batch_dims={1}, rhs_batch_dims={1}, lhs_contracting_dims={2}, "
                         "rhs_contracting_dims={3}\n ROOT t = f32[2,2,4,5] transpose(d), dimensions={0,3,2,1}"),
+    ("exchanged-sides", "v = f32[2,5,3,4] parameter(0)\n a = f32[2,3,6,5] parameter(1)\n"
+                        "d = f32[2,3,4,6] dot(v, a), lhs_batch_dims={0,2}, rhs_batch_dims={0,1}, lhs_contracting_dims={1}, "
+                        "rhs_contracting_dims={3}\n ROOT t = f32[2,6,3,4] transpose(d), dimensions={0,3,1,2}"),
+    ("exchanged-sides", "k = f32[5,2,3] parameter(0)\n q = f32[4,2,2,3] parameter(1)\n"
+                        "d = f32[2,5,4,2] dot(k, q), lhs_batch_dims={1}, rhs_batch_dims={1}, lhs_contracting_dims={2}, "
+                        "rhs_contracting_dims={3}\n ROOT t = f32[2,4,5,2] transpose(d), dimensions={3,2,1,0}"),
 ]
 
 NOT_CASES = [
