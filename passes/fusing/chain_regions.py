@@ -53,11 +53,15 @@ class ChainRegions:
         for computation in flow_of(module):
             chains = _Chains(computation, self.capacity).find()
             builder = Builder(computation, names=names)
+            chained = {member for chain in chains for member in chain.members}
+            lone = [i for i in computation.post_order() if _is_lone_product(i) and i not in chained]
+            for product in lone:
+                inline_call(product, builder)
             for chain in chains:
                 _outline(builder, chain, bodies)
-            if chains:
+            if chains or lone:
                 computation.sort()
-            changed |= bool(chains)
+            changed |= bool(chains or lone)
         return changed
 
 
@@ -210,6 +214,12 @@ def _rows_of_heads(path: Sequence[Instruction]) -> bool:
         place = place.transpose(view.attribute("dimensions")) if view.opcode == "transpose" else place.reshape(view.shape.dims)
     wanted = np.arange(heads * rows * columns).reshape(heads, rows, columns).transpose(1, 0, 2)
     return place.shape[-1] == heads * columns and np.array_equal(place.reshape(-1), wanted.reshape(-1))
+
+
+def _is_lone_product(region: Instruction) -> bool:
+    """Whether a region is nothing but a product, which is no region unless it is part of a chain."""
+    return region.opcode == "fusion" and ROWS in region.frontend_attributes and region.called[0].root.opcode == "dot" \
+        and all(o.opcode == "parameter" for o in region.called[0].root.operands)
 
 
 def _multiplies(region: Instruction) -> bool:

@@ -57,6 +57,12 @@ def flow_of(module: Module) -> list[Computation]:
                 found.extend(c for c in instruction.called if c not in found)
     return found
 
+MANY_ROWS = 1024
+"""Rows of a product, at least, that becomes a region for the sake of a chain: fewer stand in lines."""
+
+SCALING_MAX = 16
+"""Instructions between a product and the sums that scale its rows, at most."""
+
 SMALL_LEFT_BYTES = 1 << 14
 """Bytes of a left side, at most, that a region converts though it does so again for each piece of columns."""
 
@@ -156,12 +162,29 @@ def _best_region(root: Instruction, position: dict[Instruction, int], able: set[
     best = max(regions, default=None, key=lambda r: (r.weight, not r.is_scattered, r.rows < rank, r.rows))
     if best is None or not best.members:
         return None
-    return best if len(best.members) > 1 or _sums_short_rows(root) else None
+    return best if len(best.members) > 1 or _sums_short_rows(root) or follows_sums(root) else None
 
 
 def _sums_short_rows(root: Instruction) -> bool:
     """Whether an instruction is a reduction of which a partition holds several rows."""
     return root.opcode == "reduce" and root.operands[0].shape.element_count < SHORT_ROW * root.shape.element_count
+
+
+def follows_sums(dot: Instruction) -> bool:
+    """Whether a product of many rows multiplies rows that sums over them scale, as a norm does: alone a product like any
+    other, it may follow the norm row by row (`chain_regions.py`)."""
+    if dot.opcode != "dot" or dot.attribute("lhs_batch_dims") or math.prod(dot.shape.dims[:-1]) < MANY_ROWS:
+        return False
+    stack, seen = [shown(dot.operands[0])], set[Instruction]()
+    while stack and len(seen) < SCALING_MAX:
+        current = stack.pop()
+        if current.opcode == "reduce" and current.shape.element_count * current.operands[0].shape.dims[-1] \
+                == dot.operands[0].shape.element_count:
+            return True
+        if current not in seen and (is_elementwise(current) or current.opcode in FREE):
+            seen.add(current)
+            stack.extend(current.operands)
+    return False
 
 
 def _row_counts(root: Instruction, rank: int) -> Iterator[int]:

@@ -91,7 +91,9 @@ def _left_side(region: Instruction) -> Instruction | None:
     body = region.called[0]
     order = body.post_order()
     dots = [i for i in order if i.opcode == "dot"]
-    if len(dots) != 1 or dots[0].attribute("lhs_batch_dims") or dots[0].operands[0].opcode != "parameter":
+    if len(dots) != 1 or dots[0] is body.root or dots[0].attribute("lhs_batch_dims"):
+        return None
+    if dots[0].operands[0].opcode != "parameter":
         return None
     maps = maps_of(order, {body.root: row_map(body.root, int(region.frontend_attributes[ROWS]))})
     if maps is None or not is_column_parallel(order, maps, [body.root]):

@@ -180,3 +180,39 @@ ENTRY main {
   ROOT out = (f32[2,7,1], f32[2,7,1]) tuple(sum, add)
 }
 """, levels=("1",), strict=True)
+
+
+def scaled_product(rows: int, width: int, out: int) -> str:
+    """A product of rows that their root mean square divides, of a sum."""
+    full, row = f"f32[{rows},{width}]", f"f32[{rows}]"
+    return f"""HloModule scaled
+{ADD}
+ENTRY main {{
+  %zero = f32[] constant(0)
+  %a = {full} parameter(0)
+  %b = {full} parameter(1)
+  %w = f32[{width},{out}] parameter(2)
+  %x = {full} add(%a, %b)
+  %sq = {full} multiply(%x, %x)
+  %sum = {row} reduce(%sq, %zero), dimensions={{1}}, to_apply=%add
+  %part = f32[] constant({1 / width})
+  %parts = {row} broadcast(%part), dimensions={{}}
+  %mean = {row} multiply(%sum, %parts)
+  %root = {row} sqrt(%mean)
+  %roots = {full} broadcast(%root), dimensions={{0}}
+  %n = {full} divide(%x, %roots)
+  ROOT %d = f32[{rows},{out}] dot(%n, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+}}
+"""
+
+
+@pytest.mark.parametrize("rows", [1024, 1300])
+def test_a_product_follows_the_norm_of_many_rows(rows: int) -> None:
+    text = scaled_product(rows, 160, 72)
+    build = compile_module(read_text(text), CompileOptions(optlevel="2"))
+    assert build.code is not None and [region.opcode for region in build.code.regions] == ["fusion"]
+    check_whole(text, strict=True)
+
+
+def test_a_product_of_few_rows_stands_alone_behind_a_norm() -> None:
+    check_whole(scaled_product(300, 160, 72), strict=True)

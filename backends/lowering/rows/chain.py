@@ -97,10 +97,17 @@ class Chain:
         return not self.has_head or self.share < 1.0
 
     def buffers(self, value: Handed) -> int:
-        """Tiles of a value that are there at once: in a wave it is read so many members later."""
+        """Tiles of a value that are there at once: in a wave it is read so many members later, or written before that."""
         if self.is_line:
             return self.count
-        return max((reader.number - value.member for reader in self.readers.get(value, [])), default=1)
+        ahead = int(value.member < self.leading)
+        return max((reader.number - value.member + ahead * (reader.number >= self.leading)
+                    for reader in self.readers.get(value, [])), default=1)
+
+    @property
+    def leading(self) -> int:
+        """Members before the first that multiplies: in a wave they work on a tile before another one is multiplied."""
+        return next(member.number for member in self.members if member.program.dots)
 
     def last(self, value: Handed) -> int:
         """The last member during whose work a value is there: one that reads it, or the next one if it is stored."""
@@ -231,6 +238,11 @@ class _Lowering:
         def turn(number: int) -> None:
             members[number].turn(step + -number, slot - number, lanes)
 
+        lead = range(min(self.chain.leading - 1, last), first - 1, -1)
+        for number in lead:
+            turn(number)
+            members[number].run(step + -number, slot - number, lanes)
+        first = max(first, self.chain.leading)
         early = {number for number in range(first, last + 1) if number == last or members[number].loads_left}
         for number in early:
             turn(number)

@@ -250,10 +250,11 @@ class Values:
         self.tiles[dot] = out
 
     def _may_stay(self, step: Step) -> bool:
-        """Whether sums may be read in PSUM: by formulas and reductions."""
+        """Whether sums may be read in PSUM: by formulas and reductions, or by what brings a result to its place."""
         readers = self.plan.readers.get(step.value, [])
-        return step.value not in self.plan.results and step.dtype is F32 and all(
-            reader.value.opcode == "reduce" or _has_formula(reader) for reader in readers)
+        if step.value in self.plan.results and (readers or step.value not in self.places):
+            return False
+        return step.dtype is F32 and all(reader.value.opcode == "reduce" or _has_formula(reader) for reader in readers)
 
     def _compute(self, step: Step) -> None:
         """Elementwise work, by formulas joined into one term, or by a rule of its own."""
