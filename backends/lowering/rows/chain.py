@@ -259,6 +259,7 @@ class _Lowering:
         kernel.room = replace(kernel.room, sbuf_bytes=share)
         ring = Ring(kernel, share - taken - max(m.temporary_bytes() for m in members) - SLACK_BYTES)
         chain.supply = Supply(kernel, [part for member in members for part in member.parts], ring)
+        chain.under_way.share(kernel.target.partitions * sum(part.size for part in chain.supply.parts))
         if chain.overlaps:
             chain.supply.advance()
         groups = [[m for m in members if chain.stages[m.number] == stage] for stage in range(chain.stages[-1] + 1)]

@@ -24,6 +24,9 @@ TRANSFER_BYTES = 1 << 18
 TRANSFERS_MAX = 10
 """Transfers of one matrix at most: each takes a semaphore."""
 
+TRANSFERS_BESIDE = 96
+"""Transfers of all matrices of a line, about, at most: the rest of half the semaphores is for what else is moved."""
+
 AHEAD_MARGIN = 1.1
 """Bytes of matrices that wait for the DMA engines at once: as many as are moved from a transfer's end until the one that it
 lets start begins, and so much more. What else is to be moved must not stand behind more of them."""
@@ -222,6 +225,11 @@ class UnderWay:
         idle = dma.start_ns + dma.completion_ns + sequencer.semaphore_hop_ns + 2 * sequencer.trigger_ns
         self.ahead = AHEAD_MARGIN * idle * 1e-9 * dma.engines * dma.bytes_per_second_per_engine
         self.rows: list[tuple[Access, int]] = []
+        self.transfer_bytes = TRANSFER_BYTES
+
+    def share(self, total: int) -> None:
+        """So many bytes come in no more transfers than half of the semaphores allow, so that another region fits beside."""
+        self.transfer_bytes = max(TRANSFER_BYTES, -(-total // TRANSFERS_BESIDE))
 
     def add(self, tile: Access, size: int) -> None:
         """Let Sync start no transfer while more than enough is to come of those before; then note one of `size` bytes."""
@@ -243,11 +251,11 @@ def bring_blocks(kernel: Kernel, view: View, to: Sides, before: UnderWay | None 
     lanes, full = to.lanes, max(1, depth // to.lanes)
     height = min(depth, lanes)
     size = height * columns * view.dtype.byte_size * groups
-    per = max(-(-full // TRANSFERS_MAX), min(full, TRANSFER_BYTES // max(1, size)), 1)
+    under_way = before or UnderWay(kernel)
+    per = max(-(-full // TRANSFERS_MAX), min(full, round(under_way.transfer_bytes / max(1, size))), 1)
     per = -(-full // -(-full // per))
     parts = tuple(min(per, full - start) for start in range(0, full, per))
     split = to.tile.reshape(to.blocks, groups, columns)
-    under_way = before or UnderWay(kernel)
     paced = kernel.copies.rotates and kernel.target.features.registers  # else weights come early, and values stay on chip
     for number, count in enumerate(parts):
         if paced:
