@@ -14,6 +14,7 @@ from typing import Protocol
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
+from nxcc.passes.arg_reductions import ArgReductions
 from nxcc.passes.canonicalize_convolution import CanonicalizeConvolution
 from nxcc.passes.canonicalize_dot import CanonicalizeDot
 from nxcc.passes.chosen_places import ChosenPlaces
@@ -154,6 +155,7 @@ STEPS: tuple[Step, ...] = (
     Step("masked-rows", lambda settings: MaskedRows(), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
+    Step("arg-reductions", lambda settings: ArgReductions(), 1),
     Step("split-reductions", lambda settings: SplitReductions(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
@@ -188,6 +190,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("expand-batch-norm", "simplify", "its tuple of results dissolves"),
     ("inline-calls", "expand-custom-calls", "markers are gone, and what is left has a meaning of its own"),
     ("expand-custom-calls", "fusion", "what it writes are row programs"),
+    ("exact-quotients", "arg-reductions", "of what is compared there, one is the other"),
+    ("legalize-dtypes", "arg-reductions", "places are 32-bit numbers"),
+    ("arg-reductions", "short-iotas", "places are found as they are written"),
     ("known-gathers", "short-iotas", "places are known from iotas as they are"),
     ("short-iotas", "fold-layers", "what layers share is there before they are found"),
     ("pack-groups", "fold-constants", "kernels that are known are packed once"),

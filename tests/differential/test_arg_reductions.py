@@ -1,0 +1,59 @@
+"""Places of extremes: of equals the first, and the first NaN before all numbers, in short rows and long ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.whole import check_whole
+
+
+def arg(dtype: str, dims: tuple[int, ...], direction: str) -> str:
+    *rows, _ = dims
+    x, outer, last = f"{dtype}[{','.join(map(str, dims))}]", ",".join(map(str, rows)), len(dims) - 1
+    limit = {"GT": "-inf", "LT": "inf"}[direction]
+    return f"""HloModule m
+pick {{
+  a = {dtype}[] parameter(0)
+  i = s32[] parameter(1)
+  b = {dtype}[] parameter(2)
+  j = s32[] parameter(3)
+  more = pred[] compare(a, b), direction={direction}
+  none = pred[] compare(a, a), direction=NE
+  first = pred[] or(more, none)
+  value = {dtype}[] select(first, a, b)
+  same = pred[] compare(a, b), direction=EQ
+  before = pred[] compare(i, j), direction=LT
+  tie = pred[] and(same, before)
+  left = pred[] or(first, tie)
+  place = s32[] select(left, i, j)
+  ROOT both = ({dtype}[], s32[]) tuple(value, place)
+}}
+ENTRY main {{
+  x = {x} parameter(0)
+  n = s32{x[len(dtype):]} iota(), iota_dimension={last}
+  limit = {dtype}[] constant({limit})
+  zero = s32[] constant(0)
+  r = ({dtype}[{outer}], s32[{outer}]) reduce(x, n, limit, zero), dimensions={{{last}}}, to_apply=pick
+  ROOT p = s32[{outer}] get-tuple-element(r), index=1
+}}
+"""
+
+
+@pytest.mark.parametrize("direction", ["GT", "LT"])
+@pytest.mark.parametrize("dims", [(3, 7), (64, 5), (130, 1000), (2, 20000), (65, 13000)])
+def test_the_first_extreme(dims: tuple[int, ...], direction: str) -> None:
+    random = np.random.default_rng(1)
+    values = random.integers(-3, 4, dims).astype(np.float32)
+    values[random.random(dims) < 0.1] = -0.0
+    rows = values.reshape(-1, dims[-1])
+    if len(rows) > 2:
+        rows[1, dims[-1] // 2] = np.inf if direction == "LT" else -np.inf
+        rows[2, [dims[-1] // 3, dims[-1] - 1]] = np.nan
+        rows[0] = -np.inf if direction == "GT" else np.inf
+    check_whole(arg("f32", dims, direction), [values], levels=("2",))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_narrow_values(dtype: str) -> None:
+    check_whole(arg(dtype, (80, 300), "GT"), levels=("2",))
