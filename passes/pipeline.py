@@ -47,6 +47,7 @@ from nxcc.passes.fusing.scan_fusion import ScanFusion
 from nxcc.passes.inline_calls import InlineCalls
 from nxcc.passes.kernel_gradients import KernelGradients
 from nxcc.passes.known_gathers import KnownGathers
+from nxcc.passes.loops.sum_states import SumStates
 from nxcc.passes.loops.unroll_loops import KnownPlaces, UnrollLoops
 from nxcc.passes.loops.vectorize_loops import VectorizeLoops
 from nxcc.passes.masked_rows import MaskedRows
@@ -141,6 +142,7 @@ STEPS: tuple[Step, ...] = (
     Step("convolution-products", lambda settings: ConvolutionProducts(), 1),
     Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("kernel-gradients", lambda settings: KernelGradients(settings.exact_up_to), 1),
+    Step("sum-states", lambda settings: SumStates(), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
@@ -244,6 +246,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("dead-code", "scan-fusion", "a dead user would end a region"),
     ("separate-results", "scan-fusion", "a result that is a copy is read by that alone"),
     ("vectorize-loops", "scan-fusion", "loops become scans"),
+    ("vectorize-loops", "sum-states", "loops become scans"),
+    ("sum-states", "canonicalize-dot", "a product in normal form has a column where there was a vector"),
     ("scan-fusion", "fusion", "coefficients belong to their recurrence"),
     ("image-fusion", "fusion", "elementwise work belongs to the convolution before it"),
     ("store-transposed", "fusion", "a region takes the weight as it is stored"),

@@ -78,6 +78,24 @@ def test_selective_state_space(batch: int, channels: int, states: int, steps: in
     check_whole(text, levels=("2",), strict=True)
 
 
+@pytest.mark.parametrize("vector_first", (False, True))
+def test_states_that_a_product_sums_up(vector_first: bool) -> None:
+    """As frameworks write the output of a state space: lben,bln->ble."""
+    text = selective(2, 130, 5, 70)
+    dims = ("rhs_batch_dims={0,1}, rhs_contracting_dims={2}", "lhs_batch_dims={1,0}, lhs_contracting_dims={3}")
+    operands, order = "%moved, %late", (dims[1], dims[0])
+    if vector_first:
+        operands = "%late, %moved"
+        order = tuple(part.replace("rhs", "xhs").replace("lhs", "rhs").replace("xhs", "lhs") for part in (dims[0], dims[1]))
+    start, end = text.index("  %cs = "), text.index("  %gate = ")
+    text = text[:start] + f"""  %moved = f32[70,2,130,5] transpose(%h), dimensions={{3,0,1,2}}
+  %late = f32[2,70,5] transpose(%c), dimensions={{0,2,1}}
+  %product = f32[2,70,130] dot({operands}), {", ".join(order)}
+  %y = f32[2,130,70] transpose(%product), dimensions={{0,2,1}}
+""" + text[end:]
+    check_whole(text, levels=("0", "2"), strict=True)
+
+
 @pytest.mark.parametrize(("rows", "steps"), [(200, 700), (3, 1300)])
 def test_average(rows: int, steps: int) -> None:
     """An exponential average: no states to sum over."""
