@@ -136,6 +136,9 @@ CASES = [
     ("exchanged-sides", "k = f32[5,2,3] parameter(0)\n q = f32[4,2,2,3] parameter(1)\n"
                         "d = f32[2,5,4,2] dot(k, q), lhs_batch_dims={1}, rhs_batch_dims={1}, lhs_contracting_dims={2}, "
                         "rhs_contracting_dims={3}\n ROOT t = f32[2,4,5,2] transpose(d), dimensions={3,2,1,0}"),
+    ("transpose-of-work", "x = f32[4,3] parameter(0)\n c = f32[3] parameter(1)\n t = f32[3,4] transpose(x), dimensions={1,0}\n"
+                          "b = f32[3,4] broadcast(c), dimensions={0}\n s = f32[3,4] add(t, b)\n"
+                          "ROOT r = f32[4,3] transpose(s), dimensions={1,0}"),
 ]
 
 NOT_CASES = [
