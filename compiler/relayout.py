@@ -16,6 +16,7 @@ from nxcc.compiler.reports.trips import multiplicities
 from nxcc.ir.hlo.module import Instruction
 from nxcc.passes.dtypes.autocast import PRODUCTS
 from nxcc.passes.partitioning.partition import Plan
+from nxcc.passes.sums_as_products import is_sum
 
 EXACT, FAST = "exact", "fast"
 LITTLE = 1 << 16
@@ -44,11 +45,12 @@ def spreading(options: CompileOptions, plan: Plan) -> int:
 
 
 def _products(plan: Plan) -> Iterator[tuple[Instruction, int, int]]:
-    """Float products of the device, how often each runs, and how many elements it reads."""
+    """Float products of the device that may turn an operand, how often each runs, and how many elements it reads."""
     for node in plan.nodes:
         if not node.on_device:
             continue
         for computation, times in multiplicities(node.module.entry, unknown=TURNS).items():
             for instruction in computation.instructions:
-                if instruction.opcode in PRODUCTS and instruction.operands[0].shape.dtype.is_float:
+                is_product = instruction.opcode in PRODUCTS and not is_sum(instruction)
+                if is_product and instruction.operands[0].shape.dtype.is_float:
                     yield instruction, times, sum(operand.shape.element_count for operand in instruction.operands[:2])

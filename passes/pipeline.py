@@ -63,6 +63,7 @@ from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.split_reductions import SplitReductions
 from nxcc.passes.store_transposed import StoreTransposed
+from nxcc.passes.sums_as_products import SumsAsProducts
 
 
 class Pass(Protocol):
@@ -168,6 +169,7 @@ STEPS: tuple[Step, ...] = (
     Step("fusion", lambda settings: Fusion(settings.row_capacity), 1),
     Step("merge-regions", lambda settings: MergeRegions(settings.row_capacity), 1),
     Step("unfold-layers", lambda settings: UnfoldLayers(), 1),
+    Step("sums-as-products", lambda settings: SumsAsProducts(settings.product_dtypes), 1),
     Step("chain-regions", lambda settings: ChainRegions(settings.row_capacity), 1),
 )
 
@@ -241,6 +243,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     (REUSE_CASTS, "fold-layers", "what layers share stands before them"),
     ("fold-layers", "image-fusion", "regions of equal layers are formed once"),
     ("merge-regions", "unfold-layers", "what it does in a layer it does in all"),
+    ("unfold-layers", "sums-as-products", "only sums that no region takes are left"),
+    ("autocast", "sums-as-products", "what a sum reads is not rounded"),
     ("unfold-layers", "chain-regions", "a chain may reach from layer to layer"),
     ("separate-results", "image-fusion", "a result that is a copy is read by that alone"),
     ("dead-code", "scan-fusion", "a dead user would end a region"),

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
+from nxcc.backends.target import load_target
+from nxcc.compiler.driver import pass_settings
+from nxcc.compiler.options import options_from
 from nxcc.ir.dtypes import dtype as named
 from nxcc.ir.hlo.text.reader import read_text
+from nxcc.passes.pipeline import run_pipeline
 
 from harness.clocked import microseconds
-from harness.device import check_text, run_on_device
+from harness.device import check_module, check_text, run_on_device
 
 NUMBERS = ("f32", "bf16", "f16", "s8", "u8", "s16", "u16", "s32", "u32")
 INTEGERS = NUMBERS[3:]
@@ -211,3 +215,21 @@ def test_group_norm_with_channels_last_takes_no_elements_one_by_one():
     text = reduce_text("add", "f32", (2, 16, 16, 8, 10), (1, 2, 4)).replace("z = f32[] parameter(1)", "z = f32[] constant(0)")
     check_text(text, optlevel=2)
     assert microseconds(text.replace("[2,16,16,8,10]", "[2,64,64,32,10]").replace("f32[2,8]", "f32[2,32]")) < 200
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+@pytest.mark.parametrize("text", [
+    reduce_text("add", "f32", (300, 515), (0,)),
+    reduce_text("add", "f32", (2, 20, 30, 190), (1, 2)),
+    reduce_text("add", "f32", (700, 130), (0,)).replace("p = f32[700,130] parameter(0)",
+                                                        "q = bf16[700,130] parameter(0)\n  p = f32[700,130] convert(q)"),
+], ids=["rows", "batches", "converted"])
+def test_a_sum_by_a_product_keeps_what_is_not_finite_in_its_column(text: str, target: str) -> None:
+    module = read_text(text.replace("z = f32[] parameter(1)", "z = f32[] constant(0)"))
+    run_pipeline(module, pass_settings(options_from(optlevel=2, target=target), load_target(target)))
+    shape = module.entry.parameters[0].shape
+    assert target == "v1" and shape.dtype.bits == 32 or any(i.opcode == "dot" for i in module.entry.instructions)
+    data = np.random.default_rng(0).uniform(0.5, 1, shape.dims).astype(shape.dtype.numpy)
+    columns = data.reshape(-1, shape.dims[-1])
+    columns[7, 3], columns[9, 5], columns[200, 6], columns[201, 6] = np.nan, np.inf, np.inf, -np.inf
+    check_module(module, [data], 1e-4, optlevel=2)
