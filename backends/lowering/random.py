@@ -98,7 +98,9 @@ def lower_bit_generator(kernel: Kernel, instruction: Instruction, operands: Sequ
     """Bits in blocks, then the state with its counter grown by the blocks used."""
     state = _state_words(operands[0])
     out = results[-1]
-    if instruction.attribute("algorithm") == "rng_three_fry":
+    if 0 in out.sizes:
+        blocks = 0
+    elif instruction.attribute("algorithm") == "rng_three_fry":
         blocks = _threefry_result(kernel, state, out)
     else:
         blocks = _in_line(kernel, state, philox, 4, _words_in_line(out))

@@ -53,11 +53,14 @@ def loops(kernel: Kernel, views: Sequence[View], count: int) -> Iterator[list[Vi
 def row_tiles(kernel: Kernel, views: Sequence[View], free: int) -> Iterator[list[View]]:
     """Cut the leading dimensions into tiles of at most 128 rows; the last `free` dimensions stay whole.
 
-    Yields views of [rows.., free..] whose leading sizes multiply to at most the number of partitions.
+    Yields views of [rows.., free..] whose leading sizes multiply to at most the number of partitions; none where there is no
+    row.
     """
     limit = kernel.target.partitions
     sizes = views[0].sizes
     first = len(sizes) - free
+    if 0 in sizes[:first]:
+        return
     rows = 1
     while first and rows * sizes[first - 1] <= limit:
         first -= 1

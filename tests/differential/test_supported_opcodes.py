@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from nxcc.compiler.reports.operator_forms import EXPANDED, FORMS
 from nxcc.compiler.reports.operator_support import DEVICE, form_of, support_rows
 from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.text.writer import write_text
-from nxcc.ir.shapes import Shape
 
 from harness.forms import LOWERED
+from harness.inputs import small_value
 from harness.whole import check_whole
 
 TESTS = Path(__file__).parents[1]
@@ -44,13 +43,6 @@ def golden(opcode: str) -> bool:
     return any((GOLDEN / folder / f"{opcode}.txt").exists() for folder in ("lowering", "structure"))
 
 
-def _value(shape: Shape, random: np.random.Generator) -> Any:
-    """Small whole numbers, zero where a scalar counts turns or chooses."""
-    if shape.is_tuple:
-        return tuple(_value(element, random) for element in shape.elements)
-    return np.asarray(random.integers(0, 5, shape.dims) * (shape.rank > 0)).astype(shape.dtype.numpy)
-
-
 @pytest.mark.parametrize("opcode", TAKEN)
 def test_its_code_was_looked_at_and_it_is_placed_on_the_device(opcode: str) -> None:
     if opcode in HOST:
@@ -70,7 +62,7 @@ def test_its_results_in_each_dtype(opcode: str) -> None:
             continue
         assert instruction.parent is not None and instruction.parent.parent is not None
         module = instruction.parent.parent
-        values = [_value(parameter.shape, np.random.default_rng(0)) for parameter in module.entry.parameters]
+        values = [small_value(parameter.shape, np.random.default_rng(0)) for parameter in module.entry.parameters]
         check_whole(write_text(module), values, levels=("0", "2"))
         tried += 1
     assert tried
