@@ -14,7 +14,7 @@ LINE_TILES = 4
 """Tiles of rows of a line at most: a chain whose matrices come in a ring while all its rows are on the chip."""
 
 LINE_SHARE = 0.75
-"""Part of SBUF that a line takes at most, so that another region fits beside it."""
+"""Part of SBUF that a line takes, if that is enough, so that another region fits beside it."""
 
 HEAD_SHARE = 0.5
 """As LINE_SHARE, of a line that attention belongs to: the next one fits beside it and loads its matrices meanwhile."""
@@ -58,7 +58,13 @@ def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> boo
 def is_line(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
     """Whether all rows of a chain fit on the chip while its matrices pass, those of a region together if there are several
     tiles of rows."""
-    return rows <= LINE_TILES * target.partitions and _line_bytes(regions, rows, RING_BYTES, target) <= LINE_SHARE
+    return line_share(regions, rows, target) is not None
+
+
+def line_share(regions: Sequence[Instruction], rows: int, target: Target) -> float | None:
+    """The part of SBUF that a chain takes as a line: so much that another region fits beside it, or all; None if it is none."""
+    share = _line_bytes(regions, rows, RING_BYTES, target) if rows <= LINE_TILES * target.partitions else math.inf
+    return next((bound for bound in (LINE_SHARE, 1.0) if share <= bound), None)
 
 
 def head_share(head: Instruction, regions: Sequence[Instruction], rows: int, target: Target) -> float | None:

@@ -216,3 +216,11 @@ def test_a_product_follows_the_norm_of_many_rows(rows: int) -> None:
 
 def test_a_product_of_few_rows_stands_alone_behind_a_norm() -> None:
     check_whole(scaled_product(300, 160, 72), strict=True)
+
+
+@pytest.mark.parametrize("rows, heads, size", [(160, 12, 64), (230, 8, 64)])
+def test_attention_of_uneven_tiles_has_room_before_a_line(rows: int, heads: int, size: int) -> None:
+    """Runs of two tiles of rows of different heights take more than those of one."""
+    build = compile_module(read_text(attention(rows, heads, size)), CompileOptions(optlevel="2"))
+    assert build.code is not None
+    assert [region.instruction for region in build.code.regions if region.opcode != "copy"][0] == "n1.fused.chain"

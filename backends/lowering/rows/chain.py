@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nxcc.backends.capability.chains import LINE_SHARE, SLACK_BYTES, head_share, is_line
+from nxcc.backends.capability.chains import LINE_SHARE, SLACK_BYTES, head_share, line_share
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_head import Head, is_head
 from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
@@ -48,7 +48,7 @@ def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence
     fusions = [i for i in body.post_order() if i.opcode == "fusion"]
     heads = [fusion for fusion in fusions if is_head(fusion)]
     members = [fusion for fusion in fusions if fusion not in heads]
-    share = LINE_SHARE if is_line(members, rows, kernel.target) else None
+    share = line_share(members, rows, kernel.target)
     if heads:
         share = head_share(heads[0], members, rows, kernel.target)
     _Lowering(Chain(kernel, rows, share, bool(heads)), fusions, body, operands, results).lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nxcc.backends.capability.chains import HEAD_SHARE, head_bytes
+from nxcc.backends.capability.chains import HEAD_RUN_BYTES, HEAD_SHARE, head_bytes
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.rows.batches import RowBatches
 from nxcc.backends.lowering.rows.chain_member import Handed, Member
@@ -38,6 +38,8 @@ class Head(Member):
     def temporary_bytes(self) -> int:
         """Beside what is there from the start; the line's places are used later."""
         needed = head_bytes(self.program.operands, self.program.roots[0], self.chain.rows, self.chain.lanes)
+        if not self.chain.overlaps:
+            needed += HEAD_RUN_BYTES * self.chain.rows * 5 // 4  # there is room, and runs of uneven tiles take more
         return max(0, needed + self.chain.places.top(0) - self.chain.places.size)
 
     def take_banks(self, beside: int = 0) -> None:
