@@ -12,7 +12,8 @@ from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
 from nxcc.ir.dtypes import DType
-from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.builder import Builder, clone_instruction
+from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.shapes import Shape
 
 
@@ -28,6 +29,9 @@ def unsupported(instruction: Instruction, target: Target) -> str | None:
                 return f"{inner.name} inside {computation.name}: {inside}"
     return None
 
+
+FORM = (130, 48)
+"""Sizes of an elementwise operator of which it is found out whether its code is legal: partitions full, and not full."""
 
 _FLOW = ("call", "fusion", "while", "conditional")
 
@@ -51,12 +55,27 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
         reason = rule.unsupported(instruction, target) if rule.unsupported else None
         if reason is not None or is_complete(target) or _is_view(instruction):
             return reason
-        return refusal(rule, instruction, structure_of(instruction), target)
+        tried = _small_form(instruction)
+        return refusal(rule, tried, structure_of(tried), target)
     if opcode in VIEW_OPCODES and all(o.shape.is_array for o in instruction.operands):
         return None if _is_view(instruction) else f"this {opcode} moves data between layouts"
     if instruction.operator.defaults.keys() & {"replica_groups", "source_target_pairs"}:
         return f"{opcode} takes the data of several devices: it can be compiled, but not run on one"
     return f"{opcode} has no lowering for {target.name}"
+
+
+def _small_form(instruction: Instruction) -> Instruction:
+    """An instruction whose code is legal just if this one's is: what works element by element asks the same of the machine
+    whatever the sizes are, so that many of one kind are tried once."""
+    shape = instruction.shape
+    alike = all(o.shape.is_array and o.shape.dims == shape.dims for o in instruction.operands)
+    if not instruction.operator.elementwise or not instruction.operands or not alike or shape.element_count <= 1:
+        return instruction
+    builder = Builder(Computation("form"))
+    operands = [builder.parameter(k, Shape(o.shape.dtype, FORM)) for k, o in enumerate(instruction.operands)]
+    form = clone_instruction(instruction, operands)
+    form.shape = Shape(shape.dtype, FORM)
+    return form
 
 
 def _is_view(instruction: Instruction) -> bool:

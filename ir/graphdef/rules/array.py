@@ -180,7 +180,9 @@ def tile(call: Call) -> Value:
 
 @rule("Range")
 def range_(call: Call) -> Value:
-    start, limit, delta = (call.constant(k).reshape(()) for k in range(3))
+    ends = [call.constant(k) for k in range(3)]
+    call.need(all(end.size == 1 for end in ends), "start, limit and delta must be one number each")
+    start, limit, delta = (end.reshape(()) for end in ends)
     call.need(bool(delta != 0), "delta must not be 0")
     dtype = call.dtype("Tidx").numpy
     call.table(abs(float(limit) - float(start)) / abs(float(delta)))

@@ -176,7 +176,9 @@ def top_k(call: Call) -> Sequence[Value]:
     if isinstance(value, Partial):
         call.need(value.axis == x.shape.rank - 1, "the last dimension must be the one that depends on values")
         x = e.select(valid(e, value), x, e.like(x, lowest(x.shape.dtype)))
-    wanted = [int(v.reshape(())) for v in counted(call, 1)]
+    sizes = counted(call, 1)
+    call.need(all(size.size == 1 for size in sizes), "k must be one number")
+    wanted = [int(size.reshape(())) for size in sizes]
     values, places = top(e, x, min(wanted[-1], x.shape.dims[-1]))
     if wanted[0] == wanted[-1]:
         return [values, places]

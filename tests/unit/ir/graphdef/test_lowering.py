@@ -262,3 +262,10 @@ def test_damage_behind_sizes_that_depend_on_values_is_named(text: str, code: obj
     with pytest.raises(CompileError) as caught:
         lower(masked + text, {"x:0": [[6], "float32"]}, ["p:0"])
     assert caught.value.code is code
+
+
+def test_range_of_several_numbers_is_an_error() -> None:
+    text = (const("a", "DT_INT32", [2], "int_val: 1 int_val: 2") + const("b", "DT_INT32", [], "int_val: 5")
+            + const("c", "DT_INT32", [], "int_val: 1") + node("out", "Range", "a", "b", "c", Tidx="type: DT_INT32"))
+    with pytest.raises(CompileError, match="one number each"):
+        lower(text, {}, ["out:0"])
