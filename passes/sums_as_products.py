@@ -23,8 +23,8 @@ from nxcc.ir.shapes import Shape
 from nxcc.passes.patterns import splat_value
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
-ROWS_MIN = 128
-"""Rows that are summed up, at least: as many as there are partitions."""
+ROWS_MIN = 32
+"""Rows that are summed up, at least: a quarter of the partitions."""
 
 ELEMENTS_MIN = 1 << 16
 """Of a matrix whose rows are summed up; less is not worth another region's code."""

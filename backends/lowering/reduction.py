@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
@@ -40,6 +41,12 @@ RUN_BYTES = 64
 
 KEEP_MAX = 1024
 """Kept columns of a tile at most."""
+
+PIECES = 8
+"""Pieces that what a partition folds comes in, so that transfers and engines work at the same time."""
+
+PIECE_LEAST = 2048
+"""Elements of a partition in a piece, at least: fewer are mostly latency."""
 
 SHARE_COLUMNS = 64
 """Columns of the runs in which partial results travel between partitions, at least."""
@@ -121,10 +128,22 @@ class _Plain:
     def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
         """[rows, n * keep] -> [rows, keep]."""
         wide = self.accumulators[0]
+        if keep > 1 and tiles[0].dtype is wide and len(tiles[0].flat().dims) == 1:
+            return [self._halved(tiles[0].flat(), keep)]
         out = self.kernel.sbuf((tiles[0].partitions, keep), wide)
         data = tiles[0].flat() if keep == 1 else tiles[0].reshape(tiles[0].free // keep, keep).permute((1, 0))
         self.kernel.tensor_reduce(out, data, self.op, len(data.dims) if keep == 1 else 1, engine=engine_for(wide))
         return [out]
+
+    def _halved(self, tile: Access, keep: int) -> Access:
+        """[rows, n * keep] folded in place, half upon half: runs of memory, where a reduction would read far strides."""
+        count = tile.free // keep
+        while count > 1:
+            half = count // 2
+            first, second = tile.cut(0, 0, half * keep), tile.cut(0, (count - half) * keep, half * keep)
+            self.kernel.tensor_tensor(first, first, second, self.op, engine_for(self.accumulators[0]))
+            count -= half
+        return tile.cut(0, 0, keep)
 
     def merge(self, sums: Sequence[Access], parts: Sequence[Access]) -> None:
         """sums = sums op parts."""
@@ -392,18 +411,21 @@ def _fold_pieces(kernel: Kernel, folding: Folding, views: Sequence[View], leadin
     """Fold all reduced elements into sums, in pieces that fit; the first piece of all overwrites sums."""
     free = views[0].sizes[leading:]
     inner = math.prod(free[1:])
-    if math.prod(free) <= folding.width:
+    width = folding.width
+    if kernel.copies.rotates and math.prod(free) > 2 * PIECE_LEAST:  # so many that one is loaded while another is folded
+        width = min(width, max(PIECE_LEAST, math.prod(free) // PIECES))
+    if math.prod(free) <= width:
         _fold_piece(kernel, folding, views, leading, sums, first)
         return
 
     def fold(start: Index, size: int, opening: bool) -> None:
         cut = [view.cut(leading, start, size) for view in views]
-        if inner > folding.width:
+        if inner > width:
             _fold_pieces(kernel, folding, [view.at(leading, 0) for view in cut], leading, sums, opening)
         else:
             _fold_piece(kernel, folding, cut, leading, sums, opening)
 
-    opened_pieces(kernel, free[0], max(1, folding.width // inner), fold, first)
+    opened_pieces(kernel, free[0], max(1, width // inner), fold, first)
 
 
 def opened_pieces(kernel: Kernel, total: int, step: int, body: Callable[[Index, int, bool], None], first: bool = True) -> None:
@@ -418,7 +440,8 @@ def opened_pieces(kernel: Kernel, total: int, step: int, body: Callable[[Index, 
 
 def _fold_piece(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access],
                 first: bool) -> None:
-    with kernel.scope():
+    """The tiles of one operator's folding are those of a loop's copies, so that the next piece is loaded during this one."""
+    with nullcontext() if isinstance(folding, _Plain) else kernel.scope():
         tiles = [load(kernel, view, dtype, leading) for view, dtype in zip(views, folding.loads, strict=True)]
         parts = folding.fold(tiles, sums[0].free)
         if first:
