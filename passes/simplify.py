@@ -15,9 +15,9 @@ from __future__ import annotations
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.rewriting import rewrite_module, rules_by_opcode
-from nxcc.passes.rules import arithmetic, loops, movement
+from nxcc.passes.rules import arithmetic, loops, movement, windows
 
-RULES = (*arithmetic.RULES, *movement.RULES, *loops.RULES)
+RULES = (*arithmetic.RULES, *movement.RULES, *loops.RULES, *windows.RULES)
 _TABLE = rules_by_opcode(RULES)
 
 
