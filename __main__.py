@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 from nxcc.compiler.interrupts import leave_when_interrupted, pass_over_interrupts
 
@@ -14,6 +15,9 @@ def entry() -> None:
     Taking a module of thousands of instructions apart again would be a tenth of a compile; nothing waits for it.
     """
     leave_when_interrupted()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     from nxcc.cli import main
     status = main()
     pass_over_interrupts()

@@ -152,7 +152,8 @@ def _inflate_error() -> type[Exception]:
 
 
 def _stored_bytes(data: memoryview, member: zipfile.ZipInfo) -> memoryview:
-    """The bytes of a member that is not compressed, from its local header."""
+    """The bytes of a member that is not compressed, from its local header; they have the checksum that is written there."""
+    import zlib
     header = bytes(data[member.header_offset:member.header_offset + 30])
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile(f"no local header at offset {member.header_offset}")
@@ -160,7 +161,10 @@ def _stored_bytes(data: memoryview, member: zipfile.ZipInfo) -> memoryview:
     start = member.header_offset + 30 + name_length + extra_length
     if start + member.file_size > len(data):
         raise zipfile.BadZipFile(f"data at offset {start} runs past the end of the file")
-    return data[start:start + member.file_size]
+    content = data[start:start + member.file_size]
+    if zlib.crc32(content) != member.CRC:
+        raise zipfile.BadZipFile("its bytes do not have the checksum that the archive gives")
+    return content
 
 
 MAX_INFLATION = 1100

@@ -17,7 +17,8 @@ def fixed_outputs(module: Module, inputs: Collection[int]) -> list[int]:
     if not inputs or any(row.operator.side_effect for row in module.instructions()):
         return []
     entry = module.entry
-    reached = {entry.parameters[number] for number in inputs}
+    parameters = entry.parameters
+    reached = {parameters[number] for number in inputs}
     for row in entry.post_order():
         if not reached.isdisjoint(row.operands):
             reached.add(row)

@@ -436,3 +436,11 @@ def test_loop_without_end_meets_the_time_limit(model: Path, capsys: pytest.Captu
     for words in (["run", "e.neff"], ["verify", "endless.hlo"]):
         assert main([*words, "--time-limit", "0.3"]) == 1
         assert "NXC0107: the simulation did not end within 0.3 seconds" in capsys.readouterr().err
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_failure(tmp_path) -> None:
+    (tmp_path / "mödel.hlo").write_text("HloModule m\nENTRY e {\n  p = f32[4] parameter(0)\n  ROOT r = f32[4] negate(p)\n}\n")
+    words = [sys.executable, "-m", "nxcc", "compile", "mödel.hlo"]
+    ran = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert ran.returncode == 0 and (tmp_path / "mödel.neff").exists()
+    assert b"code:" in ran.stdout

@@ -139,3 +139,14 @@ def test_npy_header_is_matched_and_not_evaluated(tmp_path, shape) -> None:
     with pytest.raises(CompileError) as caught:
         _ = read_arrays(str(path))["a"]
     assert caught.value.code is ARRAYS_UNREADABLE
+
+
+def test_a_flipped_byte_of_stored_data_is_found(tmp_path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.arange(1000))
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(CompileError) as caught:
+        read_arrays(str(path))["a"]
+    assert caught.value.code is ARRAYS_UNREADABLE and "checksum" in str(caught.value)
