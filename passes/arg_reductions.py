@@ -23,6 +23,7 @@ import numpy as np
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.combiners import IDENTITIES
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate_computation
 from nxcc.ir.shapes import Shape
@@ -38,8 +39,7 @@ PLACES_MAX = 1 << 24
 TRIED = (-math.inf, -1.5, -0.0, 0.0, 2.0, math.inf, math.nan)
 """Values of which a combiner is given all pairs."""
 
-EXTREMES = {"maximum": -math.inf, "minimum": math.inf}
-"""What a reduction begins with."""
+EXTREMES = ("maximum", "minimum")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _place(element: Instruction, builder: Builder) -> Instruction | None:
     wide, last = x if x.shape.dtype is F32 else builder.convert(x, F32), x.shape.rank - 1
 
     def reduced(value: Instruction, opcode: str) -> Instruction:
-        start = builder.splat(F32, (), EXTREMES[opcode])
+        start = builder.splat(F32, (), IDENTITIES[opcode])
         return builder.make("reduce", value, start, dimensions=(last,), called=(make_combiner(opcode),))
 
     found = builder.broadcast(reduced(wide, extreme), x.shape.dims, tuple(range(last)))
@@ -85,8 +85,15 @@ def _is_search(reduce: Instruction) -> bool:
         return False
     if not places.shape.dtype.is_integer or not _counts(places):
         return False
-    return all(user.opcode == "get-tuple-element" and (user.attribute("index") == 1 or not user.users and user is not root)
-               for root in (reduce.parent.root if reduce.parent else None,) for user in reduce.users)
+    return all(map(_reads_place, reduce.users))
+
+
+def _reads_place(user: Instruction) -> bool:
+    """Whether a place is all that is read of a search here: its values may have a name that nobody uses."""
+    if user.opcode != "get-tuple-element":
+        return False
+    is_root = user.parent is not None and user.parent.root is user
+    return user.attribute("index") == 1 or not user.users and not is_root
 
 
 def _counts(places: Instruction) -> bool:
@@ -103,7 +110,7 @@ def _extreme(reduce: Instruction) -> str | None:
     if any(start.opcode != "constant" for start in starts):
         return None
     value, place = (start.attributes["literal"].splat_value for start in starts)
-    extreme = next((name for name, start in EXTREMES.items() if start == float(value)), None)
+    extreme = next((name for name in EXTREMES if IDENTITIES[name] == float(value)), None)
     if extreme is None:
         return None
     picks = partial(_picked, reduce.called[0])

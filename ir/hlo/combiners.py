@@ -7,6 +7,7 @@ elementwise code. Where a combiner is one plain operation of its two parameters,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ PLAIN: dict[str, Plain] = {
     "or": Plain(np.bitwise_or, np.logical_or, True),
     "xor": Plain(np.bitwise_xor, np.logical_xor, True),
 }
+
+
+IDENTITIES = {"add": 0.0, "maximum": -math.inf, "minimum": math.inf, "multiply": 1.0}
+"""Initial values of float reductions that change nothing, however often they are taken in."""
 
 
 def plain_opcode(computation: Computation) -> str | None:

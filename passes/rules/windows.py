@@ -6,20 +6,16 @@ results are put around the others, so that nobody walks over padding of any widt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from nxcc.ir.hlo.attributes import PaddingDimension, Window, WindowDimension
 from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.combiners import IDENTITIES, plain_opcode
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape
 from nxcc.passes.patterns import splat_value
 from nxcc.passes.rewriting import Rule
-
-IDENTITIES = {"add": 0.0, "multiply": 1.0, "maximum": -math.inf, "minimum": math.inf}
-"""Initial values that change nothing, however often they are taken in."""
 
 
 def _reduce_window(x: Instruction, builder: Builder) -> Instruction | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.combiners import first_of
 from harness.whole import check_whole
 
 
@@ -13,23 +14,7 @@ def arg(dtype: str, dims: tuple[int, ...], direction: str) -> str:
     x, outer, last = f"{dtype}[{','.join(map(str, dims))}]", ",".join(map(str, rows)), len(dims) - 1
     limit = {"GT": "-inf", "LT": "inf"}[direction]
     return f"""HloModule m
-pick {{
-  a = {dtype}[] parameter(0)
-  i = s32[] parameter(1)
-  b = {dtype}[] parameter(2)
-  j = s32[] parameter(3)
-  more = pred[] compare(a, b), direction={direction}
-  none = pred[] compare(a, a), direction=NE
-  first = pred[] or(more, none)
-  value = {dtype}[] select(first, a, b)
-  same = pred[] compare(a, b), direction=EQ
-  before = pred[] compare(i, j), direction=LT
-  tie = pred[] and(same, before)
-  left = pred[] or(first, tie)
-  place = s32[] select(left, i, j)
-  ROOT both = ({dtype}[], s32[]) tuple(value, place)
-}}
-ENTRY main {{
+{first_of("pick", dtype, direction)}ENTRY main {{
   x = {x} parameter(0)
   n = s32{x[len(dtype):]} iota(), iota_dimension={last}
   limit = {dtype}[] constant({limit})

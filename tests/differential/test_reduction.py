@@ -11,7 +11,7 @@ from nxcc.ir.hlo.text.reader import read_text
 from nxcc.passes.pipeline import run_pipeline
 
 from harness.clocked import microseconds
-from harness.combiners import combiner
+from harness.combiners import combiner, first_of
 from harness.device import check_module, check_text, run_on_device
 from harness.whole import check_whole
 
@@ -21,24 +21,7 @@ CASES = (((3, 200, 17), (0, 2)), ((3, 200, 17), (1,)), ((5000,), (0,)), ((3, 0),
          ((77, 300), (0,)), ((5, 9, 64), (1,)), ((3, 70, 1999), (1,)), ((2, 150, 3, 5), (1,)),
          ((2, 150, 3, 5), (1, 3)), ((4, 6, 130, 2, 3), (0, 2)))
 
-LARGER = """
-larger {
-  a = f32[] parameter(0)
-  i = s32[] parameter(1)
-  b = f32[] parameter(2)
-  j = s32[] parameter(3)
-  above = pred[] compare(a, b), direction=GT
-  is_nan = pred[] compare(a, a), direction=NE
-  first = pred[] or(above, is_nan)
-  tie = pred[] compare(a, b), direction=EQ
-  earlier = pred[] compare(i, j), direction=LT
-  tied = pred[] and(tie, earlier)
-  keep = pred[] or(first, tied)
-  v = f32[] select(first, a, b)
-  k = s32[] select(keep, i, j)
-  ROOT t = (f32[], s32[]) tuple(v, k)
-}
-"""
+LARGER = first_of("larger")
 
 NORM = """
 square { a = f32[] parameter(0) ROOT r = f32[] multiply(a, a) }
@@ -135,22 +118,7 @@ ENTRY main {{
 }}""")
 
 
-FIRST = """
-first {{ a = f32[] parameter(0)
-  i = s32[] parameter(1)
-  b = f32[] parameter(2)
-  j = s32[] parameter(3)
-  more = pred[] compare(a, b), direction=GT
-  none = pred[] compare(a, a), direction=NE
-  this = pred[] or(more, none)
-  same = pred[] compare(a, b), direction=EQ
-  earlier = pred[] compare(i, j), direction=LT
-  tied = pred[] and(same, earlier)
-  here = pred[] or(this, tied)
-  v = f32[] select(this, a, b)
-  p = s32[] select(here, i, j)
-  ROOT r = (f32[], s32[]) tuple(v, p) }}
-ENTRY e {{ x = f32[{dims}] parameter(0)
+FIRST = """ENTRY e {{ x = f32[{dims}] parameter(0)
   n = s32[{dims}] iota(), iota_dimension={dim}
   low = f32[] constant(-inf)
   zero = s32[] constant(0)
@@ -166,7 +134,7 @@ def test_first_of_several_nan_wins(dims: tuple[int, ...], dim: int, level: int) 
     x = random.normal(size=dims).astype(np.float32)
     x[random.random(dims) < 0.4] = np.nan
     kept = [size for d, size in enumerate(dims) if d != dim]
-    text = FIRST.format(dims=",".join(map(str, dims)), kept=",".join(map(str, kept)), dim=dim)
+    text = first_of("first") + FIRST.format(dims=",".join(map(str, dims)), kept=",".join(map(str, kept)), dim=dim)
     check_text("HloModule m\n" + text, [x], optlevel=level)
     wanted = np.argmax(x, dim)
     assert (run_on_device(read_text(text), [x], level)[1] == wanted).all()

@@ -15,7 +15,7 @@ from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rows.plan import Plan, Step, part_of
 from nxcc.backends.lowering.rows.program import RowProgram, follow
 from nxcc.backends.lowering.rows.tiles import VALUE_SHARE, Rows, RowTiles
-from nxcc.backends.lowering.rows.values import IDENTITIES, STATISTICS_COLUMNS, Pool, Values
+from nxcc.backends.lowering.rows.values import STATISTICS_COLUMNS, Pool, Values, starts_neutral
 from nxcc.backends.lowering.tiling import store, unfolded
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr, expr
@@ -73,12 +73,7 @@ def comes_in_passes(program: RowProgram) -> bool:
 
 def cuts(reduce: Instruction) -> bool:
     """Whether a reduction over columns is that of what it makes of pieces."""
-    initial = reduce.operands[1]
-    op = combiner(reduce.called[0])
-    if op not in IDENTITIES or initial.opcode != "constant" or not initial.attributes["literal"].is_splat:
-        return False
-    dtypes = (reduce.operands[0].shape.dtype, reduce.shape.dtype)
-    return float(initial.attributes["literal"].splat_value) == IDENTITIES[op] and dtypes == (F32, F32)
+    return starts_neutral(reduce) and (reduce.operands[0].shape.dtype, reduce.shape.dtype) == (F32, F32)
 
 
 def passes_of(program: RowProgram) -> list[Pass]:

@@ -7,7 +7,6 @@ group's work while they wait for each other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import expr
 from nxcc.backends.tile.program import Access, contiguous
 from nxcc.ir.dtypes import F32, DType
+from nxcc.ir.hlo.combiners import IDENTITIES
 from nxcc.ir.hlo.module import Instruction
 
 STATISTICS_COLUMNS = 512
@@ -29,9 +29,6 @@ STATISTICS_COLUMNS = 512
 
 Product = Callable[[Instruction, Access | None, Access], None]
 """product(dot, left, sums): write the dot's sums [rows, groups, columns]; left: the left side, if it was computed here."""
-
-IDENTITIES = {"add": 0.0, "maximum": -math.inf, "minimum": math.inf, "multiply": 1.0}
-"""Initial values that change nothing."""
 
 
 class Pool:
@@ -83,6 +80,14 @@ class Pool:
             self._banks.setdefault(sums_banks(self.kernel, tile.sizes[2], self.groups), []).append(tile)
         else:
             self._free.setdefault((tile.sizes[2], tile.dtype), []).append(tile)
+
+
+def starts_neutral(reduce: Instruction) -> bool:
+    """Whether a reduction begins with a number that changes nothing, so that it may begin again for each piece."""
+    op, initial = combiner(reduce.called[0]), reduce.operands[1]
+    if op not in IDENTITIES or initial.opcode != "constant" or not initial.attributes["literal"].is_splat:
+        return False
+    return float(initial.attributes["literal"].splat_value) == IDENTITIES[op]
 
 
 def sums_pitch(kernel: Kernel, columns: int) -> int:
@@ -209,8 +214,7 @@ class Values:
         data = self._whole(self.plan.shown.get(instruction.operands[0], instruction.operands[0]), instruction.operands[0])
         out = self._take(step, 1)
         op = combiner(instruction.called[0])
-        initial = instruction.operands[1].attributes["literal"].splat_value
-        if op in IDENTITIES and float(initial) == IDENTITIES[op] and data.dtype.is_float and step.dtype is F32:
+        if op is not None and starts_neutral(instruction) and data.dtype.is_float and step.dtype is F32:
             self.kernel.tensor_reduce(out.at(1, 0), data, op)
         else:
             for group in range(self.pool.groups):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 
-from nxcc.backends.lowering.reduction import combiner
 from nxcc.backends.lowering.rows.plan import Step
 from nxcc.backends.lowering.rows.products import sides_bytes
 from nxcc.backends.lowering.rows.program import RowProgram
-from nxcc.backends.lowering.rows.values import IDENTITIES
+from nxcc.backends.lowering.rows.values import starts_neutral
 from nxcc.ir.dtypes import F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
@@ -147,9 +146,8 @@ def _can_be_cut(program: RowProgram, step: Step, width: int) -> bool:
         return False
     if value.opcode != "reduce":
         return all(program.columns(read, None) in (1, width) for read in step.reads) or value.opcode == "dot"
-    op, initial = combiner(value.called[0]), value.operands[1].attributes["literal"].splat_value
     dtypes = (program.plan.shown.get(value.operands[0], value.operands[0]).shape.dtype, value.shape.dtype)
-    return op in IDENTITIES and float(initial) == IDENTITIES[op] and dtypes == (F32, F32)
+    return starts_neutral(value) and dtypes == (F32, F32)
 
 
 def crossing_values(program: RowProgram, stages: Sequence[Stage]) -> dict[Instruction, tuple[int, DType]]:
