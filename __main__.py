@@ -6,7 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 
-from nxcc.compiler.interrupts import leave_when_interrupted, pass_over_interrupts
+from nxcc.compiler.console.interrupts import leave_when_interrupted, pass_over_interrupts
 
 
 def entry() -> None:

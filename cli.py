@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from nxcc.compiler.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
+from nxcc.compiler.console.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
 from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
 from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
 from nxcc.ir.diagnostics import USAGE, CompileError, one_of

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nxcc.compiler.cache.compiling import compile_through_cache
+from nxcc.compiler.console.progress import Journal
 from nxcc.compiler.options import options_from
-from nxcc.compiler.progress import Journal
-from nxcc.compiler.runtime import Loaded
-from nxcc.compiler.runtime import load as load_neff
+from nxcc.compiler.runtime.loaded import Loaded
+from nxcc.compiler.runtime.loaded import load as load_neff
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array

@@ -6,9 +6,9 @@ import sys
 
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import graph_request, pass_settings
-from nxcc.compiler.inputs import read_model
+from nxcc.compiler.files.inputs import read_model
+from nxcc.compiler.interface.weights import bind_file
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.weights import bind_file
 from nxcc.ir.diagnostics import USAGE, CompileError, near
 from nxcc.ir.files import whole_file, write_whole
 from nxcc.ir.hlo.module import Module

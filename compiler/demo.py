@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.console.progress import Journal
 from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.files.arrays import read_arrays
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.progress import Journal
 from nxcc.compiler.reports.estimate import estimate_file
 from nxcc.compiler.reports.report_text import size_text
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.compiler.session import build_report
 from nxcc.compiler.tolerances import output_error
 from nxcc.ir.facts import dataclass

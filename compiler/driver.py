@@ -18,24 +18,24 @@ from nxcc.backends.capability.support import device_dtypes, unsupported
 from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target, load_target
-from nxcc.compiler.arrays import ArrayFile, read_arrays
 from nxcc.compiler.cache.findings import findings_of
-from nxcc.compiler.casting import notices, resolved
-from nxcc.compiler.counted_outputs import counted_words
+from nxcc.compiler.choices.casting import notices, resolved
+from nxcc.compiler.choices.pipelining import Lowering, pipelined
+from nxcc.compiler.choices.placing import HostAndDevice
+from nxcc.compiler.choices.relayout import exact_up_to, turns_bits
+from nxcc.compiler.console.progress import INFO, WARNING, Journal
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
-from nxcc.compiler.files import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
-from nxcc.compiler.fixed_outputs import fixed_outputs
-from nxcc.compiler.inputs import GraphRequest, read_model, recorded_io_config
+from nxcc.compiler.files.arrays import ArrayFile, read_arrays
+from nxcc.compiler.files.inputs import GraphRequest, read_model, recorded_io_config
+from nxcc.compiler.files.outputs import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
+from nxcc.compiler.interface.counted_outputs import counted_words
+from nxcc.compiler.interface.fixed_outputs import fixed_outputs
+from nxcc.compiler.interface.parameters import WEIGHT, Signature, Tensor
+from nxcc.compiler.interface.weights import bind_weights, declare_weights, keep_weights
 from nxcc.compiler.options import CompileOptions
 from nxcc.compiler.packaging import Labels, package
-from nxcc.compiler.parameters import WEIGHT, Signature, Tensor
-from nxcc.compiler.pipelining import Lowering, pipelined
-from nxcc.compiler.placing import HostAndDevice
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.progress import INFO, WARNING, Journal
-from nxcc.compiler.relayout import exact_up_to, turns_bits
 from nxcc.compiler.version import VERSION
-from nxcc.compiler.weights import bind_weights, declare_weights, keep_weights
 from nxcc.ir.diagnostics import UNSUPPORTED, UNSUPPORTED_MODULE, USAGE, CompileError, one_of
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import map_file

@@ -22,11 +22,11 @@ from nxcc.backends.isa.layout import EngineImage
 from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.isa.templates import VARIABLES, queue_sets
 from nxcc.backends.target import Target
-from nxcc.compiler.counted_outputs import KEY as COUNTS
-from nxcc.compiler.counted_outputs import by_name
-from nxcc.compiler.parameters import WEIGHT, Tensor, leaf_shapes, result_dtypes
-from nxcc.compiler.places import Place
+from nxcc.compiler.interface.counted_outputs import KEY as COUNTS
+from nxcc.compiler.interface.counted_outputs import by_name
+from nxcc.compiler.interface.parameters import WEIGHT, Tensor, leaf_shapes, result_dtypes
 from nxcc.compiler.reports.statistics import module_statistics
+from nxcc.compiler.runtime.places import Place
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder

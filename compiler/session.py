@@ -9,16 +9,16 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from nxcc.compiler.arrays import read_arrays, write_npz
-from nxcc.compiler.casting import NONE, cast_words
+from nxcc.compiler.choices.casting import NONE, cast_words
+from nxcc.compiler.choices.pipelining import proposal
+from nxcc.compiler.choices.relayout import spreading
+from nxcc.compiler.console.limits import time_limit
+from nxcc.compiler.console.progress import Journal
 from nxcc.compiler.driver import Build, Request, check_file, compile_file, lowering_of
-from nxcc.compiler.files import check_outputs
-from nxcc.compiler.limits import time_limit
+from nxcc.compiler.files.arrays import read_arrays, write_npz
+from nxcc.compiler.files.outputs import check_outputs
+from nxcc.compiler.interface.parameters import WEIGHT
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.parameters import WEIGHT
-from nxcc.compiler.pipelining import proposal
-from nxcc.compiler.progress import Journal
-from nxcc.compiler.relayout import spreading
 from nxcc.compiler.reports.plan_report import plan_report
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import whole_file
@@ -26,7 +26,7 @@ from nxcc.ir.literals import Array
 from nxcc.neff.writer import write_neff
 
 if TYPE_CHECKING:
-    from nxcc.compiler.runtime import Loaded
+    from nxcc.compiler.runtime.loaded import Loaded
 
 def compile_report(model: str, options: CompileOptions, journal: Journal) -> dict[str, Any]:
     """Compile, or with query_compute only say what compiling would give; the report as plain JSON."""
@@ -112,7 +112,7 @@ class RunRequest:
 def run_session(request: RunRequest) -> dict[str, Any]:
     """Load, run, write the outputs; a description of what came out."""
     from nxcc.backends.target import load_target
-    from nxcc.compiler.runtime import load
+    from nxcc.compiler.runtime.loaded import load
     target = load_target(request.target).name if request.target else None
     if request.outputs:
         check_outputs([request.outputs], [path for path in (request.file, request.inputs, request.weights) if path])

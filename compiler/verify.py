@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from nxcc.compiler.arrays import read_arrays
-from nxcc.compiler.carried import embedded_module
+from nxcc.compiler.console.limits import time_limit
 from nxcc.compiler.driver import Request, compile_file, graph_request
-from nxcc.compiler.inputs import read_model
-from nxcc.compiler.limits import time_limit
+from nxcc.compiler.files.arrays import read_arrays
+from nxcc.compiler.files.inputs import read_model
+from nxcc.compiler.interface.parameters import conform
+from nxcc.compiler.interface.weights import bind_file, declare_weights, match_weights
 from nxcc.compiler.options import DECLARED, CompileOptions, Role
-from nxcc.compiler.parameters import conform
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.runtime import Loaded, load
+from nxcc.compiler.runtime.carried import embedded_module
+from nxcc.compiler.runtime.loaded import Loaded, load
 from nxcc.compiler.tolerances import Depths, depths_of, longest_sum, output_error, tolerance
-from nxcc.compiler.weights import bind_file, declare_weights, match_weights
 from nxcc.ir.diagnostics import INPUT_MISMATCH, MISMATCH, WEIGHT_MISMATCH, WEIGHT_MISSING, CompileError
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass

@@ -8,7 +8,7 @@ After:
 
 A pass of the engine takes as long for 4 rows of the array as for 128, so the zeros cost weights, not time. Where few groups
 would be left, all of them become one, which image programs take. A product with zero makes NaN of what is no number, in
-channels of other groups, so where products are exact (see nxcc.compiler.relayout) groups stay apart.
+channels of other groups, so where products are exact (see nxcc.compiler.choices.relayout) groups stay apart.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from nxcc.compiler.cache.store import Cache, Key, content_digest
-from nxcc.compiler.files import (
+from nxcc.compiler.console.progress import INFO, Journal
+from nxcc.compiler.files.outputs import (
     STDIN,
     check_compile_names,
     check_outputs,
@@ -24,7 +25,6 @@ from nxcc.compiler.files import (
     write_depfile,
 )
 from nxcc.compiler.options import CompileOptions, verbosity
-from nxcc.compiler.progress import INFO, Journal
 from nxcc.compiler.version import VERSION
 from nxcc.ir.graphdef.naming import graph_name, module_name
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from nxcc.backends.target import load_target
-from nxcc.compiler.casts import cast
 from nxcc.compiler.debugging.candidate import Candidate, can_be_parameter, extract, recorded
 from nxcc.compiler.debugging.reduce import Start, packed
 from nxcc.compiler.debugging.trial import AGREES, Trial, Verdict, difference
 from nxcc.compiler.driver import pass_settings
+from nxcc.compiler.interface.casts import cast
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import clone_module

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from nxcc.compiler.interrupts import INTERRUPTED, MESSAGE, raise_when_interrupted
+from nxcc.compiler.console.interrupts import INTERRUPTED, MESSAGE, raise_when_interrupted
 from nxcc.ir.diagnostics import CODES, FILE_UNWRITABLE, INTERNAL, CompileError
 
 MAX_REPRODUCER_BYTES = 64 << 20

@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from typing import Any
 
-from nxcc.compiler.arrays import read_arrays, write_npz
+from nxcc.compiler.console.limits import raised_after
 from nxcc.compiler.debugging.candidate import Candidate, Value, extract
 from nxcc.compiler.debugging.steps import STEPS, Step
 from nxcc.compiler.debugging.trial import AGREES, Trial
-from nxcc.compiler.files import check_outputs
-from nxcc.compiler.inputs import read_model
-from nxcc.compiler.limits import raised_after
+from nxcc.compiler.files.arrays import read_arrays, write_npz
+from nxcc.compiler.files.inputs import read_model
+from nxcc.compiler.files.outputs import check_outputs
+from nxcc.compiler.interface.parameters import INPUT, Tensor, check_inputs, leaf_shapes, random_inputs
+from nxcc.compiler.interface.weights import bind_file
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.parameters import INPUT, Tensor, check_inputs, leaf_shapes, random_inputs
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.weights import bind_file
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import whole_file, write_whole

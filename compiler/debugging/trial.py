@@ -18,7 +18,7 @@ import numpy as np
 
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.compiler.tolerances import output_error, tolerance
 from nxcc.ir.diagnostics import NEFF_INVALID, PROGRAM_INVALID, CompileError
 from nxcc.ir.dtypes import DType

@@ -19,13 +19,13 @@ from typing import Any
 
 from nxcc.backends.simulator.outcome import Cause
 from nxcc.backends.target import load_target
-from nxcc.compiler.carried import as_read, carried_module, options_of
-from nxcc.compiler.casting import multiplies
+from nxcc.compiler.choices.casting import multiplies
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import DECLARED, CompileOptions
 from nxcc.compiler.reports.estimate import Estimate, estimate
 from nxcc.compiler.reports.regions import source_of
 from nxcc.compiler.reports.resizing import Resize, resized
+from nxcc.compiler.runtime.carried import as_read, carried_module, options_of
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, clone_module

@@ -11,8 +11,8 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from nxcc.compiler.files import check_outputs
-from nxcc.compiler.opening import open_compiled
+from nxcc.compiler.files.opening import open_compiled
+from nxcc.compiler.files.outputs import check_outputs
 from nxcc.compiler.reports.estimate import estimate, us_text
 from nxcc.compiler.reports.profile import profile_report
 from nxcc.ir.diagnostics import USAGE, CompileError

@@ -18,14 +18,14 @@ from nxcc.backends.simulator.outcome import Cause, Timing
 from nxcc.backends.simulator.timed import Slot
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
-from nxcc.compiler.carried import carried_module, read_module
-from nxcc.compiler.device import entry_number, load_programs
-from nxcc.compiler.opening import open_compiled
+from nxcc.compiler.files.opening import open_compiled
 from nxcc.compiler.reports.flow import Pipeline, pipeline, pipeline_lines
 from nxcc.compiler.reports.roofline import Roofline, Work, module_work, roofline
 from nxcc.compiler.reports.sensitivity import MOST_FACTS, Effect, effects, span
 from nxcc.compiler.reports.sharing import shared
 from nxcc.compiler.reports.trips import loops, trip_count
+from nxcc.compiler.runtime.carried import carried_module, read_module
+from nxcc.compiler.runtime.device import entry_number, load_programs
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nxcc.compiler.reports.json_keys import KEYS, json_lines
-from nxcc.compiler.vendor_codes import VENDOR_CODES
+from nxcc.compiler.reports.vendor_codes import VENDOR_CODES
 from nxcc.ir.diagnostics import CODES, USAGE, CompileError, near, one_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from nxcc.backends.isa.layout import is_trigger
 from nxcc.backends.isa.program import DmaPattern, Memory, Program
 from nxcc.backends.simulator.pipeline import Flow, Stage, stream
 from nxcc.backends.target import Target
-from nxcc.compiler.places import places_of
+from nxcc.compiler.runtime.places import places_of
 from nxcc.ir.facts import dataclass
 from nxcc.neff.members import CPU
 from nxcc.neff.reader import Neff

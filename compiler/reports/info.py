@@ -10,10 +10,10 @@ from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.program import Engine, Function, Program, Stream
 from nxcc.backends.isa.text import stream_lines
 from nxcc.backends.target import load_target
-from nxcc.compiler.carried import carried_module
-from nxcc.compiler.device import load_programs
-from nxcc.compiler.opening import open_compiled
+from nxcc.compiler.files.opening import open_compiled
 from nxcc.compiler.reports.report_text import size_text
+from nxcc.compiler.runtime.carried import carried_module
+from nxcc.compiler.runtime.device import load_programs
 from nxcc.ir.diagnostics import USAGE, CompileError, near, one_of
 from nxcc.neff.header import HEADER_BYTES
 from nxcc.neff.members import CPU, InputTensor, OutputTensor

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from typing import Any
 
 from nxcc.backends.target import Target
-from nxcc.compiler.parameters import WEIGHT, Tensor
+from nxcc.compiler.interface.parameters import WEIGHT, Tensor
+from nxcc.compiler.reports.rewrites import rewrite
 from nxcc.compiler.reports.statistics import multiply_accumulates
 from nxcc.compiler.reports.trips import multiplicities
-from nxcc.compiler.rewrites import rewrite
 from nxcc.compiler.version import VERSION
 from nxcc.ir.diagnostics import UNSUPPORTED
 from nxcc.ir.hlo.module import Computation, Instruction

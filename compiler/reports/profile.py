@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nxcc.compiler.files import check_outputs
-from nxcc.compiler.opening import open_compiled
+from nxcc.compiler.files.opening import open_compiled
+from nxcc.compiler.files.outputs import check_outputs
 from nxcc.compiler.reports.activity import activity, activity_lines
 from nxcc.compiler.reports.estimate import Estimate, estimate, estimate_lines, estimate_report, us_text
 from nxcc.compiler.reports.regions import grouped, layer_name, machine_rows, queue_rows, regions_of, row, source_of

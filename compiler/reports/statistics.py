@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nxcc.compiler.parameters import WEIGHT, Tensor
+from nxcc.compiler.interface.parameters import WEIGHT, Tensor
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.neff.members import Statistics
 

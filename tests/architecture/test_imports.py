@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "neff": ("ir.dtypes", "ir.diagnostics", "ir.facts", "ir.files"),
     "compiler": ("ir", "passes", "backends", "neff"),
     "cli": ("compiler", "ir.diagnostics", "__main__"),
-    "__main__": ("cli", "compiler.interrupts"),
+    "__main__": ("cli", "compiler.console.interrupts"),
 }
 """Folder -> prefixes it may import beside itself: the one place where direction is declared."""
 

@@ -138,8 +138,8 @@ def write_as_proto(text: str, target: Path, bound: bool = False) -> Path:
     """Write HLO text as a serialized module; bound: parameters from 1 on become constants with random values."""
     import numpy as np
 
-    from nxcc.compiler.parameters import Signature
-    from nxcc.compiler.weights import bind_weights
+    from nxcc.compiler.interface.parameters import Signature
+    from nxcc.compiler.interface.weights import bind_weights
     from nxcc.ir.hlo.proto.writer import write_module
     from nxcc.ir.hlo.text.reader import read_text
     module = read_text(text)
@@ -156,7 +156,7 @@ def write_as_proto(text: str, target: Path, bound: bool = False) -> Path:
 
 def parameter_shapes(path: Path, target: Path) -> Path:
     """A JSON file with numpy dtype and dims of each parameter of a module."""
-    from nxcc.compiler.inputs import read_model
+    from nxcc.compiler.files.inputs import read_model
     module = read_model(str(path))
     rows = [(p.shape.dtype.numpy.name, list(p.shape.dims)) for p in module.entry.parameters]
     target.write_text(json.dumps(rows))

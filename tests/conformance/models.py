@@ -32,9 +32,9 @@ from conformance.report import group_lines, groups
 from conformance.walk import CLASSES, INTERNAL_ERROR, PASSED, REJECTED, WRONG, Differs, Walk, WalkOutcome
 
 from nxcc.compiler.driver import Build, Request, compile_file
+from nxcc.compiler.interface.parameters import conform
 from nxcc.compiler.options import options_from
-from nxcc.compiler.parameters import conform
-from nxcc.compiler.runtime import Loaded, load
+from nxcc.compiler.runtime.loaded import Loaded, load
 from nxcc.compiler.tolerances import is_discrete, output_error, tolerance
 from nxcc.compiler.verify import autocast_tolerance, oracle_inside
 from nxcc.ir.diagnostics import INPUT_MISMATCH

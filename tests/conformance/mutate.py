@@ -26,8 +26,8 @@ from conformance.walk import CLASSES, INTERNAL_ERROR, REJECTED, WRONG, Stopped, 
 from nxcc.compiler.debugging.candidate import Candidate
 from nxcc.compiler.debugging.reduce import packed
 from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, Verdict
+from nxcc.compiler.interface.parameters import random_inputs
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.parameters import random_inputs
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate

@@ -19,9 +19,9 @@ from conformance.tolerances import longest_sum, output_error, tolerance, within_
 from conformance.walk import REJECTED, SLOW, WRONG, Differs, Stopped, Walk, WalkOutcome
 
 from nxcc.compiler.driver import Build, Request, compile_file
+from nxcc.compiler.interface.parameters import random_inputs
 from nxcc.compiler.options import options_from
-from nxcc.compiler.parameters import random_inputs
-from nxcc.compiler.runtime import Loaded, load
+from nxcc.compiler.runtime.loaded import Loaded, load
 from nxcc.compiler.verify import oracle_inside
 from nxcc.ir.hlo.equality import modules_equal
 from nxcc.ir.hlo.module import Instruction, Module

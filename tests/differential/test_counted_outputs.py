@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.counted_outputs import KEY, open_counted
-from nxcc.compiler.runtime import load
+from nxcc.compiler.interface.counted_outputs import KEY, open_counted
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.diagnostics import CompileError
 
 TARGETS = ("v1", "v2")

@@ -9,7 +9,7 @@ import pytest
 
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.options import options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 
 X, Y = (side.astype(np.float32).ravel() for side in np.meshgrid(np.arange(0, 260), np.arange(1, 260)))
 

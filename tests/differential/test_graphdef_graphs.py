@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.compiler.inputs import GraphRequest, read_model
+from nxcc.compiler.files.inputs import GraphRequest, read_model
 
 from harness.graphs import DATA, difference, run
 

@@ -13,7 +13,7 @@ from nxcc.backends.lowering.images.stages import Program
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import compile_module, pass_settings
 from nxcc.compiler.options import options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text

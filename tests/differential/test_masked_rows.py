@@ -9,7 +9,7 @@ import pytest
 
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.options import options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 

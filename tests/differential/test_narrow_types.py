@@ -12,7 +12,7 @@ import pytest
 from nxcc.compiler.debugging.trial import AGREES, Trial
 from nxcc.compiler.driver import Request, compile_file, compile_module
 from nxcc.compiler.options import CompileOptions, options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.dtypes import BY_NAME
 from nxcc.ir.hlo.text.reader import read_text
 

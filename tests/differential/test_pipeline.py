@@ -13,7 +13,7 @@ from nxcc.compiler.options import options_from
 from nxcc.compiler.reports.estimate import estimate_file, estimate_lines
 from nxcc.compiler.reports.info import disassemble, info_file, info_lines
 from nxcc.compiler.reports.profile import ProfileRequest, profile_file
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.diagnostics import PIPELINE, USAGE, CompileError
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.reader import open_neff

@@ -12,7 +12,7 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.isa.rules import CONTROL_FLOW, REGISTER_INSTRUCTIONS
 from nxcc.compiler.driver import Build, compile_module
 from nxcc.compiler.options import options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text

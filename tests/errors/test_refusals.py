@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler import driver, inputs
+from nxcc.compiler import driver
 from nxcc.compiler.debugging.failures import MAX_LINE
+from nxcc.compiler.files import inputs
 from nxcc.ir import files
 from nxcc.passes import inline_calls
 

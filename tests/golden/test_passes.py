@@ -14,7 +14,7 @@ import pytest
 from nxcc.backends.capability.images import TargetImageCapacity
 from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
-from nxcc.compiler.casts import cast
+from nxcc.compiler.interface.casts import cast
 from nxcc.ir.dtypes import dtype
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from nxcc.compiler.arrays import read_arrays
+from nxcc.compiler.files.arrays import read_arrays
 from nxcc.ir.diagnostics import CompileError
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nxcc.compiler.arrays import read_arrays
 from nxcc.compiler.driver import Request, compile_file
+from nxcc.compiler.files.arrays import read_arrays
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.runtime import Loaded
+from nxcc.compiler.runtime.loaded import Loaded
 from nxcc.ir.diagnostics import CompileError
 from nxcc.neff.reader import read_neff
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nxcc.compiler.inputs import GraphRequest, read_model
+from nxcc.compiler.files.inputs import GraphRequest, read_model
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.verifier import verify
 

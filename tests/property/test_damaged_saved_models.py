@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.compiler.inputs import GraphRequest, read_model
+from nxcc.compiler.files.inputs import GraphRequest, read_model
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.graphdef import checkpoint
 from nxcc.ir.graphdef.schema import message_type

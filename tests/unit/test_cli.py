@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.files import depfile_text
+from nxcc.compiler.files.outputs import depfile_text
 from nxcc.neff.reader import open_neff
 
 TEXT = """HloModule small, input_output_alias={ {1}: (2, {}, may-alias) }
@@ -337,7 +337,7 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_an_interrupt_while_modules_load_ends_with_130() -> None:
     script = ("import os, signal, sys\nclass Finder:\n  def find_spec(self, name, path, target=None):\n"
-              "    if name == 'nxcc.compiler.arguments': os.kill(os.getpid(), signal.SIGINT)\n"
+              "    if name == 'nxcc.compiler.console.arguments': os.kill(os.getpid(), signal.SIGINT)\n"
               "sys.meta_path.insert(0, Finder())\nfrom nxcc.__main__ import entry\nentry()")
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60,
                            preexec_fn=heeds_interrupts)

@@ -16,7 +16,7 @@ from nxcc.compiler.debugging.reduce import Budget, reduce_candidate
 from nxcc.compiler.debugging.trial import AGREES, DIFFERS, REFUSED, Trial, Verdict, difference
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.compiler.tolerances import output_error
 from nxcc.compiler.verify import oracle_inside
 from nxcc.ir.diagnostics import CompileError

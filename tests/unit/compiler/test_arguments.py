@@ -2,7 +2,7 @@
 
 import pytest
 
-from nxcc.compiler.arguments import ACCEPTED, BY_FLAG, REPLACED, prepare, unknown_option
+from nxcc.compiler.console.arguments import ACCEPTED, BY_FLAG, REPLACED, prepare, unknown_option
 from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.ir.diagnostics import USAGE, CompileError
 

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nxcc.compiler.arrays import read_arrays, write_npz
+from nxcc.compiler.files.arrays import read_arrays, write_npz
 from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, FILE_UNREADABLE, CompileError
 
 SAMPLES = {"a": np.arange(6, dtype=np.int32).reshape(2, 3), "b": np.float32(2.5).reshape(()), "c": np.zeros((0, 4), np.int8),

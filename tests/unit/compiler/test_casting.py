@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nxcc.backends.target import load_target
-from nxcc.compiler.arguments import prepare
-from nxcc.compiler.casting import notices, resolved
+from nxcc.compiler.choices.casting import notices, resolved
+from nxcc.compiler.console.arguments import prepare
 from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.ir.diagnostics import CompileError
 

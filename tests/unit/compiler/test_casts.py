@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nxcc.compiler.casts import cast
+from nxcc.compiler.interface.casts import cast
 from nxcc.ir.diagnostics import INPUT_MISMATCH, CompileError
 from nxcc.ir.dtypes import BF16, F16, S32, U32
 

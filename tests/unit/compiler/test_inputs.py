@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nxcc.compiler.inputs import GraphRequest, read_model
+from nxcc.compiler.files.inputs import GraphRequest, read_model
 from nxcc.ir.diagnostics import (
     EMPTY_INPUT,
     FILE_UNREADABLE,
@@ -105,7 +105,7 @@ def test_damaged_file_has_its_code(content: bytes, code: object, tmp_path: Path)
 
 
 def test_gzip_bomb_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nxcc.compiler.inputs.MAX_INFLATED_BYTES", 1000)
+    monkeypatch.setattr("nxcc.compiler.files.inputs.MAX_INFLATED_BYTES", 1000)
     with pytest.raises(CompileError) as caught:
         read(tmp_path, gzip.compress(bytes(2000)))
     assert caught.value.code is LIMIT_EXCEEDED

@@ -10,7 +10,7 @@ import pytest
 
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import options_from
-from nxcc.compiler.runtime import load
+from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.writer import write_neff
 

@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nxcc.compiler.parameters import Signature, check_inputs, conform, random_inputs
-from nxcc.compiler.weights import bind_weights, declare_weights, keep_weights
+from nxcc.compiler.interface.parameters import Signature, check_inputs, conform, random_inputs
+from nxcc.compiler.interface.weights import bind_weights, declare_weights, keep_weights
 from nxcc.ir.diagnostics import (
     INPUT_MISMATCH,
     USAGE,

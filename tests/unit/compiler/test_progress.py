@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.progress import ERROR, INFO, WARNING, Journal
+from nxcc.compiler.console.progress import ERROR, INFO, WARNING, Journal
 
 TEXT = """HloModule m
 ENTRY main {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nxcc.compiler.console.progress import Journal
 from nxcc.compiler.driver import Build, Source, compile_module, lowering_of
 from nxcc.compiler.options import options_from
-from nxcc.compiler.progress import Journal
 from nxcc.compiler.reports.report_text import build_lines
 from nxcc.compiler.session import build_report
 from nxcc.ir.hlo.text.reader import read_text

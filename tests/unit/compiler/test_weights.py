@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.parameters import Signature
-from nxcc.compiler.weights import declare_weights, match_weights
+from nxcc.compiler.interface.parameters import Signature
+from nxcc.compiler.interface.weights import declare_weights, match_weights
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.text.reader import read_text
 

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from nxcc.backends.isa.text import program_text
+from nxcc.compiler.console.progress import INFO, Journal
 from nxcc.compiler.driver import Build, compile_module
 from nxcc.compiler.options import options_from
-from nxcc.compiler.progress import INFO, Journal
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.passes import pipeline
 from nxcc.passes.fusing.left_out import LeftOut, leave_out

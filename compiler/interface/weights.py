@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from nxcc.compiler.arrays import read_arrays
-from nxcc.compiler.parameters import Signature, Tensor, conform
+from nxcc.compiler.files.arrays import read_arrays
+from nxcc.compiler.interface.parameters import Signature, Tensor, conform
 from nxcc.compiler.problems import raise_problems
 from nxcc.ir.diagnostics import USAGE, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError, near
 from nxcc.ir.hlo.attributes import IoAlias

@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from nxcc.compiler.arrays import read_arrays
-from nxcc.compiler.carried import read_module
-from nxcc.compiler.casts import cast
-from nxcc.compiler.counted_outputs import open_counted
-from nxcc.compiler.device import Device
-from nxcc.compiler.opening import open_compiled
-from nxcc.compiler.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, random_inputs
-from nxcc.compiler.places import places_of
+from nxcc.compiler.files.arrays import read_arrays
+from nxcc.compiler.files.opening import open_compiled
+from nxcc.compiler.interface.casts import cast
+from nxcc.compiler.interface.counted_outputs import open_counted
+from nxcc.compiler.interface.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, random_inputs
+from nxcc.compiler.interface.weights import match_weights
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.weights import match_weights
+from nxcc.compiler.runtime.carried import read_module
+from nxcc.compiler.runtime.device import Device
+from nxcc.compiler.runtime.places import places_of
 from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.facts import dataclass
@@ -32,7 +32,7 @@ from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node, Outpu
 from nxcc.neff.reader import Neff
 
 if TYPE_CHECKING:
-    from nxcc.compiler.again import ExactTwin
+    from nxcc.compiler.runtime.again import ExactTwin
 
 
 @dataclass
@@ -188,7 +188,7 @@ class Loaded:
 
     def _again(self, values: Sequence[Array]) -> list[Array]:
         """The outputs by code that spreads no NaN. values: the inputs in order."""
-        from nxcc.compiler.again import ExactTwin
+        from nxcc.compiler.runtime.again import ExactTwin
         if self._twin is None:
             self._twin = ExactTwin(self, self._strict, self._seed)
         walk = _Walk(self)

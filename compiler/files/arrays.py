@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from nxcc.compiler.recognition import description
+from nxcc.compiler.files.recognition import description
 from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, CompileError
 from nxcc.ir.dtypes import BF16, F8E4M3FN, F8E5M2, F16, F32, F64, PRED, S8, S16, S32, S64, U8, U16, U32, U64, DType
 from nxcc.ir.facts import dataclass

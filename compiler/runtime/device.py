@@ -10,7 +10,7 @@ from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.target import Target, load_target
-from nxcc.compiler.places import Place, places_of
+from nxcc.compiler.runtime.places import Place, places_of
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
 from nxcc.ir.literals import Array
 from nxcc.neff.reader import LoadedSubgraph, Neff

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 
-from nxcc.compiler.files import default_output
+from nxcc.compiler.files.outputs import default_output
 from nxcc.compiler.options import (
     ACCEPTED,
     ACCEPTED_PREFIXES,

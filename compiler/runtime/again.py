@@ -12,10 +12,10 @@ import os
 import tempfile
 from dataclasses import replace
 
-from nxcc.compiler.carried import as_read, embedded_module, options_of
+from nxcc.compiler.choices.relayout import EXACT
 from nxcc.compiler.driver import compile_module
-from nxcc.compiler.relayout import EXACT
-from nxcc.compiler.runtime import Loaded
+from nxcc.compiler.runtime.carried import as_read, embedded_module, options_of
+from nxcc.compiler.runtime.loaded import Loaded
 from nxcc.ir.literals import Array
 from nxcc.neff.reader import open_neff
 from nxcc.neff.writer import write_neff

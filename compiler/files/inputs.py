@@ -13,7 +13,7 @@ import sys
 import zlib
 from typing import TYPE_CHECKING
 
-from nxcc.compiler.recognition import (
+from nxcc.compiler.files.recognition import (
     CONTROL,
     FOREIGN,
     FOREIGN_PROTOBUF,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nxcc.compiler.parameters import leaf_shapes
+from nxcc.compiler.interface.parameters import leaf_shapes
 from nxcc.ir.hlo.module import Instruction, Module
 
 

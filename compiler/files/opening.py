@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nxcc.compiler.recognition import MODELS, NEFF, description
+from nxcc.compiler.files.recognition import MODELS, NEFF, description
 from nxcc.ir.diagnostics import FILE_UNREADABLE, NEFF_INVALID, CompileError
 from nxcc.ir.files import map_file, near_file
 from nxcc.neff.reader import Neff, open_neff

@@ -1,0 +1,1 @@
+"""Between a person at a terminal and the verbs: arguments, progress, interrupts, limits of time."""
