@@ -19,8 +19,7 @@ from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.pointwise.formulas import has_formula
 from nxcc.backends.lowering.rows.plan import Plan, Step, plan_rows
 from nxcc.backends.lowering.rows.values import Pool, Values
-from nxcc.backends.lowering.rows.wide import retyped
-from nxcc.backends.lowering.tiling import loops, unfolded
+from nxcc.backends.lowering.tiling import loops, retyped, unfolded
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -168,3 +169,9 @@ def unfolded(tile: Access, view: View) -> View:
     shaped = linear.reshape(view.sizes)
     assert shaped is not None, f"tile {tile.sizes} cannot take {view.sizes}"
     return shaped
+
+
+def retyped(bank: Access, dtype: DType) -> Access:
+    """A bank of PSUM under another dtype, with as many bytes."""
+    ratio = bank.dtype.byte_size // dtype.byte_size
+    return replace(bank, dtype=dtype, dims=((1, bank.free * ratio),))

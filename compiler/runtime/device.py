@@ -112,6 +112,6 @@ def _machine(program: Program, target: Target, strict: bool, seed: int) -> Machi
     sizes = {"sbuf_bytes_per_partition": target.sbuf.partition_bytes, "psum_bytes_per_partition": target.psum.partition_bytes,
              "partitions": target.partitions}
     if strict:
-        from nxcc.backends.simulator.strict import StrictMachine
+        from nxcc.backends.simulator.strict.machine import StrictMachine
         return StrictMachine(program, program.hbm_bytes, seed=seed, dma_engines=target.dma.engines, **sizes)
     return Machine(program, program.hbm_bytes, **sizes)

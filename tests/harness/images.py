@@ -8,7 +8,7 @@ import numpy as np
 
 from nxcc.backends.codegen.code import DeviceNode
 from nxcc.backends.codegen.generator import generate
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import pass_settings
 from nxcc.compiler.options import options_from

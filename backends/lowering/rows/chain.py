@@ -18,8 +18,9 @@ from functools import partial
 from nxcc.backends.capability.chains import LINE_SHARE, SLACK_BYTES, head_share, line_share
 from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.chain_head import Head, is_head
-from nxcc.backends.lowering.rows.chain_member import Handed, Member, Turned
+from nxcc.backends.lowering.rows.chain_member import Handed, Member
 from nxcc.backends.lowering.rows.chain_supply import Places, Ring, Supply
+from nxcc.backends.lowering.rows.chain_turned import Turned
 from nxcc.backends.lowering.rows.products import UnderWay
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.region import rows_together

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 ROTATING_BANKS = 2
 """PSUM banks that pieces of columns take in turns."""
 
-CHUNK_BLOCKS = 6
-"""As many columns as there are partitions, so often at most, come together where columns lie on partitions."""
-
 
 @dataclass(frozen=True, slots=True)
 class Handed:
@@ -67,6 +63,9 @@ class Chunk:
 
 class Member:
     """handed: which results of other members its parameters are. stored: numbers of the results that are read outside."""
+
+    hands_turned = False
+    """Whether its result lies as a product wants its left side; see nxcc.backends.lowering.rows.chain_turned."""
 
     def __init__(self, chain: Chain, number: int, program: RowProgram, handed: Mapping[Instruction, Handed],
                  stored: frozenset[int]) -> None:
@@ -187,7 +186,7 @@ class Member:
 
     def _prepare_left(self, source: Instruction) -> None:
         handed = self.handed.get(source)
-        if handed is not None and isinstance(self.chain.members[handed.member], Turned):
+        if handed is not None and self.chain.members[handed.member].hands_turned:
             return
         left = self.program.left(source)
         depth = math.prod(left.sizes[self.program.rows:])
@@ -302,6 +301,10 @@ class Member:
         if self.chain.closes:
             self.chain.supply.release(chunk.part)
 
+    def turned_result(self, slot: int) -> Sides:
+        """The result of a member that hands it on as a left side."""
+        raise AssertionError("this member's results lie row by row")
+
     def result(self, index: int, slot: int) -> Access:
         tiles = self.results[index]
         return tiles[slot % len(tiles)]
@@ -310,8 +313,8 @@ class Member:
         """A left side with its summed dimension on partitions."""
         handed = self.handed.get(source)
         maker = None if handed is None else self.chain.members[handed.member]
-        if isinstance(maker, Turned):
-            return maker.columns_out[slot % len(maker.columns_out)]
+        if maker is not None and maker.hands_turned:
+            return maker.turned_result(slot)
         place = self.lefts[source][slot % self.chain.count]
         if handed is not None and maker is not None:
             raw = maker.result(handed.result, slot).rows(0, rows)
@@ -432,110 +435,3 @@ class _Product:
             multiply(kernel, out, part, matrix, 0, (0, out.partitions), (start, columns), opens=chunk is chunks[0])
             if once:
                 self.member.release(chunk)
-
-
-class Turned(Member):
-    """A member whose result others only multiply from the left: columns lie on partitions, as the product wants them.
-
-    Its matrix is multiplied from the left, by as many columns at a time as there are partitions; what is added to each column
-    is one value a partition. Nothing of it is to be turned.
-    """
-
-    columns_out: list[Sides]
-
-    @staticmethod
-    def fits(program: RowProgram, handed: Mapping[Instruction, Handed],
-             readers: Sequence[tuple[Instruction, RowProgram]]) -> bool:
-        """Whether a program has this form. readers: programs that read its result, and as which parameter."""
-        lanes = program.kernel.target.partitions
-        if not (len(program.roots) == len(program.dots) == len(program.lefts) == 1 and program.is_parallel and readers):
-            return False
-        if any(not row.fixed or row.instruction in handed or len(row.view.dims) != program.rows + 1 for row in program.inputs):
-            return False
-        if any(parameter in {row.instruction for row in reader.inputs} for parameter, reader in readers):
-            return False
-        total = program.total_columns()
-        return total % lanes == 0 and total <= lanes * lanes
-
-    def cuts(self, dot: Instruction) -> list[tuple[int, int, int, int]]:
-        _, depth, columns = self.program.side(dot).insert(0).sizes
-        blocks = columns // self.kernel.target.partitions
-        step = columns // blocks * max(d for d in range(1, CHUNK_BLOCKS + 1) if blocks % d == 0)
-        return [(0, depth, start, step) for start in range(0, columns, step)]
-
-    def temporary_bytes(self) -> int:
-        return 2 * ROTATING_BANKS * self.program.alive() * self.chain.lanes * F32.byte_size
-
-    def take_results(self) -> None:
-        (root,) = self.program.roots
-        value = Handed(self.number, 0)
-        self.columns_out = [self._sides(self.program.total_columns(), root.shape.dtype, self.chain.last(value))
-                            for _ in range(self.chain.buffers(value))]
-
-    def fixed_bytes(self, view: View) -> int:
-        lanes = self.kernel.target.partitions
-        if view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
-            self.raws[view] = self.kernel.sbuf((view.elements // lanes, lanes), view.dtype)
-        return view.elements // lanes * view.dtype.byte_size
-
-    def load_fixed(self, name: Instruction, view: View, offset: Expr | None) -> Access:
-        """Loaded as it lies, a run on each partition, for `spread` to turn; element by element what cannot be turned."""
-        lanes = self.kernel.target.partitions
-        shaped = view.reshape((view.elements // lanes, lanes))
-        assert shaped is not None, f"{view.dims} is no row"
-        tile = self.fixed[name] = self.tile((lanes, shaped.sizes[0]), view.dtype, offset)
-        if view.dtype in self.kernel.target.engines[Engine.PE].dtypes:
-            self.kernel.dma(self.raws[view], shaped)
-            self.turning.append((self.raws[view], tile))
-        else:
-            self.kernel.dma(tile, shaped.permute((1, 0)))
-        return tile
-
-    def spread(self) -> None:
-        for part in self.fixed_parts:
-            self.chain.supply.require(part)
-        for raw, tile in self.turning:
-            with self.kernel.scope():
-                bank = self.kernel.psum((tile.partitions, tile.free), raw.dtype)
-                self.kernel.pe_transpose(bank, raw)
-                self.kernel.copy(tile, bank, Engine.SCALAR)
-
-    def run(self, number: Expr, slot: int, rows: int, after: Callable[[], None] | None = None) -> None:
-        program, kernel = self.program, self.kernel
-        (dot,), (root,), (left,) = program.dots, program.roots, self.ready.values()
-        out = self.columns_out[slot % len(self.columns_out)]
-        lanes, start = kernel.target.partitions, 0
-        banks = itertools.cycle(self.banks_kept)
-
-        def columns(value: Instruction) -> int:
-            return rows if any(mark >= 0 for mark in program.maps[value]) else 1
-
-        for chunk in self.chunks[dot]:
-            matrix = self.chain.supply.require(chunk.part)
-            for block, _ in kernel.tiles(matrix.columns // lanes, 1, turns=len(self.banks_kept) or 1):
-                place = out.tile.cut(0, block + start, 1).cut(1, 0, rows)
-                given = {name: tile.cut(0, block + start, 1).insert(0) for name, tile in self.fixed.items()}
-                kept = [next(banks)] if self.banks_kept else []
-                pool = Pool(kernel, lanes, 1, kept, spare=0)
-                values = Values(kernel, program.plan, pool, columns, given, _Turn(self, left, matrix, block * lanes), 1,
-                                {program.plan.shown.get(root, root): place})
-                values.run()
-                values.settle(root, place)
-            start += matrix.columns // lanes
-            self.release(chunk)
-        if after is not None:
-            after()
-
-
-class _Turn:
-    """The product of some columns of a matrix, from the left, by a left side. column: the first of them."""
-
-    def __init__(self, member: Turned, left: Sides, matrix: Sides, column: Index) -> None:
-        self.member, self.left, self.matrix, self.column = member, left, matrix, column
-
-    def __call__(self, dot: Instruction, left: Access | None, out: Access) -> None:
-        kernel, (lanes, _, rows) = self.member.kernel, out.sizes
-        bank = out.at(0, 0) if out.memory is Memory.PSUM else kernel.psum((lanes, rows))
-        multiply(kernel, bank, self.matrix, self.left, 0, (self.column, lanes), (0, rows))
-        if out.memory is not Memory.PSUM:
-            kernel.copy(out.at(0, 0), bank)

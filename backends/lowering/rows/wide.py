@@ -9,8 +9,7 @@ of its own, a slot.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.emission import HABIT, Made
@@ -21,12 +20,12 @@ from nxcc.backends.lowering.rows.products import Sides, bring, bring_blocks, is_
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.values import Pool, Values
 from nxcc.backends.lowering.rows.wide_course import Course, Stage, crossing_values, product_left
-from nxcc.backends.lowering.tiling import unfolded
+from nxcc.backends.lowering.rows.wide_work import Slot, Work
+from nxcc.backends.lowering.tiling import retyped, unfolded
 from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
-from nxcc.ir.dtypes import F32, DType
-from nxcc.ir.facts import dataclass
+from nxcc.ir.dtypes import F32
 from nxcc.ir.hlo.module import Instruction
 
 PIECE_BANKS = 2
@@ -87,23 +86,10 @@ class RowWide:
         for d in range(batch, count - 1):
             matrices = [v.insert(d, views[0].sizes[d]) for v in matrices]
         for cut in outer_loops(self.kernel, [*views, *matrices], count - 1):
-            _Batch(self, cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True))).lower()
+            Batch(self, cut[:len(views)], dict(zip(program.dots, cut[len(views):], strict=True))).lower()
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """Memory of one tile of rows on its way through the stages. places: of crossing values; raws: left sides as loaded;
-    sides: turned; given: operands; partials: by stage, what reductions and sums make of each piece."""
-
-    number: int
-    places: dict[Instruction, Access]
-    raws: dict[Instruction, Access]
-    sides: dict[Instruction, Sides]
-    given: dict[Instruction, Access]
-    partials: list[dict[Instruction, Access]]
-
-
-class _Batch:
+class Batch:
     """The tiles of rows of one matrix. views: [rows, columns..] of operands, results and left sides; matrices: [k, columns]."""
 
     def __init__(self, wide: RowWide, views: Sequence[View], matrices: Mapping[Instruction, View]) -> None:
@@ -181,7 +167,7 @@ class _Batch:
                 slot = self._slot(0, rest)
                 self._load_early(slot, expr(full), rest)
                 for stage in range(stages):
-                    work = _Work(self, stage, slot, expr(full), rest)
+                    work = Work(self, stage, slot, expr(full), rest)
                     for index in range(len(self.wide.pieces)):
                         work.piece(index)
                         work.multiply(index - 1)
@@ -211,11 +197,11 @@ class _Batch:
         last = len(self.wide.stages) - 1
         return [stage for stage in (last, *range(last), last + 1) if 0 <= time - stage < count]
 
-    def _at(self, slots: Sequence[_Slot], time: Expr, step: int, busy: Sequence[int], goes_on: bool) -> None:
+    def _at(self, slots: Sequence[Slot], time: Expr, step: int, busy: Sequence[int], goes_on: bool) -> None:
         """What is done at a time, piece by piece. step: a number that leaves as much as the time when divided by the slots;
         goes_on: another tile comes after."""
         stages, turns, lanes = len(self.wide.stages), self.wide.turns, self.kernel.target.partitions
-        works = {stage: _Work(self, min(stage, stages - 1), slots[(step - stage) % turns], time - stage, lanes)
+        works = {stage: Work(self, min(stage, stages - 1), slots[(step - stage) % turns], time - stage, lanes)
                  for stage in busy}
         before = works.pop(stages, None)
         for index in range(len(self.wide.pieces)):
@@ -231,7 +217,7 @@ class _Batch:
             if stage < stages - 1 or not self.wide.closes_later:
                 works[stage].close()
 
-    def _slot(self, number: int, rows: int) -> _Slot:
+    def _slot(self, number: int, rows: int) -> Slot:
         kernel = self.kernel
         places = self._places(rows)
         raws, sides_ = {}, {}
@@ -242,7 +228,7 @@ class _Batch:
                 raws[dot] = kernel.sbuf((rows, 1, self.matrices[dot].depth), dtype)
         given = {value: kernel.sbuf((rows, 1, view.elements // view.sizes[0]), view.dtype)
                  for value, view in self.inputs.items() if value not in self.fixed}
-        return _Slot(number, places, raws, sides_, given, [self._partials(stage, rows) for stage in self.wide.stages])
+        return Slot(number, places, raws, sides_, given, [self._partials(stage, rows) for stage in self.wide.stages])
 
     def _places(self, rows: int) -> dict[Instruction, Access]:
         """Memory of the crossing values; one that is made from another of its size for the last time is written over it, but
@@ -265,7 +251,7 @@ class _Batch:
 
     # ---- stages -------------------------------------------------------------------------------------------------
 
-    def load(self, slot: _Slot, number: Expr, rows: int, early: bool) -> None:
+    def load(self, slot: Slot, number: Expr, rows: int, early: bool) -> None:
         """Operands of a tile of rows: early those that the first stage alone reads, the others when the slot is free."""
         start = number * self.kernel.target.partitions
         for value, tile in slot.given.items():
@@ -273,7 +259,7 @@ class _Batch:
                 part = self.inputs[value].cut(0, start, rows)
                 self.kernel.dma(unfolded(tile, part), part)
 
-    def _load_early(self, slot: _Slot, number: Expr, rows: int) -> None:
+    def _load_early(self, slot: Slot, number: Expr, rows: int) -> None:
         """Left sides, and operands of the first stage."""
         kernel, start = self.kernel, number * self.kernel.target.partitions
         self.load(slot, number, rows, True)
@@ -287,7 +273,7 @@ class _Batch:
                 if scale != 1:
                     self.copy(side.tile, side.tile, scale)
 
-    def turn_computed(self, slot: _Slot, steps: Sequence[Step]) -> None:
+    def turn_computed(self, slot: Slot, steps: Sequence[Step]) -> None:
         """Left sides that were made here, for a stage's products."""
         for step in steps:
             if step.value in slot.sides and step.value not in self.lefts:
@@ -303,7 +289,7 @@ class _Batch:
             self.kernel.pe_transpose(bank, raw.at(0, 0).cut(0, block, size))
             self.copy(side.tile.at(0, block // lanes).rows(0, size), bank, scale)
 
-    def _known(self, slot: _Slot, rows: int) -> dict[Instruction, Access]:
+    def _known(self, slot: Slot, rows: int) -> dict[Instruction, Access]:
         """Operands and crossing values."""
         fixed = {value: tile.rows(0, rows) for value, tile in self.fixed.items()}
         return {**fixed, **slot.given, **slot.places}
@@ -316,14 +302,14 @@ class _Batch:
         rows = next(iter(known.values())).partitions
         return Values(self.kernel, self.program.plan, Pool(self.kernel, rows, 1), columns, given, _none, 0, places, made)
 
-    def run(self, slot: _Slot, steps: Sequence[Step], rows: int) -> None:
+    def run(self, slot: Slot, steps: Sequence[Step], rows: int) -> None:
         """Steps on whole values."""
         if steps:
             values = self._values(self._known(slot, rows), steps, lambda i: self.program.columns(i, None))
             for step in steps:
                 values.perform(step)
 
-    def piece(self, slot: _Slot, stage: int, rows: int, index: int, made: Made) -> dict[Instruction, Access]:
+    def piece(self, slot: Slot, stage: int, rows: int, index: int, made: Made) -> dict[Instruction, Access]:
         """Steps of a stage on one piece of the columns; the pieces of the long values that are known then."""
         steps, partials = self.wide.stages[stage].wide, slot.partials[stage]
         start, size = self.wide.pieces[index]
@@ -358,7 +344,7 @@ class _Batch:
                 self.kernel.sbuf((lanes, 1, columns), step.dtype) for _ in range(RING)]
         return found
 
-    def _product(self, slot: _Slot, step: Step, rows: int, start: int, size: int, values: Values) -> Access:
+    def _product(self, slot: Slot, step: Step, rows: int, start: int, size: int, values: Values) -> Access:
         """A piece of a product's columns; in PSUM, unless it is read later."""
         bank = next(self.wide.sums).rows(0, rows).cut(0, 0, size)
         multiply(self.kernel, bank, slot.sides[step.value], self.matrices[step.value], 0, (0, rows), (start, size))
@@ -375,124 +361,18 @@ class _Batch:
                  if name is not None]
         return {name: self.kernel.sbuf((rows, 1, count), F32) for name in names} if count > 1 else {}
 
-    def join(self, slot: _Slot, partials: Mapping[Instruction, Access]) -> None:
+    def join(self, slot: Slot, partials: Mapping[Instruction, Access]) -> None:
         """Reductions and sums of all pieces from those of each."""
         for name, tile in partials.items():
             op = combiner(name.called[0])
             assert op is not None
             self.kernel.tensor_reduce(slot.places[name].at(1, 0), tile, op)
 
-    def store(self, slot: _Slot, number: Expr, rows: int) -> None:
+    def store(self, slot: Slot, number: Expr, rows: int) -> None:
         values = self._values(self._known(slot, rows), (), lambda i: self.program.columns(i, None))
         for root, view in self.outputs.items():
             part = view.cut(0, number * self.kernel.target.partitions, rows)
             self.kernel.dma(part, unfolded(values.result(root), part))
-
-
-class _Work:
-    """A tile of rows in a stage."""
-
-    def __init__(self, batch: _Batch, stage: int, slot: _Slot, number: Expr, rows: int) -> None:
-        self.batch, self.slot, self.number, self.rows = batch, slot, number, rows
-        self.stage, self.parts = stage, batch.wide.stages[stage]
-        self.made: Made = {}
-        self.products = [_Sum(batch, step, slot, rows) for step in self.parts.products]
-
-    def piece(self, index: int) -> None:
-        """A piece of the columns, but for products with what is turned here."""
-        batch, slot, rows = self.batch, self.slot, self.rows
-        if self.stage == 0 and index == 0:
-            batch.load(slot, self.number, rows, False)
-        if index == 0:
-            batch.run(slot, self.parts.rows, rows)
-            if self.stage == 0 or batch.wide.is_kept:
-                batch.turn_computed(slot, self.parts.wide)
-        known = batch.piece(slot, self.stage, rows, index, self.made) if self.parts.wide else {}
-        for product in self.products:
-            product.turn(index, known.get(product.left))
-
-    def multiply(self, index: int) -> None:
-        """The products with a piece; one is multiplied when the next is turned, so that the engine does not wait for copies."""
-        for product in self.products if index >= 0 else ():
-            product.multiply(index)
-
-    def close(self) -> None:
-        """The last products, what is joined from all pieces, and what follows."""
-        batch, slot, rows = self.batch, self.slot, self.rows
-        self.multiply(len(batch.wide.pieces) - 1)
-        for product in self.products:
-            product.close()
-        batch.join(slot, slot.partials[self.stage])
-        batch.run(slot, self.parts.later, rows)
-        if self.stage == len(batch.wide.stages) - 1:
-            batch.store(slot, self.number, rows)
-
-
-class _Sum:
-    """A product that sums over the columns of a left side made here: squares of it are turned and multiplied as they come."""
-
-    def __init__(self, batch: _Batch, step: Step, slot: _Slot, rows: int) -> None:
-        self.batch, self.kernel, self.slot, self.rows = batch, batch.kernel, slot, rows
-        self.dot = step.value
-        self.left = product_left(batch.program, self.dot)
-        self.dtype = self.dot.operands[1].shape.dtype
-        self.matrix = batch.matrices[self.dot]
-        columns = batch.program.columns(self.dot, None)
-        start = slot.number * columns if (slot.number + 1) * columns <= self.kernel.target.tensor.moving_max else 0
-        self.out = batch.wide.totals.rows(0, rows).cut(0, start, columns)
-
-    def _squares(self, index: int) -> Iterator[tuple[int, list[int], Access]]:
-        """Groups of a piece: the first column, the heights of squares and their tile. Those of the last piece have tiles of
-        their own, since the next tile of rows may begin before they are multiplied."""
-        wide, lanes = self.batch.wide, self.kernel.target.partitions
-        start, size = wide.pieces[index]
-        per = self.kernel.target.psum.bank_bytes // (lanes * self.dtype.byte_size) * lanes
-        is_last = index == len(wide.pieces) - 1
-        tiles = wide.squares[self.slot.number if len(wide.pieces) == 1 else 2 if is_last else index % 2]
-        for first, tile in zip(range(start, start + size, per), tiles, strict=False):
-            last = min(first + per, start + size)
-            heights = [min(lanes, last - at) for at in range(first, last, lanes)]
-            flat = retyped(tile, self.dtype).cut(0, 0, len(heights) * self.rows)
-            yield first, heights, flat.reshape(len(heights), self.rows)
-
-    def turn(self, index: int, piece: Access | None) -> None:
-        """A piece of the left side, turned square by square; piece: where it is not kept whole."""
-        lanes, copy = self.kernel.target.partitions, self.batch.copy
-        start, scale = self.batch.wide.pieces[index][0], self.batch.program.plan.scales.get(self.dot, 1.0)
-        kept = self.slot.places.get(self.left)
-        left = kept.at(0, 0).cut(0, start, self.batch.wide.pieces[index][1]) if kept is not None else piece.at(0, 0) \
-            if piece is not None else None
-        assert left is not None
-        for first, heights, tile in self._squares(index):
-            bank = retyped(next(self.batch.wide.turning), self.dtype).cut(0, 0, tile.free).reshape(*tile.sizes[1:])
-            for square, height in enumerate(heights):
-                place = first - start + square * lanes
-                self.kernel.pe_transpose(bank.at(0, square).rows(0, height), left.cut(0, place, height))
-            full = sum(height == lanes for height in heights)
-            if full:
-                copy(tile.cut(0, 0, full), bank.cut(0, 0, full), scale)
-            if full < len(heights):
-                copy(tile.at(0, full).rows(0, heights[-1]), bank.at(0, full).rows(0, heights[-1]), scale)
-
-    def multiply(self, index: int) -> None:
-        """The products of a piece that has been turned."""
-        lanes = self.kernel.target.partitions
-        for first, heights, tile in self._squares(index):
-            for square, height in enumerate(heights):
-                is_rest = height < min(lanes, self.matrix.depth)
-                matrix = self.matrix.rest(0) if is_rest else self.matrix.block(0, first // lanes + square)
-                assert matrix is not None
-                self.kernel.matmul(self.out, tile.at(0, square).rows(0, height), matrix, accumulate=first + square > 0)
-
-    def close(self) -> None:
-        """The sums are brought to their place."""
-        self.batch.copy(self.slot.places[self.dot].at(0, 0), self.out)
-
-
-def retyped(bank: Access, dtype: DType) -> Access:
-    """A bank of PSUM under another dtype, with as many bytes."""
-    ratio = bank.dtype.byte_size // dtype.byte_size
-    return replace(bank, dtype=dtype, dims=((1, bank.free * ratio),))
 
 
 def _none(dot: Instruction, left: Access | None, out: Access) -> None:

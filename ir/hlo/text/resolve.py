@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-from nxcc.ir.diagnostics import INVALID_MODULE, LIMIT_EXCEEDED, CompileError, near
-from nxcc.ir.hlo.attributes import Attribute, Kind
-from nxcc.ir.hlo.builder import infer_shape
+from nxcc.ir.diagnostics import INVALID_MODULE, CompileError, near
+from nxcc.ir.hlo.attributes import Attribute
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.ir.hlo.operator import Operator, ShapeError, find, operators
+from nxcc.ir.hlo.operator import Operator, find, operators
 from nxcc.ir.hlo.text.attributes import read_attribute
-from nxcc.ir.hlo.text.completion import (
-    COMPLETED,
-    complete_async,
-    default_comparison,
-    with_layout,
-    without_element_bits,
-)
-from nxcc.ir.hlo.text.cursor import MAX_NESTING, Cursor, TextError
+from nxcc.ir.hlo.text.completion import COMPLETED, complete_async, default_comparison, without_element_bits
+from nxcc.ir.hlo.text.cursor import Cursor, TextError
 from nxcc.ir.hlo.text.header import frame_place, read_module_attribute, read_tables
+from nxcc.ir.hlo.text.inferred import InferredShapes
+from nxcc.ir.hlo.text.keys import BRANCHES, text_keys, unknown_key
 from nxcc.ir.hlo.text.lexer import Token
 from nxcc.ir.hlo.text.literals import read_literal
 from nxcc.ir.hlo.text.names import Names
@@ -35,17 +29,6 @@ from nxcc.ir.shapes import Shape, tuple_of
 
 _ASYNC = re.compile(r"(.+)-(start|update|done)")
 _NO_ASYNC_SUGAR = frozenset(("all-gather", "all-reduce", "collective-permute", "copy", "send", "recv"))
-_INFERRED = frozenset((
-    "broadcast", "call", "concatenate", "conditional", "convolution", "dot", "fft", "gather", "get-tuple-element", "map", "pad",
-    "reduce", "reduce-window", "reverse", "scatter", "select-and-scatter", "sort", "transpose", "triangular-solve", "cholesky",
-    "tuple", "while", "topk", "batch-norm-grad", "batch-norm-inference", "batch-norm-training", "after-all", "add-dependency",
-    "partition-id", "replica-id", "domain", "get-dimension-size", "set-dimension-size", "ragged-dot", "scaled-dot", "scan",
-    "opt-barrier"))
-"""Besides the elementwise ones, the operators whose shape HLO text may leave out."""
-_MOST_LEAVES = 1 << 16
-"""Leaves of a tuple shape whose text was left out."""
-_NOT_IN_TEXT = frozenset(("parameter_number",))
-_BRANCHES = ("true_computation", "false_computation")
 
 
 class _Scope:
@@ -70,8 +53,7 @@ class ModuleReader:
         self.computations: dict[str, Computation] = {}
         self.values: dict[tuple[str, str, str], Any] = {}
         self.defined: dict[Instruction, Token] = {}
-        self.sizes: dict[int, tuple[int, int]] = {}
-        self.measured: list[Shape] = []
+        self.inferred = InferredShapes()
 
     # The module
 
@@ -271,38 +253,11 @@ class ModuleReader:
         self._attributes(made, raw, scope)
         if wrapped:
             self._check_async(raw.opcode, made, wrapped)
-        made.shape = self._shape(raw.shape) if raw.shape is not None else self._inferred(made, raw)
+        made.shape = self._shape(raw.shape) if raw.shape is not None else self.inferred.shape(made, raw.opcode.start)
         complete = COMPLETED.get(operator.name)
         if complete:
             complete(made)
         return made
-
-    def _inferred(self, made: Instruction, raw: RawInstruction) -> Shape:
-        if not (made.operator.elementwise or made.opcode in _INFERRED):
-            raise TextError(raw.opcode.start, f"{made.opcode} needs its shape written before it", INVALID_MODULE)
-        try:
-            shape = infer_shape(made.operator, [o.shape for o in made.operands], made.attributes, made.called)
-        except ShapeError as reason:
-            raise TextError(raw.opcode.start, f"the shape of {made.name} was left out and cannot be inferred", INVALID_MODULE,
-                            why=str(reason)) from None
-        self._measure(shape, raw.opcode)
-        return with_layout(shape, made)
-
-    def _measure(self, shape: Shape, token: Token) -> tuple[int, int]:
-        """Depth and leaves of a shape; tuples of tuples grow exponentially with the lines of a text, so both are bounded."""
-        if not shape.is_tuple:
-            return 0, 1
-        known = self.sizes.get(id(shape))
-        if known is None:
-            parts = [self._measure(e, token) for e in shape.elements]
-            depth, leaves = 1 + max((p[0] for p in parts), default=0), sum(p[1] for p in parts)
-            if depth > MAX_NESTING or leaves > _MOST_LEAVES:
-                raise TextError(token.start, f"a tuple shape has more than {_MOST_LEAVES} parts or {MAX_NESTING} levels",
-                                LIMIT_EXCEEDED)
-            known = depth, leaves
-            self.sizes[id(shape)] = known
-            self.measured.append(shape)
-        return known
 
     def _operand(self, raw: RawOperand, scope: _Scope) -> Instruction:
         shape_token, what, indices = raw
@@ -390,7 +345,7 @@ class ModuleReader:
     # Attributes
 
     def _attributes(self, made: Instruction, raw: RawInstruction, scope: _Scope | None) -> None:
-        declared = _declared(made.operator)
+        declared = text_keys(made.operator)
         seen: dict[str, list[Computation]] = {}
         for token, callees in raw.attributes:
             key = token.value
@@ -406,7 +361,7 @@ class ModuleReader:
             elif key in COMMON:
                 self._common(made, key, token, scope)
             else:
-                raise _unknown_attribute(made, token, declared)
+                raise unknown_key(made, key, _key_start(token), declared)
         for key in declared.required:
             if key not in seen:
                 raise TextError(raw.opcode.start, f"{made.opcode} needs the attribute {key}", INVALID_MODULE)
@@ -476,8 +431,8 @@ class ModuleReader:
 
     def _called(self, made: Instruction, seen: dict[str, list[Computation]], opcode: Token) -> tuple[Computation, ...]:
         """The called computations in protobuf order."""
-        if made.opcode == "conditional" and _BRANCHES[0] in seen:
-            wanted: Iterable[str] = _BRANCHES
+        if made.opcode == "conditional" and BRANCHES[0] in seen:
+            wanted: Iterable[str] = BRANCHES
         elif made.opcode == "custom-call" and "to_apply" in seen:
             wanted = ("to_apply",)
         else:
@@ -492,45 +447,6 @@ class ModuleReader:
             raise TextError(opcode.start, "conditional needs branch_computations, or true_computation and false_computation",
                             INVALID_MODULE)
         return tuple(found)
-
-
-_IGNORED = {**dict.fromkeys(("async-update", "async-done"), frozenset(("calls", "async_execution_thread"))),
-            **dict.fromkeys(("all-reduce", "all-reduce-start", "reduce-scatter"), frozenset(("mode",)))}
-"""Old texts repeat the start's attributes at its update and done; the mode of a collective follows from its other attributes,
-and XLA does not print it."""
-
-
-class _Declared:
-    """The text keys of one operator: typed attributes, keys of computations, keys read and dropped, required keys.
-
-    absent: what text means by leaving a key out, where that is not the default.
-    """
-
-    __slots__ = ("typed", "calls", "ignored", "required", "absent")
-
-    def __init__(self, operator: Operator) -> None:
-        listed = [a for a in operator.attributes if a.key not in _NOT_IN_TEXT
-                  and not (a.kind is Kind.LITERAL and operator.name == "constant")]
-        self.typed = {a.key: a for a in listed}
-        self.required = tuple(a.key for a in listed if a.required)
-        self.absent = {a.key: a.text_default for a in listed if a.text_default is not None}
-        self.calls = {key.rstrip("*") for key in operator.called}
-        self.ignored = _IGNORED.get(operator.name, frozenset())
-        if operator.name == "conditional":
-            self.calls |= set(_BRANCHES)
-        elif operator.name == "custom-call":
-            self.calls.add("to_apply")
-
-
-@cache
-def _declared(operator: Operator) -> _Declared:
-    return _Declared(operator)
-
-
-def _unknown_attribute(made: Instruction, token: Token, declared: _Declared) -> TextError:
-    known = sorted({*declared.typed, *declared.calls, *COMMON})
-    return TextError(_key_start(token), f"{made.opcode} has no attribute {token.value!r}",
-                     why="allowed are " + ", ".join(known), remedy=near(token.value, known))
 
 
 def _named(operands: Sequence[RawOperand], scope: _Scope) -> Sequence[RawOperand]:

@@ -12,7 +12,7 @@ from nxcc.backends.codegen import mainstream
 from nxcc.backends.codegen.code import DeviceCode, DeviceNode
 from nxcc.backends.codegen.generator import generate
 from nxcc.backends.isa.program import Memory
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.target import load_target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous

@@ -17,7 +17,7 @@ from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.program import Affine, Engine, Instruction
 from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.simulator.functional import Machine
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.simulator.timing import time_program
 from nxcc.backends.target import load_target
 from nxcc.ir.hlo.oracle import evaluate

@@ -30,7 +30,7 @@ from nxcc.backends.onchip.keeping import Layout, Use, keep
 from nxcc.backends.onchip.placing import Places, Timeline
 from nxcc.backends.onchip.prefetching import prefetch
 from nxcc.backends.simulator.functional import Machine
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.driver import compile_module, lowering_of

@@ -17,7 +17,7 @@ from nxcc.backends.isa.program import AccessPattern, Affine, Engine, Instruction
 from nxcc.backends.isa.verifier import verify_program
 from nxcc.backends.onchip.pinning import LOAD_ENTRY, Pinned, pin
 from nxcc.backends.simulator.functional import Machine
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import load_target
 from nxcc.ir.diagnostics import CompileError

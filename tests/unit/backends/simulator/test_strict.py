@@ -6,8 +6,8 @@ import pytest
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE as STRIDE
 from nxcc.backends.isa.program import Memory
 from nxcc.backends.simulator.functional import Machine
-from nxcc.backends.simulator.ordering import Clock, SignalHistory
-from nxcc.backends.simulator.strict import StrictMachine
+from nxcc.backends.simulator.strict.machine import StrictMachine
+from nxcc.backends.simulator.strict.ordering import Clock, SignalHistory
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.dtypes import BF16, F32, S32, U8
 
