@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nxcc.compiler.cache.folder import cache_folder
 from nxcc.compiler.cache.store import Cache, Key, content_digest
 from nxcc.compiler.console.progress import INFO, Journal
 from nxcc.compiler.files.outputs import (
@@ -25,10 +26,10 @@ from nxcc.compiler.files.outputs import (
     write_depfile,
 )
 from nxcc.compiler.options import CompileOptions, verbosity
+from nxcc.compiler.own_files import code_digest
 from nxcc.compiler.version import VERSION
 from nxcc.ir.graphdef.naming import graph_name, module_name
 
-CACHE_VARIABLE = "NXCC_CACHE_DIR"
 KEY_FORMAT = 1
 LIBRARIES = ("ml_dtypes", "numpy", "scipy")
 """What computes constants; another version may round a last bit otherwise."""
@@ -95,20 +96,6 @@ def compile_through_cache(model: str, options: CompileOptions, journal: Journal)
     return body | {"cache": {"folder": folder, "key": key.digest, "hit": False}}
 
 
-def cache_folder(options: CompileOptions) -> str:
-    """Where the cache lies; empty if it is not used."""
-    if options.no_cache:
-        return ""
-    named = options.cache_dir or os.environ.get(CACHE_VARIABLE, "")
-    return named or (default_folder() if options.cache else "")
-
-
-def default_folder() -> str:
-    """The user's cache folder."""
-    from platformdirs import user_cache_dir
-    return user_cache_dir("nxcc", appauthor=False)
-
-
 def _is_plain(model: str, options: CompileOptions) -> bool:
     """Whether the NEFF, the report and the depfile are all that is wanted."""
     more = (options.stop_after, options.workdir, options.dump_after, options.timing, options.query_compute)
@@ -130,21 +117,6 @@ def _key(options: CompileOptions, inputs: list[str]) -> Key:
         import zlib
         rows["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     return Key(rows)
-
-
-def code_digest() -> str:
-    """SHA-256 of the package's own files: what is edited in place is another compiler of the same version."""
-    import hashlib
-    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    total = hashlib.sha256()
-    for room in ("backends", "compiler", "ir", "neff", "passes"):
-        for folder, folders, names in os.walk(os.path.join(root, room)):
-            folders[:] = sorted(name for name in folders if name != "__pycache__")
-            for name in sorted(names):
-                total.update(name.encode() + b"\0")
-                with open(os.path.join(folder, name), "rb") as file:
-                    total.update(hashlib.sha256(file.read()).digest())
-    return total.hexdigest()
 
 
 def _delivered(body: dict[str, Any], model: str, options: CompileOptions, journal: Journal, key: Key) -> dict[str, Any]:

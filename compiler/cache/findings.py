@@ -11,9 +11,10 @@ import json
 import os
 
 from nxcc.backends.tile.builder import Findings
-from nxcc.compiler.cache.compiling import cache_folder, code_digest
+from nxcc.compiler.cache.folder import cache_folder
 from nxcc.compiler.cache.store import FINDINGS_FOLDER, VERSION_FOLDER
 from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.own_files import code_digest
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.files import write_whole
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nxcc.compiler.cache.compiling import default_folder
+from nxcc.compiler.cache.folder import default_folder
 from nxcc.compiler.cache.store import DEFAULT_LIMIT_BYTES, Cache, Entry, first_difference
 from nxcc.compiler.reports.report_text import size_text
 from nxcc.ir.diagnostics import USAGE, CompileError

@@ -5,12 +5,14 @@ Exit: 0 done, 1 the input or the machine cannot do it, 2 wrong usage, 70 an erro
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from nxcc.compiler.console.interrupts import INTERRUPTED, MESSAGE, raise_when_interrupted
+from nxcc.compiler.own_files import package_folder
 from nxcc.ir.diagnostics import CODES, FILE_UNWRITABLE, INTERNAL, CompileError
 
 MAX_REPRODUCER_BYTES = 64 << 20
@@ -93,7 +95,7 @@ def one_line(text: str) -> str:
 def _report_internal(error: Exception, words: Sequence[str]) -> int:
     import traceback
     trace = traceback.format_exc()
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = package_folder()
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((f for f in reversed(frames) if f.filename.startswith(root)), frames[-1])
     place = f"{os.path.relpath(frame.filename, root)}:{frame.lineno}"
@@ -125,7 +127,7 @@ def _keep_reproducer(words: Sequence[str], trace: str) -> str:
 
 def _workdir(words: Sequence[str]) -> str:
     """The folder that --workdir names, empty without it."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word.startswith("--workdir="):
             return word.partition("=")[2]
         if word == "--workdir":

@@ -18,6 +18,7 @@ import numpy as np
 
 from nxcc.compiler.driver import Source, compile_module
 from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.own_files import package_folder
 from nxcc.compiler.runtime.loaded import load
 from nxcc.compiler.tolerances import output_error, tolerance
 from nxcc.ir.diagnostics import NEFF_INVALID, PROGRAM_INVALID, CompileError
@@ -96,7 +97,7 @@ class Trial:
 
 def fault_place(error: Exception) -> str:
     """File and line of the innermost frame of nxcc."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = package_folder()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(root)]
     return f"{os.path.relpath(frames[-1].filename, root)}:{frames[-1].lineno}" if frames else "?"
 
