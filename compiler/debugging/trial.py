@@ -167,4 +167,7 @@ def _moved(value: Value, random: np.random.Generator) -> Value:
         return value
     factor = 1 + step * random.uniform(-1, 1, value.shape)
     with np.errstate(all="ignore"):
-        return (value.astype(np.float64) * factor).astype(value.dtype)
+        moved = value.astype(np.float64) * factor
+        # nobody promises the bits of a NaN: what depends on its sign moves too
+        signed = np.where(np.isnan(moved), np.copysign(np.nan, factor - 1), moved)
+        return np.asarray(signed.astype(value.dtype))

@@ -4,14 +4,15 @@ Before:
   q = f32[8] divide(x, y)    ROOT n = f32[8] floor(q)
 After, h(v) = v without the lower half of its significand, so that products of halves are exact:
   q = divide(x, y)    qh = h(q)    ql = q - qh    yh = h(y)    yl = y - yh
-  rest = x - qh * yh - qh * yl - ql * yh - ql * yl    better = q + rest / y
-  n = floor(select(better == better, better, q))
+  rest = x - qh * yh - qh * yl - ql * yh - ql * yl    step = rest / y
+  n = floor(select(|step| > 0, q + step, q))
 
 The engines multiply by a reciprocal (the documents: there is no division), which is up to two units off: 49 / 49 comes out
 below 1, its floor is 0, and it is not the 1 that it is compared with. What is rounded to whole numbers, a grid of pixels or a
 quantized tensor, must not show that, nor what is compared as it is. The rest is exact in f32, so that the corrected quotient
-is the nearest one, but for results near the smallest normal number. Zeros, infinities and NaN make the correction NaN and keep
-the first quotient. Narrower floats need none of this: a quotient of theirs is never as near to the middle of two of them.
+is the nearest one, but for results near the smallest normal number. A step of zero, which
+would make 0 of -0, and one of NaN, which zeros and infinities make, keep the first quotient. Narrower floats need none of
+this: a quotient of theirs is never as near to the middle of two of them.
 """
 
 from __future__ import annotations
@@ -90,8 +91,10 @@ def _correct(quotient: Instruction, builder: Builder) -> None:
     rest = x
     for left, right in ((q_upper, y_upper), (q_upper, y_lower), (q_lower, y_upper), (q_lower, y_lower)):
         rest = builder.make("subtract", rest, builder.make("multiply", left, right))
-    better = builder.make("add", quotient, builder.make("divide", rest, y))
-    result = builder.make("select", builder.compare(better, better, "EQ"), better, quotient)
+    step = builder.make("divide", rest, y)
+    none = builder.broadcast(builder.splat(F32, (), 0.0), y.shape.dims)
+    result = builder.make("select", builder.compare(builder.make("abs", step), none, "GT"),
+                          builder.make("add", quotient, step), quotient)
     computation = builder.computation
     for user in dict.fromkeys(users):
         computation.set_operands(user, [result if o is quotient else o for o in user.operands])

@@ -18,6 +18,7 @@ the host is exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,11 +49,14 @@ from nxcc.ir.dtypes import (
     DType,
 )
 from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.attributes import Window
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.ops.reduction import ROUNDED_CELLS
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape, tuple_of
+from nxcc.passes.combiners import combiner
 from nxcc.passes.dtypes.legalize_dtypes import INTERFACE, OUTPUT, update_entry_layout
 from nxcc.passes.notes import Note, Report, unheard
 from nxcc.passes.rewriting import remove_unread, settle
@@ -78,6 +82,8 @@ _WRAPPED = frozenset(("add", "subtract", "multiply", "negate", "abs", "not", "an
                       "remainder", "power", "iota", "popcnt", "shift-right-logical"))
 """Integer operators whose low bits are right in a wider type, those of _NATURAL given operands without a sign."""
 
+_ROUNDED_ONCE = frozenset(("add", "multiply"))
+"""Combiners of floats whose partial results are wider than the type."""
 _NATURAL = frozenset(("popcnt", "shift-right-logical"))
 _MODULAR = frozenset(("add", "multiply", "and", "or", "xor"))
 
@@ -141,6 +147,7 @@ class _Widener:
         self.wider = wider
         self.given = {i: i.shape for i in module.instructions()}
         self.summing = _summing(module)
+        self.sums = {c: opcode for c in module.computations if (opcode := plain_opcode(c)) in _ROUNDED_ONCE}
 
     def run(self) -> None:
         entry = self.module.entry
@@ -149,7 +156,7 @@ class _Widener:
             if parameter.shape.dtype in self.wider:
                 parameter.frontend_attributes.setdefault(INTERFACE, parameter.shape.dtype.name)
         names = Names(self.module)
-        for computation in self.module.computations:
+        for computation in list(self.module.computations):
             self._rewrite(Builder(computation, names=names))
         for number, (dtype, leaf) in enumerate(zip(before, entry.root.shape.leaves(), strict=True)):
             if dtype is not leaf.dtype:
@@ -202,10 +209,19 @@ class _Widener:
         return shape.with_dtype(self.wider[shape.dtype]) if shape.dtype in self.wider else shape
 
     def _combined(self, instruction: Instruction, dtype: DType, builder: Builder) -> Instruction:
-        """Sums and products of integers are brought back at the end; any other computation does it itself."""
+        """Sums and products are brought back at the end; any other computation does it itself."""
+        if dtype.is_float and instruction.called[-1] in self.sums and _is_rounded_once(instruction):
+            return self._summed(instruction, dtype, builder)
         wraps = instruction.called[-1] in self.summing and instruction.shape.is_array and dtype.is_integer
         instruction.shape = self._widened(instruction.shape)
         return self._kept(instruction, dtype, builder) if wraps else instruction
+
+    def _summed(self, old: Instruction, dtype: DType, builder: Builder) -> Instruction:
+        """A sum or product of floats in f32, rounded once, as those of the types that the target has are."""
+        operands = [builder.convert(o, F32) if self._given(o).dtype is dtype else o for o in old.operands]
+        called = combiner(self.module, self.sums[old.called[-1]], F32, builder)
+        made = builder.make(old.opcode, *operands, shape=old.shape.with_dtype(F32), called=[called], **old.attributes)
+        return self._back(made, dtype, builder)
 
     def _kept(self, old: Instruction, dtype: DType, builder: Builder) -> Instruction:
         """A copy of an instruction, brought back into the range of its type."""
@@ -246,6 +262,14 @@ class _Widener:
             return _masked(held, dtype, builder)
         places = _number(held.shape.dtype.bits - dtype.bits, held, builder)
         return builder.make("shift-right-arithmetic", builder.make("shift-left", held, places), places)
+
+
+def _is_rounded_once(instruction: Instruction) -> bool:
+    """Whether a sum is of one array and rounded when all of it is there: small windows are rounded at each addition."""
+    if instruction.opcode == "reduce-window" and instruction.shape.is_array:
+        window: Window = instruction.attribute("window")
+        return math.prod(d.size for d in window.dims) > ROUNDED_CELLS
+    return instruction.opcode in ("reduce", "scatter") and instruction.shape.is_array
 
 
 def _summing(module: Module) -> set[Computation]:

@@ -58,6 +58,8 @@ def test_a_quotient_that_is_rounded_is_the_nearest(level: str, tmp_path: Path) -
         wanted = x / y
     found = run(body, tmp_path, level, x, y)
     np.testing.assert_array_equal(found, wanted)
+    zeros = wanted == 0
+    np.testing.assert_array_equal(np.signbit(found[zeros]), np.signbit(wanted[zeros]))
 
 
 def test_quantization_rounds_as_it_does_elsewhere(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from nxcc.compiler.driver import Request, compile_file, compile_module
 from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.compiler.runtime.loaded import load
 from nxcc.ir.dtypes import BY_NAME
+from nxcc.ir.hlo.oracle import evaluate
 from nxcc.ir.hlo.text.reader import read_text
 
 from harness.combiners import combiner
@@ -134,6 +135,42 @@ ENTRY e {{ x = T[4,5] parameter(0)
     x = (np.arange(20).reshape(4, 5) % 7).astype(BY_NAME[name].numpy)
     check_whole(text, [x], levels=("0", "2"))
     assert not hosted(text)
+
+
+@pytest.mark.parametrize("opcode", ["add", "multiply"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_sums_are_rounded_once(name: str, opcode: str) -> None:
+    """64 ones are 64, where a sum that is rounded at each step stops at 16; the same of windows and scattered updates."""
+    text = f"""HloModule m
+{combiner("c", opcode, "T")}
+last {{ a = T[] parameter(0)
+ ROOT b = T[] parameter(1) }}
+ENTRY e {{ x = T[64,3] parameter(0)
+ start = T[] constant(1)
+ r = T[3] reduce(x, start), dimensions={{0}}, to_apply=c
+ w = T[67,3] reduce-window(x, start), window={{size=65x1 pad=32_35x0_0}}, to_apply=c
+ y = T[5,3] slice(x), slice={{[0:5], [0:3]}}
+ i = s32[64,1] iota(), iota_dimension=0
+ two = s32[] constant(2)
+ twos = s32[64,1] broadcast(two), dimensions={{}}
+ j = s32[64,1] remainder(i, twos)
+ s = T[5,3] scatter(y, j, x), update_window_dims={{1}}, inserted_window_dims={{0}}, scatter_dims_to_operand_dims={{0}},
+  index_vector_dim=1, to_apply=c
+ ROOT t = (T[3], T[67,3], T[5,3]) tuple(r, w, s) }}
+""".replace("T[", f"{name}[")
+    values = np.random.default_rng(7).choice(np.float32([-1.5, -1, 0.5, 1, 1, 1, 1.5, 2]), (64, 3))
+    for x in (np.ones((64, 3)), values):
+        check_whole(text, [x.astype(BY_NAME[name].numpy)], levels=("0", "2"))
+
+
+@pytest.mark.parametrize("name", FLOATS[:3])
+def test_not_a_number_becomes_minus_zero_where_the_type_has_none(name: str) -> None:
+    """As XLA CPU has it, whatever the sign of the NaN; the quotient shows which zero it is."""
+    x = np.uint32([0x7FC00000, 0xFFC00000]).view(np.float32)
+    text = (f"HloModule m\nENTRY e {{ x = f32[2] parameter(0)\n y = {name}[2] convert(x)\n z = f32[2] convert(y)\n"
+            "one = f32[] constant(1)\n ones = f32[2] broadcast(one), dimensions={}\n ROOT q = f32[2] divide(ones, z) }")
+    check_whole(text, [x], levels=("0", "2"))
+    np.testing.assert_array_equal(evaluate(read_text(text), [x]), np.float32([-np.inf, -np.inf]))
 
 
 @pytest.mark.parametrize(("name", "result"), [("f4e2m1fn", "f32"), ("f4e2m1fn", "f4e2m1fn"), ("s4", "s32"), ("s4", "s4"),

@@ -54,7 +54,14 @@ def converted(x: Array, dtype: DType) -> Array:
         return _saturated(x, dtype)
     narrow = dtype.is_float and dtype.bits < 32
     through = np.dtype(np.float32) if narrow else WORKING[dtype.numpy]
-    return x.astype(WORKING[x.dtype], copy=False).astype(through, copy=False).astype(dtype.numpy, copy=False)
+    wide = x.astype(WORKING[x.dtype], copy=False).astype(through, copy=False)
+    if dtype in _WITHOUT_NAN:
+        wide = np.where(np.isnan(wide), through.type(-0.0), wide)
+    return np.asarray(wide.astype(dtype.numpy, copy=False))
+
+
+_WITHOUT_NAN = frozenset((dtypes.F4E2M1FN, dtypes.F6E2M3FN, dtypes.F6E3M2FN))
+"""Floats that have no NaN: it becomes -0, whatever its sign, as XLA CPU has it (measured)."""
 
 
 def _check_convert(instruction: Instruction) -> None:

@@ -1,0 +1,19 @@
+"""What a trial holds against a module, and what it excuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nxcc.compiler.debugging.trial import difference
+from nxcc.ir.hlo.text.reader import read_text
+
+
+@pytest.mark.parametrize(("value", "is_excused"), [(np.nan, True), (0.0, False)])
+def test_the_sign_of_a_nan_is_nobodys_promise(value: float, is_excused: bool) -> None:
+    """The bits of a NaN that was computed may differ; those of a result that is no NaN may not."""
+    module = read_text("HloModule m\nENTRY e { x = f16[3] parameter(0)\n"
+                       "y = f16[3] negate(x)\n ROOT b = s16[3] bitcast-convert(y) }")
+    inputs = [np.full(3, value, np.float16)]
+    wanted, got = (-inputs[0]).view(np.int16), inputs[0].view(np.int16)
+    assert bool(difference(module, inputs, [got], [wanted])) is not is_excused
