@@ -27,7 +27,7 @@ import numpy as np
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module, callees_first
 from nxcc.passes.dtypes.autocast import MATMUL_ATTRIBUTE
 
 TOLERANCES: dict[str, tuple[float, str]] = {
@@ -150,8 +150,8 @@ class Depths:
 def depths_of(module: Module) -> Depths:
     """Depths of a module; a loop counts as one turn, since its count is not known."""
     narrow = {u for row in module.instructions() for u in _narrow_units(row)}
-    return Depths(_depth(module.entry, _is_product), _depth(module.entry, _rounds),
-                  {u: _depth(module.entry, partial(_roundings, u)) for u in sorted(narrow)})
+    return Depths(_depth(module, _is_product), _depth(module, _rounds),
+                  {u: _depth(module, partial(_roundings, u)) for u in sorted(narrow)})
 
 
 def _is_product(instruction: Instruction) -> bool:
@@ -189,13 +189,16 @@ def _is_narrow(dtype: DType) -> bool:
 _RUN = frozenset(("while", "conditional", "call", "fusion"))
 
 
-def _depth(computation: Computation, counts: Callable[[Instruction], int]) -> int:
+def _depth(module: Module, counts: Callable[[Instruction], int]) -> int:
     """The most counted instructions on any chain, those of called computations among them."""
-    depth: dict[Instruction, int] = {}
-    for instruction in computation.post_order():
-        inner = max((_depth(c, counts) for c in instruction.called), default=0) if instruction.opcode in _RUN else 0
-        depth[instruction] = max((depth[o] for o in instruction.operands), default=0) + inner + counts(instruction)
-    return depth[computation.root]
+    whole: dict[Computation, int] = {}
+    for computation in callees_first([module.entry]):
+        depth: dict[Instruction, int] = {}
+        for instruction in computation.post_order():
+            inner = max((whole[c] for c in instruction.called), default=0) if instruction.opcode in _RUN else 0
+            depth[instruction] = max((depth[o] for o in instruction.operands), default=0) + inner + counts(instruction)
+        whole[computation] = depth[computation.root]
+    return whole[module.entry]
 
 
 def longest_sum(module: Module) -> int:

@@ -137,16 +137,20 @@ def _dtypes(loaded: Loaded) -> list[DType]:
 
 
 def _given(path: str, loaded: Loaded) -> list[Array]:
-    """output0.. of a file, in the dtypes of the outputs."""
+    """output0.. of a file, in the dtypes of the outputs; one whose size depends on values has the size that it has there."""
     arrays = read_arrays(path)
     found, problems = [], []
+    counted = {output: axis for output, axis, _ in loaded.counted.rows}
     for k, row in enumerate(loaded.outputs):
         name = f"output{k}"
         if name not in arrays:
             problems.append(CompileError(INPUT_MISMATCH, f"{name} is missing", path))
             continue
         try:
-            found.append(conform(arrays[name], Shape(row.dtype, row.shape), name, path, INPUT_MISMATCH))
+            dims = list(row.shape)
+            if k in counted and arrays[name].ndim == len(dims):
+                dims[counted[k]] = arrays[name].shape[counted[k]]
+            found.append(conform(arrays[name], Shape(row.dtype, tuple(dims)), name, path, INPUT_MISMATCH))
         except CompileError as error:
             problems.append(error)
     raise_problems(problems)

@@ -48,6 +48,11 @@ def test_where_gives_the_places_that_there_are(tmp_path: Path, target: str, caps
         np.savez(tmp_path / "in.npz", input0=x)
         assert main(["run", neff, "--inputs", str(tmp_path / "in.npz")]) == 0
         assert f"s64[{x.sum()},2]" in capsys.readouterr().out
+        np.savez(tmp_path / "given.npz", output0=np.argwhere(x))
+        given = ["verify", neff, "--inputs", str(tmp_path / "in.npz"), "--expected", str(tmp_path / "given.npz")]
+        assert main(given) == 0
+        np.savez(tmp_path / "given.npz", output0=np.argwhere(np.ones_like(x))[:x.sum() + 1])
+        assert main(given) == (1 if share < 1 else 0)
     assert main(["verify", neff]) == 0
 
 

@@ -68,3 +68,11 @@ def test_narrow_types_inside_a_module_turn_with_the_last_place_of_what_they_roun
                                module=module)
     assert floats.passed and not integers.passed
     assert not compare([np.float32([1])], [np.float32([1.02])], [F32], module=module)[0].passed
+
+
+def test_computations_that_many_others_call_are_measured_once() -> None:
+    levels = "".join(f"c{n} {{\n  x = f32[] parameter(0)\n  a = f32[] call(x), to_apply=c{n - 1}\n"
+                     f"  ROOT b = f32[] call(a), to_apply=c{n - 1}\n}}\n" for n in range(1, 60))
+    first = "c0 {\n  x = f32[] parameter(0)\n  ROOT s = f32[] sine(x)\n}\n"
+    entry = "  x = f32[] parameter(0)\n  ROOT r = f32[] call(x), to_apply=c59"
+    assert depths_of(module_of(entry, first + levels)).operations == 2**59
