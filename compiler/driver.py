@@ -30,6 +30,7 @@ from nxcc.compiler.files.inputs import GraphRequest, read_model, recorded_io_con
 from nxcc.compiler.files.outputs import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
 from nxcc.compiler.interface.counted_outputs import counted_words
 from nxcc.compiler.interface.fixed_outputs import fixed_outputs
+from nxcc.compiler.interface.other_devices import absent_devices
 from nxcc.compiler.interface.parameters import WEIGHT, Signature, Tensor
 from nxcc.compiler.interface.weights import bind_weights, declare_weights, keep_weights
 from nxcc.compiler.options import CompileOptions
@@ -147,6 +148,8 @@ class _Compilation:
                                   str(instruction.location), remedy="export the model with a fixed or a bounded size there")
                      for instruction in module.entry.instructions if id(instruction.shape) in unbounded]
         raise_problems(problems)
+        if words := absent_devices(module):
+            self.journal.note(words)
         if self.options.keep_on_host and not mark_kept(module, host_pattern(self.options)):
             self.journal.note(f"--keep-on-host {self.options.keep_on_host} has no effect: no instruction matches")
 

@@ -60,6 +60,19 @@ def group_size(groups: ReplicaGroups) -> int | None:
     return len(groups.groups[0]) if groups.groups else None
 
 
+def needs_others(instruction: Instruction) -> bool:
+    """Whether a collective says that device 0 gets data of other devices, which one device alone goes without."""
+    declared = instruction.operator.attributes
+    if SOURCE_TARGET_PAIRS in declared:
+        return any(target == 0 != source for source, target in instruction.attribute("source_target_pairs"))
+    if REPLICA_GROUPS not in declared:
+        return False
+    groups: ReplicaGroups = instruction.attribute("replica_groups")
+    if groups.iota is not None:
+        return groups.iota[1] > 1
+    return bool(groups.mesh) or any(0 in group and len(group) > 1 for group in groups.groups)
+
+
 def _joined(shapes: Sequence[Shape]) -> Shape:
     return shapes[0] if len(shapes) == 1 else tuple_of(*shapes)
 
