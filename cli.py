@@ -6,7 +6,6 @@ if __name__ == "__main__":
     from nxcc.__main__ import entry
     entry()
 
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,35 +14,27 @@ from typing import Any
 import click
 
 from nxcc.compiler.console.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
+from nxcc.compiler.console.commands import FILES, Commands, Finite, stdout_is_taken
 from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
 from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
-from nxcc.ir.diagnostics import USAGE, CompileError, one_of
+from nxcc.ir.diagnostics import USAGE, CompileError
 
 Command = Callable[..., Any]
 
 
-class _Finite(click.FloatRange):
-    """A number; neither NaN, which compares with nothing, nor an infinity."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is no number that anything can be compared with", param, ctx)
-        return number
-
-
-_FILE = click.Path(dir_okay=True, readable=False)
+_INPUT, _OUTPUT, _PLACE = (FILES[kind] for kind in (Kind.INPUT, Kind.OUTPUT, Kind.PLACE))
 _COUNT, _AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 _FORMATS = ("text", "short", "binary")
 _TARGETS = "|".join(DECLARED["target"].choices)
 
 # Options that several commands share.
-_INPUTS = click.option("--inputs", type=_FILE, metavar="IN.npz", help="Arrays input0.. in order; seeded random ones if absent.")
+_INPUTS = click.option("--inputs", type=_INPUT, metavar="IN.npz",
+                       help="Arrays input0.. in order; seeded random ones if absent.")
 _STRICT = click.option("--strict", is_flag=True, help="Poisoned memory, bounds, race detection, random legal interleavings.")
 _SEED = click.option("--seed", type=_COUNT, default=0, show_default=True, help="Seed of random inputs and of the strict order.")
 _TRIPS = click.option("--trips", type=_AT_LEAST_ONE, default=1, show_default=True,
                       help="Iterations of loops whose end depends on data.")
-_TIME_LIMIT = click.option("--time-limit", type=_Finite(min=0, min_open=True), metavar="SECONDS",
+_TIME_LIMIT = click.option("--time-limit", type=Finite(min=0, min_open=True), metavar="SECONDS",
                            help="Give up a simulation that has not ended by then; a loop on data may have no end.")
 
 
@@ -90,7 +81,7 @@ def _click_option(name: str, row: Option) -> Callable[[Command], Command]:
         return click.option(*flags, is_flag=True, help=row.help)
     metavar = row.metavar or "|".join(row.choices)
     shown = f"{row.help}  [default: {default}]" if default and row.kind is not Kind.LEVEL else row.help
-    return click.option(*flags, default=default, metavar=metavar, multiple=row.many, help=shown,
+    return click.option(*flags, default=default, metavar=metavar, type=FILES.get(row.kind), multiple=row.many, help=shown,
                         callback=lambda context, parameter, value: _checked(row, value, default))
 
 
@@ -118,19 +109,10 @@ def _show(command: str, body: dict[str, Any], lines: Callable[[dict[str, Any]], 
         _print_json(command, body)
     else:
         for line in lines(body):
-            click.echo(line)
+            click.echo(line, err=stdout_is_taken())
 
 
-class _Commands(click.Group):
-    """The commands, the nearest of which is named for one that does not exist."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise CompileError(USAGE, f"no command is named {args[0]!r}", remedy=one_of(args[0], self.commands))
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, "--version", "-V", package_name="nxcc")
 def nxcc() -> None:
     """Compile models for AWS NeuronCores, and check every compile without a chip.
@@ -141,7 +123,7 @@ def nxcc() -> None:
 
 
 @nxcc.command("compile")
-@click.argument("model", type=_FILE)
+@click.argument("model", type=_INPUT)
 @_declared(Role.CODE, Role.REPORT, Role.VENDOR)
 @click.pass_obj
 def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
@@ -151,7 +133,7 @@ def compile_command(notices: list[str], /, model: str, **values: Any) -> int:
 
 
 @nxcc.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=_INPUT)
 @_declared(Role.CODE, Role.REPORT, Role.VENDOR)
 @click.pass_obj
 def check(notices: list[str], /, model: str, **values: Any) -> int:
@@ -161,10 +143,10 @@ def check(notices: list[str], /, model: str, **values: Any) -> int:
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_INPUT)
 @_INPUTS
-@click.option("--outputs", type=_FILE, metavar="OUT.npz", help="Where to write output0.. .")
-@click.option("--weights", type=_FILE, metavar="W", help="Values of declared weights, by parameter number or name.")
+@click.option("--outputs", type=_OUTPUT, metavar="OUT.npz", help="Where to write output0.. .")
+@click.option("--weights", type=_INPUT, metavar="W", help="Values of declared weights, by parameter number or name.")
 @_STRICT
 @click.option("--target", metavar=_TARGETS, help="Refuse a NEFF for another target.")
 @_SEED
@@ -179,10 +161,10 @@ def run(file: str, as_json: bool, **values: Any) -> int:
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE, metavar="MODEL|FILE.neff")
+@click.argument("file", type=_INPUT, metavar="MODEL|FILE.neff")
 @_INPUTS
-@click.option("--expected", type=_FILE, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
-@click.option("--tolerance", type=_Finite(min=0), metavar="T", help="Largest error relative to an output's own scale.")
+@click.option("--expected", type=_INPUT, metavar="EXP.npz", help="Compare with output0.. of this file instead of the oracle.")
+@click.option("--tolerance", type=Finite(min=0), metavar="T", help="Largest error relative to an output's own scale.")
 @_STRICT
 @_SEED
 @_TIME_LIMIT
@@ -199,7 +181,7 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.argument("file", type=_INPUT, metavar="FILE.neff")
 @_TRIPS
 @click.option("--busy-cores", type=_AT_LEAST_ONE, default=None,
               help="Cores of the chip that are at work and share its memory; default: all.")
@@ -214,10 +196,10 @@ def estimate(file: str, trips: int, busy_cores: int | None, advice: bool, as_jso
 
 
 @nxcc.command()
-@click.argument("files", type=_FILE, nargs=-1, required=True, metavar="FILE.neff [OTHER.neff]")
-@click.option("--output", "-o", "page", type=_FILE, default="", metavar="PAGE.html",
+@click.argument("files", type=_INPUT, nargs=-1, required=True, metavar="FILE.neff [OTHER.neff]")
+@click.option("--output", "-o", "page", type=_OUTPUT, default="", metavar="PAGE.html",
               help="Write a self-contained page: timeline, roofline, memory, tables; of two files: what changed.")
-@click.option("--trace", type=_FILE, default="", metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
+@click.option("--trace", type=_OUTPUT, default="", metavar="FILE.json", help="Write a Chrome/Perfetto trace.")
 @click.option("--text", is_flag=True, help="Tables for the terminal; this is the default.")
 @_TRIPS
 @_json_flag
@@ -238,8 +220,8 @@ def profile(files: tuple[str, ...], page: str, trace: str, text: bool, trips: in
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE, metavar="FILE.neff")
-@click.option("--extract", type=_FILE, metavar="DIR", help="Write all members under this folder.")
+@click.argument("file", type=_INPUT, metavar="FILE.neff")
+@click.option("--extract", type=_PLACE, metavar="DIR", help="Write all members under this folder.")
 @click.option("--memory", is_flag=True, help="List the variables with their places.")
 @click.option("--weights", is_flag=True, help="List declared weights and constants.")
 @_json_flag
@@ -251,7 +233,7 @@ def info(file: str, extract: str | None, memory: bool, weights: bool, as_json: b
 
 
 @nxcc.command()
-@click.argument("file", type=_FILE, metavar="FILE.neff")
+@click.argument("file", type=_INPUT, metavar="FILE.neff")
 @click.option("--engine", "engines", multiple=True, metavar="PE|Activation|DVE|Pool|SP", help="Only this engine (repeatable).")
 @click.option("--hlo", metavar="NAME",
               help="Only functions with code of this HLO instruction, or of the region that it is part of.")
@@ -264,8 +246,8 @@ def disasm(file: str, engines: tuple[str, ...], hlo: str | None) -> int:
 
 
 @nxcc.command()
-@click.argument("model", type=_FILE, required=False)
-@click.option("--output", "-o", type=_FILE, help="Where to write; default: text to stdout.")
+@click.argument("model", type=_INPUT, required=False)
+@click.option("--output", "-o", type=_OUTPUT, help="Where to write; default: text to stdout.")
 @click.option("--passes", metavar="P1,P2", help="Passes to run in this order; default: none, so that formats are converted.")
 @click.option("--all-passes", is_flag=True, help="Run the whole pipeline.")
 @click.option("--emit", metavar="|".join(_FORMATS), default=_FORMATS[0], show_default=True,
@@ -288,7 +270,7 @@ def opt(model: str | None, output: str | None, passes: str | None, all_passes: b
 
 
 @nxcc.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=_INPUT)
 @_INPUTS
 @_STRICT
 @_SEED
@@ -305,8 +287,8 @@ def bisect(model: str, inputs: str | None, strict: bool, seed: int, trials: int,
 
 
 @nxcc.command()
-@click.argument("model", type=_FILE)
-@click.option("--output", "-o", type=_FILE, required=True, metavar="OUT.hlo", help="The reduced module; inputs go beside it.")
+@click.argument("model", type=_INPUT)
+@click.option("--output", "-o", type=_PLACE, required=True, metavar="OUT.hlo", help="The reduced module; inputs go beside it.")
 @_INPUTS
 @click.option("--test", "command", default="", metavar="COMMAND",
               help="A module fails if COMMAND FILE exits as it does for MODEL; default: if it ends in the same verdict.")
@@ -324,7 +306,7 @@ def reduce(model: str, output: str, inputs: str | None, command: str, strict: bo
     return 0
 
 
-@nxcc.group(cls=_Commands)
+@nxcc.group(cls=Commands)
 def cache() -> None:
     """Show and clean the compile cache.
 
@@ -336,7 +318,7 @@ def cache() -> None:
 def _cache_command(name: str) -> Callable[[Command], click.Command]:
     """A command of the group, with the folder it works on and --json."""
     def decorate(command: Command) -> click.Command:
-        folder = click.option("--cache-dir", "folder", type=_FILE, metavar="DIR", envvar="NXCC_CACHE_DIR",
+        folder = click.option("--cache-dir", "folder", type=_PLACE, metavar="DIR", envvar="NXCC_CACHE_DIR",
                               help="Folder of the cache; default: NXCC_CACHE_DIR, else the user's cache folder.")
         return cache.command(name)(folder(_json_flag(command)))
     return decorate

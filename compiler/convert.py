@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import graph_request, pass_settings
 from nxcc.compiler.files.inputs import read_model
@@ -14,6 +12,7 @@ from nxcc.ir.files import whole_file, write_whole
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
+from nxcc.ir.streams import STANDARD, refuse_terminal
 from nxcc.passes.pipeline import PASS_NAMES, passes, run_pipeline
 
 
@@ -28,6 +27,8 @@ def convert(path: str, output: str | None, names: str | None, emit: str, options
     names: passes, separated by commas, run in that order; None runs the pipeline. emit: text, short or binary.
     Returns text for stdout if there is no output file.
     """
+    if emit == "binary":
+        refuse_terminal(output or STANDARD)
     module = read_model(path, graph_request(options))
     verify(module)
     if options.weights:
@@ -36,11 +37,8 @@ def convert(path: str, output: str | None, names: str | None, emit: str, options
     verify(module)
     if emit == "binary":
         from nxcc.ir.hlo.proto.writer import write_module
-        if output is None:
-            write_module(module, sys.stdout.buffer)
-        else:
-            with whole_file(output) as file:
-                write_module(module, file)
+        with whole_file(output or STANDARD) as file:
+            write_module(module, file)
         return None
     text = write_text(module, short=emit == "short")
     if output is None:

@@ -359,8 +359,8 @@ def compile_file(request: Request) -> Build:
         write_depfile(output, request.path, options)
 
     with journal.stage("write"):
-        write_neff(output, build.package, options.compress, confirm)
-    build.output, build.neff_bytes = output, os.stat(output).st_size
+        header = write_neff(output, build.package, options.compress, confirm)
+    build.output, build.neff_bytes = output, header.file_bytes
     return build
 
 
@@ -393,7 +393,8 @@ def _with_metrics(made: Package, journal: Journal) -> Package:
 
 
 def file_sha256(path: str) -> str:
-    """Digest of a file; empty above MAX_HASHED_BYTES and for what is no regular file."""
-    if not os.path.isfile(path) or os.stat(path).st_size > MAX_HASHED_BYTES:
+    """Digest of a file; empty above MAX_HASHED_BYTES and for a folder."""
+    if os.path.isdir(path):
         return ""
-    return hashlib.sha256(map_file(path)).hexdigest()
+    data = map_file(path)
+    return hashlib.sha256(data).hexdigest() if len(data) <= MAX_HASHED_BYTES else ""

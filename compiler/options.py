@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from typing import Any
 
 from nxcc.backends.targets import CHIPS, TARGET_OF
+from nxcc.ir.diagnostics import USAGE, CompileError, near
 from nxcc.ir.facts import dataclass
 
 
@@ -23,9 +24,14 @@ class Kind(enum.Enum):
     FLAG = "flag"
     CHOICE = "one of the choices"
     TEXT = "text"
-    FILE = "file"
+    INPUT = "file that is read; `-` is the standard input"
+    OUTPUT = "file that is written; `-` is the standard output"
+    PLACE = "folder, or a file that grows"
     INTEGER = "integer"
     LEVEL = "level, may be left out"
+
+
+PATHS = (Kind.INPUT, Kind.OUTPUT, Kind.PLACE)
 
 
 class Role(enum.Enum):
@@ -96,7 +102,7 @@ class CompileOptions:
         "what its content leaves open, and refuses HLO.", choices=("XLA", "TENSORFLOW"), any_case=True,
         refused=dict.fromkeys(("MXNET", "ONNX", "PYTORCH"), "nxcc reads HLO and TensorFlow graphs"))
     io_config: str = _option(
-        "", "--io-config", metavar="FILE|JSON", changes_output=True,
+        "", "--io-config", kind=Kind.INPUT, metavar="FILE|JSON", changes_output=True,
         help="Inputs and outputs of a TensorFlow graph, as a file or as JSON itself: "
              '{"inputs": {"x:0": [[1, 3], "float32"]}, "outputs": ["y:0"]}; may be left out where the graph says it all.')
     signature: str = _option(
@@ -121,7 +127,7 @@ class CompileOptions:
         "2", "--optlevel", "-O", "--O", help=OPTLEVEL_HELP, choices=("0", "1", "2", "3"),
         changes_output=True)
     weights: str = _option(
-        "", "--weights", kind=Kind.FILE, metavar="W.npz|W.safetensors",
+        "", "--weights", kind=Kind.INPUT, metavar="W.npz|W.safetensors",
         help="Bind parameters, by number or name, to these values; they are cast and packed into the NEFF.")
     weight_params: str = _option(
         "", "--weight-params", metavar="SPEC", changes_output=True,
@@ -151,7 +157,7 @@ class CompileOptions:
         (), "--disable-pass", metavar="PASS", many=True, changes_output=True, help="Leave out a pass (repeatable).")
 
     output: str = _option(
-        "", "--output", "-o", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+        "", "--output", "-o", kind=Kind.OUTPUT, role=Role.REPORT, metavar="FILE",
         help="Where to write; default: the input's stem with .neff in the current folder.")
     compress: bool = _flag("--compress", role=Role.REPORT, changes_output=True,
                            help="Compress the NEFF with gzip; its bytes then depend on the zlib in use.")
@@ -159,18 +165,18 @@ class CompileOptions:
                         help="Leave out the debug map and source names.")
     jobs: int = _option(1, "--jobs", "--num-parallel-jobs", kind=Kind.INTEGER, role=Role.REPORT, metavar="N",
                         help="Processes in which --optlevel 3 searches; the code is the same for any number.")
-    workdir: str = _option("", "--workdir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
+    workdir: str = _option("", "--workdir", kind=Kind.PLACE, role=Role.REPORT, metavar="DIR",
                            help="Keep every stage's text in this folder.")
     dump_after: tuple[str, ...] = _option(
         (), "--dump-after", role=Role.REPORT, metavar="STAGE", many=True,
         help="Keep the text after this stage or pass only (repeatable); into --workdir, else the current folder.")
     stop_after: str = _option("", "--stop-after", role=Role.REPORT, metavar="STAGE",
                               help="Stop after this stage or pass; no NEFF is written.")
-    depfile: str = _option("", "--depfile", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+    depfile: str = _option("", "--depfile", kind=Kind.OUTPUT, role=Role.REPORT, metavar="FILE",
                            help="Write a Makefile rule that names every file the output depends on.")
     cache: bool = _flag("--cache", role=Role.REPORT,
                         help="Take the output from the compile cache in the user's cache folder, or keep it there.")
-    cache_dir: str = _option("", "--cache-dir", kind=Kind.FILE, role=Role.REPORT, metavar="DIR",
+    cache_dir: str = _option("", "--cache-dir", kind=Kind.PLACE, role=Role.REPORT, metavar="DIR",
                              help="As --cache, with the cache in this folder; default: NXCC_CACHE_DIR, if that is set.")
     no_cache: bool = _flag("--no-cache", role=Role.REPORT, help="Use no compile cache, whatever else says so.")
     json: bool = _flag("--json", role=Role.REPORT,
@@ -180,7 +186,7 @@ class CompileOptions:
     verbose: str = _option("warning", "--verbose", kind=Kind.LEVEL, role=Role.REPORT, metavar="[LEVEL]",
                            help="debug, info, warning, error, critical or a number; without a level: info. Above warning only "
                            "errors are printed, between 30 and 40 (frameworks pass 35) with a dot a stage on a terminal.")
-    logfile: str = _option("", "--logfile", kind=Kind.FILE, role=Role.REPORT, metavar="FILE",
+    logfile: str = _option("", "--logfile", kind=Kind.PLACE, role=Role.REPORT, metavar="FILE",
                            help="Write every message of the compile to this file.")
     compat_log: bool = _flag("--compat-log", role=Role.REPORT,
                              help="End with `Compiler status PASS` or `Compiler status FAIL` on stdout.")
@@ -315,23 +321,68 @@ def verbosity(level: str) -> int | None:
     return VERBOSITY.get(word, int(word) if word.isdigit() else None)
 
 
+# Values of Python callers
+
+
 def options_from(**values: Any) -> CompileOptions:
-    """Options from Python keywords, checked as the command line checks them; ValueError names what is wrong."""
-    for name, value in values.items():
+    """Options from Python keywords, checked as the command line checks them; None is the default. CompileError(USAGE)."""
+    for name in values:
         if name not in DECLARED:
-            raise ValueError(f"no compile option is named {name!r}{_nearest(name, DECLARED)}")
-        row = DECLARED[name]
-        if row.kind is Kind.FILE and not isinstance(value, str | os.PathLike):
-            raise ValueError(f"{name} is {type(value).__name__}; it is the path of a file")
-        value = os.fspath(value) if row.kind is Kind.FILE else value
-        value = row.canonical(str(value)) if row.kind is Kind.CHOICE else value
-        if row.kind is Kind.CHOICE and value not in (*row.choices, getattr(CompileOptions, name)):
-            raise ValueError(f"{name} is {value!r}; it may be {', '.join(row.choices)}")
-        values[name] = tuple(value) if row.many else value
-    return CompileOptions(**values)
+            raise CompileError(USAGE, f"no compile option is named {name!r}", remedy=near(name, DECLARED))
+    return CompileOptions(**{name: _from_python(name, DECLARED[name], value)
+                             for name, value in values.items() if value is not None})
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    from nxcc.ir.diagnostics import near
-    found = near(name, known)
-    return f"; {found}" if found else ""
+def _from_python(name: str, row: Option, value: Any) -> Any:
+    if not row.many:
+        return _FROM_PYTHON[row.kind](name, row, value)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise refused_value(name, value, "a list of texts")
+    return tuple(_FROM_PYTHON[row.kind](name, row, one) for one in value)
+
+
+def _instance(name: str, value: Any, taken: type | tuple[type, ...], words: str) -> Any:
+    """The value, if it is of a type; a bool is no integer here."""
+    if not isinstance(value, taken) or (isinstance(value, bool) and taken is not bool):
+        raise refused_value(name, value, words)
+    return value
+
+
+def _choice(name: str, row: Option, value: Any) -> str:
+    word = row.canonical(str(_instance(name, value, (str, int), f"one of {', '.join(row.choices)}")))
+    if word not in (*row.choices, getattr(CompileOptions, name)):
+        raise CompileError(USAGE, f"{name} is {value!r}", why=row.refused.get(word, ""),
+                           remedy=f"it may be {', '.join(row.choices)}")
+    return word
+
+
+def _level(name: str, row: Option, value: Any) -> str:
+    words = f"a number or one of {', '.join(VERBOSITY)}"
+    if verbosity(str(_instance(name, value, (str, int), words))) is None:
+        raise refused_value(name, value, words)
+    return str(value)
+
+
+_FROM_PYTHON: dict[Kind, Callable[[str, Option, Any], Any]] = {
+    Kind.FLAG: lambda name, row, value: _instance(name, value, bool, "True or False"),
+    Kind.CHOICE: _choice,
+    Kind.TEXT: lambda name, row, value: _instance(name, value, str, "a text"),
+    Kind.INTEGER: lambda name, row, value: _instance(name, value, int, "an integer"),
+    Kind.LEVEL: _level,
+    **dict.fromkeys(PATHS, lambda name, row, value: path_value(name, value)),
+}
+
+
+def path_value(name: str, value: Any) -> str:
+    """A file's name that a Python caller gave, as a text. CompileError(USAGE) for what is none."""
+    path = os.fsdecode(_instance(name, value, (str, os.PathLike), "the path of a file"))
+    if "\0" in path:
+        raise refused_value(name, value, "a path, which holds no NUL")
+    return path
+
+
+def refused_value(name: str, value: Any, expected: str) -> CompileError:
+    """The error for a value of a wrong type or form."""
+    text = repr(value)
+    return CompileError(USAGE, f"{name} is {type(value).__name__} {text if len(text) <= 40 else text[:40] + '..'}",
+                        why=f"it should be {expected}")

@@ -23,6 +23,7 @@ from nxcc.compiler.reports.plan_report import plan_report
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import whole_file
 from nxcc.ir.literals import Array
+from nxcc.ir.streams import refuse_terminal
 from nxcc.neff.writer import write_neff
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def run_session(request: RunRequest) -> dict[str, Any]:
     from nxcc.compiler.runtime.loaded import load
     target = load_target(request.target).name if request.target else None
     if request.outputs:
+        refuse_terminal(request.outputs)
         check_outputs([request.outputs], [path for path in (request.file, request.inputs, request.weights) if path])
     start = time.process_time()
     loaded = load(request.file, request.weights, target=target, strict=request.strict, seed=request.seed)

@@ -62,6 +62,11 @@ class Header:
         return self.is_ours and bool(self.feature_bits & FEATURE_HOST_REGIONS)
 
     @property
+    def file_bytes(self) -> int:
+        """Size of the whole file."""
+        return HEADER_BYTES + self.data_size
+
+    @property
     def digest_name(self) -> str:
         """The digest that pkg_version stands for, as hashlib names it."""
         return {PKG_SHA256: "sha256", PKG_MD5: "md5"}[self.pkg_version]

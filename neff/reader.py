@@ -213,12 +213,10 @@ def _engine_extras(subgraph: LoadedSubgraph, engine: str) -> tuple[dict[str, Any
 def is_neff(path: str | os.PathLike[str]) -> bool:
     """Whether a file looks like a NEFF by its first bytes and its size; False for what cannot be read."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(MIN_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except OSError:
+        data = map_file(os.fspath(path))
+    except CompileError:
         return False
-    return _looks_like_neff(start, size)
+    return _looks_like_neff(bytes(data[:MIN_BYTES]), len(data))
 
 
 def _looks_like_neff(start: bytes, size: int) -> bool:
@@ -241,7 +239,7 @@ def open_neff(path: str | os.PathLike[str], verify_hash: bool = True) -> Neff:
     NEFF_INVALID with the broken rule and the member or offset.
     """
     name = os.fspath(path)
-    return read_neff(map_file(name, pipes=False), name, verify_hash)
+    return read_neff(map_file(name), name, verify_hash)
 
 
 def read_neff(data: bytes | memoryview, path: str, verify_hash: bool = True) -> Neff:

@@ -35,11 +35,11 @@ def write_neff(path: str | os.PathLike[str], package: Package, compress: bool = 
     last to finish wins with a whole file. On any error, Ctrl-C included, nothing is left behind.
     compress: gzip (pkg_version 2, MD5); costs time, and its bytes depend on the zlib in use.
     confirm: called when all is written and before the file takes its place; what it raises keeps the file from that.
-    Raises CompileError(FILE_UNWRITABLE): folder missing or read-only, disk full, target not a regular file.
+    Raises CompileError(FILE_UNWRITABLE): folder missing or read-only, disk full.
     """
     members = package_members(package, hash_constants=compress)
     _assert_readable(package, members)
-    with whole_file(os.fspath(path), devices=False) as file:
+    with whole_file(os.fspath(path)) as file:
         file.write(bytes(HEADER_BYTES))
         payload = _GzipPayload(file) if compress else _Payload(file)
         for piece in archive_pieces(members):

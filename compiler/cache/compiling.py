@@ -17,7 +17,6 @@ from nxcc.compiler.cache.folder import cache_folder
 from nxcc.compiler.cache.store import Cache, Key, content_digest
 from nxcc.compiler.console.progress import INFO, Journal
 from nxcc.compiler.files.outputs import (
-    STDIN,
     check_compile_names,
     check_outputs,
     default_output,
@@ -29,6 +28,7 @@ from nxcc.compiler.options import CompileOptions, verbosity
 from nxcc.compiler.own_files import code_digest
 from nxcc.compiler.version import VERSION
 from nxcc.ir.graphdef.naming import graph_name, module_name
+from nxcc.ir.streams import is_standard_output, is_stream
 
 KEY_FORMAT = 1
 LIBRARIES = ("ml_dtypes", "numpy", "scipy")
@@ -40,8 +40,9 @@ PrintJson = Callable[[str, dict[str, Any]], None]
 def compile_session(model: str, options: CompileOptions, notices: list[str], print_json: PrintJson) -> int:
     """`nxcc compile` and, with query_compute, `nxcc check`; returns the exit status."""
     check_compile_names(model, options)
+    stdout_is_taken = any(map(is_standard_output, (options.output, options.depfile)))
     journal = Journal(verbosity(options.verbose) or 0, quiet=options.quiet, logfile=options.logfile,
-                      stdout_is_data=options.json)
+                      stdout_is_data=options.json or stdout_is_taken)
     status = "FAIL"
     # A compile makes few cycles and ends soon: looking for them costs a tenth of its time.
     gc.disable()
@@ -59,7 +60,7 @@ def compile_session(model: str, options: CompileOptions, notices: list[str], pri
         gc.enable()
         journal.close()
         if options.compat_log:
-            sys.stdout.write(f"Compiler status {status}\n")
+            (sys.stderr if stdout_is_taken else sys.stdout).write(f"Compiler status {status}\n")
     return 0
 
 
@@ -69,7 +70,7 @@ def _show(body: dict[str, Any], options: CompileOptions, journal: Journal, print
     elif journal.wants_report:
         from nxcc.compiler.reports.report_text import build_lines
         for line in build_lines(body):
-            sys.stdout.write(line + "\n")
+            journal.result.write(line + "\n")
 
 
 def compile_through_cache(model: str, options: CompileOptions, journal: Journal) -> dict[str, Any]:
@@ -99,7 +100,8 @@ def compile_through_cache(model: str, options: CompileOptions, journal: Journal)
 def _is_plain(model: str, options: CompileOptions) -> bool:
     """Whether the NEFF, the report and the depfile are all that is wanted."""
     more = (options.stop_after, options.workdir, options.dump_after, options.timing, options.query_compute)
-    return model != STDIN and not any(more) and all(os.path.exists(path) for path in dependencies(model, options))
+    files = (model, options.output, options.weights, options.io_config)
+    return not any(more) and not any(map(is_stream, files)) and all(map(os.path.exists, dependencies(model, options)))
 
 
 def _key(options: CompileOptions, inputs: list[str]) -> Key:

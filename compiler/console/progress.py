@@ -68,6 +68,11 @@ class Journal:
         return self.level <= WARNING
 
     @property
+    def result(self) -> TextIO:
+        """Where the result is told: stdout, unless that holds data."""
+        return sys.stderr if self._stdout_is_data else sys.stdout
+
+    @property
     def hears_all(self) -> bool:
         """Whether anything is made of messages below warnings."""
         return self.level <= INFO or self._log is not None
@@ -87,7 +92,7 @@ class Journal:
     def _say(self, level: int, text: str) -> None:
         self._write_log(level, text)
         if level >= self.level:
-            stream = sys.stdout if level < WARNING and not self._stdout_is_data else sys.stderr
+            stream = self.result if level < WARNING else sys.stderr
             line = f"nxcc: {_WORDS[level]}: {text}\n"
             stream.write(line)
             stream.flush()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from nxcc.compiler.console.interrupts import INTERRUPTED, MESSAGE, raise_when_interrupted
 from nxcc.compiler.own_files import package_folder
 from nxcc.ir.diagnostics import CODES, FILE_UNWRITABLE, INTERNAL, CompileError
+from nxcc.ir.streams import streams_kept
 
 MAX_REPRODUCER_BYTES = 64 << 20
 MAX_DETAILS = 20
@@ -29,7 +30,8 @@ def guard(action: Callable[[], int], words: Sequence[str]) -> int:
     _open_closed_streams()
     try:
         raise_when_interrupted()
-        status = action()
+        with streams_kept():
+            status = action()
         sys.stdout.flush()
         return status
     except CompileError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import zlib
 from typing import TYPE_CHECKING
 
@@ -37,17 +36,17 @@ from nxcc.ir.diagnostics import (
     CompileError,
 )
 from nxcc.ir.facts import dataclass
-from nxcc.ir.files import map_file, read_stream
+from nxcc.ir.files import map_file
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.proto.framing import holds_module
 from nxcc.ir.hlo.proto.reader import read_module
 from nxcc.ir.hlo.proto.schema import message_type
 from nxcc.ir.hlo.proto.wire import is_message
+from nxcc.ir.streams import shown
 
 if TYPE_CHECKING:
     from nxcc.ir.graphdef.io_config import IoConfig
 
-STDIN = "-"
 MAX_INFLATED_BYTES = 256 << 20
 """Of a gzip file: what is larger should be given as it is, so that it can be mapped."""
 MAX_TEXT_NESTING = 100
@@ -76,8 +75,7 @@ def read_model(path: str, graph: GraphRequest | None = None) -> Module:
     request = graph or GraphRequest()
     if os.path.isdir(path):
         return _read_folder(path, request)
-    data = _standard_input() if path == STDIN else map_file(path)
-    name = "<stdin>" if path == STDIN else path
+    data, name = map_file(path), shown(path)
     if data[:2] == GZIP:
         data = memoryview(_inflate(data, name))
     if not len(data):
@@ -133,12 +131,6 @@ def recorded_io_config(given: str) -> str:
 def _unknown(name: str, looks_like: str, remedy: str) -> CompileError:
     return CompileError(UNKNOWN_FORMAT, f"{name} is neither HLO nor a TensorFlow graph", why=f"it looks like {looks_like}",
                         remedy=remedy)
-
-
-def _standard_input() -> memoryview:
-    if sys.stdin is None:
-        raise CompileError(FILE_UNREADABLE, "cannot read the standard input", why="it is closed")
-    return read_stream(sys.stdin.buffer, "<stdin>")
 
 
 def _inflate(data: memoryview, name: str) -> bytes:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 
-from nxcc.compiler.options import CompileOptions
+from nxcc.compiler.options import CompileOptions, Kind
 from nxcc.ir.diagnostics import FILE_UNREADABLE, USAGE, CompileError
 from nxcc.ir.files import check_writable, write_whole
-
-STDIN = "-"
+from nxcc.ir.streams import STANDARD, is_standard_output, is_stream, refuse_terminal
 
 
 def default_output(path: str) -> str:
@@ -25,7 +24,7 @@ def default_output(path: str) -> str:
 def dependencies(path: str, options: CompileOptions) -> list[str]:
     """Files and folders that the output is made from."""
     config = "" if options.io_config.lstrip().startswith("{") else options.io_config
-    return [found for found in (path, options.weights, config) if found and found != STDIN]
+    return [found for found in (path, options.weights, config) if found and not is_stream(found)]
 
 
 def depfile_text(output: str, paths: list[str]) -> str:
@@ -58,18 +57,47 @@ def check_outputs(outputs: list[str], inputs: list[str]) -> None:
 
 
 def check_names(outputs: list[str], inputs: list[str]) -> None:
-    """Fail if a file would be written that is read, or one by two writers; devices may be."""
-    taken = dict.fromkeys(map(os.path.realpath, inputs), "an input and an output")
+    """Fail if a file would be written that is read, or one by two writers; devices may be, but not the standard output."""
+    taken = {_place(path): "an input and an output" for path in inputs if not is_stream(path)}
     for path in outputs:
-        place = os.path.realpath(path)
-        if place in taken and (os.path.isfile(place) or not os.path.exists(place)):
+        place = _place(path)
+        if place in taken and (place == STANDARD or os.path.isfile(place) or not os.path.exists(place)):
             raise CompileError(USAGE, f"{path} is {taken[place]}", remedy="choose another name for the output")
         taken[place] = "the name of two outputs"
 
 
+def check_streams(given: list[tuple[str, Kind, str]]) -> bool:
+    """Whether a file that is written comes out of the standard output.
+
+    given: files of a command: what the user calls them, their kind and their name. CompileError(USAGE) if two of them share a
+    standard stream, or `-` stands for what is no single file.
+    """
+    taken: dict[Kind, str] = {}
+    for called, kind, path in given:
+        if path == STANDARD and kind is Kind.PLACE:
+            raise CompileError(USAGE, f"{called} cannot be {STANDARD}", why="only a single file can be a standard stream",
+                               remedy=f"./{STANDARD} is a file or folder of that name")
+        is_standard = is_standard_output(path) if kind is Kind.OUTPUT else path == STANDARD
+        if is_standard and kind in taken:
+            which = "input" if kind is Kind.INPUT else "output"
+            raise CompileError(USAGE, f"{taken[kind]} and {called} share the standard {which}",
+                               remedy="give a file for one of them")
+        if is_standard:
+            taken[kind] = called
+    return Kind.OUTPUT in taken
+
+
+def _place(path: str) -> str:
+    return STANDARD if is_standard_output(path) else os.path.realpath(path)
+
+
 def check_compile_names(model: str, options: CompileOptions) -> None:
-    """`check_names` for all files of a compile; to be called before the log is opened, which empties it."""
+    """`check_names` for all files of a compile; to be called before the log is opened, which empties it.
+
+    CompileError(USAGE) also if the NEFF would go to a terminal.
+    """
     output = "" if options.query_compute or options.stop_after else options.output or default_output(model)
+    refuse_terminal(output)
     check_names([path for path in (output, options.depfile, options.logfile) if path], dependencies(model, options))
 
 

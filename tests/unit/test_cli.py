@@ -417,6 +417,55 @@ def test_inputs_may_come_through_a_pipe(model: Path, capsys: pytest.CaptureFixtu
     assert writer.wait() == 0
 
 
+@pytest.mark.parametrize("line", [
+    "compile small.hlo -o", "compile small.hlo --weights", "compile small.hlo --depfile", "compile",
+    "check small.hlo --workdir", "run s.neff --inputs", "run s.neff --outputs", "run s.neff --weights",
+    "verify s.neff --expected", "profile s.neff --trace", "profile", "info s.neff --extract", "opt small.hlo --passes",
+    "reduce small.hlo -o", "cache list --cache-dir"])
+def test_an_empty_value_is_wrong_usage(model: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    before = sorted(os.listdir("."))
+    assert main([*line.split(), ""]) == 2
+    assert "is empty; give a value" in capsys.readouterr().err
+    assert sorted(os.listdir(".")) == before
+
+
+@pytest.mark.parametrize("line", [
+    "compile - --weights -", "run - --inputs -", "compile small.hlo -o - --json", "compile small.hlo -o - --depfile -",
+    "compile small.hlo --workdir -", "compile small.hlo --logfile -", "reduce small.hlo -o -", "info s.neff --extract -"])
+def test_a_standard_stream_is_one_file(model: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    before = sorted(os.listdir("."))
+    assert main(line.split()) == 2
+    assert "NXC0001" in capsys.readouterr().err
+    assert sorted(os.listdir(".")) == before
+
+
+def shell(script: str) -> subprocess.CompletedProcess[bytes]:
+    """Run by bash, with `nxcc` on its own lines."""
+    return subprocess.run(["bash", "-c", f'set -o pipefail; nxcc() {{ "{sys.executable}" -m nxcc "$@"; }}; {script}'],
+                          capture_output=True)
+
+
+def test_commands_are_filters(model: Path) -> None:
+    ran = shell("nxcc compile - -o - --weights w.npz < small.hlo | nxcc run - --inputs in.npz --outputs - | cat > out.npz")
+    assert ran.returncode == 0 and not ran.stdout, ran.stderr
+    assert b"-: " in ran.stderr and b"output0" in ran.stderr
+    given, got = (np.load(name) for name in ("in.npz", "out.npz"))
+    assert got["output0"].shape == (4, 16) and given["input0"].shape == (4, 8)
+
+
+def test_where_a_file_comes_from_changes_no_byte(model: Path) -> None:
+    ran = shell("nxcc compile small.hlo -q; cat small.hlo | nxcc compile - -q;"
+                "nxcc compile <(cat small.hlo) -o >(cat > b.neff);"
+                "nxcc compile small.hlo -o /dev/stdout | cat > c.neff; sleep 0.1")
+    assert ran.returncode == 0, ran.stderr
+    first = Path("small.neff").read_bytes()
+    assert all(Path(name).read_bytes() == first for name in ("file.neff", "b.neff", "c.neff"))
+
+
+def test_a_model_in_a_pipe_can_be_verified(model: Path) -> None:
+    assert b"all outputs agree" in shell("cat small.hlo | nxcc verify -").stdout
+
+
 @pytest.mark.parametrize("word", ["nan", "inf", "-1", "x"])
 def test_tolerance_is_a_number_to_compare_with(model: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert main(["verify", "small.hlo", f"--tolerance={word}"]) == 2

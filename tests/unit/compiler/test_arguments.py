@@ -162,9 +162,9 @@ def test_a_flag_that_stands_for_another_is_said() -> None:
 
 def test_python_options_are_checked_as_the_command_line() -> None:
     assert options_from(target="inf2", optlevel=0) == CompileOptions(target="v2", optlevel="0")
-    with pytest.raises(ValueError, match="did you mean auto_cast"):
+    with pytest.raises(CompileError, match="did you mean auto_cast"):
         options_from(autocast="all")
-    with pytest.raises(ValueError, match="none, matmult, all"):
+    with pytest.raises(CompileError, match="none, matmult, all"):
         options_from(auto_cast="some")
 
 
