@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.module import Computation, Instruction, Module, callees_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def trip_count(loop: Instruction) -> int | None:
     body, condition = loop.called
     elements = len(loop.shape.elements) if loop.shape.is_tuple else 0
     state: _Value = tuple(_Known(index, 0) for index in range(elements)) if elements else _Known(0, 0)
-    test = _comparison(condition.root, (state,))
-    after, before = _resolve(body.root, (state,)), _resolve(loop.operands[0], ())
+    test = _comparison(condition.root, _Reading((state,)))
+    after, before = _Reading((state,)).value(body.root), _Reading(()).value(loop.operands[0])
     if test is None:
         return None
     counter, limit, direction = test
@@ -98,53 +98,74 @@ def _count(start: int, end: int, step: int, direction: str) -> int | None:
     return -(-distance[direction] // forward) if forward > 0 else None
 
 
-def _comparison(root: Instruction, arguments: Sequence[_Value]) -> tuple[_Known, _Known, str] | None:
+class _Reading:
+    """What is known of the values of one computation, given its arguments; each is looked at once, operands first."""
+
+    def __init__(self, arguments: Sequence[_Value]) -> None:
+        self.arguments = arguments
+        self.known: dict[Instruction, _Value] = {}
+
+    def value(self, wanted: Instruction) -> _Value:
+        work = [wanted] if wanted not in self.known else []
+        while work:
+            row = work[-1]
+            rule = _RULES.get(row.opcode)
+            missing = [operand for operand in row.operands if operand not in self.known] if rule is not None else []
+            if missing:
+                work += missing
+                continue
+            work.pop()
+            self.known[row] = rule(row, self) if rule is not None else None
+        return self.known[wanted]
+
+    def operands(self, row: Instruction) -> list[_Value]:
+        return [self.value(operand) for operand in row.operands]
+
+
+def _comparison(root: Instruction, reading: _Reading) -> tuple[_Known, _Known, str] | None:
     """Both sides and the direction of the comparison that a condition yields."""
     if root.opcode in ("fusion", "call"):
-        return _comparison(root.called[0].root, [_resolve(operand, arguments) for operand in root.operands])
+        return _comparison(root.called[0].root, _Reading(reading.operands(root)))
     if root.opcode in PASSED_ON:
-        return _comparison(root.operands[0], arguments)
+        return _comparison(root.operands[0], reading)
     if root.opcode != "compare":
         return None
-    left, right = (_resolve(operand, arguments) for operand in root.operands)
+    left, right = reading.operands(root)
     if not isinstance(left, _Known) or not isinstance(right, _Known):
         return None
     return left, right, str(getattr(root.attribute("direction"), "name", root.attribute("direction")))
 
 
-def _resolve(value: Instruction, arguments: Sequence[_Value]) -> _Value:
-    rule = _RULES.get(value.opcode)
-    if rule is not None:
-        return rule(value, arguments)
-    return _resolve(value.operands[0], arguments) if value.opcode in PASSED_ON else None
-
-
-def _parameter(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+def _parameter(value: Instruction, reading: _Reading) -> _Value:
     number = int(value.attribute("parameter_number"))
-    return arguments[number] if number < len(arguments) else None
+    return reading.arguments[number] if number < len(reading.arguments) else None
 
 
-def _constant(value: Instruction, arguments: Sequence[_Value]) -> _Value:
+def _constant(value: Instruction, reading: _Reading) -> _Value:
     is_number = value.shape.is_array and value.shape.element_count == 1 and value.shape.dtype.is_integer
     return _Known(None, int(value.attributes["literal"].array.reshape(())[()])) if is_number else None
 
 
-def _tuple(value: Instruction, arguments: Sequence[_Value]) -> _Value:
-    return tuple(_resolve(operand, arguments) for operand in value.operands)
+def _tuple(value: Instruction, reading: _Reading) -> _Value:
+    return tuple(reading.operands(value))
 
 
-def _projection(value: Instruction, arguments: Sequence[_Value]) -> _Value:
-    whole = _resolve(value.operands[0], arguments)
+def _projection(value: Instruction, reading: _Reading) -> _Value:
+    whole = reading.value(value.operands[0])
     part = whole[value.attribute("index")] if isinstance(whole, tuple) else None
     return part if isinstance(part, _Known | tuple) else None
 
 
-def _called(value: Instruction, arguments: Sequence[_Value]) -> _Value:
-    return _resolve(value.called[0].root, [_resolve(operand, arguments) for operand in value.operands])
+def _called(value: Instruction, reading: _Reading) -> _Value:
+    return _Reading(reading.operands(value)).value(value.called[0].root)
 
 
-def _sum(value: Instruction, arguments: Sequence[_Value]) -> _Value:
-    left, right = (_resolve(operand, arguments) for operand in value.operands)
+def _passed_on(value: Instruction, reading: _Reading) -> _Value:
+    return reading.value(value.operands[0])
+
+
+def _sum(value: Instruction, reading: _Reading) -> _Value:
+    left, right = reading.operands(value)
     if not isinstance(left, _Known) or not isinstance(right, _Known):
         return None
     if value.opcode == "subtract":
@@ -154,9 +175,9 @@ def _sum(value: Instruction, arguments: Sequence[_Value]) -> _Value:
     return _Known(left.element if right.element is None else right.element, left.number + right.number)
 
 
-_RULES: Mapping[str, Callable[[Instruction, Sequence[_Value]], _Value]] = {
+_RULES: Mapping[str, Callable[[Instruction, _Reading], _Value]] = {
     "parameter": _parameter, "constant": _constant, "tuple": _tuple, "get-tuple-element": _projection, "fusion": _called,
-    "call": _called, "add": _sum, "subtract": _sum,
+    "call": _called, "add": _sum, "subtract": _sum, **dict.fromkeys(PASSED_ON, _passed_on),
 }
 
 
@@ -169,12 +190,10 @@ def runs(instruction: Instruction, unknown: int = 1) -> int:
 def multiplicities(entry: Computation, times: int = 1, unknown: int = 1) -> dict[Computation, int]:
     """How often each computation runs if the first one does so many times; bodies whose count is not known run `unknown`
     times."""
-    found: dict[Computation, int] = {}
-    work = [(entry, times)]
-    while work:
-        computation, times = work.pop()
-        found[computation] = found.get(computation, 0) + times
+    found: dict[Computation, int] = {entry: times}
+    for computation in reversed(callees_first([entry])):
         for instruction in computation.instructions:
-            factor = runs(instruction, unknown)
-            work += [(called, times * factor) for called in instruction.called]
+            factor = found[computation] * (runs(instruction, unknown) if instruction.called else 1)
+            for called in instruction.called:
+                found[called] = found.get(called, 0) + factor
     return found

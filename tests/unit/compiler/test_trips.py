@@ -64,3 +64,22 @@ def test_bodies_count_as_often_as_they_run():
     assert {computation.name: times for computation, times in found.items()} == {"main": 1, "body": 10, "condition": 10}
     assert module_work(module()).scalar == 80
     assert module_work(module(test="i, end", end="n")).scalar == 8
+
+
+def test_values_that_many_others_read_are_looked_at_once():
+    """Each term is the sum of the two before it: as an expression it would be longer than any text."""
+    terms = "\n".join(f"  x{k} = s32[] add(x{k - 1}, x{k - 2})" for k in range(2, 3000))
+    text = LOOP.format(start=0, step=1, limit=10, test="i, limit", direction="LT", end="end")
+    start = "  x0 = s32[] add(i, end)\n  x1 = s32[] add(i, step)\n"
+    text = text.replace("  y = f32[8] tanh(x)", f"{start}{terms}\n  y = f32[8] tanh(x)")
+    (loop,) = loops(read_text(text.replace("tuple(j, y, end)", "tuple(j, y, x2999)")))
+    assert trip_count(loop) == 10
+
+
+def test_bodies_that_many_others_call():
+    levels = "".join(f"c{n} {{\n  x = f32[] parameter(0)\n  a = f32[] call(x), to_apply=c{n - 1}\n"
+                     f"  ROOT b = f32[] call(a), to_apply=c{n - 1}\n}}\n" for n in range(1, 60))
+    first = "HloModule m\nc0 {\n  x = f32[] parameter(0)\n  ROOT y = f32[] sine(x)\n}\n"
+    entry = "ENTRY main {\n  x = f32[] parameter(0)\n  ROOT r = f32[] call(x), to_apply=c59\n}\n"
+    found = multiplicities(read_text(first + levels + entry).entry)
+    assert {c.name: times for c, times in found.items()}["c0"] == 2**59
