@@ -202,8 +202,8 @@ def _is_attention(region: Instruction, rows: int) -> bool:
         return False
     batches = {len(i.attribute("lhs_batch_dims")) for i in region.called[0].instructions if i.opcode == "dot"}
     dims = region.shape.dims
-    return len(batches) == 1 and int(region.frontend_attributes[ROWS]) == len(dims) - 1 == max(batches) + 1 \
-        and math.prod(dims[:max(0, max(batches) - 1)]) == 1 and dims[-2] == rows
+    return len(batches) == 1 and 0 not in batches and math.prod(dims[:max(batches) - 1]) == 1 and dims[-2] == rows \
+        and int(region.frontend_attributes[ROWS]) == len(dims) - 1 == max(batches) + 1
 
 
 def _rows_of_heads(path: Sequence[Instruction]) -> bool:

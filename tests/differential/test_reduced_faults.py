@@ -212,6 +212,21 @@ ENTRY e { x = f32[1,130] parameter(0)
   a = f32[3,2,129,1] add(d, b)
   f = f32[3,2,129,130] dot(a, x), lhs_contracting_dims={3}, rhs_contracting_dims={0}
   ROOT s = f32[3,2,129,130] add(f, y) }""",
+    # a product whose rows another one multiplies by way of a transpose was taken for attention with heads
+    "turned_rows_of_a_plain_product": """
+ENTRY e { i = s32[] parameter(0)
+  s = f32[2,2] parameter(1)
+  w = f32[2,2] parameter(2)
+  x = f32[2,2] parameter(3)
+  y = f32[2,2] parameter(4)
+  a = f32[2,2] dot(x, w), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+  b = f32[2,2] multiply(a, s)
+  c = f32[2,2] dot(x, b), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  d = f32[2,2] multiply(c, s)
+  q = f32[2,2] rsqrt(y)
+  e = f32[2,2] multiply(d, q)
+  f = f32[1,1] dynamic-slice(e, i, i), dynamic_slice_sizes={1,1}
+  ROOT r = f32[2,2] dynamic-update-slice(d, f, i, i) }""",
 }
 
 
