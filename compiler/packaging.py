@@ -25,6 +25,8 @@ from nxcc.backends.target import Target
 from nxcc.compiler.interface.counted_outputs import KEY as COUNTS
 from nxcc.compiler.interface.counted_outputs import by_name
 from nxcc.compiler.interface.parameters import WEIGHT, Tensor, leaf_shapes, result_dtypes
+from nxcc.compiler.interface.text_values import KEY as TEXTS
+from nxcc.compiler.interface.text_values import by_name as text_names
 from nxcc.compiler.reports.statistics import module_statistics
 from nxcc.compiler.runtime.places import Place
 from nxcc.ir.dtypes import DType
@@ -150,7 +152,8 @@ class _Packager:
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
             debug_map=None if self.labels.strip else debug_map(self.codes, self.target),
             nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped,
-                  COUNTS: by_name(self.module, self.plan.results)},
+                  COUNTS: by_name(self.module, self.plan.results),
+                  TEXTS: text_names(self.module, self.tensors.values(), self.plan.results)},
         )
 
     def _interface(self) -> dict[str, DType]:

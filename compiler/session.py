@@ -144,7 +144,9 @@ def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
     import numpy as np
     row = loaded.outputs[k]
     found: dict[str, Any] = {"name": f"output{k}", "dtype": row.dtype.name, "shape": list(array.shape)}
-    if array.size and array.dtype.kind != "c":
+    if row.name in loaded.texts.names:
+        found["dtype"] = "string"
+    elif array.size and array.dtype.kind != "c":
         values = array.astype(np.float64)
         finite = values[np.isfinite(values)]
         found["not_finite"] = int(values.size - finite.size)

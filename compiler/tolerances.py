@@ -28,6 +28,7 @@ import numpy as np
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction, Module, callees_first
+from nxcc.ir.hlo.texts import is_text
 from nxcc.passes.dtypes.autocast import MATMUL_ATTRIBUTE
 
 TOLERANCES: dict[str, tuple[float, str]] = {
@@ -92,7 +93,7 @@ def output_error(got: Array, expected: Array) -> float:
         return math.inf
     if got.size == 0:
         return 0.0
-    if is_discrete(got.dtype):
+    if is_text(got.dtype) or is_discrete(got.dtype):
         return float(np.mean(got != expected))
     one, other = _real_parts(got), _real_parts(expected)
     open_ = ~((one == other) | (np.isnan(one) & np.isnan(other)))

@@ -18,7 +18,7 @@ from nxcc.compiler.console.limits import time_limit
 from nxcc.compiler.driver import Request, compile_file, graph_request
 from nxcc.compiler.files.arrays import read_arrays
 from nxcc.compiler.files.inputs import read_model
-from nxcc.compiler.interface.parameters import conform
+from nxcc.compiler.interface.parameters import conform, conform_texts
 from nxcc.compiler.interface.weights import bind_file, declare_weights, match_weights
 from nxcc.compiler.options import DECLARED, CompileOptions, Role
 from nxcc.compiler.problems import raise_problems
@@ -30,6 +30,7 @@ from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.texts import fresh
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.reader import is_neff
@@ -114,7 +115,7 @@ def _compared(request: VerifyRequest, path: str, original: Module | None) -> dic
         rows = compare(got, expected, _dtypes(loaded), depths_of(inside).narrow() if autocast != "none" else 0.0,
                        request.tolerance, inside)
     else:
-        judge, expected = "the oracle on the module as read", loaded.counted.cut(_oracle_original(original, request, values))
+        judge, expected = "the oracle on the module as read", _by_original(loaded, original, request, values)
         rows = compare(got, expected, _dtypes(loaded), autocast_tolerance(loaded), request.tolerance, inside)
     passed = all(row.passed for row in rows)
     return {
@@ -150,11 +151,18 @@ def _given(path: str, loaded: Loaded) -> list[Array]:
             dims = list(row.shape)
             if k in counted and arrays[name].ndim == len(dims):
                 dims[counted[k]] = arrays[name].shape[counted[k]]
-            found.append(conform(arrays[name], Shape(row.dtype, tuple(dims)), name, path, INPUT_MISMATCH))
+            found.append(conform_texts(arrays[name], tuple(dims), name, path) if row.name in loaded.texts.names else
+                         conform(arrays[name], Shape(row.dtype, tuple(dims)), name, path, INPUT_MISMATCH))
         except CompileError as error:
             problems.append(error)
     raise_problems(problems)
     return found
+
+
+def _by_original(loaded: Loaded, module: Module, request: VerifyRequest, values: Sequence[Array]) -> list[Array]:
+    with fresh():
+        found = _oracle_original(module, request, loaded.texts.entered(loaded.inputs, values, request.path))
+        return loaded.texts.shown([row.name for row in loaded.outputs], loaded.counted.cut(found), request.path)
 
 
 def _oracle_original(module: Module, request: VerifyRequest, values: Sequence[Array]) -> list[Array]:
@@ -176,6 +184,12 @@ def _pack(shape: Shape, leaves: Any) -> Any:
 
 def oracle_inside(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
     """The module that the NEFF carries, evaluated by the oracle with the same casts at its border."""
+    with fresh():
+        found = _by_oracle(loaded, weights, loaded.texts.entered(loaded.inputs, values, loaded.neff.path))
+        return loaded.texts.shown([row.name for row in loaded.outputs], found, loaded.neff.path)
+
+
+def _by_oracle(loaded: Loaded, weights: str | None, values: Sequence[Array]) -> list[Array]:
     module, constants = embedded_module(loaded.neff)
     given = {tensor.name: value for tensor, value in zip(loaded.inputs, values, strict=True)}
     given |= _weight_values(loaded, weights)

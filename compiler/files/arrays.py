@@ -25,6 +25,7 @@ from nxcc.ir.diagnostics import ARRAYS_UNREADABLE, EMPTY_INPUT, CompileError
 from nxcc.ir.dtypes import BF16, F8E4M3FN, F8E5M2, F16, F32, F64, PRED, S8, S16, S32, S64, U8, U16, U32, U64, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import map_file
+from nxcc.ir.hlo.texts import is_text
 from nxcc.ir.literals import Array
 
 MAX_HEADER_BYTES = 100 << 20
@@ -230,7 +231,8 @@ def write_npz(file: Any, arrays: Mapping[str, Array]) -> None:
 
 def bit_pattern(array: Array) -> Array:
     """The array itself, or, for a type that numpy has not of itself, its bits as unsigned integers."""
-    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" or array.dtype.isbuiltin != 1 else array
+    foreign = array.dtype.kind == "V" or (array.dtype.isbuiltin != 1 and not is_text(array.dtype))
+    return array.view(f"u{array.dtype.itemsize}") if foreign else array
 
 
 # safetensors

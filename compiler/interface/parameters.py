@@ -17,6 +17,7 @@ from nxcc.ir.diagnostics import (
 from nxcc.ir.dtypes import PRED, DType, dtype
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.texts import is_text
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 
@@ -39,7 +40,7 @@ class Tensor:
     name: of the value (`input<k>`, `weight<number>`); number: of the parameter in the module as read; hlo: name of its
     instruction; role: input, state or weight; dtype, dims: as the user hands it in; shape: as the compiled module takes it.
     order: for each dimension of the shape its number in dims; empty if none has moved. framework: what the framework calls
-    the parameter, empty if the module does not say.
+    the parameter, empty if the module does not say. is_text: the user hands in strings, which become u32.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Tensor:
     shape: Shape
     order: tuple[int, ...] = ()
     framework: str = ""
+    is_text: bool = False
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -119,6 +121,14 @@ def conform(array: Array, shape: Shape, what: str, where: str, code: Code) -> Ar
     return found
 
 
+def conform_texts(array: Array, dims: tuple[int, ...], what: str, where: str) -> Array:
+    """An array of strings; CompileError(INPUT_MISMATCH) if it is of another kind or shape."""
+    if not is_text(array.dtype) or array.shape != dims:
+        raise CompileError(INPUT_MISMATCH, f"{what} is {array.dtype}{list(array.shape)}, the graph takes string{list(dims)}",
+                           where, remedy="give a numpy array of bytes or str")
+    return array
+
+
 def _holds_bits(found: np.dtype[np.generic], wanted: DType) -> bool:
     """Whether an array of this type can be the bit pattern of a dtype that numpy has not of itself."""
     foreign = wanted.numpy.isbuiltin != 1
@@ -134,7 +144,15 @@ def _spelling(wanted: DType) -> str:
 def random_inputs(tensors: Sequence[Tensor], seed: int = 0) -> list[Array]:
     """Values for tensors that nobody gave: the same on every machine. Floats lie in -1..1, integers in 0..7."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    return [_random(generator, tensor.dtype, tensor.shape.dims) for tensor in tensors]
+    return [(_random_texts if tensor.is_text else _random)(generator, tensor.dtype, tensor.shape.dims) for tensor in tensors]
+
+
+TEXTS = (b"", b"a", b"the", b"graph", b"of", b"strings", b"runs", b"on the host")
+"""What random inputs of strings consist of."""
+
+
+def _random_texts(generator: np.random.Generator, wanted: DType, dims: tuple[int, ...]) -> Array:
+    return np.asarray(np.array(TEXTS)[generator.integers(0, len(TEXTS), dims)])
 
 
 def _random(generator: np.random.Generator, wanted: DType, dims: tuple[int, ...]) -> Array:
@@ -161,6 +179,9 @@ def check_inputs(arrays: Mapping[str, Array], tensors: Sequence[Tensor], path: s
             continue
         try:
             shape = tensor.shape.with_dtype(tensor.dtype)
+            if tensor.is_text:
+                values.append(conform_texts(arrays[tensor.name], shape.dims, tensor.name, path))
+                continue
             values.append(conform(arrays[tensor.name], shape, tensor.name, path, INPUT_MISMATCH))
         except CompileError as error:
             problems.append(error)

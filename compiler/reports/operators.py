@@ -85,6 +85,7 @@ def operator_report(framework: str, target: str, in_detail: bool = False) -> dic
 def _tensorflow_report(target: str) -> dict[str, Any]:
     """TensorFlow's operators: those with a lowering rule run on the device unless it needs an opcode that does not."""
     from nxcc.ir.graphdef.registry import needed_opcodes, rules
+    from nxcc.ir.graphdef.rules.loose import steps
     from nxcc.ir.graphdef.unsupported import REASONS
     device = frozenset(ON_DEVICE[target])
     rows = []
@@ -92,6 +93,7 @@ def _tensorflow_report(target: str) -> dict[str, Any]:
         missing = [opcode for opcode in needed_opcodes(name) if opcode not in device]
         why = f"{', '.join(missing)} runs on the host" if missing else ""
         rows.append({"operator": name, "placement": "host" if missing else "device", "reason": why})
+    rows += [{"operator": name, "placement": "host", "reason": why} for name, why in steps().items() if name not in rules()]
     rows += [{"operator": name, "placement": "no", "reason": why} for name, why in REASONS.items()]
     names = [row["operator"] for row in rows if row["placement"] != "no"]
     return {"target": target, "framework": "TENSORFLOW", "names": sorted(names),

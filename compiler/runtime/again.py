@@ -40,4 +40,4 @@ class ExactTwin:
 
     def run(self, values: list[Array]) -> list[Array]:
         """The results in tuple order. values: of all inputs and weights in order, as the file's own code takes them."""
-        return self.loaded.run([*values, *self.constants])
+        return self.loaded.run_within([*values, *self.constants])

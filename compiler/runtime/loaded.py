@@ -17,6 +17,7 @@ from nxcc.compiler.files.opening import open_compiled
 from nxcc.compiler.interface.casts import cast
 from nxcc.compiler.interface.counted_outputs import open_counted
 from nxcc.compiler.interface.parameters import INPUT, STATE, WEIGHT, Tensor, check_inputs, conform, random_inputs
+from nxcc.compiler.interface.text_values import open_texts
 from nxcc.compiler.interface.weights import match_weights
 from nxcc.compiler.problems import raise_problems
 from nxcc.compiler.runtime.carried import read_module
@@ -26,6 +27,7 @@ from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, W
 from nxcc.ir.dtypes import BY_NAME, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Module
+from nxcc.ir.hlo.texts import fresh
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import CPU, Graph, HostConstant, InputTensor, Node, OutputTensor
@@ -66,7 +68,8 @@ class Loaded:
                  strict: bool = False, seed: int = 0) -> None:
         self.neff = neff
         self.graph: Graph = neff.require_runnable(target)
-        self.tensors = tuple(_tensor(row) for row in self.graph.inputs)
+        self.texts = open_texts(self.graph, neff.path)
+        self.tensors = tuple(_tensor(row, row.name in self.texts.names) for row in self.graph.inputs)
         self.inner = _inner_dtypes(self.graph, neff.path)
         self.orders = _orders(self.graph, neff.path)
         self.counted = open_counted(self.graph, neff.path)
@@ -174,6 +177,13 @@ class Loaded:
                 raise CompileError(INPUT_MISMATCH, f"{len(self.inputs)} inputs are needed, {len(inputs)} were given",
                                    self.neff.path)
             values = self.prepare({t.name: array for t, array in zip(self.inputs, inputs, strict=True)})
+        with fresh():
+            found = self.run_within(self.texts.entered(self.inputs, values, self.neff.path), watch)
+            return self.texts.shown([row.name for row in self.outputs], found, self.neff.path)
+
+    def run_within(self, values: Sequence[Array], watch: Callable[[Node, Mapping[str, Array]], None] | None = None
+                   ) -> list[Array]:
+        """The same with strings as numbers of the table of this run."""
         walk = _Walk(self)
         for tensor, value in zip(self.inputs, values, strict=True):
             walk.host[tensor.name] = self.inside(tensor.name, value)
@@ -266,9 +276,10 @@ class _Walk:
         return found
 
 
-def _tensor(row: InputTensor) -> Tensor:
+def _tensor(row: InputTensor, is_text: bool) -> Tensor:
     assert row.param is not None or row.role == INPUT
-    return Tensor(row.name, row.param or 0, row.hlo, row.role, row.dtype, Shape(row.dtype, row.shape), framework=row.framework)
+    return Tensor(row.name, row.param or 0, row.hlo, row.role, row.dtype, Shape(row.dtype, row.shape), framework=row.framework,
+                  is_text=is_text)
 
 
 def _invalid(what: str, path: str) -> CompileError:

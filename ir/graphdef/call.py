@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import DType
-from nxcc.ir.graphdef.datatypes import DataType, by_number
+from nxcc.ir.graphdef.bearing import TEXT_BEARING
+from nxcc.ir.graphdef.datatypes import STRING, DataType, by_number
 from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.loose import Loose
 from nxcc.ir.graphdef.reader import Node
 from nxcc.ir.graphdef.registry import ranks_of
 from nxcc.ir.graphdef.signatures import Argument, Attribute, Signature, attribute_value
@@ -112,7 +114,7 @@ class Call:
         if len(kinds) != len(self.inputs):
             raise self.invalid(f"{self.node.op} takes {len(kinds)} inputs, {len(self.inputs)} are given")
         for number, (kind, value) in enumerate(zip(kinds, self.inputs, strict=True)):
-            given = value.shape.dtype if isinstance(value, Instruction) else None
+            given = value.shape.dtype if isinstance(value, Instruction) else value.dtype if isinstance(value, Loose) else None
             if given is not None and kind.dtype is not given and (kind.dtype is not None or kind.name == "string"):
                 raise self.invalid(f"input {number} is {given}, {self.node.op} declares {kind}")
 
@@ -120,6 +122,21 @@ class Call:
             if isinstance(value, Instruction) and not _has_rank(value, rank):
                 wanted = str(rank).replace("+", " or more")
                 raise self.invalid(f"input {number} of {self.node.op} must have {wanted} dimensions, it is {value.shape}")
+
+    def settle(self) -> None:
+        """Make arrays of inputs that have not run and whose sizes are known; CompileError(GRAPH_DYNAMIC) for others."""
+        self.inputs[:] = [self.scope.world.settled.array(self.emit, value, self.name) if isinstance(value, Loose) else value
+                          for value in self.inputs]
+
+    def refuse_strings(self) -> None:
+        """CompileError(GRAPH_OPERATOR) if the operator would compute with strings as if they were numbers."""
+        if self.node.op in TEXT_BEARING:
+            return
+        for name, declared in self.signature.attributes.items():
+            if declared.kind in ("type", "list(type)"):
+                given = self.attr(name)
+                if STRING in (given if isinstance(given, tuple) else (given,)):
+                    raise self.impossible(f"{name} says string, and it is for numbers")
 
     def is_partial(self) -> bool:
         """True if an input is a Partial, or its value follows from the count of one, and all are arrays."""
@@ -236,5 +253,6 @@ def _has_rank(value: Instruction, rank: int | str | None) -> bool:
 
 
 def _description(value: Value) -> str:
-    return {"Strings": "a string", "Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable",
+    return {"Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable",
+            "Loose": "an array whose size depends on values",
             "Partial": "an array whose size depends on values"}[type(value).__name__]

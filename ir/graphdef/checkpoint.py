@@ -18,7 +18,7 @@ import numpy as np
 from nxcc.ir.diagnostics import CHECKPOINT, CompileError
 from nxcc.ir.dtypes import PRED, DType
 from nxcc.ir.files import map_file
-from nxcc.ir.graphdef.datatypes import BY_NAME, by_number
+from nxcc.ir.graphdef.datatypes import BY_NAME, STRING, by_number
 from nxcc.ir.graphdef.tensors import MAX_ELEMENTS, parse
 from nxcc.ir.hlo.proto.wire import Buffer, WireError, read_varint
 from nxcc.ir.literals import Array, Literal
@@ -60,7 +60,7 @@ class Bundle:
         """The value of a variable, or a part of it; CompileError(CHECKPOINT) if it is not there or cannot be read."""
         entry = self._entry(key)
         kind, dims = by_number(entry.dtype), _dims(entry)
-        if kind is None or kind.dtype is None:
+        if kind is None or kind.dtype is None or kind.number == STRING:
             raise damaged(self.path, f"the value of {key!r} cannot be read: it is of type {kind or entry.dtype}")
         count = math.prod(dims)
         if min(dims, default=0) < 0 or count > MAX_ELEMENTS:

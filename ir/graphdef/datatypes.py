@@ -9,6 +9,9 @@ from nxcc.ir import dtypes
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 
+STRING = 7
+"""Strings are held as numbers in the table of a run (`nxcc.ir.hlo.texts`)."""
+
 REFERENCE = 100
 """Added to the number of a type by reference, as TF1 variables have."""
 
@@ -30,7 +33,7 @@ _ROWS = (
     DataType(1, "float32", dtypes.F32, "float_val"), DataType(2, "float64", dtypes.F64, "double_val"),
     DataType(3, "int32", dtypes.S32, "int_val"), DataType(4, "uint8", dtypes.U8, "int_val"),
     DataType(5, "int16", dtypes.S16, "int_val"), DataType(6, "int8", dtypes.S8, "int_val"),
-    DataType(7, "string", None, "string_val"), DataType(8, "complex64", dtypes.C64, "scomplex_val"),
+    DataType(STRING, "string", dtypes.U32, "string_val"), DataType(8, "complex64", dtypes.C64, "scomplex_val"),
     DataType(9, "int64", dtypes.S64, "int64_val"), DataType(10, "bool", dtypes.PRED, "bool_val"),
     DataType(11, "qint8", dtypes.S8, "int_val"), DataType(12, "quint8", dtypes.U8, "int_val"),
     DataType(13, "qint32", dtypes.S32, "int_val"), DataType(14, "bfloat16", dtypes.BF16, "half_val"),

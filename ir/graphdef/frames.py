@@ -134,7 +134,7 @@ class Frames:
         if not loop.condition:
             raise CompileError(GRAPH_INVALID, "the loop has no condition", loop.name)
         edges = self._loop_inputs(scope, loop)
-        values = [scope.value(edge) for edge in edges]
+        values = scope.arrays(edges)
         count = len(loop.variables)
         fixed = [self._unchanged(scope, v) for v in loop.variables] + [True] * len(loop.constants)
 
@@ -149,10 +149,10 @@ class Frames:
 
         def body(emit: Emitter, inside: list[Value]) -> list[Value]:
             results = [scope.data_edges(v.next)[0] for v in loop.variables]
-            return [*within(emit, inside).lower(results), *inside[count:]]
+            return [*within(emit, inside).lower_arrays(results), *inside[count:]]
 
         def condition(emit: Emitter, inside: list[Value]) -> Value:
-            return within(emit, inside).lower([(loop.condition, 0)])[0]
+            return within(emit, inside).lower_arrays([(loop.condition, 0)])[0]
 
         after = lower_while(scope, values, fixed, condition, body, loop.name)
         for variable, value in zip(loop.variables, after[:count], strict=True):
@@ -269,10 +269,10 @@ class Frames:
     def _lower_merge(self, scope: Scope, name: str) -> None:
         predicate, branches = self._merge(scope, name)
         numbered = predicate in self._numbered
-        value = scope.value((predicate, 0))
+        value = scope.arrays([(predicate, 0)])[0]
         selector = branch_number(scope.emit, value, name) if numbered else truth(scope.emit, value, name)
         edges = self._captured(scope, branches)
-        values = [scope.value(edge) for edge in edges]
+        values = scope.arrays(edges)
         results = lower_branches(scope, selector, values, [self._body(scope, b, edges) for b in branches], name)
         scope.values[name] = (results[0], self._value_index(scope, name, branches, selector))
 
@@ -294,7 +294,7 @@ class Frames:
                 inner.values[name] = row
             for name in branch.switches:
                 inner.values[name] = self._passed_on(scope, name, values[scope.data_edges(name)[0]])
-            return inner.lower([branch.result])
+            return inner.lower_arrays([branch.result])
         return lower
 
     def _value_index(self, scope: Scope, name: str, branches: Sequence[Branch], selector: Instruction) -> Instruction:
@@ -333,7 +333,7 @@ class Frames:
             self._lower_merge(scope, node.name)
         elif op in _SWITCHES:
             scope.values[node.name] = self._passed_on(
-                scope, node.name, scope.value(scope.data_edges(node.name)[0], node.name))
+                scope, node.name, scope.settled(scope.value(scope.data_edges(node.name)[0], node.name)))
         else:
             raise CompileError(GRAPH_INVALID, f"{node.op} stands outside the loop that it belongs to",
                                scope.full_name(node.name))

@@ -13,7 +13,7 @@ from typing import Any
 from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, IO_CONFIG, CompileError, near
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Attributes
-from nxcc.ir.graphdef.datatypes import DataType, by_name, by_number
+from nxcc.ir.graphdef.datatypes import STRING, DataType, by_name, by_number
 from nxcc.ir.graphdef.reader import Graph, Node, whole_number
 from nxcc.ir.graphdef.signatures import Unranked, shape_value, signature
 from nxcc.ir.shapes import Shape
@@ -122,6 +122,16 @@ def _of_graph(graph: Graph) -> IoConfig:
     needed = _needed(graph, [name for name, _ in outputs])
     inputs = tuple(Input((name, 0)) for name, node in graph.nodes.items() if node.op in PLACEHOLDERS and name in needed)
     return IoConfig(inputs, tuple(outputs))
+
+
+def is_text(graph: Graph, tensor: Tensor) -> bool:
+    """Whether a tensor of the graph holds strings."""
+    node = graph.nodes[tensor[0]]
+    row = signature(node.op)
+    if row is None:
+        return False
+    kinds = Attributes(node, row).all_types(row.outputs)
+    return tensor[1] < len(kinds) and kinds[tensor[1]].number == STRING
 
 
 def _outputs(graph: Graph, node: Node) -> int:

@@ -15,6 +15,7 @@ from nxcc.ir.diagnostics import GRAPH_DYNAMIC, GRAPH_INVALID, GRAPH_OPERATOR, Co
 from nxcc.ir.dtypes import PRED, S32
 from nxcc.ir.graphdef.distances import Number, number_at
 from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.loose import Loose, unknown_size
 from nxcc.ir.graphdef.turns import Counter, count_turns
 from nxcc.ir.graphdef.values import Stack, Value
 from nxcc.ir.hlo.module import Instruction
@@ -34,9 +35,11 @@ Test = Callable[[Emitter, list[Value]], Value]
 
 
 def leaf(value: Value) -> Instruction | None:
-    """The array that a value consists of; None if it has none."""
+    """The array that a value consists of; None if it has none. CompileError(GRAPH_DYNAMIC) if only a run knows its size."""
     if isinstance(value, Stack):
         return value.items
+    if isinstance(value, Loose):
+        raise unknown_size(value, value.step.function)
     return value if isinstance(value, Instruction) else None
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, GRAPH_OPERATOR, CompileError
 from nxcc.ir.graphdef.emitter import Emitter
-from nxcc.ir.graphdef.io_config import IoConfig, complete
+from nxcc.ir.graphdef.io_config import IoConfig, complete, is_text
+from nxcc.ir.graphdef.loose import Loose, unknown_size
 from nxcc.ir.graphdef.naming import module_name
 from nxcc.ir.graphdef.reader import Graph, Node
 from nxcc.ir.graphdef.scope import Scope, World
@@ -21,6 +22,7 @@ from nxcc.ir.graphdef.values import Partial, Value
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.counted import Counted, declare_counted
 from nxcc.ir.hlo.module import Computation, Instruction, Module
+from nxcc.ir.hlo.texts import declare_texts
 from nxcc.ir.literals import Literal
 from nxcc.ir.location import Location
 
@@ -34,18 +36,20 @@ def lower_graph(graph: Graph, config: IoConfig | None = None, variables: dict[st
     Raises CompileError naming the node: GRAPH_INVALID, GRAPH_OPERATOR, GRAPH_DYNAMIC, IO_CONFIG, LIMIT_EXCEEDED.
     """
     inputs, outputs = complete(graph, config)
+    texts = [number for number, (tensor, _) in enumerate(inputs) if is_text(graph, tensor)]
     module = Module(module_name(graph.name))
     entry = module.add(Computation("main"), entry=True)
     builder = Builder(entry)
-    scope = Scope(World(graph, variables or {}), Emitter(builder, {}))
+    scope = Scope(World(graph, variables or {}, has_texts=bool(texts)), Emitter(builder, {}))
     for number, ((name, port), shape) in enumerate(inputs):
         builder.location = Location(op_type=graph.nodes[name].op, op_name=name)
         made = builder.parameter(number, shape, hlo_name(name, port))
         fed = dict(enumerate(scope.values.get(name, ()))) | {port: made}
         scope.values[name] = [fed.get(k) for k in range(max(fed) + 1)]
-    values = scope.lower(outputs, "io-config")
+    values = [scope.settled(value) for value in scope.lower(outputs, "io-config")]
     _check_output_shapes(graph, scope)
     results = _results(module, [name for name, _ in outputs], values)
+    declare_texts(module, texts, [number for number, tensor in enumerate(outputs) if is_text(graph, tensor)])
     entry.root = results[0] if len(results) == 1 else builder.tuple(*results)
     for computation in module.reachable():
         remove_unused(computation)
@@ -76,6 +80,8 @@ def _results(module: Module, names: Sequence[str], values: Sequence[Value]) -> l
 def _result(name: str, value: Value) -> Instruction:
     if isinstance(value, Partial):
         return value.items
+    if isinstance(value, Loose):
+        raise unknown_size(value, name)
     if not isinstance(value, Instruction):
         raise CompileError(GRAPH_OPERATOR, f"output {name!r} is no array", name, why="HLO has no form for its values",
                            remedy="name another tensor as output")

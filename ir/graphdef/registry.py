@@ -85,8 +85,8 @@ def find_partial_rule(operator: str) -> Rule | None:
 
 
 def ranks_of(operator: str) -> Ranks:
-    """The declared ranks of the first inputs of an operator that has a rule."""
-    return _RANKS[operator]
+    """The declared ranks of the first inputs of an operator."""
+    return _RANKS.get(operator, ())
 
 
 def needed_opcodes(operator: str) -> tuple[str, ...]:

@@ -18,8 +18,10 @@ from nxcc.ir.graphdef.call import Attributes, Call
 from nxcc.ir.graphdef.changes import Changes
 from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter
+from nxcc.ir.graphdef.loose import Loose, Settled
 from nxcc.ir.graphdef.reader import Function, Graph, Node, whole_number
 from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
+from nxcc.ir.graphdef.rules.loose import find_loose, fit_into_lists, is_step, record
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
 from nxcc.ir.graphdef.values import Value, Variable
 from nxcc.ir.hlo.module import Instruction
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from nxcc.ir.graphdef.frames import Frames
 
 MAX_FUNCTION_DEPTH = 60
+PASSING = frozenset(("PartitionedCall", "StatefulPartitionedCall", "IdentityN", "Assert", "Print", "PrintV2", "NoOp"))
+"""Operators that hand inputs on or drop them, whatever these are."""
+
 NEARLY = 0.8
 """How alike a name must be to be proposed for an unknown one."""
 
@@ -40,12 +45,15 @@ Edge = tuple[str, int]
 
 @dataclass
 class World:
-    """What all scopes of one lowering share. variables: values of a checkpoint by the name of their node."""
+    """What all scopes of one lowering share. variables: values of a checkpoint by the name of their node; has_texts: whether
+    strings are fed."""
 
     graph: Graph
     variables: dict[str, Literal] = field(default_factory=dict)
     constants: Constants = field(default_factory=Constants)
     frames: dict[int, Frames] = field(default_factory=dict)
+    settled: Settled = field(default_factory=Settled)
+    has_texts: bool = False
 
     @cached_property
     def changes(self) -> Changes:
@@ -187,10 +195,19 @@ class Scope:
             return self.call_function(node.op, inputs, node.name)
         found = find_rule(node.op)
         row = signature(node.op)
-        if found is None or row is None:
+        if row is None or (found is None and find_loose(node.op) is None):
             raise self._no_rule(node, row)
         call = Call(node, row, self, inputs)
         call.check()
+        call.refuse_strings()
+        loose = find_loose(node.op)
+        if loose is not None and is_step(call, loose):
+            return record(call, loose)
+        if found is None:
+            raise self._no_rule(node, row)
+        if node.op not in PASSING:
+            fit_into_lists(call)
+            call.settle()
         if self.constants.counts and (partial := find_partial_rule(node.op)) is not None and call.is_partial():
             found = partial
         result = found(call)
@@ -230,9 +247,24 @@ class Scope:
         inner.arguments = {argument: value for (argument, _), value in zip(function.inputs, inputs, strict=True)}
         location = inner.emit.builder.location
         edges = [inner.result_edge(output) for output in function.outputs]
-        values = inner.lower(edges)
+        values = [inner.settled(value) for value in inner.lower(edges)]
         inner.emit.builder.location = location
         return values
+
+    def arrays(self, edges: Sequence[Edge]) -> list[Value]:
+        """The values of outputs that have been lowered, as they may leave the computation."""
+        return [self.settled(self.value(edge)) for edge in edges]
+
+    def lower_arrays(self, edges: Sequence[Edge]) -> list[Value]:
+        """The values of some outputs, lowering whatever they need, as they may leave the computation."""
+        self.lower(edges)
+        return self.arrays(edges)
+
+    def settled(self, value: Value) -> Value:
+        """A value whose size is known as an array, so that it may leave the computation."""
+        if isinstance(value, Loose) and value.is_fixed:
+            return self.world.settled.array(self.emit, value, self.prefix)
+        return value
 
     def result_edge(self, output: str) -> Edge:
         assert self.function is not None

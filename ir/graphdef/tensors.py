@@ -14,7 +14,7 @@ import numpy as np
 from nxcc.ir.diagnostics import GRAPH_INVALID, CompileError
 from nxcc.ir.dtypes import BF16, F16, PRED, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.graphdef.datatypes import DataType, by_number
+from nxcc.ir.graphdef.datatypes import STRING, DataType, by_number
 from nxcc.ir.graphdef.schema import message_type
 from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, split
 from nxcc.ir.literals import Array, Literal
@@ -47,7 +47,7 @@ def read_tensor(data: Buffer, place: Range, where: str) -> Literal | Strings:
         raise _invalid(where, f"a constant of type {kind or message.dtype} has no values")
     if message.tensor_shape.unknown_rank or any(size < 0 for size in dims) or math.prod(dims) > MAX_ELEMENTS:
         raise _invalid(where, f"a constant has the shape {list(dims)}")
-    if kind.dtype is None:
+    if kind.number == STRING or kind.dtype is None:
         return _strings(message, dims)
     contents = [(start, end) for number, _, start, end in found if number == _CONTENT]
     if contents and contents[-1][0] < contents[-1][1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_STRINGS = "it works on strings, which HLO does not have"
+_STRINGS = "it reads or writes another form of strings, for which there is no host function"
 _RESOURCES = "it works on tables, files or queues, which HLO does not have"
 _DYNAMIC = "the size of its result depends on values, and HLO shapes are fixed"
 _VARIABLES = "it changes a variable; only inference graphs are compiled"
@@ -13,16 +13,12 @@ _PYTHON = "it calls back into Python"
 
 REASONS: dict[str, str] = {
     **dict.fromkeys((
-        "AsString", "DecodeJpeg", "DecodePng", "EncodePng", "ExtractJpegShape", "Fingerprint", "ParseExample",
-        "ParseExampleV2", "ReduceJoin", "RegexReplace", "StaticRegexFullMatch", "StaticRegexReplace", "StringFormat",
-        "StringJoin", "StringLower", "StringNGrams", "StringSplit", "StringSplitV2", "StringToHashBucketFast"), _STRINGS),
+        "DecodeJpeg", "DecodePng", "EncodePng", "ExtractJpegShape", "Fingerprint", "ParseExample", "ParseExampleV2",
+        "StringFormat"), _STRINGS),
     **dict.fromkeys((
         "Barrier", "HashTable", "HashTableV2", "InitializeTableFromTextFileV2", "InitializeTableV2", "LookupTableFindV2",
         "LookupTableImportV2", "LookupTableInsertV2", "LookupTableSizeV2", "MutableHashTableV2", "ReadFile"), _RESOURCES),
-    **dict.fromkeys((
-        "SparseConcat", "SparseFillEmptyRows",
-        "SparseReorder",
-        "RaggedTensorToTensor"), _DYNAMIC),
+    **dict.fromkeys(("SparseConcat", "SparseReorder"), _DYNAMIC),
     **dict.fromkeys(("Assign", "AssignVariableOp", "AssignAddVariableOp"), _VARIABLES),
     **dict.fromkeys(("SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"), _SAVING),
     **dict.fromkeys(("PyFunc", "EagerPyFunc"), _PYTHON),

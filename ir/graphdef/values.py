@@ -7,7 +7,7 @@ from dataclasses import replace
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.distances import Number
-from nxcc.ir.graphdef.tensors import Strings
+from nxcc.ir.graphdef.loose import Loose
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Literal
 
@@ -63,4 +63,4 @@ class Partial:
         return self.items.shape.dims[self.axis]
 
 
-Value = Instruction | Stack | Strings | ArrayHandle | Variable | Partial
+Value = Instruction | Stack | ArrayHandle | Variable | Partial | Loose

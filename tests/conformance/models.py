@@ -41,6 +41,7 @@ from nxcc.ir.diagnostics import INPUT_MISMATCH
 from nxcc.ir.dtypes import BF16, F16, DType
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
+from nxcc.ir.hlo.texts import is_text
 from nxcc.ir.shapes import Shape
 from nxcc.neff.members import Node
 from nxcc.passes.partitioning.nodes import Node as PlanNode
@@ -162,7 +163,8 @@ class _GraphWalk(Walk[GraphOutcome]):
                 continue
             if "sample" in facts:
                 got = got.reshape(-1)[facts["sample"]["offset"]::facts["sample"]["stride"]]
-            wanted = conform(stored, Shape(row.dtype, got.shape), f"output{number}", files.path, INPUT_MISMATCH)
+            wanted = stored if is_text(got.dtype) else \
+                conform(stored, Shape(row.dtype, got.shape), f"output{number}", files.path, INPUT_MISMATCH)
             limit = max(tolerance(row.dtype, cast=cast), self._suggested(loaded), NARROW_TOLERANCE if _narrow(module) else 0.0)
             excused = bool(cast) and (not row.dtype.is_float or _chooses(module))
             self._hold("stored", f"output{number}", _scaled_error(got, wanted, facts), math.inf if excused else limit)
@@ -222,7 +224,7 @@ def _scaled_error(got: Array, wanted: Array, facts: Any) -> float:
     """The error, in units of the largest value of the whole output where only a sample of it is stored."""
     error = output_error(got, wanted)
     scale = facts.get("max_abs")
-    if not scale or not math.isfinite(error) or is_discrete(got.dtype):
+    if not scale or not math.isfinite(error) or is_text(got.dtype) or is_discrete(got.dtype):
         return error
     finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
     return error * float(finite.max()) / scale if finite.size else error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nxcc.ir.diagnostics import GRAPH_INVALID, IO_CONFIG, CompileError
 from nxcc.ir.graphdef.call import Call
+from nxcc.ir.graphdef.loose import text_constant
 from nxcc.ir.graphdef.registry import rule
 from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.graphdef.values import Value, Variable
@@ -22,7 +24,8 @@ def placeholder(call: Call) -> Value:
 def const(call: Call) -> Value:
     value = call.tensor("value")
     if isinstance(value, Strings):
-        return value
+        call.need(len(value.values) == math.prod(value.dims), f"a constant of {list(value.dims)} strings is too large")
+        return text_constant(call.emit, value.values, value.dims, call.dtype("dtype"))
     kind = call.dtype("dtype")
     call.need(value.shape.dtype is kind, f"the attribute dtype says {kind}, the value is {value.shape.dtype}")
     return call.emit.builder.literal(value)

@@ -27,6 +27,7 @@ from nxcc.ir.hlo.ops.element_functions import erf
 from nxcc.ir.hlo.ops.lapack import ROUTINES
 from nxcc.ir.hlo.ops.matrix_products import product
 from nxcc.ir.hlo.ops.reduction import top_k
+from nxcc.ir.hlo.programs.program import ROWS as PROGRAMS
 from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]
@@ -254,6 +255,7 @@ _ROWS = (
     CustomCall("ResizeBilinear", 1, _resize_bilinear),
     CustomCall("AllocateBuffer", 0, lambda instruction: zeros(instruction.shape)),
     *ROUTINES,
+    *PROGRAMS,
     *(CustomCall(target, None, _pass, identity=True) for target in _PLACEMENT),
     *(CustomCall(target, None, _pass_on_one_device, identity=True) for target in _RESHARDING),
 )

@@ -111,8 +111,8 @@ def test_inner_tensor_may_be_fed() -> None:
 
 
 def test_string_operator_says_why() -> None:
-    with pytest.raises(CompileError, match="works on strings") as caught:
-        lower(X + node("s", "StringJoin", N="i: 0") + node("out", "AsString", "s", T=T), FED, ["s:0"])
+    with pytest.raises(CompileError, match="no host function") as caught:
+        lower(X + node("s", "StringFormat", "x", T="list { type: DT_FLOAT }"), FED, ["s:0"])
     assert caught.value.code is GRAPH_OPERATOR
 
 
@@ -248,20 +248,13 @@ def test_impossible_shapes_are_refused(op: str, value: str) -> None:
     assert caught.value.code is GRAPH_INVALID
 
 
-@pytest.mark.parametrize(("text", "code"), [
-    (node("p", "Pad", "some", "wrong", T=T, Tpaddings="type: DT_INT32") + const("wrong", "DT_INT32", [2], "int_val: 1"),
-     GRAPH_INVALID),
-    (node("p", "GatherV2", "words", "w", "zero", Tparams="type: DT_STRING", Tindices="type: DT_INT64", Taxis="type: DT_INT32")
-     + node("words", "Const", dtype="type: DT_STRING",
-            value='tensor { dtype: DT_STRING tensor_shape { dim { size: 1 } } string_val: "a" }'),
-     GRAPH_OPERATOR),
-], ids=["paddings", "strings"])
-def test_damage_behind_sizes_that_depend_on_values_is_named(text: str, code: object) -> None:
+def test_damage_behind_sizes_that_depend_on_values_is_named() -> None:
+    text = node("p", "Pad", "some", "wrong", T=T, Tpaddings="type: DT_INT32") + const("wrong", "DT_INT32", [2], "int_val: 1")
     masked = (X + node("w", "Where", "x", T=T) + const("zero", "DT_INT32", [], "int_val: 0")
               + node("some", "GatherV2", "x", "w", "zero", Tparams=T, Tindices="type: DT_INT64", Taxis="type: DT_INT32"))
     with pytest.raises(CompileError) as caught:
         lower(masked + text, {"x:0": [[6], "float32"]}, ["p:0"])
-    assert caught.value.code is code
+    assert caught.value.code is GRAPH_INVALID
 
 
 def test_range_of_several_numbers_is_an_error() -> None:
@@ -269,3 +262,26 @@ def test_range_of_several_numbers_is_an_error() -> None:
             + const("c", "DT_INT32", [], "int_val: 1") + node("out", "Range", "a", "b", "c", Tidx="type: DT_INT32"))
     with pytest.raises(CompileError, match="one number each"):
         lower(text, {}, ["out:0"])
+
+
+WORDS = 'node { name: "s" op: "Placeholder" attr { key: "dtype" value { type: DT_STRING } } }\n'
+
+
+def test_a_size_that_only_a_run_knows_must_become_known() -> None:
+    text = WORDS + const("mark", "DT_STRING", [], 'string_val: ""') + node("split", "StringSplit", "s", "mark") + \
+        node("hash", "StringToHashBucketFast", "split:1", num_buckets="i: 9") + \
+        const("n", "DT_INT32", [1], "int_val: 4") + node("four", "Reshape", "hash", "n", T="type: DT_INT64")
+    fed = {"s:0": [[2], "string"]}
+    module = lower(text, fed, ["four:0"])
+    assert opcodes(module) == ["parameter", "custom-call", "constant", "custom-call"]
+    with pytest.raises(CompileError) as caught:
+        lower(text, fed, ["hash:0"])
+    assert caught.value.code is GRAPH_DYNAMIC
+    assert "its shape is [?]" in str(caught.value)
+
+
+def test_strings_are_no_numbers_to_compute_with() -> None:
+    with pytest.raises(CompileError) as caught:
+        lower(WORDS + node("out", "Add", "s", "s", T="type: DT_STRING"), {"s:0": [[2], "string"]}, ["out:0"])
+    assert caught.value.code is GRAPH_OPERATOR
+    assert "T says string" in str(caught.value)
