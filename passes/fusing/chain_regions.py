@@ -36,6 +36,9 @@ CHAIN = "nxcc.chain"
 MEMBERS_MAX = 6
 """Regions of a chain at most."""
 
+VIEWS = ("reshape", "transpose")
+"""What may stand between a member's result and the member that reads it."""
+
 PATH_MAX = 256
 """Instructions looked at to find out whether a region depends on a chain; beyond it, it counts as dependent."""
 
@@ -112,7 +115,7 @@ class _Chains:
         """Attention that only the first member of a chain reads, as rows of all its heads' columns; what follows it as well."""
         for number, operand in enumerate(chain.members[0].operands):
             path = [operand]
-            while path[-1].opcode in ("reshape", "transpose"):
+            while path[-1].opcode in VIEWS:
                 path.append(path[-1].operands[0])
             head = path[-1]
             alone = all(len(value.users) == 1 for value in path) and not head.control_predecessors
@@ -300,6 +303,7 @@ def _outline(builder: Builder, chain: _Chain, bodies: _Bodies) -> None:
     """One fusion for the chain, with the values that others read as results."""
     computation = builder.computation
     inside = _inside(chain)
+    _view_outside(builder, inside)
     results = [i for i in inside if i.shape.is_array and _leaves(i, computation, set(inside))]
     body, inputs = bodies.body(inside, results)
     last = chain.members[-1]
@@ -331,6 +335,28 @@ def _inside(chain: _Chain) -> list[Instruction]:
         if member.shape.is_tuple:
             inside.update(dict.fromkeys(u for u in member.users if u.opcode == "get-tuple-element"))
     return list(inside)
+
+
+def _view_outside(builder: Builder, inside: Sequence[Instruction]) -> None:
+    """Who reads a view of a result outside looks at the result itself: members store what they make, in one form."""
+    computation, kept = builder.computation, set(inside)
+    copies: dict[Instruction, Instruction] = {}
+
+    def copied(value: Instruction) -> Instruction:
+        if value not in kept or value.opcode not in VIEWS:
+            return value
+        if value not in copies:
+            name = builder.unique_name(value.name)
+            copies[value] = computation.add(clone_instruction(value, [copied(value.operands[0])], name=name))
+        return copies[value]
+
+    for view in inside:
+        if view.opcode not in VIEWS or not _leaves(view, computation, kept):
+            continue
+        for user in [user for user in view.users if user not in kept]:
+            computation.set_operands(user, [copied(o) if o is view else o for o in user.operands])
+        if computation.root is view:
+            computation.root = copied(view)
 
 
 def _leaves(value: Instruction, computation: Computation, inside: set[Instruction]) -> bool:

@@ -227,6 +227,20 @@ ENTRY e { i = s32[] parameter(0)
   e = f32[2,2] multiply(d, q)
   f = f32[1,1] dynamic-slice(e, i, i), dynamic_slice_sizes={1,1}
   ROOT r = f32[2,2] dynamic-update-slice(d, f, i, i) }""",
+    # what a chain's member handed to the next one was read outside in another shape, and once in its own
+    "reshaped_results_within_a_chain": """
+ENTRY e { x = f32[4,2,2] parameter(0)
+  w = f32[2,2] parameter(1)
+  y = f32[8,2] parameter(2)
+  a = f32[8,2] dot(y, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  t = f32[] constant(0.1)
+  u = f32[8,2] broadcast(t), dimensions={}
+  b = f32[8,2] multiply(a, u)
+  c = f32[4,2,2] reshape(b)
+  d = f32[4,2,2] maximum(c, x)
+  e = f32[4,2,2] add(d, c)
+  f = f32[4,2,2] dot(e, c), lhs_batch_dims={0}, lhs_contracting_dims={1}, rhs_batch_dims={0}, rhs_contracting_dims={1}
+  ROOT r = (f32[4,2,2], f32[4,2,2], f32[8,2]) tuple(f, c, b) }""",
 }
 
 
