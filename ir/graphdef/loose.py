@@ -134,7 +134,7 @@ def _collected(value: Loose) -> tuple[list[Instruction], Program]:
 
 
 RESULTS = {"StringSplit": 3, "StringSplitV2": 3, "StringNGrams": 2, "Unique": 2, "SparseReshape": 2, "SparseFillEmptyRows": 4,
-           "RaggedTensorToSparse": 3, "RaggedRange": 2}
+           "RaggedTensorToSparse": 3, "RaggedRange": 2, "SelfAdjointEigV2": 2, "Svd": 3, "Lu": 2}
 """Functions with more than one result."""
 
 

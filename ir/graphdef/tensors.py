@@ -16,7 +16,7 @@ from nxcc.ir.dtypes import BF16, F16, PRED, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.datatypes import STRING, DataType, by_number
 from nxcc.ir.graphdef.schema import message_type
-from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, split
+from nxcc.ir.hlo.proto.wire import BYTES, Buffer, Range, WireError, split
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape
 
@@ -37,9 +37,12 @@ class Strings:
 def read_tensor(data: Buffer, place: Range, where: str) -> Literal | Strings:
     """The tensor whose TensorProto lies at `place` of the buffer.
 
-    Raises WireError, or CompileError(GRAPH_INVALID) if contents and shape disagree or the type has no values.
+    Raises CompileError(GRAPH_INVALID) if it is damaged, contents and shape disagree, or the type has no values.
     """
-    rest, found = split(data, [place], _LARGE_FIELDS)
+    try:
+        rest, found = split(data, [place], _LARGE_FIELDS)
+    except WireError as error:
+        raise _invalid(where, "a constant is damaged", error.why) from None
     message = parse("TensorProto", rest, where)
     kind = by_number(message.dtype)
     dims = tuple(d.size for d in message.tensor_shape.dim)

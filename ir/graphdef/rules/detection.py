@@ -118,6 +118,12 @@ def _least(call: Call, number: int) -> Instruction:
 _NEEDS = ("while", "gather", "reduce")
 
 
+@rule("NonMaxSuppression", needs=_NEEDS, ranks=(2, 1, 0))
+def non_max_suppression(call: Call) -> Value:
+    call.inputs.append(call.emit.scalar(F32, call.attr("iou_threshold")))
+    return non_max_suppression_v2(call)
+
+
 @rule("NonMaxSuppressionV2", needs=_NEEDS, ranks=(2, 1, 0))
 def non_max_suppression_v2(call: Call) -> Value:
     kept = _single(call, call.emit.scalar(F32, -math.inf))

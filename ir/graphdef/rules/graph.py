@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from nxcc.ir.diagnostics import GRAPH_INVALID, IO_CONFIG, CompileError
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.loose import text_constant
@@ -32,7 +34,8 @@ def const(call: Call) -> Value:
 
 
 @rule("Identity", "StopGradient", "PreventGradient", "Snapshot", "PlaceholderWithDefault", "CheckNumerics", "GuaranteeConst",
-      "Copy", "CopyHost", "DeepCopy", "DebugIdentity", "DisableCopyOnRead", "LoopCond")
+      "Copy", "CopyHost", "DeepCopy", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "CheckNumericsV2",
+      "DisableCopyOnRead", "LoopCond")
 def identity(call: Call) -> Sequence[Value]:
     return call.inputs[:1]
 
@@ -42,7 +45,7 @@ def identity_n(call: Call) -> Sequence[Value]:
     return call.inputs
 
 
-@rule("NoOp", "Assert", "Print", "PrintV2")
+@rule("NoOp", "ControlTrigger", "Assert", "Print", "PrintV2")
 def nothing(call: Call) -> Sequence[Value]:
     """Assertions and prints do not change the result."""
     return call.inputs[:1] if call.node.op == "Print" else ()
@@ -81,6 +84,11 @@ def variable_value(call: Call) -> Literal:
     if not isinstance(handle, Variable) or handle.value is None:
         raise _not_frozen(call)
     return handle.value
+
+
+@rule("VariableShape")
+def variable_shape(call: Call) -> Value:
+    return call.emit.constant(np.array(variable_value(call).shape.dims, call.dtype("out_type").numpy))
 
 
 @rule("ReadVariableOp")

@@ -142,7 +142,7 @@ def _take_flat(e: Emitter, x: Instruction, kept: int, table: Array, padding: Ins
     return e.select(valid, found, e.reshape(padding, ()))
 
 
-@rule("MatrixDiagPartV3", needs=("gather",), ranks=("2+",))
+@rule("MatrixDiagPartV3", "MatrixDiagPartV2", needs=("gather",), ranks=("2+",))
 def matrix_diag_part_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)
@@ -158,7 +158,7 @@ def _inverse(table: Array, rows: int, columns: int) -> Array:
     return found.reshape(rows, columns)
 
 
-@rule("MatrixDiagV3", needs=("gather",), ranks=("1+",))
+@rule("MatrixDiagV3", "MatrixDiagV2", needs=("gather",), ranks=("1+",))
 def matrix_diag_v3(call: Call) -> Value:
     x = call.x(0)
     low, high = _range_of(call, 1)

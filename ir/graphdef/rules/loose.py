@@ -21,6 +21,7 @@ from nxcc.ir.graphdef.spans import ANY, FAR, Span, Spans, at, broadcast, product
 from nxcc.ir.graphdef.values import Partial, Stack, Value
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.programs.arrays import ELEMENTWISE, REDUCTIONS
+from nxcc.ir.hlo.programs.mathematics import MATRIX_FUNCTIONS, SPECIAL
 from nxcc.ir.hlo.programs.registry import Function, find_function
 from nxcc.ir.literals import Array
 
@@ -62,14 +63,15 @@ def find_loose(operator: str) -> LooseRule | None:
 def steps() -> dict[str, str]:
     """Operators that become steps of host programs, with why they run there."""
     names = {*_RULES, *ALIASES}
-    return {name: "it works on strings" if function.reads_texts or name == "AsString" else _DEPENDS
+    return {name: "it works on strings" if function.reads_texts or name == "AsString" else
+            "it has no device lowering" if function.on_host else _DEPENDS
             for name in sorted(names) if (function := find_function(ALIASES.get(name, name))) is not None}
 
 
 def is_step(call: Call, rule: LooseRule) -> bool:
     """Whether this node must be a step of a host program."""
     loose = [value for value in call.inputs if isinstance(value, Loose)]
-    if rule.function.reads_texts or not all(value.is_fixed for value in loose):
+    if rule.function.on_host or not all(value.is_fixed for value in loose):
         return True
     op = call.node.op
     if (rule.function.moves or op == "Cast") and any(_is_half_known(value) for value in loose):
@@ -201,14 +203,14 @@ def _alike(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known
     return [(broadcast(*(f.dims for f in facts)), None)]
 
 
-for _name in (*ELEMENTWISE, "Select", "SelectV2", "Substr", "StringJoin"):
+for _name in (*ELEMENTWISE, *SPECIAL, "NextAfter", "Select", "SelectV2", "Substr", "StringJoin"):
     _RULES[_name] = _alike
 
 
 @_infer("Cast", "Identity", "ZerosLike", "OnesLike", "Cumsum", "ReverseV2",
         "StringToHashBucketFast", "StringLength", "StringToNumber",
         "AsString", "RegexFullMatch", "StaticRegexFullMatch", "StringLower", "StringUpper", "StringStrip", "RegexReplace",
-        "StaticRegexReplace")
+        "StaticRegexReplace", "DrawBoundingBoxes", "DrawBoundingBoxesV2", *MATRIX_FUNCTIONS)
 def _same(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
     return [(facts[0].dims, facts[0].values)]
 
@@ -490,6 +492,66 @@ def _split(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known
 @_infer("StringNGrams")
 def _n_grams(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
     return [((ANY,), None), (facts[1].dims, None)]
+
+
+# Matrices
+
+
+def _matrix(facts: Facts) -> tuple[Spans, Span, Span] | None:
+    """Leading dimensions, rows and columns of the matrices that an input holds."""
+    dims = facts.dims
+    return (dims[:-2], dims[-2], dims[-1]) if dims is not None and len(dims) >= 2 else None
+
+
+@_infer("SelfAdjointEigV2")
+def _self_adjoint_eigen(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    found = _matrix(facts[0])
+    if found is None:
+        raise ValueError("a matrix is needed")
+    leading, rows, _ = found
+    return [((*leading, rows), None), (facts[0].dims if attributes["compute_v"] else (at(0),), None)]
+
+
+@_infer("Svd")
+def _singular_values(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    found = _matrix(facts[0])
+    if found is None:
+        raise ValueError("a matrix is needed")
+    leading, rows, columns = found
+    least = _least(rows, columns)
+    if not attributes["compute_uv"]:
+        return [((*leading, least), None), ((at(0),), None), ((at(0),), None)]
+    whole = attributes["full_matrices"]
+    return [((*leading, least), None), ((*leading, rows, rows if whole else least), None),
+            ((*leading, columns, columns if whole else least), None)]
+
+
+def _least(one: Span, other: Span) -> Span:
+    return Span(min(one.low, other.low), min(one.high, other.high))
+
+
+@_infer("Lu")
+def _lu(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    found = _matrix(facts[0])
+    if found is None or found[1] != found[2]:
+        raise ValueError("a square matrix is needed")
+    return [(facts[0].dims, None), ((*found[0], found[1]), None)]
+
+
+@_infer("TridiagonalSolve")
+def _tridiagonal_solve(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    return [(facts[1].dims, None)]
+
+
+@_infer("TridiagonalMatMul")
+def _tridiagonal_product(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    return [(facts[3].dims, None)]
+
+
+@_infer("HistogramFixedWidth")
+def _histogram(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    values = facts[2].values
+    return [((ANY if values is None else values.reshape(-1)[0],), None)]
 
 
 # Sparse and ragged tensors

@@ -77,6 +77,18 @@ def fused_batch_norm(call: Call) -> Sequence[Value]:
     return [*found, e.full(F32, (0,), 0)] if call.node.op == "FusedBatchNormV3" else found
 
 
+@rule("BatchNormWithGlobalNormalization", ranks=(4, 1, 1, 1, 1))
+def batch_norm_with_global_normalization(call: Call) -> Value:
+    """(t - m) / sqrt(v + epsilon), times gamma if that is asked for, plus beta; channels last."""
+    e, (x, mean, variance, beta, gamma) = call.emit, call.operands
+    channels = x.shape.dims[3]
+    rows = (mean, variance, beta, gamma)
+    call.need(all(row.shape.dims == (channels,) for row in rows), f"all rows must have {channels} elements")
+    scale = e.make("rsqrt", e.offset(variance, call.attr("variance_epsilon")))
+    scale = e.multiply(scale, gamma) if call.attr("scale_after_normalization") else scale
+    return e.add(e.multiply(e.subtract(x, mean), scale), beta)
+
+
 @rule("LRN", needs=("reduce-window",), ranks=(4,))
 def lrn(call: Call) -> Value:
     """x / (bias + alpha * sum of squares of the channels within depth_radius) ** beta."""

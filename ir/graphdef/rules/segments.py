@@ -95,3 +95,4 @@ def sparse_segments(call: Call) -> Value:
 for _name, _opcode in _OPCODES.items():
     row(f"UnsortedSegment{_name}", _unsorted(_opcode), needs=("scatter",))
     row(f"Segment{_name}", _sorted(_opcode), needs=("scatter",))
+    row(f"Segment{_name}V2", _unsorted(_opcode), needs=("scatter",))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from nxcc.ir.facts import dataclass
 from nxcc.ir.literals import Array
 
-FAMILIES = ("arrays", "sparse", "strings")
+FAMILIES = ("arrays", "mathematics", "sparse", "strings")
 """Modules of this folder; imported on first look-up."""
 
 Attributes = Mapping[str, Any]
@@ -21,23 +21,24 @@ _E = TypeVar("_E", bound=Callable[..., Any])
 @dataclass(frozen=True)
 class Function:
     """evaluate: of attributes and arrays, its results. moves: it only moves elements, whatever they are. reads_texts: it
-    needs strings, not only their numbers."""
+    needs strings, not only their numbers. on_host: nothing else computes it."""
 
     name: str
     evaluate: Evaluate
     moves: bool = False
     reads_texts: bool = False
+    on_host: bool = False
 
 
 _FUNCTIONS: dict[str, Function] = {}
 
 
-def function(*names: str, moves: bool = False, reads_texts: bool = False) -> Callable[[_E], _E]:
+def function(*names: str, moves: bool = False, reads_texts: bool = False, on_host: bool = False) -> Callable[[_E], _E]:
     """Declare what computes these functions; one that returns an array has one result."""
     def declare(evaluate: _E) -> _E:
         for name in names:
             assert name not in _FUNCTIONS, f"{name} is declared twice"
-            _FUNCTIONS[name] = Function(name, _as_sequence(evaluate), moves, reads_texts)
+            _FUNCTIONS[name] = Function(name, _as_sequence(evaluate), moves, reads_texts, on_host or reads_texts)
         return evaluate
     return declare
 

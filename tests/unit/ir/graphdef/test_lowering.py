@@ -232,7 +232,7 @@ def test_size_that_limits_leave_no_choice_is_known() -> None:
 
 def test_unknown_operator_is_no_tensorflow_operator_by_our_word() -> None:
     with pytest.raises(CompileError) as caught:
-        lower(X + node("y", "FresnelCos", "x"), FED, ["y:0"])
+        lower(X + node("y", "RandomCrop", "x"), FED, ["y:0"])
     assert caught.value.code is GRAPH_OPERATOR and "there is no lowering for it" in str(caught.value)
 
 

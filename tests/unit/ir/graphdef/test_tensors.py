@@ -70,3 +70,9 @@ def test_impossible_tensor_names_the_node(dims: list[int], fields: dict) -> None
     with pytest.raises(CompileError, match=r"\[at w\]") as caught:
         tensor(dims, **fields)
     assert caught.value.code is GRAPH_INVALID
+
+
+def test_damage_inside_is_named() -> None:
+    with pytest.raises(CompileError, match="a constant is damaged") as caught:
+        read_tensor(bytes([0x00, 0x01]), (0, 2), "w")
+    assert caught.value.code is GRAPH_INVALID
