@@ -6,19 +6,23 @@ After:  y = f32[..] custom-call(x), custom_call_target="AwsNeuronGelu"
 Front ends expand GELU and its like in many forms; the scalar engine has them as one instruction. The computation is known by
 what it computes, not by how it is written: every value between a product and the one value that it depends on is evaluated,
 on a dense grid, on all magnitudes, and at and beside every constant that occurs in it, where a branch could hide.
+
+Where the result is bf16 or f16, so may be what lies between, and roundings on the way are left out, as XLA may leave them out:
+  y = bf16[..] convert(custom-call(f32[..] convert(x)))
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from nxcc.ir.dtypes import F32
+from nxcc.ir.dtypes import BF16, F16, F32, DType
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.builder import Builder, Names, clone_instruction
 from nxcc.ir.hlo.module import Instruction, Module
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +60,9 @@ FUNCTIONS = (
     Function("logistic", lambda x: 1 / (1 + np.exp(-x)), 1e-6, is_operator=True, is_bounded=True),
 )
 
+NARROW = {BF16: 2.0**-12, F16: 2.0**-14}
+"""Types that round the result, with what their constants may be off by: a sixteenth of a last place."""
+
 ROOTS = ("multiply", "divide")
 """Opcodes that an expansion ends in."""
 
@@ -80,12 +87,12 @@ def _rewrite(builder: Builder) -> bool:
     replaced: set[Instruction] = set()
     known: dict[Any, Function | None] = {}
     for root in reversed(order):
-        if root.opcode not in ROOTS or root.shape.dtype is not F32 or root in replaced or not root.shape.element_count:
+        if root.opcode not in ROOTS or not _are_floats(root, root) or root in replaced or not root.shape.element_count:
             continue
         for argument, cone in _cones(root, position):
             key = _structure(argument, cone)
             if key not in known:
-                known[key] = _recognize(argument, cone)
+                known[key] = _recognize(argument, cone) if _are_floats(argument, root) else None
             function = known[key]
             if function is not None:
                 _replace(builder, root, argument, function)
@@ -114,8 +121,14 @@ def _cones(root: Instruction, position: dict[Instruction, int]) -> Iterator[tupl
 
 
 def _is_step(instruction: Instruction, root: Instruction) -> bool:
-    return instruction.operator.elementwise and instruction.opcode != "convert" and instruction.shape.dims == root.shape.dims \
-        and not instruction.control_predecessors
+    return instruction.operator.elementwise and instruction.shape.dims == root.shape.dims \
+        and not instruction.control_predecessors \
+        and (instruction.opcode != "convert" or _are_floats(instruction.operands[0], root))
+
+
+def _are_floats(value: Instruction, root: Instruction) -> bool:
+    """Whether roundings between a value and the root may be left out: there are none, or the root is rounded itself."""
+    return value.shape.dtype is F32 or (value.shape.dtype in NARROW and root.shape.dtype in NARROW)
 
 
 def _number(value: Instruction) -> Any:
@@ -140,10 +153,8 @@ def _structure(argument: Instruction, cone: list[Instruction]) -> Any:
 
 def _recognize(argument: Instruction, cone: list[Instruction]) -> Function | None:
     """The function that the cone computes; a few points tell most of what it is not."""
-    if argument.shape.dtype is not F32:
-        return None
     likely = _matching(argument, cone, FEW, FUNCTIONS)
-    certain = _matching(argument, cone, _samples(cone), likely) if likely else ()
+    certain = _matching(argument, cone, _samples(cone), likely) if likely else []
     return certain[0] if certain else None
 
 
@@ -151,27 +162,46 @@ FEW = np.array([-3.5, -1.25, -0.5, 0.375, 1.5, 4.0], np.float32)
 
 
 def _matching(argument: Instruction, cone: list[Instruction], x: Array,
-              functions: tuple[Function, ...]) -> tuple[Function, ...]:
-    """Those functions that agree with the cone at all points x."""
+              functions: Sequence[Function]) -> list[Function]:
+    """Those functions that agree with the cone at all points x, the nearest first."""
     values = {argument: x}
     for instruction in cone:
-        operands = [values[o] if o in values else np.full(x.shape, _number(o), o.shape.dtype.numpy)
-                    for o in instruction.operands]
-        evaluate = instruction.operator.evaluate
-        assert evaluate is not None
+        operands = [values[o] if o in values else _repeated(o, x.shape) for o in instruction.operands]
         with np.errstate(all="ignore"):
-            values[instruction] = evaluate(instruction, *operands)
+            values[instruction] = _unrounded(instruction, operands)
     found = values[cone[-1]].astype(np.float64)
-    wide = x.astype(np.float64)
+    slack = NARROW.get(cone[-1].shape.dtype, 0.0)
+    errors = [(_error(f, found, x.astype(np.float64)), f) for f in functions]
+    return [f for error, f in sorted(errors, key=itemgetter(0)) if error <= max(f.tolerance, slack)]
+
+
+def _error(function: Function, found: Array, x: Array) -> float:
+    """The largest difference in the units of the function's tolerance."""
     with np.errstate(all="ignore"):
-        return tuple(f for f in functions
-                     if np.all(np.abs(found - f.reference(wide)) <= f.tolerance * (1 + np.abs(wide) * (not f.is_bounded))))
+        return float(np.max(np.abs(found - function.reference(x)) / (1 + np.abs(x) * (not function.is_bounded))))
+
+
+def _unrounded(instruction: Instruction, operands: list[Array]) -> Array:
+    """What it computes of f32 operands, in f32."""
+    if instruction.opcode == "convert":
+        return operands[0]
+    evaluate = instruction.operator.evaluate
+    assert evaluate is not None
+    if instruction.shape.dtype in NARROW:
+        instruction = clone_instruction(instruction, instruction.operands)
+        instruction.shape = instruction.shape.with_dtype(F32)
+    return np.asarray(evaluate(instruction, *operands))
+
+
+def _repeated(constant: Instruction, dims: tuple[int, ...]) -> Array:
+    dtype = constant.shape.dtype
+    return np.full(dims, _number(constant), dtype.numpy).astype(F32.numpy if dtype in NARROW else dtype.numpy)
 
 
 def _samples(cone: list[Instruction]) -> Array:
     """Finite points where the computation is compared: a grid, all magnitudes, and around each constant in it."""
     constants = [_number(o) for i in cone for o in i.operands]
-    special = np.array([c for c in constants if c is not None and np.isfinite(c)], np.float32)
+    special = np.array([float(c) for c in constants if c is not None and np.isfinite(c)], np.float32)
     special = np.concatenate([special, -special, np.sqrt(np.abs(special)), -np.sqrt(np.abs(special))])
     beside = np.concatenate([np.nextafter(special, np.float32(np.inf)), np.nextafter(special, np.float32(-np.inf))])
     magnitudes = np.logspace(-30, 12, 400, dtype=np.float32)
@@ -181,8 +211,13 @@ def _samples(cone: list[Instruction]) -> Array:
 
 def _replace(builder: Builder, root: Instruction, argument: Instruction, function: Function) -> None:
     builder.location = root.location
+    argument, shape = _held_in(F32, argument, builder), root.shape.with_dtype(F32)
     if function.is_operator:
-        known = builder.make(function.name, argument, shape=root.shape)
+        known = builder.make(function.name, argument, shape=shape)
     else:
-        known = builder.make("custom-call", argument, shape=root.shape, custom_call_target=function.name)
-    builder.computation.replace(root, known)
+        known = builder.make("custom-call", argument, shape=shape, custom_call_target=function.name)
+    builder.computation.replace(root, _held_in(root.shape.dtype, known, builder))
+
+
+def _held_in(dtype: DType, value: Instruction, builder: Builder) -> Instruction:
+    return value if value.shape.dtype is dtype else builder.convert(value, dtype)

@@ -70,3 +70,48 @@ def test_a_bounded_function_is_compared_by_its_own_size() -> None:
   ROOT y = f32[4,8] multiply(m, ob)""")
     RecognizeFunctions().run(module)
     assert module.entry.root.opcode == "multiply"
+
+
+def narrow_gelu(type: str, root: float) -> str:
+    """x / 2 * erfc(-x * root), its complementary error function in f32, as jax writes GELU in 16 bits."""
+    return f"""
+  n = {type}[4,8] convert(x)        c = {type}[] constant({-root})   cb = {type}[4,8] broadcast(c), dimensions={{}}
+  s = {type}[4,8] multiply(n, cb)   w = f32[4,8] convert(s)          e = f32[4,8] erf(w)
+  one = f32[] constant(1)           ob = f32[4,8] broadcast(one), dimensions={{}}
+  t = f32[4,8] subtract(ob, e)      v = {type}[4,8] convert(t)       h = {type}[] constant(0.5)
+  hb = {type}[4,8] broadcast(h), dimensions={{}}
+  u = {type}[4,8] multiply(n, hb)
+  ROOT y = {type}[4,8] multiply(u, v)"""
+
+
+@pytest.mark.parametrize(("type", "root"), [("bf16", 0.707031), ("f16", 0.707107)])
+def test_roundings_on_the_way_to_a_rounded_result_are_left_out(type: str, root: float) -> None:
+    module = module_of(narrow_gelu(type, root))
+    assert RecognizeFunctions().run(module)
+    y = module.entry.root
+    assert y.opcode == "convert" and y.shape.dtype.name == type
+    known = y.operands[0]
+    assert known.attribute("custom_call_target") == "AwsNeuronGelu" and known.shape.dtype.name == "f32"
+    assert known.operands[0].opcode == "convert" and known.operands[0].operands[0].name == "n"
+
+
+@pytest.mark.parametrize(("type", "root"), [("bf16", 0.710938), ("f16", 0.70752), ("f32", 0.707031)])
+def test_a_constant_beside_the_right_one_is_another_function(type: str, root: float) -> None:
+    module = module_of(narrow_gelu(type, root))
+    assert not RecognizeFunctions().run(module)
+
+
+def test_the_nearest_of_several_functions_is_taken() -> None:
+    """Both forms of GELU lie within a rounding of each other."""
+    module = module_of("""
+  n = bf16[4,8] convert(x)          q = bf16[4,8] multiply(n, n)     r = bf16[4,8] multiply(q, n)
+  a1 = bf16[] constant(0.0446777)   ab = bf16[4,8] broadcast(a1), dimensions={}
+  s = bf16[4,8] multiply(r, ab)     t = bf16[4,8] add(n, s)
+  b1 = bf16[] constant(0.796875)    bb = bf16[4,8] broadcast(b1), dimensions={}
+  v = bf16[4,8] multiply(t, bb)     w = bf16[4,8] tanh(v)
+  one = bf16[] constant(1)          ob = bf16[4,8] broadcast(one), dimensions={}
+  o = bf16[4,8] add(w, ob)          h = bf16[] constant(0.5)         hb = bf16[4,8] broadcast(h), dimensions={}
+  u = bf16[4,8] multiply(o, hb)
+  ROOT y = bf16[4,8] multiply(n, u)""")
+    assert RecognizeFunctions().run(module)
+    assert module.entry.root.operands[0].attribute("custom_call_target") == "AwsNeuronGeluApprxTanh"
