@@ -20,6 +20,9 @@ _IGNORED = {**dict.fromkeys(("async-update", "async-done"), frozenset(("calls", 
 """Old texts repeat the start's attributes at its update and done; the mode of a collective follows from its other attributes,
 and XLA does not print it."""
 
+_ALWAYS_IGNORED = frozenset(("outer_dimension_partitions",))
+"""How many threads share an instruction: printed by XLA for CPUs until 2022, without a meaning for the result."""
+
 
 class TextKeys:
     """The text keys of one operator: typed attributes, keys of computations, keys read and dropped, required keys.
@@ -36,7 +39,7 @@ class TextKeys:
         self.required = tuple(a.key for a in listed if a.required)
         self.absent = {a.key: a.text_default for a in listed if a.text_default is not None}
         self.calls = {key.rstrip("*") for key in operator.called}
-        self.ignored = _IGNORED.get(operator.name, frozenset())
+        self.ignored = _IGNORED.get(operator.name, frozenset()) | _ALWAYS_IGNORED
         if operator.name == "conditional":
             self.calls |= set(BRANCHES)
         elif operator.name == "custom-call":

@@ -184,7 +184,7 @@ class ModuleReader:
         if operator.name == "parameter":
             made = self._parameter(raw, scope, name, operator)
         elif operator.name == "constant":
-            made = self._constant(raw, name, operator)
+            made = self._constant(raw, scope, name, operator)
         else:
             made = self._general(raw, scope, name, operator, wrapped)
         if made.sharding is not None and made.shape.is_tuple:
@@ -219,13 +219,13 @@ class ModuleReader:
         self._attributes(made, raw, scope)
         return made
 
-    def _constant(self, raw: RawInstruction, name: str, operator: Operator) -> Instruction:
+    def _constant(self, raw: RawInstruction, scope: _Scope, name: str, operator: Operator) -> Instruction:
         token = self._one_value(raw, "LITERAL", "constant takes a literal")
         shape = self._declared_shape(raw)
         shape = without_element_bits(shape)
         literal = read_literal(Cursor(self.source, token.start, token.end), shape)
         made = Instruction(name, operator, shape, attributes={"literal": literal})
-        self._attributes(made, raw, None)
+        self._attributes(made, raw, scope)
         return made
 
     def _one_value(self, raw: RawInstruction, kind: str, complaint: str) -> Token:
@@ -344,7 +344,7 @@ class ModuleReader:
 
     # Attributes
 
-    def _attributes(self, made: Instruction, raw: RawInstruction, scope: _Scope | None) -> None:
+    def _attributes(self, made: Instruction, raw: RawInstruction, scope: _Scope) -> None:
         declared = text_keys(made.operator)
         seen: dict[str, list[Computation]] = {}
         for token, callees in raw.attributes:
@@ -383,7 +383,7 @@ class ModuleReader:
         if key == "type" and value == default_comparison(made.operands[0].shape):
             del made.attributes[key]
 
-    def _common(self, made: Instruction, key: str, token: Token, scope: _Scope | None) -> None:
+    def _common(self, made: Instruction, key: str, token: Token, scope: _Scope) -> None:
         cursor = Cursor(self.source, token.start, token.end)
         if key == "control-predecessors":
             made.control_predecessors = self._predecessors(cursor, scope)
@@ -404,7 +404,7 @@ class ModuleReader:
             return location
         return replace(location, **frame_place(tables, location.stack_frame_id))  # type: ignore[arg-type]
 
-    def _predecessors(self, cursor: Cursor, scope: _Scope | None) -> tuple[Instruction, ...]:
+    def _predecessors(self, cursor: Cursor, scope: _Scope) -> tuple[Instruction, ...]:
         cursor.expect("{")
         found: list[Instruction] = []
         while not cursor.take("}"):
@@ -413,7 +413,7 @@ class ModuleReader:
             cursor.take("%")
             start = cursor.position
             name = cursor.word()
-            if scope is None or name not in scope.instructions:
+            if name not in scope.instructions:
                 raise TextError(start, f"no instruction {name} stands before this line in this computation", INVALID_MODULE)
             found.append(scope.instructions[name])
         return tuple(found)

@@ -27,6 +27,12 @@ def test_first_operand_comes_first_and_control_predecessors_before_it() -> None:
     assert [i.name for i in instruction_order(module.entry)] == ["c", "b", "a", "r", "d"]
 
 
+def test_constants_have_control_predecessors_as_well() -> None:
+    module = read_text("ENTRY e { a = f32[] parameter(0) c = f32[] constant(2), control-predecessors={a} "
+                       "ROOT r = f32[] add(c, a) }")
+    assert [i.name for i in module.entry.root.operands[0].control_predecessors] == ["a"]
+
+
 def test_callees_come_before_callers() -> None:
     module = read_text("f { ROOT a = f32[] parameter(0) } unused { ROOT a = f32[] parameter(0) } "
                        "g { a = f32[] parameter(0) ROOT r = f32[] call(a), to_apply=f } "

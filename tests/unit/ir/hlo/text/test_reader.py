@@ -231,6 +231,7 @@ def test_rank_of_a_reversal_is_free(written: str, meant: tuple[bool, ...]) -> No
     ("ROOT r = f32[4] all-reduce(p), to_apply={ a = f32[] parameter(0) b = f32[] parameter(1) ROOT s = f32[] add(a, b) }, "
      "mode=cross_replica", "replica_groups={}, to_apply"),
     ("ROOT r = f32[4] negate(p), origin={}", "origin={()}"),
+    ("ROOT r = f32[4] negate(p), outer_dimension_partitions={4}", "negate(%p)\n"),
     ("ROOT r = f32[4] custom-call(p), custom_call_target=\"AwsNeuronErf\", api_version=API_VERSION_UNSPECIFIED", "Erf\"\n"),
     ("ROOT c = pred[3] constant({2, 0, -3})", "constant({1, 0, 1})"),
     ("ROOT c = f8e4m3fn[2] constant({inf, -inf})", "constant({nan, -nan})"),
