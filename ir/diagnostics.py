@@ -94,6 +94,9 @@ NEFF_VERSION = code("NXC0401", "NEFF version or feature not supported", "The fil
 NEFF_TARGET = code("NXC0402", "NEFF is for another target", "The file was compiled for another NeuronCore generation.")
 PROGRAM_INVALID = code("NXC0403", "machine program breaks a rule",
                        "The machine verifier refused the program: limits, addresses, initialisation, ordering or waits.")
+UNTIMED_LOOP = code("NXC0404", "a loop takes too long to be timed",
+                    "The clock leaves out turns of a long loop that repeat those before them. In this one no turn is like "
+                    "another. Give fewer turns with --trips where the end depends on data, or compile a part of the module.")
 # 05xx: verification
 MISMATCH = code("NXC0500", "results differ", "An output differs from the expected values by more than the tolerance.")
 

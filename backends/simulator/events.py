@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.simulator.outcome import ENGINES, MAIN, Cause, Node, Timing
+from nxcc.backends.simulator.path import Piece, back, pieces
 from nxcc.backends.simulator.timed import Code, Trigger
 from nxcc.backends.simulator.timeline import PathPiece, Timeline, new_timeline
 from nxcc.backends.target import Target
@@ -16,7 +17,8 @@ from nxcc.ir.diagnostics import PROGRAM_INVALID, CompileError
 from nxcc.ir.facts import dataclass
 
 if TYPE_CHECKING:
-    from nxcc.backends.simulator.sequencer import Sequencer
+    from nxcc.backends.simulator.sequencer import Frame, Sequencer
+    from nxcc.backends.simulator.shifts import Shifts
 
 _SEQUENCER = int(Cause.SEQUENCER)
 _ISSUE, _DMA_LATENCY, _DATA = int(Cause.DMA_ISSUE), int(Cause.DMA_LATENCY), int(Cause.DMA_DATA)
@@ -25,6 +27,12 @@ Seen = tuple[int, int, Any]
 """What a timeline keeps of a trigger: its slot, the number of its span, and what the transfer touches on chip."""
 Triggered = tuple[Trigger, Any, int, Seen | None]
 """A transfer under way: signals, region, and what the timeline keeps."""
+
+NEVER = 1 << 62
+"""A turn that no loop comes to."""
+LEAST_TURNS = 64
+"""Turns of a loop, for it to be looked at; left of it, for turns to be left out."""
+FIRST_LOOK = 8
 
 RESUME, SIGNAL, TRIGGER, BEGIN = range(4)
 """Kinds of events, as numbers of Run.handlers."""
@@ -45,12 +53,13 @@ class Run:
     """One run of an entry: the clock's time, events to come, and what engines share.
 
     semaphores, waiting: their values, and who waits for which; port_until, port_owner: who uses a port until when;
+    looks: loops that have turned and want to be looked at; periods: of which each decision is recorded (see `folding`).
     dma_free, hbm_free, queue_next: until when each DMA engine, the core's share of HBM bandwidth (hbm_share, bytes a second)
     and each queue are taken; last: what has ended latest.
     """
 
     def __init__(self, code: Code, target: Target, guesses: Guesses, loads: Mapping[Engine, Iterable[int]],
-                 spans: bool) -> None:
+                 spans: bool, folds: bool = True) -> None:
         self.code, self.target, self.guesses = code, target, guesses
         self.now = 0
         self.events: list[tuple[int, int, int, Any, Any]] = []
@@ -76,40 +85,55 @@ class Run:
             names = {engine: target.members.get(engine, engine.value) for engine in ENGINES}
             rows = (*names.values(), *(f"q{names[engine]}{queue}" for engine, queue in code.queues))
             self.timeline = self.timing.timeline = new_timeline(code, rows, target)
+        self.sequencers: Sequence[Sequencer] = ()
+        self.looks: list[tuple[Sequencer, Frame]] = []
+        self.periods: list[Shifts] = []
+        self.folds = folds and not any(loads.values())
         self.loads = {engine: deque(loads.get(engine, ())) for engine in ENGINES}
 
-    def run(self, sequencers: Sequence[Sequencer]) -> Timing:
-        """Follow the engines' streams to their ends. Raises PROGRAM_INVALID if they wait for each other."""
-        timing = self.timing
+    def run(self, sequencers: Sequence[Sequencer], look: Callable[[], None]) -> Timing:
+        """Follow the engines' streams to their ends; look: what to do when loops want to be looked at.
+
+        Raises PROGRAM_INVALID if they wait for each other.
+        """
+        timing, self.sequencers = self.timing, sequencers
         for sequencer in sequencers:
             sequencer.run()
-        events, handlers = self.events, (self._resume, self._signal, self._trigger, self._begin)
-        while events:
-            self.now, _, kind, what, node = heappop(events)
+        handlers = self._resume, self._signal, self._trigger, self._begin
+        while self.events:
+            self.now, _, kind, what, node = heappop(self.events)
             handlers[kind](what, node)
+            if self.looks:
+                look()
         stuck = [s.describe() for s in sequencers if not s.done]
         if stuck:
             raise CompileError(PROGRAM_INVALID, "the engines wait for each other", why="; ".join(stuck))
         for sequencer in sequencers:
             self.reach(sequencer.end_node())
             timing.busy[sequencer.engine] = sequencer.busy
-        timing.ticks = self.last[1]
+        timing.ticks, timing.events = self.last[1], self.order
         timing.pe_flops = sum(count * slot.flops for count, slot in zip(timing.executed, self.code.slots, strict=True))
         self._trace_back()
         return timing
 
+    def first_look(self, turns: int) -> int:
+        """The turn at which a loop of so many is looked at first."""
+        return FIRST_LOOK if self.folds and turns >= LEAST_TURNS else NEVER
+
     def _trace_back(self) -> None:
         parts: dict[tuple[int, int], int] = {}
-        node = self.last
-        while node[0] is not None:
-            before, at, cause, region = node
-            parts[region, cause] = parts.get((region, cause), 0) + at - before[1]
-            if self.timeline is not None and at > before[1]:
-                self.timeline.path.append(PathPiece(before[1], at, cause, region))
-            node = before
-        if self.timeline is not None:
-            self.timeline.path.reverse()
+        for start, end, cause, region in self._path():
+            parts[region, cause] = parts.get((region, cause), 0) + end - start
         self.timing.path.update({(region, Cause(cause)): ticks for (region, cause), ticks in parts.items() if ticks})
+
+    def _path(self) -> Iterable[Piece]:
+        """The pieces of the critical path, which a timeline keeps."""
+        if self.timeline is None and not self.timing.folds:
+            return ((before[1], at, cause, region) for before, at, cause, region in back(self.last))
+        found = pieces(self.last, self.timing.folds)
+        if self.timeline is not None:
+            self.timeline.path += [PathPiece(*piece) for piece in found if piece[1] > piece[0]]
+        return found
 
     def reach(self, node: Node) -> None:
         """Something ended here."""

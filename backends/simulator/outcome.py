@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.simulator.timeline import Timeline
 from nxcc.ir.facts import dataclass
+
+if TYPE_CHECKING:
+    from nxcc.backends.simulator.timeline import Timeline
 
 ENGINES = tuple(Engine)
 
@@ -39,6 +41,24 @@ MAIN = -1
 """Region of what belongs to no HLO instruction."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Turns of a loop that were left out since they would repeat those before them (see `folding`).
+
+    at: tick at which they stand; length: ticks of a period; times: periods left out; turns: turns of the loop in all of them;
+    exact: whether each would have taken just as long; else length is a mean.
+    """
+
+    at: int
+    length: int
+    times: int
+    turns: int
+    exact: bool
+
+    @property
+    def ticks(self) -> int:
+        return self.length * self.times
+
 @dataclass
 class Timing:
     """What one run of an entry took.
@@ -47,7 +67,8 @@ class Timing:
     them; table_loads: Scalar's, part of its busy. executed: instructions with work, by slot number; idle: ticks that the
     datapath stood before an instruction, by slot. path: ticks of the critical path by (region, cause). regions: busy ticks by
     region and cause. hbm_bytes: read and written by transfers, dma_bytes: moved. pe_flops: products and sums of data.
-    assumed: data-dependent branches and loops whose outcome was assumed. timeline: if asked for.
+    assumed: data-dependent branches and loops whose outcome was assumed. folds: turns left out, in order of time; all numbers
+    count them as if they had been timed. events: that were timed. timeline: if asked for.
     """
 
     ticks: int = 0
@@ -63,12 +84,22 @@ class Timing:
     path: Counter[tuple[int, Cause]] = field(default_factory=Counter)
     regions: dict[int, list[int]] = field(default_factory=dict)
     assumed: int = 0
+    events: int = 0
+    folds: list[Fold] = field(default_factory=list)
     timeline: Timeline | None = None
 
     @property
     def instructions(self) -> int:
         """Executed instructions, transfers among them; register and branch instructions are not counted."""
         return sum(self.executed)
+
+    def outer_folds(self) -> list[Fold]:
+        """Turns left out, without those that stand in what others repeat; last ones first."""
+        found: list[Fold] = []
+        for fold in reversed(self.folds):
+            if not found or fold.at < found[-1].at - found[-1].length:
+                found.append(fold)
+        return found
 
     def causes(self) -> Counter[Cause]:
         """The critical path by cause."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from nxcc.backends import cost
 from nxcc.backends.isa.program import REGISTERS, Engine
@@ -11,6 +12,9 @@ from nxcc.backends.simulator.events import RESUME, SIGNAL, TRIGGER, Run, Seen
 from nxcc.backends.simulator.outcome import ENGINES, MAIN, Cause, Node
 from nxcc.backends.simulator.timed import Step, Terms, Trigger
 from nxcc.backends.simulator.timeline import NOTHING
+
+if TYPE_CHECKING:
+    from nxcc.backends.simulator.folding import Watch
 
 _SEQUENCER, _SEMAPHORE, _LATENCY, _PORT = (int(c) for c in (Cause.SEQUENCER, Cause.SEMAPHORE, Cause.LATENCY, Cause.PORT))
 
@@ -21,21 +25,41 @@ def value_of(constant: int, terms: Terms, registers: list[int]) -> int:
     return constant
 
 
+AHEAD = 64
+"""Turns that an engine that waits for nothing may be ahead of the others."""
+
+
+class Frame:
+    """An open loop. limit: its turns (of a while whose end depends on data: as many as are assumed); turn: of those, the
+    present one; register: that counts them, -1 for a while; known: whether the turns of a while are known; look: the turn at
+    which to see whether the run has become steady, with what was seen before (watch); runs: of the engine when it was last
+    seen how far ahead it is.
+    """
+
+    __slots__ = ("limit", "register", "at", "turn", "known", "look", "watch", "runs")
+
+    def __init__(self, limit: int, register: int, at: int, known: bool, look: int) -> None:
+        self.limit, self.register, self.at, self.known, self.look = limit, register, at, known, look
+        self.turn = self.runs = 0
+        self.watch: Watch | None = None
+
+
 class Sequencer:
     """One engine.
 
     ready: until when the sequencer has worked; free: when the datapath is; each with the node that led there.
-    recent: results under way, see _keep. unknown: registers whose value depends on unknown data.
+    recent: results under way, see _keep. unknown: registers whose value depends on unknown data. runs: how
+    often it went on; handlers: what each kind of step does.
     """
 
     __slots__ = ("run_", "engine", "number", "steps", "at", "frames", "back", "registers", "unknown", "ready", "ready_node",
                  "free", "free_node", "recent", "busy", "region", "table", "access", "interval", "done", "account", "loads",
-                 "wait", "after")
+                 "wait", "after", "runs", "handlers")
 
     def __init__(self, run: Run, engine: Engine, steps: list[Step]) -> None:
         self.run_, self.engine, self.number = run, engine, ENGINES.index(engine)
         self.steps, self.at = steps, 0
-        self.frames: list[list[int]] = []
+        self.frames: list[Frame] = []
         self.back: tuple[list[Step], int, int] | None = None
         self.registers = [0] * REGISTERS
         self.unknown: set[int] = set()
@@ -51,14 +75,23 @@ class Sequencer:
         self.loads = run.loads[engine]
         self.wait = (0, 0)
         self.after = NOTHING
+        self.runs = 0
+        self.handlers = STEPS
 
     def run(self) -> None:
         """Go on until something has to be waited for."""
+        self.runs += 1
+        handlers = self.handlers
         while True:
             step = self.steps[self.at]
             self.at += 1
-            if _STEPS[step[0]](self, step):
+            if handlers[step[0]](self, step):
                 return
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a semaphore."""
+        return any(sequencer is self for _, sequencer in self.run_.waiting[self.wait[0]])
 
     def describe(self) -> str:
         index, value = self.wait
@@ -218,8 +251,8 @@ class Sequencer:
         return False
 
     def _put(self, register: int, constant: int, terms: Terms) -> None:
-        value = value_of(constant, terms, self.registers) if terms else constant
-        self.registers[register] = wrap(value)
+        # Counts of long loops go on past 32 bits here, as those of semaphores do.
+        self.registers[register] = value_of(constant, terms, self.registers) if terms else constant
         if self.unknown:
             self._taint(register, any(source in self.unknown for source, _ in terms))
 
@@ -262,16 +295,20 @@ class Sequencer:
             return False
         self.registers[register] = 0
         self.unknown.discard(register)
-        self.frames.append([count, register, self.at, 0])
+        self.frames.append(Frame(count, register, self.at, True, self.run_.first_look(count)))
         return False
 
     def _again(self, step: Step) -> bool:
         frame = self.frames[-1]
-        frame[3] += 1
-        if frame[3] < frame[0]:
-            self.registers[frame[1]] = frame[3]
-            self.at = frame[2]
+        turn = frame.turn = frame.turn + 1
+        if turn < frame.limit:
+            self.registers[frame.register] = turn
+            self.at = frame.at
             self.ready += step[1]
+            if turn >= frame.look:
+                self.run_.looks.append((self, frame))
+            if not turn % AHEAD:
+                return self._too_far_ahead(frame)
         else:
             self.frames.pop()
             self.ready += step[2]
@@ -280,24 +317,36 @@ class Sequencer:
     def _while(self, step: Step) -> bool:
         guesses = self.run_.guesses
         known = guesses.of(step[1])
-        self.frames.append([guesses.trips if known is None else known, -1, self.at, int(known is not None)])
+        turns = guesses.trips if known is None else known
+        self.frames.append(Frame(turns, -1, self.at, known is not None, self.run_.first_look(turns)))
         return False
 
     def _repeat(self, step: Step) -> bool:
-        self.at = self.frames[-1][2]
+        frame = self.frames[-1]
+        frame.turn += 1
+        self.at = frame.at
         self.ready += step[1]
-        return False
+        if frame.turn >= frame.look:
+            self.run_.looks.append((self, frame))
+        return not frame.turn % AHEAD and self._too_far_ahead(frame)
+
+    def _too_far_ahead(self, frame: Frame) -> bool:
+        """Whether it has come so many turns ahead without anything to wait for; then it goes on when it is that late."""
+        if frame.runs != self.runs:
+            frame.runs = self.runs
+            return False
+        self.run_.push(max(self.ready, self.run_.now), RESUME, self, None)
+        return True
 
     def _leave(self, step: Step) -> bool:
         _, taken, not_taken, register, after = step
-        while self.frames[-1][1] >= 0:
+        while self.frames[-1].register >= 0:
             self.frames.pop()
         frame = self.frames[-1]
         stay = self.registers[register] != 0
         if register in self.unknown:
-            self.run_.timing.assumed += 1 - frame[3]
-            stay = frame[0] > 0
-            frame[0] -= 1
+            self.run_.timing.assumed += not frame.known
+            stay = frame.turn < frame.limit
         if stay:
             self.ready += not_taken
         else:
@@ -353,7 +402,7 @@ class Sequencer:
         return True
 
 
-_STEPS = (
+STEPS: tuple[Callable[[Sequencer, Step], bool], ...] = (
     Sequencer._work, Sequencer._wait, Sequencer._set, Sequencer._alu, Sequencer._loop, Sequencer._again,
     Sequencer._while, Sequencer._repeat, Sequencer._leave, Sequencer._if, Sequencer._jump, Sequencer._call,
     Sequencer._return, Sequencer._halt, Sequencer._load, Sequencer._enter,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, AccessPattern, Affine, DmaPattern, Instruction, Memory
+from nxcc.backends.simulator.outcome import Fold
 from nxcc.backends.simulator.timed import Code, Slot
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
@@ -91,6 +92,12 @@ class Occupancy:
                     born[place] = start
                 self.written[place] = end
 
+    def move_on(self, after: int, ticks: int) -> None:
+        """Make everything behind a tick later."""
+        for times in (self.born, self.written, self.read):
+            times[:] = [at + ticks if at > after else at for at in times]
+        self.events[::2] = array("q", [at + ticks if at > after else at for at in self.events[::2]])
+
     def curve(self) -> tuple[Integers, Integers]:
         """Ticks at which the occupancy changes, and the bytes a partition from then on."""
         events = array("q", self.events)
@@ -118,7 +125,8 @@ class PathPiece:
 class Timeline:
     """The spans of one run in the order in which they were found, and what else changes over time.
 
-    rows: names of engines, then of DMA queues. path: the critical path from the start to the end, without gaps.
+    rows: names of engines, then of DMA queues. path: the critical path from the start to the end, without gaps. repeated: spans
+    [first, end) that turns left out repeat.
     """
 
     rows: tuple[str, ...]
@@ -129,6 +137,27 @@ class Timeline:
     made: dict[int, int] = field(default_factory=dict)
     touched: list[tuple[Access, ...] | None] = field(default_factory=list)
     slots: Sequence[Slot] = ()
+    repeated: list[tuple[int, int, Fold]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.cells) // len(COLUMNS)
+
+    @property
+    def weights(self) -> Integers:
+        """How many pieces of work each span stands for: more than one where turns of a loop were left out."""
+        found = np.ones(self.count, np.int64)
+        for first, end, fold in self.repeated:
+            found[first:end] *= fold.times + 1
+        return found
+
+    def leave_out(self, fold: Fold, first: int) -> None:
+        """Make room for turns that repeat the spans from `first` on."""
+        self.repeated.append((first, self.count, fold))
+        spans = np.frombuffer(self.cells, np.int64).reshape(-1, len(COLUMNS))[first:]
+        spans[spans[:, 3] >= fold.at, 3:5] += fold.ticks
+        self.sbuf.move_on(fold.at, fold.ticks)
+        self.psum.move_on(fold.at, fold.ticks)
 
     @property
     def columns(self) -> Integers:
@@ -138,7 +167,7 @@ class Timeline:
     def add(self, row: int, slot: int, region: int, start: int, end: int, after: int) -> int:
         """Keep a span; its number."""
         self.cells.extend((row, slot, region, start, end, after))
-        return len(self.cells) // len(COLUMNS) - 1
+        return self.count - 1
 
     def places(self, slot: int, registers: Sequence[int]) -> list[tuple[Occupancy, int, int, bool]]:
         """What an instruction touches on chip with these registers."""

@@ -12,9 +12,10 @@ What is modelled (facts are the target's, costs are nxcc.backends.cost's):
 - A change between activation functions loads a table.
 - Transfers: a queue takes one after `Transfer.interval`; its data start dma.start later, on each DMA engine when that is
   done with what came before (and a gap); traffic shares the core's HBM bandwidth; completion, then the semaphore.
-Loops, calls and branches are followed exactly. What registers load from memory comes from a record of a run (`loads`); without
-one, a branch on such a value takes its first arm and a loop runs `trips` times, and Timing.assumed counts these; where the
-caller knows better, `counts` says how often the whiles of the entry run.
+Loops, calls and branches are followed exactly; of steady loops a few turns stand for the others (`folding`). What registers
+load from memory comes from a record of a run (`loads`); without one, a branch on such a value takes its first arm and a loop
+runs `trips` times, and Timing.assumed counts these; where the caller knows better, `counts` says how often the whiles of the
+entry run.
 The end is traced back through what each start waited for: the critical path, as ticks by region and cause.
 Semaphores only rise between two uses of one value, as the machine verifier demands of programs.
 """
@@ -27,6 +28,7 @@ from copy import copy
 from nxcc.backends.isa.program import Engine, Program
 from nxcc.backends.simulator import timed
 from nxcc.backends.simulator.events import Guesses, Run
+from nxcc.backends.simulator.folding import Folding
 from nxcc.backends.simulator.outcome import Timing
 from nxcc.backends.simulator.sequencer import Sequencer
 from nxcc.backends.simulator.timed import Slot
@@ -55,15 +57,15 @@ class Clock:
         return max((sum(step[0] == timed.WHILE for step in steps) for steps in self.code.entries[entry].values()), default=0)
 
     def time(self, entry: int = 0, *, trips: int = 1, counts: Sequence[int | None] = (),
-             loads: Mapping[Engine, Iterable[int]] | None = None, spans: bool = False) -> Timing:
+             loads: Mapping[Engine, Iterable[int]] | None = None, spans: bool = False, folds: bool = True) -> Timing:
         """Time one entry.
 
         trips: of loops whose count or condition depends on data that `loads` does not give. counts: how often each of the
         entry's whiles runs, in their order; None or missing: `trips`. loads: per engine what its register_load instructions
-        read, in order. spans: keep a timeline.
+        read, in order. spans: keep a timeline. folds: leave out turns of long loops that repeat those before (see `folding`).
         """
-        run = Run(self.code, self.target, Guesses(trips, counts), loads or {}, spans)
-        return run.run([Sequencer(run, engine, steps) for engine, steps in self.code.entries[entry].items()])
+        run = Run(self.code, self.target, Guesses(trips, counts), loads or {}, spans, folds)
+        return run.run([Sequencer(run, engine, steps) for engine, steps in self.code.entries[entry].items()], Folding(run).look)
 
 
 def time_program(program: Program, target: Target, entry: int = 0) -> Timing:

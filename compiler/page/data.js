@@ -1,6 +1,6 @@
 // The columns of the page as typed arrays, and what is looked up in them. Times are counts of facts.unit_ns.
 
-const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array };
+const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, f8: Float64Array };
 
 async function readColumns(facts) {
   if (typeof DecompressionStream === "undefined") {

@@ -21,6 +21,8 @@ from nxcc.ir.facts import dataclass
 
 Column = npt.NDArray[Any]
 LARGEST = (1 << 32) - 1
+EXACT = 1 << 53
+"""Up to here a script's numbers are exact."""
 MEMORIES = ("sbuf", "psum")
 
 
@@ -44,7 +46,7 @@ def profile_columns(found: Estimate) -> tuple[dict[str, Column], Layout]:
     """Spans by row and start, as distances and lengths; the pieces of the critical path; occupancy."""
     starts = node_starts(found)
     ticks = sum(node.timing.ticks if node.timing is not None else found.target.ticks(node.us * 1e3) for node in found.nodes)
-    layout = Layout(1 + ticks // LARGEST, ticks, starts=starts)
+    layout = Layout(1 + ticks // EXACT, ticks, starts=starts)
     timelines = [(node.timing.timeline, start) for node, start in zip(found.nodes, starts, strict=True)
                  if node.timing is not None and node.timing.timeline is not None]
     spans = _joined(timelines)
@@ -107,11 +109,16 @@ def _steps(times: Integers, rows: Sequence[tuple[str, str, int, int]] = ()) -> C
     steps = np.diff(times, prepend=0)
     for _, _, first, _ in rows:
         steps[first] = times[first]
-    return steps.astype(np.uint32)
+    return _long(steps)
 
 
 def _lengths(starts: Integers, ends: Integers, unit: int) -> Column:
-    return (ends // unit - starts // unit).astype(np.uint32)
+    return _long(ends // unit - starts // unit)
+
+
+def _long(times: Integers) -> Column:
+    """Times that may pass 32 bits where turns of a loop were left out."""
+    return times.astype(np.uint32 if times.max(initial=0) <= LARGEST else np.float64)
 
 
 def _numbered(values: Integers) -> tuple[list[int], Integers]:

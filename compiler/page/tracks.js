@@ -134,6 +134,7 @@ class Tracks {
       context.fillRect(0, track.y, this.width, track.height);
       if (track.kind === "curve") this.drawCurve(track); else if (track.kind === "path") this.drawPath(track); else this.drawPieces(track);
     }
+    this.drawLeftOut();
     this.drawPicked();
     this.drawAxis();
     this.lastDraw = performance.now() - begun;
@@ -221,6 +222,26 @@ class Tracks {
     context.globalAlpha = track.pieces.anyMarked(place, next) ? 0.15 + 0.85 * level : 0.07;
     context.fillStyle = this.colourOf(track, (place + next - 1) >> 1);
     context.fillRect(pixel, track.y, 1, track.height);
+  }
+
+  // Turns of loops that repeat those before them: their time, without their pieces.
+  drawLeftOut() {
+    const { context, inks, profile, width } = this;
+    for (const { start_us, us, turns, turn_us } of profile.facts.left_out) {
+      const from = Math.max(-1, this.x(start_us / profile.unit)), to = Math.min(width + 1, this.x((start_us + us) / profile.unit));
+      if (to - from < 2) continue;
+      context.globalAlpha = 0.12;
+      context.fillStyle = inks.accent;
+      context.fillRect(from, AXIS + PATH + GAP, to - from, this.height);
+      context.globalAlpha = 1;
+      const text = `× ${count(turns)} turns like those before, ${time(turn_us)} each`;
+      if (to - from < text.length * 6.1) continue;
+      context.fillStyle = inks.quiet;
+      context.font = "11px system-ui, sans-serif";
+      context.textAlign = "center";
+      context.textBaseline = "middle";
+      context.fillText(text, (from + to) / 2, AXIS + PATH + GAP + PIECE / 2);
+    }
   }
 
   // Where pieces are too thin, what the path is made of within a column.

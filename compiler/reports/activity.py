@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nxcc.backends.simulator.outcome import ENGINES
-from nxcc.backends.simulator.timeline import Integers, Occupancy, Timeline
+from nxcc.backends.simulator.timeline import COLUMNS, Integers, Occupancy, Timeline
 from nxcc.compiler.reports.estimate import Estimate, engine_names
 from nxcc.compiler.reports.regions import END, ROW, SLOT, START, node_starts
 
@@ -50,8 +50,21 @@ def _busy(lines: Lines, row: int, pieces: int) -> Floats:
     """Ticks of each piece that a row of the timelines is busy."""
     total = np.zeros(pieces)
     for line, edges in lines:
-        mine = line.columns[line.columns[:, ROW] == row]
-        total += _spread(mine, np.ones(len(mine)), edges)
+        mine = line.columns[:, ROW] == row
+        total += _spread(line.columns[mine], np.ones(int(mine.sum())), edges) + _left_out(line, mine * 1.0, edges)
+    return total
+
+
+def _left_out(line: Timeline, weights: Floats, edges: Floats) -> Floats:
+    """What turns that were left out add: as much, evenly, as the spans that they repeat; weights: of all spans."""
+    total = np.zeros(len(edges) - 1)
+    long = (line.columns[:, END] - line.columns[:, START]) * weights
+    for first, end, fold in line.repeated:
+        place = np.zeros((1, len(COLUMNS)), np.int64)
+        place[0, [START, END]] = fold.at, fold.at + fold.ticks
+        total += _spread(place, np.array([long[first:end].sum() / fold.length]), edges)
+        # What a later one repeats are these with those that they stand for.
+        long[first:end] *= fold.times + 1
     return total
 
 
@@ -62,9 +75,10 @@ def _traffic(found: Estimate, lines: Lines, pieces: int) -> Floats:
     rate = target.dma.engines * target.dma.bytes_per_second_per_engine / target.ticks_per_second
     total = np.zeros(pieces)
     for line, edges in lines:
-        transfers = line.columns[line.columns[:, ROW] >= len(ENGINES)]
-        lengths = np.maximum(1, transfers[:, END] - transfers[:, START])
-        total += _spread(transfers, sizes[transfers[:, SLOT]] / lengths / rate, edges)
+        spans = line.columns
+        lengths = np.maximum(1, spans[:, END] - spans[:, START])
+        weights = np.where(spans[:, ROW] >= len(ENGINES), sizes[spans[:, SLOT]] / lengths / rate, 0.0)
+        total += _spread(spans, weights, edges) + _left_out(line, weights, edges)
     return total
 
 

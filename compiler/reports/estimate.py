@@ -246,7 +246,7 @@ def _counts(module: Module, clock: Clock) -> Sequence[int | None]:
 
 def _vary(found: Estimate, device_us: Callable[[Target], float]) -> None:
     """Fill in the range and the effects."""
-    executed = sum(timing.instructions for timing in found.timings)
+    executed = sum(min(timing.instructions, timing.events) for timing in found.timings)
     most = max(2, min(MOST_FACTS, VARIED_INSTRUCTIONS // (2 * executed + 1)))
     found.effects = effects(found.target, device_us, found.shares(), most)
     found.low_us, found.high_us = span(found.device_us, found.effects)
@@ -285,7 +285,10 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "pe_flops_per_second": sum(t.pe_flops for t in timings) / seconds if seconds else 0.0,
         "uncertain": [{"fact": e.fact, "fast_us": e.fast_us, "slow_us": e.slow_us, "why": e.why} for e in found.effects],
         "moves_it_most": found.effects[0].fact if found.effects else None,
-        "assumed_branches": found.assumed, "trips": found.trips, "advice": found.advice,
+        "assumed_branches": found.assumed, "trips": found.trips,
+        "repeated_turns": sum(fold.turns for timing in timings for fold in timing.folds),
+        "repeated_us": _repeated_us(found, timings, exact=True), "averaged_us": _repeated_us(found, timings, exact=False),
+        "advice": found.advice,
         "without_gain": found.without_gain,
         "roofline_us": found.roofline.us if found.roofline is not None else None,
     }
@@ -297,6 +300,12 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
                             "memory_us": found.roofline.memory_us, "flops": found.work.flops, "bytes": found.work.bytes,
                             "vector_elements": found.work.vector, "scalar_elements": found.work.scalar}
     return body
+
+
+def _repeated_us(found: Estimate, timings: list[Timing], exact: bool) -> float:
+    """Time of turns left out, those that stand within others counted with them."""
+    ticks = sum(fold.ticks for timing in timings for fold in timing.outer_folds() if fold.exact is exact)
+    return found.target.nanoseconds(ticks) / 1e3
 
 
 def estimate_lines(body: dict[str, Any]) -> list[str]:
@@ -324,10 +333,22 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
     if body["assumed_branches"]:
         lines.append(f"assumed: {body['assumed_branches']} branches depend on data; loops on data run {body['trips']} times "
                      "(--trips), conditionals take their first arm")
+    lines += _loop_lines(body)
     if body["without_gain"] is None:
         return lines
     from nxcc.compiler.reports.advice import advice_lines
     return lines + advice_lines(body["advice"], body["without_gain"])
+
+
+def _loop_lines(body: dict[str, Any]) -> list[str]:
+    if not body["repeated_turns"]:
+        return []
+    found = (f"loops: {body['repeated_turns']:,} turns are like those before them and were not timed one by one "
+             f"({us_text(body['repeated_us'])}, to the tick)")
+    if body["averaged_us"]:
+        found += (f"; of a loop that did not become steady, {us_text(body['averaged_us'])} are by the mean of its last turns "
+                  "(see nxcc explain NXC0404)")
+    return [found]
 
 
 def us_text(value: float) -> str:

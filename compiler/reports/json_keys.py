@@ -82,6 +82,9 @@ _ESTIMATE = {
     "without_gain": "kinds of change that were tried and gain less than 2 % of a call, or null with --no-advice",
     "assumed_branches": "branches on data whose outcome was assumed",
     "trips": "turns assumed of loops whose end depends on data",
+    "repeated_turns": "turns of loops that were not timed one by one, since they are like those before them",
+    "repeated_us": "time of those, known to the tick",
+    "averaged_us": "time of turns that are not alike, by the mean of others",
     "pipeline": "of several cores: cores, latency_us, loaded_latency_us, interval_us, requests_per_second, bound_by, stages",
 }
 _ROW = "name, us (its part of the critical path), path_us by cause, mostly (the largest), start_us, end_us, busy_us by " \
@@ -108,6 +111,7 @@ _PROFILE = {
     "functions": "by lowered function: the same",
     "machine": "by machine instruction: engine, instruction, count, busy_us, idle_before_us",
     "queues": "DMA queues: queue, transfers, bytes, under_way_us",
+    "left_out": "where turns that repeat others stand in the timeline: start_us, us, turns, turn_us, exact; longest first",
     "activity": "share busy over time, in equal pieces: name, shares",
     "page": "path of the page, if one was written",
     "trace": "path of the trace, if one was written",

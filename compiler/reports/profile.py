@@ -12,11 +12,21 @@ from nxcc.compiler.files.opening import open_compiled
 from nxcc.compiler.files.outputs import check_outputs
 from nxcc.compiler.reports.activity import activity, activity_lines
 from nxcc.compiler.reports.estimate import Estimate, estimate, estimate_lines, estimate_report, us_text
-from nxcc.compiler.reports.regions import grouped, layer_name, machine_rows, queue_rows, regions_of, row, source_of
+from nxcc.compiler.reports.regions import (
+    grouped,
+    layer_name,
+    left_out_rows,
+    machine_rows,
+    queue_rows,
+    regions_of,
+    row,
+    source_of,
+)
 from nxcc.ir.facts import dataclass
 from nxcc.ir.files import whole_file
 
 MAX_ROWS = 30
+MAX_STRETCHES = 10
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,15 @@ def profile_report(found: Estimate, path: str) -> dict[str, Any]:
     tables: dict[str, Any] = {table: [row(found.target, name, region) | {"regions": sorted(region.numbers)}
                                       for name, region in groups.items()] for table, groups in by_name.items()}
     return {"estimate": estimate_report(found, path), **tables, "activity": activity(found), "machine": machine_rows(found),
-            "queues": queue_rows(found)}
+            "queues": queue_rows(found), "left_out": left_out_rows(found)}
 
 
 def profile_lines(body: dict[str, Any]) -> list[str]:
     """The same for people."""
     lines = estimate_lines(body["estimate"])
     lines += activity_lines(body["activity"], us_text(body["estimate"]["simulated_us"]))
+    lines += [f"from {us_text(row['start_us'])} on for {us_text(row['us'])}: x {row['turns']:,} turns like those before, "
+              f"{us_text(row['turn_us'])} each" for row in body["left_out"][:MAX_STRETCHES]]
     total = body["estimate"]["simulated_us"] or 1.0
     for title, rows in (("layer", body["layers"]), ("HLO instruction", body["hlo"]), ("lowered code", body["functions"])):
         lines += ["", f"{title:48} {'time':>10} {'share':>6} {'op/B':>7} {'Gop/s':>8}  mostly; busy"]

@@ -16,7 +16,7 @@ import numpy as np
 from nxcc.backends.isa.program import AccessPattern
 from nxcc.backends.simulator.outcome import ENGINES, Cause, Timing
 from nxcc.backends.simulator.timed import Slot
-from nxcc.backends.simulator.timeline import COLUMNS, Integers
+from nxcc.backends.simulator.timeline import COLUMNS, Integers, Timeline
 from nxcc.backends.target import Target
 from nxcc.compiler.reports.estimate import Estimate, engine_names
 from nxcc.ir.facts import dataclass
@@ -103,18 +103,20 @@ def _node_regions(timing: Timing, slots: list[Slot], start: int) -> dict[int, Re
         if any(busy):
             found.setdefault(number, Region()).busy = list(busy)
     if timing.timeline is not None:
-        _add_spans(found, timing.timeline.columns, slots, start)
+        _add_spans(found, timing.timeline, slots, start)
     return found
 
 
-def _add_spans(found: dict[int, Region], spans: Integers, slots: list[Slot], start: int) -> None:
+def _add_spans(found: dict[int, Region], timeline: Timeline, slots: list[Slot], start: int) -> None:
     """Counts of work and traffic, and when it ran."""
+    spans = timeline.columns
     if not len(spans):
         return
     regions, where = np.unique(spans[:, REGION], return_inverse=True)
     where = where.reshape(-1)
-    on_queue = (spans[:, ROW] >= len(ENGINES)).astype(np.int64)
-    on_engine = 1 - on_queue
+    weights = timeline.weights
+    on_queue = (spans[:, ROW] >= len(ENGINES)) * weights
+    on_engine = weights - on_queue
 
     def per_region(values: Integers) -> Integers:
         total = np.zeros(len(regions), np.int64)
@@ -214,6 +216,16 @@ def machine_rows(found: Estimate) -> list[dict[str, Any]]:
             for (engine, name), (count, busy, idle) in sorted(rows.items(), key=lambda row: -row[1][1])]
 
 
+def left_out_rows(found: Estimate) -> list[dict[str, Any]]:
+    """Stretches of the call in which turns of loops repeat those before them."""
+    us = found.target.nanoseconds(1) / 1e3
+    rows = [{"start_us": (start + fold.at) * us, "us": fold.ticks * us, "turns": fold.turns,
+             "turn_us": fold.ticks * us / max(1, fold.turns), "exact": fold.exact}
+            for node, start in zip(found.nodes, node_starts(found), strict=True) if node.timing is not None
+            for fold in node.timing.folds]
+    return sorted(rows, key=lambda row: -row["us"])
+
+
 def queue_rows(found: Estimate) -> list[dict[str, Any]]:
     """Transfers by DMA queue: how many, their bytes, how long the queue had one under way."""
     rows: dict[str, list[int]] = {}
@@ -222,22 +234,24 @@ def queue_rows(found: Estimate) -> list[dict[str, Any]]:
     for timing in found.timings:
         if timing.timeline is None:
             continue
-        spans = timing.timeline.columns
+        spans, weights = timing.timeline.columns, timing.timeline.weights
         for number, name in enumerate(timing.timeline.rows[len(ENGINES):], len(ENGINES)):
-            mine = spans[spans[:, ROW] == number]
+            chosen = spans[:, ROW] == number
+            mine, times = spans[chosen], weights[chosen]
             total = rows.setdefault(name, [0, 0, 0])
-            total[0] += len(mine)
-            total[1] += int(sizes[mine[:, SLOT]].sum())
-            total[2] += covered(mine)
+            total[0] += int(times.sum())
+            total[1] += int((sizes[mine[:, SLOT]] * times).sum())
+            total[2] += covered(mine, times)
     us = found.target.nanoseconds(1) / 1e3
     return [{"queue": name, "transfers": count, "bytes": moved, "under_way_us": ticks * us}
             for name, (count, moved, ticks) in sorted(rows.items(), key=lambda row: -row[1][1]) if count]
 
 
-def covered(spans: Integers) -> int:
-    """Ticks in which at least one of the spans runs."""
+def covered(spans: Integers, weights: Integers) -> int:
+    """Ticks in which at least one of the spans runs; weights: how many pieces of work each stands for."""
     if not len(spans):
         return 0
-    spans = spans[np.argsort(spans[:, START], kind="stable")]
+    order = np.argsort(spans[:, START], kind="stable")
+    spans, weights = spans[order], weights[order]
     reached = np.maximum.accumulate(np.concatenate(([0], spans[:-1, END])))
-    return int(np.maximum(0, spans[:, END] - np.maximum(spans[:, START], reached)).sum())
+    return int((np.maximum(0, spans[:, END] - np.maximum(spans[:, START], reached)) * weights).sum())

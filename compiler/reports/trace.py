@@ -73,7 +73,16 @@ class _Process:
         for thread, (row, lane) in sorted(names.items()):
             yield self._meta(thread, "thread_name", {"name": self.timeline.rows[row] + (f" +{lane}" if lane else "")})
             yield self._meta(thread, "thread_sort_index", {"sort_index": thread})
+        yield from self._left_out(len(names) and max(names) + 1)
         yield from self._in_order(spans, threads[:, 0])
+
+    def _left_out(self, thread: int) -> Iterator[str]:
+        """Turns of loops that repeat those before them, in a thread of their own."""
+        if self.timeline.repeated:
+            yield self._meta(thread, "thread_name", {"name": "turns left out"})
+        for _, _, fold in self.timeline.repeated:
+            yield _json({"ph": "X", "pid": self.process, "tid": thread, "ts": self.clock.at(self.start + fold.at),
+                         "dur": self.clock.at(fold.ticks), "name": f"{fold.turns} turns like those before"})
 
     def _in_order(self, spans: Integers, threads: Integers) -> Iterator[str]:
         """Slices, flows and counters by their time: readers that stream a file want each thread's events in order."""
