@@ -34,8 +34,8 @@ class Watch:
     """What was seen of a loop: its state at an earlier turn, taken anew after twice as many turns as the last time, so that any
     cycle fits between two (Brent's search).
 
-    step: turns until then; ready: of the engine that leads, before other things are compared; born: events and turn at the first
-    look; failures: of periods that did not come again.
+    step: turns until then; ready: of the engine that leads, which is compared first; born: events and turn at the first look;
+    failures: of periods that did not come again.
     """
 
     __slots__ = ("state", "turn", "ready", "step", "failures", "born")
