@@ -84,7 +84,7 @@ class Autocast:
             builder = Builder(computation, names=names)
             if self.mode == "all":
                 touched |= _Everything(builder, wide_type, weights, counts).run()
-            touched |= _cast_products(builder, products, product_type, counts)
+            touched |= _cast_products(builder, [p for p in products if p.parent is computation], product_type, counts)
         if touched:
             self._cast_weights(module, weights)
 

@@ -109,7 +109,32 @@ class _Chains:
         found = [chain for chain in chains if len(chain.members) > 1 and any(map(_multiplies, chain.members))]
         for chain in found:
             chain.head = self._head(chain)
+        circle = self._circle(found)
+        while circle:
+            found.remove(min(circle, key=lambda chain: len(chain.members)))
+            circle = self._circle(found)
         return found
+
+    def _circle(self, chains: list[_Chain]) -> list[_Chain]:
+        """Chains that cannot be computed at once, as each of them reads what another makes; empty if there are none."""
+        parts = {value: chain for chain in chains for value in _inside(chain)}
+        waiting: dict[object, int] = {}
+        readers: dict[object, list[object]] = {}
+        for value in self.order:
+            unit = parts.get(value, value)
+            waiting.setdefault(unit, 0)
+            for operand in value.operands:
+                maker = parts.get(operand, operand)
+                if maker is not unit:
+                    readers.setdefault(maker, []).append(unit)
+                    waiting[unit] += 1
+        ready = [unit for unit, count in waiting.items() if not count]
+        while ready:
+            for reader in readers.get(ready.pop(), ()):
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    ready.append(reader)
+        return [chain for chain in chains if waiting[chain]]
 
     def _head(self, chain: _Chain) -> list[Instruction]:
         """Attention that only the first member of a chain reads, as rows of all its heads' columns; what follows it as well."""

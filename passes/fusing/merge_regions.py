@@ -181,18 +181,20 @@ def _take_makers(module: Module, builder: Builder, keeps: bool, capacity: RowCap
             continue
         makers = [o for o in dict.fromkeys(region.operands) if o not in results and _is_work(o, capacity)
                   and not _comes_between(o, region, position)]
-        if makers and region not in results:
-            changed |= _take_maker(module, builder, region, makers[0], capacity)
+        if makers and region not in results and _take_maker(module, builder, region, makers[0], capacity):
+            changed = True
+            # who read the maker before the region did comes behind it now
+            position = {instruction: number for number, instruction in enumerate(computation.post_order())}
     return changed
 
 
 def _comes_between(maker: Instruction, region: Instruction, position: dict[Instruction, int]) -> bool:
-    """Whether the region depends on another reader of the maker, or may: what is new has no position."""
+    """Whether the region depends on another reader of the maker, or may."""
     readers = {user for user in maker.users if user is not region}
     stack, seen = [o for o in region.operands if o is not maker], {maker}
     while stack:
         current = stack.pop()
-        if current in readers or current not in position or len(seen) > PATH_MAX:
+        if current in readers or len(seen) > PATH_MAX:
             return True
         if current not in seen and position[current] > position[maker]:
             seen.add(current)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from nxcc.compiler.options import CompileOptions
+from nxcc.ir.hlo.text.reader import read_text
+
+from harness.passwise import run_verified
 from harness.whole import check_whole
 
 MODULES = {
@@ -241,9 +245,66 @@ ENTRY e { x = f32[4,2,2] parameter(0)
   e = f32[4,2,2] add(d, c)
   f = f32[4,2,2] dot(e, c), lhs_batch_dims={0}, lhs_contracting_dims={1}, rhs_batch_dims={0}, rhs_contracting_dims={1}
   ROOT r = (f32[4,2,2], f32[4,2,2], f32[8,2]) tuple(f, c, b) }""",
+    # one region took over the sum that another read, and a third then read what it was to be made from
+    "two_makers_of_what_the_other_reads": """
+ENTRY e { i = s32[] parameter(0)
+  s = f32[200,200] parameter(1)
+  a = f32[200,200] parameter(2)
+  b = f32[100,200] parameter(3)
+  c = f32[100,200] parameter(4)
+  x = f32[200,200] parameter(5)
+  y = f32[200,200] parameter(6)
+  d = f32[200,200] concatenate(b, c), dimensions={0}
+  e = f32[200,200] multiply(d, s)
+  f = f32[100,100] dynamic-slice(e, i, i), dynamic_slice_sizes={100,100}
+  g = f32[200,200] dynamic-update-slice(a, f, i, i)
+  m = f32[200,200] minimum(x, g)
+  n = f32[200,200] multiply(x, s)
+  p = f32[200,200] add(y, n)
+  q = f32[100,100] dynamic-slice(p, i, i), dynamic_slice_sizes={100,100}
+  ROOT r = f32[200,200] dynamic-update-slice(m, q, i, i) }""",
+    # each of two chains of regions would have read what the other makes
+    "chains_that_read_each_other": """
+larger { a = bf16[] parameter(0)
+  b = bf16[] parameter(1)
+  ROOT m = bf16[] maximum(a, b) }
+ENTRY e { u = bf16[2,2] parameter(2)
+  z = bf16[] constant(-3.004e+38)
+  v = bf16[2,2] parameter(3)
+  s = bf16[2,2] parameter(0)
+  t = bf16[2,2] parameter(1)
+  c = bf16[2,2] dot(u, u), lhs_contracting_dims={0}, rhs_contracting_dims={1}
+  d = bf16[2,2] multiply(c, s)
+  w = bf16[2,2] parameter(4)
+  a = bf16[2,2] maximum(u, t)
+  b = bf16[2,2] maximum(v, a)
+  f = bf16[2,2] add(b, d)
+  j = bf16[2,2] dot(b, d), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  g = bf16[2,2] multiply(f, s)
+  k = bf16[2,2] multiply(j, s)
+  l = bf16[2,2] dot(w, k), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  h = bf16[2] reduce(g, z), dimensions={0}, to_apply=larger
+  i = bf16[2,2] broadcast(h), dimensions={1}
+  ROOT r = bf16[2,2] add(i, l) }""",
+    # casts marked products that nobody reads, which were gone already
+    "products_that_nobody_reads": """
+ENTRY e { x = f32[8,8] parameter(0)
+  w = f32[8,8] parameter(1)
+  t = f32[8,8] tanh(x)
+  d = f32[8,8] dot(t, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  g = f32[8,8] dot(d, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT r = f32[8,8] multiply(t, t) }""",
 }
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_agrees_at_every_level(name: str) -> None:
     check_whole("HloModule m\n" + MODULES[name])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_pass_leaves_a_valid_module(name: str) -> None:
+    for target in ("v1", "v2"):
+        for level in "12":
+            options = CompileOptions(optlevel=level, target=target, auto_cast="all")
+            run_verified(read_text("HloModule m\n" + MODULES[name]), options)

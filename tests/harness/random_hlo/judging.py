@@ -27,6 +27,7 @@ from nxcc.ir.hlo.text.writer import write_text
 from nxcc.neff.writer import write_neff
 from nxcc.passes.pipeline import PASS_NAMES
 
+from harness.passwise import PassTrial
 from harness.random_hlo.generator import Bounds, Generator
 from harness.xla import NoVerdict, Xla
 
@@ -152,7 +153,7 @@ def check(seed: int, tally: Tally, bounds: Bounds | None = None, court: Court | 
     candidate = Generator(seed, bounds).candidate()
     tally.modules += 1
     tally.opcodes += Counter(i.opcode for i in candidate.module.instructions())
-    judges: dict[str, Judge] = dict(trials_for(seed, court))
+    judges: dict[str, Judge] = {"passes": _pass_trial(seed, court or Court())} | trials_for(seed, court)
     if court is not None and court.xla is not None:
         judges = {"XLA": XlaTrial(court.xla)} | judges
     for name, trial in judges.items():
@@ -165,6 +166,12 @@ def check(seed: int, tally: Tally, bounds: Bounds | None = None, court: Court | 
         elif verdict.is_fault:
             return Fault(seed, name, verdict, candidate, trial)
     return None
+
+
+def _pass_trial(seed: int, court: Court) -> PassTrial:
+    """Passes at the last level, each time with other casts."""
+    cast = court.cast or ("none", "matmult", "all")[seed % 3]
+    return PassTrial(CompileOptions(optlevel=court.levels[-1] if court.levels else "1", target=court.target, auto_cast=cast))
 
 
 def differs_where_excused(candidate: Candidate, trial: Trial) -> bool:
