@@ -95,7 +95,7 @@ def move(kernel: Kernel, to: View, of: View) -> None:
     to, of = join([to.permute(order), of.permute(order)])
     if kernel.copies.rotates and to.elements >= LEAST_ELEMENTS and _runs_backwards(to, of):
         for target, source in flat_tiles(kernel, [to, of], BACKWARDS_COLUMNS):
-            store(kernel, target, load(kernel, source, leading=len(source.dims) - 1))
+            store(kernel, target, load(kernel, source))
         return
     sides = _sides(kernel, to, of)
     if sides is None:

@@ -76,7 +76,13 @@ def _permuted(instruction: Instruction, builder: Builder) -> Instruction | None:
         return None
     if (0, 0) in instruction.attribute("source_target_pairs"):
         return instruction.operands[0]
-    return builder.splat(instruction.shape.dtype, instruction.shape.dims, 0)
+    return _zeros(instruction, builder)
+
+
+def _zeros(instruction: Instruction, builder: Builder) -> Instruction:
+    """Bytes of zero, which are 2^-127 in f8e8m0fnu."""
+    dtype = instruction.shape.dtype
+    return builder.splat(dtype, instruction.shape.dims, np.zeros((), dtype.numpy))
 
 
 Meaning = Callable[[Instruction, Builder], Instruction | None]
@@ -95,7 +101,7 @@ def _done(meaning: Meaning) -> Meaning:
         if len(start.operands) != 1 or start.operands[0].shape != instruction.shape:
             return None
         if meaning is _permuted and (0, 0) not in start.attribute("source_target_pairs"):
-            return builder.splat(instruction.shape.dtype, instruction.shape.dims, 0)
+            return _zeros(instruction, builder)
         return start.operands[0]
 
     return expand

@@ -308,11 +308,12 @@ def _copied(user: Instruction, region: _Region) -> bool:
 
 
 def _batch_first(dot: Instruction, region: _Region) -> bool:
-    """The rows that select a matrix must be the region's first row dimensions, in order."""
+    """The rows that select a matrix must be the region's first row dimensions, in order, of which there are no fewer."""
     batch = len(dot.attribute("lhs_batch_dims"))
     marks = region.maps[dot][:batch]
     sizes = dot.shape.dims[:batch]
-    return all(mark == d or size == 1 and mark < 0 for d, (mark, size) in enumerate(zip(marks, sizes, strict=True)))
+    return batch <= region.rows and all(
+        mark == d or size == 1 and mark < 0 for d, (mark, size) in enumerate(zip(marks, sizes, strict=True)))
 
 
 def _widths(members: dict[Instruction, None], maps: dict[Instruction, RowMap]) -> list[tuple[Instruction, int]]:

@@ -11,6 +11,28 @@ from harness.passwise import run_verified
 from harness.whole import check_whole
 
 MODULES = {
+    # bytes in the opposite order, of which a tile holds several short dimensions: all before the last were taken for rows
+    "many_short_reversals": """
+ENTRY e { x = u8[512,1,2,2,2] parameter(0)
+  ROOT r = u8[512,1,2,2,2] reverse(x), dimensions={2,4} }""",
+    # a product whose batches have size 1, read without them: rows that are none were looked for
+    "batches_of_one_left_out": """
+ENTRY e { x = f32[1,1,1] parameter(0)
+  y = f32[1,1,1] parameter(1)
+  u = f32[3,1,4,7] parameter(2)
+  v = f32[3,1,7,6] parameter(3)
+  d = f32[1,1,1] dot(x, y), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}
+  q = f32[1] reshape(d)
+  a = f32[1] exponential(q)
+  p = f32[3,1,4,6] dot(u, v), lhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_batch_dims={0,1}, rhs_contracting_dims={2}
+  n = f32[3,1,4,6] abs(p)
+  o = f32[3,4,6] reshape(n)
+  w = f32[3,4,6] exponential(o)
+  ROOT t = (f32[1], f32[3,4,6]) tuple(a, w) }""",
+    # zeros for what nobody sends, in a type that has no zero: its bytes are
+    "nothing_sent_in_powers_of_two": """
+ENTRY e { x = f8e8m0fnu[3,1] parameter(0)
+  ROOT c = f8e8m0fnu[3,1] collective-permute(x), source_target_pairs={} }""",
     # a constant that ordered others was folded away, and a node's copy of the body looked for it
     "order_over_folded_constants": """
 body { s = (s32[], f32[3]) parameter(0)

@@ -9,9 +9,11 @@ python -m harness.random_hlo [--count N] [--seed S]     runs any number (with te
 
 from harness.random_hlo import (  # noqa: F401  they register makers
     alone,
+    bodies,
     contraction,
     custom,
     elementwise,
+    factors,
     flow,
     indexing,
     movement,

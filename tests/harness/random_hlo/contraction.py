@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
-from nxcc.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, S8, S32, S64
+from nxcc.ir.dtypes import BF16, F8E4M3, F8E4M3FN, F8E5M2, F16, F32, F64, S8, S32, S64, U8, DType
 from nxcc.ir.hlo.attributes import ConvolutionDimensions, Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError
 from nxcc.ir.shapes import array
 
 from harness.random_hlo.generator import Generator, maker
+
+MIXED: dict[DType, tuple[DType, ...]] = {
+    BF16: (F32, F16), F32: (BF16,), F16: (F32,), F8E4M3: (F8E5M2,), F8E5M2: (F8E4M3,), S8: (U8,), U8: (S8,)}
+"""What a product takes beside operands of another type, with a wider result."""
 
 
 @maker("dot")
@@ -31,10 +35,13 @@ def _dot(g: Generator) -> Instruction | None:
     free = [x.shape.dims[d] for d in order[batches + len(summed):]]
     if math.prod([*dims, *free]) > 20 * g.bounds.elements:
         return None
-    y = g.like(array(x.shape.dtype, *dims))
+    y = g.like(array(g.random.choice(MIXED.get(x.shape.dtype, (x.shape.dtype,))) if g.random.random() < 0.2 else x.shape.dtype,
+                     *dims))
     made = g.scope.builder.dot(x, y, (summed, where[batches:batches + len(summed)]), (order[:batches], where[:batches]))
-    if x.shape.dtype in (BF16, F16, F8E4M3, F8E5M2) and g.random.random() < 0.5:
-        made.shape = made.shape.with_dtype(F32)
+    if y.shape.dtype is not x.shape.dtype:
+        made.shape = made.shape.with_dtype(F32 if x.shape.dtype.is_float else S32)
+    elif x.shape.dtype in (BF16, F16, F8E4M3, F8E5M2, F8E4M3FN) and g.random.random() < 0.5:
+        made.shape = made.shape.with_dtype(g.random.choice((F32, F32, BF16)))
     elif x.shape.dtype is S8 and g.random.random() < 0.5:
         made.shape = made.shape.with_dtype(S32)
     return made
@@ -53,7 +60,7 @@ def _shuffled(g: Generator, outer: tuple[int, int], spatial: int) -> tuple[int, 
 @maker("convolution")
 def _convolution(g: Generator) -> Instruction | None:
     spatial = g.random.choice((0, 1, 1, 2, 2, 2, 2, 3, 4))
-    dtype = g.random.choice((F32, F32, F32, BF16, F16, S32, S8, F8E5M2, S64))
+    dtype = g.random.choice((F32, F32, F32, BF16, F16, S32, S8, F8E5M2, S64, U8, F64, F8E4M3))
     groups, batch_groups = g.random.choice(((1, 1), (1, 1), (1, 1), (2, 1), (3, 1), (1, 2)))
     features, outputs = groups * g.random.choice((1, 2, 5)), groups * batch_groups * g.random.choice((1, 3, 4))
     images = batch_groups * g.random.choice((1, 2, 3))

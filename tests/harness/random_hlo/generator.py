@@ -16,6 +16,7 @@ from nxcc.ir.dtypes import (
     C64,
     C128,
     F4E2M1FN,
+    F6E2M3FN,
     F8E3M4,
     F8E4M3,
     F8E4M3B11FNUZ,
@@ -23,6 +24,7 @@ from nxcc.ir.dtypes import (
     F8E4M3FNUZ,
     F8E5M2,
     F8E5M2FNUZ,
+    F8E8M0FNU,
     F16,
     F32,
     F64,
@@ -65,8 +67,8 @@ class Bounds:
     depth: int = 2
     sizes: tuple[int, ...] = (1, 1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 33, 64, 127, 128, 130, 257, 513, 1025, 2049)
     dtypes: tuple[DType, ...] = (F32,) * 8 + (BF16,) * 3 + (F16, F16, S32, S32, S32, U32, S8, U8, S16, U16, PRED, PRED) + \
-        (S64, S64, U64, F8E4M3, F8E5M2, F8E4M3FN, F8E3M4, F8E4M3FNUZ, F8E5M2FNUZ, F8E4M3B11FNUZ, F4E2M1FN, S4, U4, S2, U2, F64,
-         C64, C128)
+        (S64, S64, U64, F8E4M3, F8E5M2, F8E4M3FN, F8E3M4, F8E4M3FNUZ, F8E5M2FNUZ, F8E4M3B11FNUZ, F4E2M1FN, F6E2M3FN,
+         F8E8M0FNU, S4, U4, S2, U2, F64, C64, C128)
     focus: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
@@ -74,7 +76,6 @@ class Bounds:
 LEFT_OUT: dict[str, str] = {
     "parameter": "made for values that nothing else gives", "constant": "as parameter", "tuple": "made for results and loops",
     "get-tuple-element": "made with what yields tuples",
-    **dict.fromkeys(("fft", "cholesky", "triangular-solve"), "factorisations run on the host, by the oracle's own code"),
     **dict.fromkeys(("all-reduce-start", "all-reduce-done", "all-gather", "all-gather-start", "all-gather-done",
                      "reduce-scatter", "collective-broadcast", "all-to-all"), "made with all-reduce"),
     **dict.fromkeys(("collective-permute-start", "collective-permute-done"), "made with collective-permute"),
