@@ -30,6 +30,7 @@ from nxcc.compiler.files.inputs import GraphRequest, read_model, recorded_io_con
 from nxcc.compiler.files.outputs import check_outputs, check_unchanged, default_output, dependencies, stamps_of, write_depfile
 from nxcc.compiler.interface.counted_outputs import counted_words
 from nxcc.compiler.interface.fixed_outputs import fixed_outputs
+from nxcc.compiler.interface.left_over import left_over
 from nxcc.compiler.interface.other_devices import absent_devices
 from nxcc.compiler.interface.parameters import WEIGHT, Signature, Tensor
 from nxcc.compiler.interface.weights import bind_weights, declare_weights, keep_weights
@@ -67,7 +68,8 @@ def stage_names() -> tuple[str, ...]:
 class Build:
     """What a compile found out, as far as it went; package is None if it stopped before.
 
-    tensors: parameter leaves in order. options: that it was made with. codes: one a core.
+    tensors: parameter leaves in order. bound: parameters that have become constants. options: that it was made with. codes: one
+    a core.
     """
 
     options: CompileOptions
@@ -77,6 +79,7 @@ class Build:
     plan: Plan | None = None
     codes: tuple[DeviceCode, ...] = ()
     package: Package | None = None
+    bound: int = 0
     neff_bytes: int = 0
     output: str = ""
 
@@ -161,7 +164,12 @@ class _Compilation:
             self.journal.note(text)
         self.signature = Signature(list(range(count)), declared)
         if self.source.weights is not None:
+            before = self.signature.tensors(module)
             raise_problems(bind_weights(module, self.signature, self.source.weights, self.source.weights_path))
+            left, numbers = self.signature.tensors(module), set(self.signature.numbers)
+            self.build.bound = count - len(numbers)
+            if words := left_over([t for t in before if t.number not in numbers], left, self.source.weights_path):
+                self.journal.note(words)
         inputs = [n for n, number in enumerate(self.signature.numbers) if number not in self.signature.weights]
         for k in fixed_outputs(module, inputs):
             self.journal.note(f"output{k} depends on no input: its value is fixed")

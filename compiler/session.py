@@ -58,6 +58,9 @@ def build_report(build: Build, journal: Journal) -> dict[str, Any]:
         "output": build.output, "neff_bytes": build.neff_bytes, "notices": journal.notices,
         "casts": cast_words(build.options) if build.options.auto_cast not in ("", NONE) else "",
     }
+    if build.tensors:
+        inputs = [f"{t.name}: parameter {t.number} ({t.framework or t.hlo})" for t in build.tensors if t.role != WEIGHT]
+        body["parameters"] = {"bound": build.bound, "declared": len(build.tensors) - len(inputs), "inputs": inputs}
     if build.options.timing:
         body["stages"] = [asdict(row) for row in journal.stages]
     if build.plan is not None:

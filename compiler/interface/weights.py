@@ -115,14 +115,15 @@ def _by_ends(names: Mapping[int, str]) -> _Ends:
     """Numbers and whole names by each end of the framework's names, as words."""
     found: _Ends = {}
     for number, name in names.items():
-        words = _words(name)
+        words = words_of(name)
         ends = range(max(0, len(words) - MAX_WORDS), len(words))
         for start in dict.fromkeys((0, *ends)) if words else ():
             found.setdefault(words[start:], []).append((number, words))
     return found
 
 
-def _words(name: str) -> tuple[str, ...]:
+def words_of(name: str) -> tuple[str, ...]:
+    """A framework's name in parts, whatever its notation."""
     return tuple(re.findall(r"\w+", name))
 
 
@@ -138,8 +139,8 @@ def _numbers_for(name: str, tensors: Mapping[int, Tensor], hlo: Mapping[str, int
 
 def _ending(name: str, framework: _Ends) -> list[int]:
     """Parameters whose framework name ends so; those alone that are called so as a whole, if there are."""
-    ends = framework.get(_words(name), [])
-    return [number for number, words in ends if words == _words(name)] or [number for number, _ in ends]
+    ends = framework.get(words_of(name), [])
+    return [number for number, words in ends if words == words_of(name)] or [number for number, _ in ends]
 
 
 def _unmatched(name: str, numbers: list[int], tensors: Mapping[int, Tensor], path: str) -> CompileError:

@@ -27,6 +27,8 @@ _PLACED = {
     "neff_bytes": "its size",
     "notices": "warnings, one text each",
     "casts": "what --auto-cast does, in words; empty without casts",
+    "parameters": "what became of them: bound (count, now constants), declared (count, weights that come with `nxcc run`), "
+                  "inputs (the others: name, number, the framework's name)",
     "stages": "with --timing: stage, cpu_s, wall_s of each",
     "nodes": "device and host nodes in order: name, executor, core (-1: host), inputs, outputs, operators, "
              "arithmetic_operators, instructions, flops, bytes, bytes_in, bytes_out",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 MAX_HOST_LINES = 12
+MAX_INPUTS = 4
 
 
 def build_lines(body: dict[str, Any]) -> list[str]:
@@ -12,6 +13,7 @@ def build_lines(body: dict[str, Any]) -> list[str]:
     lines = []
     if body["output"]:
         lines.append(f"{body['output']}: {size_text(body['neff_bytes'])}, target {body['target']}")
+    lines += _parameter_lines(body.get("parameters"))
     if body["casts"]:
         lines.append(f"casts: {body['casts']}")
     if "nodes" in body:
@@ -39,6 +41,15 @@ def build_lines(body: dict[str, Any]) -> list[str]:
         lines += estimate_lines(body["estimate"])
     lines += [f"time: {row['stage']:10} {row['cpu_s']:8.3f} CPU s" for row in body.get("stages", ())]
     return lines
+
+
+def _parameter_lines(body: dict[str, Any] | None) -> list[str]:
+    """Which parameters became constants, and what is left to be given."""
+    if body is None or not body["bound"]:
+        return []
+    inputs = ", ".join(body["inputs"][:MAX_INPUTS]) + (" .." if len(body["inputs"]) > MAX_INPUTS else "")
+    declared = f", {body['declared']} declared" if body["declared"] else ""
+    return [f"weights: {body['bound']} parameters bound{declared}; inputs: {inputs or 'none'}"]
 
 
 def plan_lines(body: dict[str, Any]) -> list[str]:

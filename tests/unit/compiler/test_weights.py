@@ -126,3 +126,36 @@ ENTRY main {{
     found = subprocess.run([sys.executable, "-m", "nxcc.cli", *words],
                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)))
     assert found.returncode == 0
+
+
+NAMED = """HloModule m
+ENTRY main {{
+  a = f32[2] parameter(0), metadata={{op_name="{}"}}
+  b = f32[2] parameter(1), metadata={{op_name="{}"}}
+  x = f32[2] parameter(2), metadata={{op_name="{}"}}
+  s = f32[2] add(a, b)
+  ROOT r = f32[2] multiply(s, x)
+}}
+"""
+
+
+@pytest.mark.parametrize(("names", "given", "left"), [
+    (("p['dense']['kernel']", "p['dense']['bias']", "x"), "0", "1"),
+    (("p['one']['kernel']", "p['two']['kernel']", "x"), "0", "1"),
+    (("w[0]", "w[1]", "x[0]"), "0", "1"),
+    (("args[0]['one']['w']", "args[0]['two']['w']", "args[1]"), "0", "1"),
+    (("args[0]['one']['w']", "args[0]['two']['w']", "args[1]['x']"), "01", ""),
+    (("p['w']", "p['b']", "x"), "01", ""),
+    (("p['w']", "state['w']", "x"), "0", ""),
+    (("w", "b", "x"), "0", ""),
+    (("", "", ""), "0", ""),
+])
+def test_a_weight_that_the_file_lacks_is_an_input_and_told_of(names: tuple[str, ...], given: str, left: str, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.hlo").write_text(NAMED.format(*names))
+    np.savez(tmp_path / "w.npz", **dict.fromkeys(given, np.ones(2, np.float32)))
+    words = ["compile", str(tmp_path / "m.hlo"), "--weights", str(tmp_path / "w.npz"), "-o", str(tmp_path / "m.neff")]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert f"weights: {len(given)} parameters bound; inputs: input0: parameter {len(given)} (" in captured.out
+    assert (f"no value for parameter {left} (" if left else "") in captured.err and bool(left) == bool(captured.err)
