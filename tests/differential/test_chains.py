@@ -224,3 +224,37 @@ def test_attention_of_uneven_tiles_has_room_before_a_line(rows: int, heads: int,
     build = compile_module(read_text(attention(rows, heads, size)), CompileOptions(optlevel="2"))
     assert build.code is not None
     assert [region.instruction for region in build.code.regions if region.opcode != "copy"][0] == "n1.fused.chain"
+
+
+def two_products(rows: int, width: int, out: int, keeps_sum: bool) -> str:
+    """A projection and its residual, a norm, and a wide product of that; keeps_sum: whether the sum is a result as well."""
+    full, wide = f"f32[{rows},{width}]", f"f32[{rows},{out}]"
+    sums = "lhs_contracting_dims={1}, rhs_contracting_dims={0}"
+    kept, shape = ("%a", full) if keeps_sum else ("%n", full)
+    return f"""HloModule two_products
+{ADD}
+ENTRY main {{
+  %zero = f32[] constant(0)
+  %x = {full} parameter(0)
+  %res = {full} parameter(1)
+  %w0 = f32[{width},{width}] parameter(2)
+  %w1 = f32[{width},{out}] parameter(3)
+  %b1 = f32[{out}] parameter(4)
+  %p = {full} dot(%x, %w0), {sums}
+  %a = {full} add(%p, %res)
+{norm("a", str(rows), width, "n")}
+  %q = {wide} dot(%n, %w1), {sums}
+  %bias = {wide} broadcast(%b1), dimensions={{1}}
+  %s = {wide} add(%q, %bias)
+  %t = {wide} tanh(%s)
+  ROOT %both = ({wide}, {shape}) tuple(%t, {kept})
+}}"""
+
+
+@pytest.mark.parametrize("rows", [640, 700])
+@pytest.mark.parametrize("keeps_sum", [False, True])
+def test_the_norm_of_one_tile_runs_beside_the_product_of_another(rows: int, keeps_sum: bool) -> None:
+    text = two_products(rows, 256, 2100, keeps_sum)
+    build = compile_module(read_text(text), CompileOptions(optlevel="2"))
+    assert build.code is not None and [r.instruction[-5:] for r in build.code.regions if r.opcode != "copy"] == ["chain"]
+    check_whole(text, levels=("2",), strict=True)

@@ -107,8 +107,11 @@ class Chain:
 
     @property
     def leading(self) -> int:
-        """Members before the first that multiplies: in a wave they work on a tile before another one is multiplied."""
-        return next(member.number for member in self.members if member.program.dots)
+        """Members that in a wave work on a tile before those behind them work on earlier ones: those before the first that
+        multiplies; of only two that multiply also what comes before the second, if that could not wait for all of it."""
+        first, *others = (member.number for member in self.members if member.program.dots)
+        waits = len(others) == 1 and not all(member.program.is_parallel for member in self.members[first:others[0]])
+        return others[0] if waits else first
 
     def last(self, value: Handed) -> int:
         """The last member during whose work a value is there: one that reads it, or the next one if it is stored."""
@@ -198,10 +201,14 @@ class _Lowering:
             return
         kernel.work[Engine.SCALAR] = math.inf  # a copy that waits for Vector must not stand before functions of the next member
         room = kernel.psum_free_banks - TURNING_BANKS
+        keeping = []
         for member in chain.members:
             if member.banks <= room:
-                member.take_banks()
+                keeping.append(member)
                 room -= member.banks
+        pieces = [member for member in keeping if member.program.is_parallel and not isinstance(member, Turned)]
+        for member in keeping:
+            member.take_banks(more=room // len(pieces) if member in pieces else 0)
         chain.supply = Supply(kernel, [part for member in chain.members for part in member.parts])
         chain.supply.advance()
         for member in chain.members:

@@ -42,7 +42,7 @@ class Head(Member):
             needed += HEAD_RUN_BYTES * self.chain.rows * 5 // 4  # there is room, and runs of uneven tiles take more
         return max(0, needed + self.chain.places.top(0) - self.chain.places.size)
 
-    def take_banks(self, beside: int = 0) -> None:
+    def take_banks(self, beside: int = 0, more: int = 0) -> None:
         """Attention takes PSUM itself."""
 
     def fetch(self, tiles: Sequence[tuple[int, int]]) -> None:

@@ -118,8 +118,10 @@ class Member:
 
     @property
     def lends(self) -> bool:
-        """Whether temporaries lie in PSUM where sums were read: a single tile of rows has no next one that wants the place."""
-        return self.chain.is_line and self.chain.count == 1 and not self.program.is_parallel
+        """Whether temporaries lie in PSUM where sums were read: a single tile of rows has no next one that wants the place, and
+        in a wave the next one comes a whole step later."""
+        alone = self.chain.count == 1 if self.chain.is_line else self.number < self.chain.leading
+        return alone and not self.program.is_parallel
 
     @property
     def piece(self) -> int:
@@ -200,11 +202,14 @@ class Member:
         sizes = min(lanes, depth), -(-depth // lanes), self.chain.lanes
         return Sides(self.chain.tile(sizes, dtype, self.number, last), depth, lanes)
 
-    def take_banks(self, beside: int = 0) -> None:
-        """PSUM of its own for sums; those of tiles that follow each other lie apart if so many banks are left beside them."""
+    def take_banks(self, beside: int = 0, more: int = 0) -> None:
+        """PSUM of its own for sums; those of tiles that follow each other lie apart if so many banks are left beside them.
+
+        more: banks that nobody else wants, which pieces of columns take as well.
+        """
         if self.program.is_parallel:
             sizes = self.kernel.target.partitions, 1, self.kernel.target.tensor.moving_max
-            self.banks_kept = [self.kernel.psum(sizes) for _ in range(ROTATING_BANKS)]
+            self.banks_kept = [self.kernel.psum(sizes) for _ in range(ROTATING_BANKS + more)]
         elif self.program.dots:
             widest = max(self.program.columns(dot, None) for dot in self.program.dots)
             if sums_banks(self.kernel, widest, 1) <= self.sums:

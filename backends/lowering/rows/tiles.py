@@ -182,11 +182,11 @@ class RowTiles:
         pool = self._pool(rows.count)
         unrolled = total <= PIECES_MAX * width
         pieces = [(expr(s), min(width, total - s)) for s in range(0, total, width)] if unrolled else kernel.tiles(total, width)
-        for start, size in pieces:
+        for piece, (start, size) in enumerate(pieces):
             part = {name: tile.cut(1, start, size) if COLUMN in program.maps[name] else tile for name, tile in given.items()}
             places = {program.plan.shown.get(root, root): tile.cut(1, start, size) for root, tile in results.items()}
             product = _Product(self, lefts, self.matrices, expr(number) * self.lanes, start)
-            values = self._values(pool if unrolled else self._pool(rows.count), part, product, size, places)
+            values = self._values(pool if unrolled else self._pool(rows.count, piece), part, product, size, places)
             values.run()
             for root, tile in results.items():
                 values.settle(root, tile.cut(1, start, size))
@@ -217,9 +217,11 @@ class RowTiles:
             given[row.instruction] = program.load(part, rows.count, self.groups)
         return given
 
-    def _pool(self, rows: int) -> Pool:
+    def _pool(self, rows: int, piece: int = 0) -> Pool:
+        """Tiles for the values of a piece; those that are written one after the other begin at another bank each."""
         spare = 0 if self.banks else self.kernel.room.psum_banks // self.kernel.copies.inner
-        return Pool(self.kernel, rows, self.groups, self.banks, spare=spare)
+        first = piece % self.kernel.copies.inner * self.program.sums_alive() if self.rotates else 0
+        return Pool(self.kernel, rows, self.groups, [*self.banks[first:], *self.banks[:first]], spare=spare)
 
     def _values(self, pool: Pool, given: Mapping[Instruction, Access], product: _Product, width: int | None,
                 places: Mapping[Instruction, Access]) -> Values:
