@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from nxcc.compiler.console.arguments import COMPILE_COMMANDS, check_value, choice_value, environment_flags, prepare
-from nxcc.compiler.console.commands import FILES, Commands, Finite, stdout_is_taken
+from nxcc.compiler.console.commands import FILES, Commands, Finite, is_given, stdout_is_taken
 from nxcc.compiler.debugging.failures import JSON_SCHEMA, guard
 from nxcc.compiler.options import DECLARED, CompileOptions, Kind, Option, Role
 from nxcc.ir.diagnostics import USAGE, CompileError
@@ -174,7 +174,8 @@ def verify(file: str, inputs: str | None, expected: str | None, tolerance: float
            time_limit: float | None, as_json: bool, **values: Any) -> int:
     """Run a model or a NEFF in the simulator and compare each output with the oracle or with given values."""
     from nxcc.compiler.verify import VerifyRequest, verify_file, verify_lines
-    request = VerifyRequest(file, CompileOptions(**values), inputs, expected, tolerance, strict, seed, time_limit)
+    request = VerifyRequest(file, CompileOptions(**values), inputs, expected, tolerance, strict, seed, time_limit,
+                            has_target=is_given("target"))
     body = verify_file(request)
     _show("verify", body, verify_lines, as_json)
     return 0 if body["passed"] else 1

@@ -41,7 +41,7 @@ LOAD_OPTIONS = ("target", "weights")
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """`nxcc verify` as asked for."""
+    """`nxcc verify` as asked for. has_target: whether a NEFF for another target than that of the options is refused."""
 
     path: str
     options: CompileOptions
@@ -51,6 +51,7 @@ class VerifyRequest:
     strict: bool = False
     seed: int = 0
     time_limit: float | None = None
+    has_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _verify_neff(request: VerifyRequest, path: str, original: Module | None) -> 
 def _compared(request: VerifyRequest, path: str, original: Module | None) -> dict[str, Any]:
     declared_only = original is None or bool(request.options.weight_params)
     weights = request.options.weights or None
-    target = request.options.target if request.options.target != CompileOptions.target else None
+    target = request.options.target if request.has_target else None
     loaded = load(path, weights if declared_only else None, target=target, strict=request.strict, seed=request.seed)
     arrays = read_arrays(request.inputs) if request.inputs else None
     values = loaded.prepare(arrays, request.inputs or "inputs", request.seed)

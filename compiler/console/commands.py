@@ -70,6 +70,11 @@ class Command(click.Command):
                     yield parameter, word
 
 
+def is_given(name: str) -> bool:
+    """Whether the command line says a value for a parameter of the running command, be it the default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
 def stdout_is_taken() -> bool:
     """Whether a file that the running command writes comes out of the standard output."""
     return bool(click.get_current_context().meta[_STDOUT_TAKEN])

@@ -298,8 +298,11 @@ def test_a_declared_weight_needs_a_value_and_others_are_refused(model: Path, cap
 
 def test_a_neff_for_another_target_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "small.hlo", "-q"]) == 0
-    assert main(["run", "small.neff", "--target", "inf1"]) == 1
-    assert "NXC0402" in capsys.readouterr().err
+    assert main(["compile", "small.hlo", "-q", "--target", "v1", "-o", "v1.neff"]) == 0
+    for words in ("run small.neff --target inf1", "run v1.neff --target v2", "verify small.neff --target v1",
+                  "verify v1.neff --target trn1"):
+        assert main(words.split()) == 1
+        assert "NXC0402" in capsys.readouterr().err
 
 
 def test_an_unwritable_folder_keeps_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
