@@ -26,7 +26,6 @@ from conformance.walk import CLASSES, INTERNAL_ERROR, REJECTED, WRONG, Stopped, 
 from nxcc.compiler.debugging.candidate import Candidate
 from nxcc.compiler.debugging.reduce import packed
 from nxcc.compiler.debugging.trial import AGREES, BROKEN, DIFFERS, REFUSED, Trial, Verdict
-from nxcc.compiler.interface.parameters import random_inputs
 from nxcc.compiler.options import CompileOptions
 from nxcc.ir.diagnostics import CompileError
 from nxcc.ir.hlo.module import Instruction, Module
@@ -35,6 +34,7 @@ from nxcc.ir.hlo.proto.reader import read_module
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
 
+from harness.inputs import random_leaves
 from harness.random_hlo.judging import XlaTrial, differs_where_excused
 from harness.xla import Xla
 
@@ -169,7 +169,7 @@ def _values(module: Module, choices: random.Random) -> list[Any]:
     wild = choices.random() < 0.125
     found = []
     for parameter in module.entry.parameters:
-        leaves = random_inputs([_Leaf(shape, shape.dtype) for shape in parameter.shape.leaves()], choices.randrange(1000))
+        leaves = random_leaves([parameter.shape], choices.randrange(1000))
         leaves = [_scattered(array, numbers, choices) for array in leaves]
         for array in leaves:
             if wild and array.size and array.dtype.kind not in "biuc":
@@ -187,12 +187,6 @@ def _scattered(array: Any, numbers: np.random.Generator, choices: random.Random)
     if array.dtype.kind == "i" and factor > 1:
         return np.asarray(array - numbers.integers(0, 2, array.shape) * 5).astype(array.dtype)
     return array
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    shape: Any
-    dtype: Any
 
 
 def main(words: Sequence[str] | None = None) -> int:

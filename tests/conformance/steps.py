@@ -19,7 +19,6 @@ from conformance.tolerances import longest_sum, output_error, tolerance, within_
 from conformance.walk import REJECTED, SLOW, WRONG, Differs, Stopped, Walk, WalkOutcome
 
 from nxcc.compiler.driver import Build, Request, compile_file
-from nxcc.compiler.interface.parameters import random_inputs
 from nxcc.compiler.options import options_from
 from nxcc.compiler.runtime.loaded import Loaded, load
 from nxcc.compiler.verify import oracle_inside
@@ -32,6 +31,8 @@ from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.text.writer import write_text
 from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
+
+from harness.inputs import random_leaves
 
 Array = np.ndarray[Any, Any]
 
@@ -192,8 +193,7 @@ class _Walk(Walk[Outcome]):
 
     def _random_result(self, module: Module) -> None:
         """Random inputs and the oracle's word for them, where the corpus has none."""
-        tensors = [_Leaf(shape) for parameter in module.entry.parameters for shape in parameter.shape.leaves()]
-        self.inputs = random_inputs(tensors)  # type: ignore[arg-type]
+        self.inputs = random_leaves(parameter.shape for parameter in module.entry.parameters)
         self.expected = self.do("oracle", lambda: flatten(evaluate(module, packed(module, self.inputs))))
 
     def _judge(self, step: str, results: Sequence[Array], expected: Sequence[Array] | None, module: Module,
@@ -264,15 +264,6 @@ RANDOM_BYTES = 1 << 28
 def _bytes(module: Module) -> int:
     shapes = [parameter.shape for parameter in module.entry.parameters] + [module.entry.root.shape]
     return sum(leaf.byte_size for shape in shapes for leaf in shape.leaves() if leaf.is_array)
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    shape: Shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.shape.dtype
 
 
 _COMMON = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "broadcast", "reshape", "bitcast", "copy"))

@@ -65,6 +65,13 @@ def test_wrong_expected_value_is_a_wrong_result(tmp_path: Path) -> None:
     assert {failure.step for failure in outcome.failures} == {"oracle", "device v2-O1"}
 
 
+def test_module_without_a_stored_result_is_held_against_the_oracle(tmp_path: Path) -> None:
+    case = _simple_case()
+    corpus = _corpus_with(tmp_path, Case(case.source, case.name, case.family, {**case.facts, "result": False}))
+    outcome = run_case(corpus, corpus.cases[0], Settings(unscored=True))
+    assert outcome.kind == PASSED and outcome.steps["device v2-O1"], outcome.failures
+
+
 def test_text_of_another_module_is_reported(tmp_path: Path) -> None:
     case = _simple_case()
     text = b"HloModule other\nENTRY e { ROOT p = f32[3] parameter(0) }"
