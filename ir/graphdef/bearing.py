@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TEXT_BEARING = frozenset("""
+    HashTableV2 LookupTableFindV2 LookupTableSizeV2
     Abort AsString Assert BroadcastTo Case Concat ConcatV2 Const Copy CopyHost DebugIdentity DeepCopy DynamicPartition
     DynamicStitch EmptyTensorList EnsureShape Equal ExpandDims Fill Gather GatherNd GatherV2 GuaranteeConst Identity
     IdentityN If ListDiff NoOp NotEqual Pack ParallelConcat ParallelDynamicStitch PartitionedCall Placeholder PlaceholderV2

@@ -15,8 +15,9 @@ from nxcc.ir.graphdef.loose import Loose
 from nxcc.ir.graphdef.reader import Node
 from nxcc.ir.graphdef.registry import ranks_of
 from nxcc.ir.graphdef.signatures import Argument, Attribute, Signature, attribute_value
+from nxcc.ir.graphdef.tables import Contents
 from nxcc.ir.graphdef.tensors import Strings
-from nxcc.ir.graphdef.values import Partial, Value
+from nxcc.ir.graphdef.values import Partial, Table, Value
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Array, Literal
 
@@ -230,6 +231,16 @@ class Call:
         if not condition:
             raise self.invalid(what)
 
+    def table_contents(self, number: int) -> Contents:
+        """Keys and values of an input that is a lookup table."""
+        value = self.inputs[number]
+        if not isinstance(value, Table):
+            raise self.invalid(f"input {number} of {self.node.op} is no table")
+        if value.contents is None:
+            raise self.impossible(f"what the table {value.name!r} holds is no constant of the graph",
+                                  "fill it from constant keys and values, or begin behind the lookup, with --io-config")
+        return value.contents
+
     def table(self, elements: float) -> None:
         """CompileError(LIMIT_EXCEEDED) if a table that the rule computes would have too many elements."""
         if not elements <= MAX_TABLE_ELEMENTS:  # NaN is no size either
@@ -253,6 +264,6 @@ def _has_rank(value: Instruction, rank: int | str | None) -> bool:
 
 
 def _description(value: Value) -> str:
-    return {"Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable",
+    return {"Stack": "a tensor list", "ArrayHandle": "a TensorArray", "Variable": "a variable", "Table": "a table",
             "Loose": "an array whose size depends on values",
             "Partial": "an array whose size depends on values"}[type(value).__name__]

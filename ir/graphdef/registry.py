@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FAMILIES = ("array", "audio", "contraction", "control", "counted", "detection", "elementwise", "fourier", "gradients", "graph",
             "image", "indexing", "known", "linalg", "lists", "normalization", "pooling", "quantization", "random",
-            "recurrent", "reduction", "sampling", "segments", "slices", "solving", "sparse", "special")
+            "recurrent", "reduction", "sampling", "segments", "slices", "solving", "sparse", "special",
+            "tables")
 """Modules under nxcc.ir.graphdef.rules; imported on first look-up."""
 
 Ranks = tuple[int | str | None, ...]

@@ -23,6 +23,7 @@ from nxcc.ir.graphdef.reader import Function, Graph, Node, whole_number
 from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
 from nxcc.ir.graphdef.rules.loose import find_loose, fit_into_lists, is_step, record
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
+from nxcc.ir.graphdef.tables import Contents, contents_of
 from nxcc.ir.graphdef.values import Value, Variable
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError
@@ -54,6 +55,10 @@ class World:
     frames: dict[int, Frames] = field(default_factory=dict)
     settled: Settled = field(default_factory=Settled)
     has_texts: bool = False
+
+    @cached_property
+    def tables(self) -> dict[str, Contents]:
+        return contents_of(self.graph)
 
     @cached_property
     def changes(self) -> Changes:

@@ -16,8 +16,8 @@ REASONS: dict[str, str] = {
         "DecodeJpeg", "DecodePng", "EncodePng", "ExtractJpegShape", "Fingerprint", "ParseExample", "ParseExampleV2",
         "StringFormat"), _STRINGS),
     **dict.fromkeys((
-        "Barrier", "HashTable", "HashTableV2", "InitializeTableFromTextFileV2", "InitializeTableV2", "LookupTableFindV2",
-        "LookupTableImportV2", "LookupTableInsertV2", "LookupTableSizeV2", "MutableHashTableV2", "ReadFile"), _RESOURCES),
+        "Barrier", "HashTable", "InitializeTableFromTextFileV2", "InitializeTableV2", "LookupTableImportV2",
+        "LookupTableInsertV2", "MutableHashTableV2", "ReadFile"), _RESOURCES),
     **dict.fromkeys(("SparseConcat", "SparseReorder"), _DYNAMIC),
     **dict.fromkeys(("Assign", "AssignVariableOp", "AssignAddVariableOp"), _VARIABLES),
     **dict.fromkeys(("SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"), _SAVING),
@@ -34,7 +34,8 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     (r"(Resource|Sparse)*Apply|Assign|Ref|ScatterAdd$|ScatterSub$|ScatterUpdate$|ScatterMul$|ScatterDiv$|ScatterM(ax|in)$|"
      r"ScatterNd(Add|Sub|Update|Max|Min)$|ResourceScatter|ResourceStridedSliceAssign|ResourceCountUpTo|CountUpTo$|Accumulator|"
      r"Conditional\w*Accumulator", _VARIABLES),
-    (r"\w*(HashTable|LookupTable|TensorMap|Mutex|Cache|Stack(Push|Pop|Close)?V2$|Session|MemoryCache|SeedGenerator|BoostedTrees)",
+    (r"(?!HashTableV2|LookupTableSize|LookupTableFindV2)\w*(HashTable|LookupTable|TensorMap|Mutex|Cache|"
+     r"Stack(Push|Pop|Close)?V2$|Session|MemoryCache|SeedGenerator|BoostedTrees)",
      _RESOURCES),
     (r"\w*(String|Regex|Unicode|Utf8|Substr|Decode|Encode|Parse|Serialize|HashBucket|ReadFile|WriteFile|MatchingFiles|Proto|"
      r"Edit|Vocab|Ngram|KeywordS)", _STRINGS),

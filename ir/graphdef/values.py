@@ -8,6 +8,7 @@ from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.distances import Number
 from nxcc.ir.graphdef.loose import Loose
+from nxcc.ir.graphdef.tables import Contents
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.literals import Literal
 
@@ -63,4 +64,12 @@ class Partial:
         return self.items.shape.dims[self.axis]
 
 
-Value = Instruction | Stack | ArrayHandle | Variable | Partial | Loose
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The handle of a lookup table. contents: None where they are no constants of the graph."""
+
+    name: str
+    contents: Contents | None = None
+
+
+Value = Instruction | Stack | ArrayHandle | Variable | Partial | Loose | Table

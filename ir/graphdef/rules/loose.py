@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nxcc.ir.dtypes import U32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.datatypes import by_number
-from nxcc.ir.graphdef.loose import MAX_VALUES, Facts, Known, Loose, LooseStep, exact_values, spans_of
+from nxcc.ir.graphdef.loose import MAX_VALUES, Facts, Known, Loose, LooseStep, exact_values, spans_of, text_constant
 from nxcc.ir.graphdef.signatures import Unranked, shape_value
 from nxcc.ir.graphdef.spans import ANY, FAR, Span, Spans, at, broadcast, product, total
+from nxcc.ir.graphdef.tensors import Strings
 from nxcc.ir.graphdef.values import Partial, Stack, Value
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.programs.arrays import ELEMENTWISE, REDUCTIONS
@@ -88,6 +90,8 @@ def _is_half_known(value: Loose) -> bool:
 
 def record(call: Call, rule: LooseRule) -> list[Value]:
     """The results of a node as values that have not run."""
+    if call.node.op == "LookupTableFindV2":
+        call.inputs[:1] = _table_arrays(call)
     inputs = tuple(_input(call, value) for value in call.inputs)
     attributes = _attributes(call)
     facts = [_facts(call, value) for value in inputs]
@@ -129,6 +133,16 @@ def fit_into_lists(call: Call) -> None:
     if isinstance(stack, Stack) and stack.dims is not None and isinstance(value, Loose):
         if value.dims is None or len(value.dims) == len(stack.dims):
             call.inputs[number] = replace(value, dims=tuple(map(at, stack.dims)))
+
+
+def _table_arrays(call: Call) -> list[Value]:
+    """Keys and values of the table that is read, as constants."""
+    contents = call.table_contents(0)
+    arrays: list[Value] = []
+    for given in (contents.keys, contents.values):
+        arrays.append(text_constant(call.emit, given.values, given.dims, U32) if isinstance(given, Strings) else
+                      call.emit.builder.literal(given))
+    return arrays
 
 
 def _input(call: Call, value: Value) -> Instruction | Loose:
@@ -489,6 +503,11 @@ def _split(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known
     return [((ANY, at(2)), None), ((ANY,), None), ((at(2),), values)]
 
 
+@_infer("LookupTableFindV2")
+def _look_up(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
+    return [(facts[2].dims, None)]
+
+
 @_infer("StringNGrams")
 def _n_grams(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
     return [((ANY,), None), (facts[1].dims, None)]
@@ -630,6 +649,13 @@ def _ragged_range(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequenc
 
 @_infer("RaggedTensorToTensor")
 def _ragged_to_tensor(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
-    return [(_sizes(facts[0]), None)]
+    """A size that is not given is that of the longest row; of the outermost dimension, how many rows there are."""
+    dims, first = _sizes(facts[0]), facts[3]
+    if dims and dims[0] == ANY:
+        if attributes["row_partition_types"][0] == "ROW_SPLITS":
+            dims = (first.size.mapped(lambda n: max(n - 1, 0)), *dims[1:])
+        elif first.values is not None:
+            dims = (first.values.reshape(-1)[0], *dims[1:])
+    return [(dims, None)]
 
 

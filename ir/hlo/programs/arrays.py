@@ -219,6 +219,18 @@ def unique(attributes: Attributes, x: Array) -> Sequence[Array]:
     return [values[order], rank[inverse.reshape(-1)].astype(attributes["out_idx"])]
 
 
+@function("LookupTableFindV2", on_host=True)
+def look_up(attributes: Attributes, keys: Array, values: Array, x: Array, default: Array) -> Array:
+    """The value of each key, else the default. Strings are numbers by now."""
+    if keys.ndim != 1 or values.shape != keys.shape or default.size != 1:
+        raise ValueError(f"a table of {keys.shape} keys and {values.shape} values")
+    if not keys.size:
+        return np.full(x.shape, default.reshape(())[()])
+    order = np.argsort(keys, kind="stable")
+    place = order[np.minimum(np.searchsorted(keys, x, sorter=order), len(keys) - 1)]
+    return np.where(keys[place] == x, values[place], default.reshape(()))
+
+
 @function("Bincount")
 def bincount(attributes: Attributes, x: Array, count: Array, weights: Array) -> Array:
     n = _dims(count.reshape(-1))[0]
