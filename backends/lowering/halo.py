@@ -46,6 +46,16 @@ class Axis:
         first, length = self.span(start, count)
         return self.window.base_dilation == 1 and first >= 0 and first + length <= self.size
 
+    def room(self, start: int, count: int) -> int:
+        """How far the span of `count` outputs can move on and still lies inside the input, or still meets none of it."""
+        first, length = self.span(start, count)
+        if self.is_interior(start, count):
+            return self.size - first - length
+        low, valid = self.valid(first, length)
+        if valid:
+            return 0
+        return low * self.window.base_dilation - first - length if low < self.size else self.out * self.window.stride
+
 
 @dataclass(frozen=True, slots=True)
 class Strip:
@@ -67,10 +77,7 @@ def runs(axis: Axis, step: int) -> Iterator[tuple[int, int, int]]:
     start = 0
     while start < axis.out:
         size = min(step, axis.out - start)
-        count = 1
-        if axis.is_interior(start, size):
-            while start + (count + 1) * size <= axis.out and axis.is_interior(start + count * size, size):
-                count += 1
+        count = min((axis.out - start) // size, 1 + axis.room(start, size) // (size * axis.window.stride))
         yield start, size, count
         start += size * count
 

@@ -112,3 +112,21 @@ def test_nan_and_infinity_propagate(window: tuple[WindowDimension, ...], combine
     data = np.linspace(1, 2, 40).astype(np.float32)
     data[[7, 20]] = np.nan, np.inf
     check_text(module("f32", (40,), combiner, window, "0"), [data])
+
+
+def test_windows_in_padding_that_counts():
+    """The initial value is added for each cell of padding; pieces of padding alone are a loop."""
+    text = """HloModule m
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+ENTRY %main (x: f32[5]) -> f32[200009] {
+  %x = f32[5] parameter(0)
+  %three = f32[] constant(3)
+  ROOT %r = f32[200009] reduce-window(%x, %three), window={size=4 pad=70003_130004}, to_apply=%add
+}
+"""
+    for level in (0, 2):
+        check_text(text, optlevel=level)
