@@ -18,7 +18,7 @@ from nxcc.cli import main
 from nxcc.compiler import driver
 from nxcc.compiler.debugging.failures import MAX_LINE
 from nxcc.compiler.files import inputs
-from nxcc.ir import files
+from nxcc.ir import files, streams
 from nxcc.passes import inline_calls
 
 GOOD = "HloModule m\nENTRY main {\n  x = f32[2] parameter(0)\n  w = f32[2] parameter(1)\n  ROOT r = f32[2] add(x, w)\n}\n"
@@ -177,7 +177,7 @@ def test_all_members_of_a_gzip_file_are_read(capsys: pytest.CaptureFixture[str])
 
 def test_what_does_not_end_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_INFLATED_BYTES", 1000)
-    monkeypatch.setattr(files, "MAX_STREAM_BYTES", 1000)
+    monkeypatch.setattr(streams, "MAX_DEVICE_BYTES", 1000)
     Path("bomb.gz").write_bytes(gzip.compress(GOOD.encode() + b" " * 1000))
     refused(capsys, "NXC0107", "compile", "bomb.gz", says="more than 1000 bytes")
     refused(capsys, "NXC0107", "compile", "/dev/zero", "-o", "x.neff", says="more than 1000 bytes")
