@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nxcc.backends.isa.program import Engine, Memory
+from nxcc.backends.isa.program import DMA_PARTITION_STRIDE, Engine, Memory
 from nxcc.backends.tile.program import Access, View
 from nxcc.backends.tile.walks import joint_dims, seen_as, tile_of
 
@@ -16,7 +16,12 @@ CAST_COLUMNS = 4096
 
 
 def is_reachable(kernel: Kernel, tile: Access) -> bool:
-    """Whether an engine's instruction may begin at the tile's first partition, where a transfer always may."""
+    """Whether an engine's instruction may begin at the tile's first partition, where a transfer always may.
+
+    A transfer may also begin at another partition in each turn of a loop.
+    """
+    if any(abs(step) >= DMA_PARTITION_STRIDE for _, step in tile.offset.terms):
+        return False
     return tile.partition in kernel.target.start_partitions(tile.partitions)
 
 

@@ -308,6 +308,21 @@ ENTRY e { u = bf16[2,2] parameter(2)
   h = bf16[2] reduce(g, z), dimensions={0}, to_apply=larger
   i = bf16[2,2] broadcast(h), dimensions={1}
   ROOT r = bf16[2,2] add(i, l) }""",
+    # a transfer began at another partition in each turn of a loop, and an engine was to begin there as well
+    "sum_over_an_enlarged_image": """
+add { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT c = f32[] add(a, b) }
+ENTRY e { x = f32[2,14,14,5] parameter(0)
+  y = f32[2,14,2,14,2,5] broadcast(x), dimensions={0,1,3,5}
+  w = f32[2,28,28,5] reshape(y)
+  z = f32[] constant(0)
+  ROOT r = f32[2,5] reduce(w, z), dimensions={1,2}, to_apply=add }""",
+    # of two phases of rows the second has one less, which a loop over strips did not know
+    "transposed_convolution_of_odd_rows": """
+ENTRY e { x = f32[2,3,34,34] parameter(0)
+  w = f32[3,3,3,3] parameter(1)
+  ROOT y = f32[2,3,67,67] convolution(x, w), window={size=3x3 pad=1_1x1_1 lhs_dilate=2x2}, dim_labels=bf01_01io->bf01 }""",
     # casts marked products that nobody reads, which were gone already
     "products_that_nobody_reads": """
 ENTRY e { x = f32[8,8] parameter(0)

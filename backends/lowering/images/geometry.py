@@ -95,14 +95,21 @@ def phases(size: int, out: int, window: WindowDimension) -> list[Phase] | None:
     return found
 
 
-def runs(phase: Phase, start: int, count: int, step: int) -> Iterator[tuple[int, int, int]]:
-    """Cut outputs into pieces of `step`: (start, size, how many alike follow each other)."""
+def runs(phases: Sequence[Phase], start: int, count: int, step: int) -> Iterator[tuple[int, int, int]]:
+    """Cut outputs of phases that are made together into pieces of `step`: (start, size, how many alike follow each other).
+
+    Later phases may have an output less than the first.
+    """
     end = start + count
+
+    def is_plain(first: int, size: int) -> bool:
+        return all(first + size <= phase.count and phase.is_interior(first, size) for phase in phases)
+
     while start < end:
         size = min(step, end - start)
         alike = 1
-        if phase.is_interior(start, size):
-            while start + (alike + 1) * size <= end and phase.is_interior(start + alike * size, size):
+        if is_plain(start, size):
+            while start + (alike + 1) * size <= end and is_plain(start + alike * size, size):
                 alike += 1
         yield start, size, alike
         start += size * alike
@@ -121,11 +128,14 @@ def whole(phase: Phase) -> Strip:
     return Strip(expr(0), phase.count, 0)
 
 
-def strips(kernel: Kernel, phase: Phase, within: Strip, step: int) -> Iterator[Strip]:
-    """Cut a strip into smaller ones, many alike in a loop. Tiles that are made for one take turns with its neighbours'."""
+def strips(kernel: Kernel, phases: Sequence[Phase], within: Strip, step: int) -> Iterator[Strip]:
+    """Cut a strip into smaller ones, many alike in a loop. Tiles that are made for one take turns with its neighbours'.
+
+    phases: those whose outputs a strip makes.
+    """
     copies = kernel.copies.inner
     waiting: list[Strip] = []
-    for first, size, alike in runs(phase, within.first, within.count, step):
+    for first, size, alike in runs(phases, within.first, within.count, step):
         place = within.at + (first - within.first)
         rounds = alike // copies if alike >= 2 * copies else 0
         if rounds:

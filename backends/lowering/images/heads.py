@@ -73,8 +73,8 @@ def product_pieces(kernel: Kernel, product: Product, rows: Sequence[Axis], colum
             for block in range(product.blocks) if product.unrolled else _blocks(kernel, product.blocks, single):
                 matrices = product.weights.matrices(kernel, block) if isinstance(product.weights, Taps) else None
                 for n in kernel.tiles(product.count, images):
-                    for r in strips(kernel, row_phase, row_strip, height):
-                        for c in strips(kernel, column_phase, column_strip, width):
+                    for r in strips(kernel, (row_phase,), row_strip, height):
+                        for c in strips(kernel, (column_phase,), column_strip, width):
                             bank = next(banks).rows(0, product.lanes)
                             sums = bank.cut(0, 0, n[1] * r.count * c.count).reshape(n[1], r.count, c.count)
                             if isinstance(product.weights, Taps):

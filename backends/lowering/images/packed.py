@@ -202,8 +202,8 @@ def packed_pieces(kernel: Kernel, packed: Packed, weights: Access, made: tuple[i
         for group, rows in packed.groups():
             steady = Phase(0, 1, rows.count, 1, rows.count, (Cell(0, 0),))
             for n, _ in kernel.tiles(images, 1):
-                for r in strips(kernel, steady, Strip(expr(0), rows.count, 0), height):
-                    for c in strips(kernel, phase, whole, width):
+                for r in strips(kernel, (steady,), Strip(expr(0), rows.count, 0), height):
+                    for c in strips(kernel, (phase,), whole, width):
                         sums = next(banks).rows(0, lanes).cut(0, 0, r.count * c.count).reshape(r.count, c.count)
                         stationary = weights.rows(group * packed.packing.pitch, packed.packing.lanes)
                         stationary = stationary.cut(1, block, lanes, blocks)

@@ -225,11 +225,11 @@ def _write_channels(kernel: Kernel, program: Program, views: Mapping[Instruction
             run.part(Part(start, count))
         return
     run = Run(kernel, program, views, result, cut, once=False)
-    axis = program.phases(program.heads[0], ROW)[0]
+    axes = program.phases(program.heads[0], ROW)
     if images == 1:
-        for strip in strips(kernel, axis, whole(axis), plan.rows):
+        for strip in strips(kernel, axes, whole(axes[0]), plan.rows):
             run.part(Part(0, 1, strip))
         return
     with kernel.loop(images) as n:
-        for strip in strips(kernel, axis, whole(axis), plan.rows):
+        for strip in strips(kernel, axes, whole(axes[0]), plan.rows):
             run.part(Part(n, 1, strip))
