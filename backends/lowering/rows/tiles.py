@@ -78,7 +78,7 @@ class Rows:
 
 
 class RowTiles:
-    """Tiles of rows one after the other. groups: so many rows on each partition."""
+    """Tiles of rows one after the other. groups: so many rows on each partition; written: pieces of columns so far."""
 
     def __init__(self, program: RowProgram) -> None:
         self.program = program
@@ -92,6 +92,7 @@ class RowTiles:
         self.moving: list[Input] = [i for i in program.inputs if i.instruction not in rows]
         self.sources = list(dict.fromkeys(program.lefts.values()))
         self.is_late = self.rotates = False
+        self.written = 0
         self.banks: list[Access] = []
 
     def _fixed(self, row: Input, spread: Spread | None) -> Access:
@@ -182,11 +183,11 @@ class RowTiles:
         pool = self._pool(rows.count)
         unrolled = total <= PIECES_MAX * width
         pieces = [(expr(s), min(width, total - s)) for s in range(0, total, width)] if unrolled else kernel.tiles(total, width)
-        for piece, (start, size) in enumerate(pieces):
+        for start, size in pieces:
             part = {name: tile.cut(1, start, size) if COLUMN in program.maps[name] else tile for name, tile in given.items()}
             places = {program.plan.shown.get(root, root): tile.cut(1, start, size) for root, tile in results.items()}
             product = _Product(self, lefts, self.matrices, expr(number) * self.lanes, start)
-            values = self._values(pool if unrolled else self._pool(rows.count, piece), part, product, size, places)
+            values = self._values(pool if unrolled else self._pool(rows.count), part, product, size, places)
             values.run()
             for root, tile in results.items():
                 values.settle(root, tile.cut(1, start, size))
@@ -217,10 +218,11 @@ class RowTiles:
             given[row.instruction] = program.load(part, rows.count, self.groups)
         return given
 
-    def _pool(self, rows: int, piece: int = 0) -> Pool:
+    def _pool(self, rows: int) -> Pool:
         """Tiles for the values of a piece; those that are written one after the other begin at another bank each."""
         spare = 0 if self.banks else self.kernel.room.psum_banks // self.kernel.copies.inner
-        first = piece % self.kernel.copies.inner * self.program.sums_alive() if self.rotates else 0
+        first = self.written % self.kernel.copies.inner * self.program.sums_alive() if self.rotates else 0
+        self.written += 1
         return Pool(self.kernel, rows, self.groups, [*self.banks[first:], *self.banks[:first]], spare=spare)
 
     def _values(self, pool: Pool, given: Mapping[Instruction, Access], product: _Product, width: int | None,
