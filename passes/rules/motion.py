@@ -51,8 +51,16 @@ def _can_become(operand: Instruction, dims: Dims, target: Dims) -> bool:
         source = operand.operands[0]
         return source.shape.dims == target or source.opcode == "constant" or splat_source(operand) is not None
     if operand.opcode == "broadcast":
-        return _regrouped(operand, dims, target) is not None
+        regrouped = _regrouped(operand, dims, target)
+        return regrouped is not None and _takes_form(operand.operands[0], regrouped[0])
     return operand.shape.rank == 0 or operand.opcode == "constant"
+
+
+def _takes_form(value: Instruction, dims: Dims) -> bool:
+    """Whether a small operand may get other sizes for good: of a computed one the reshape would move down again, and the other
+    operand's would follow it, and so on."""
+    source = value.operands[0] if value.opcode == "reshape" else value
+    return source.opcode in ("parameter", "constant") or [d for d in value.shape.dims if d > 1] == [d for d in dims if d > 1]
 
 
 def _become(operand: Instruction, dims: Dims, target: Dims, builder: Builder) -> Instruction:

@@ -323,6 +323,19 @@ ENTRY e { x = f32[2,14,14,5] parameter(0)
 ENTRY e { x = f32[2,3,34,34] parameter(0)
   w = f32[3,3,3,3] parameter(1)
   ROOT y = f32[2,3,67,67] convolution(x, w), window={size=3x3 pad=1_1x1_1 lhs_dilate=2x2}, dim_labels=bf01_01io->bf01 }""",
+    # two operands whose reshapes moved down by turns, each time with one more dimension of size 1
+    "reshapes_that_follow_each_other": """
+ENTRY e { x = f32[1,14,14,4,2] parameter(0)
+  y = f32[1,8] parameter(1)
+  a = f32[1,14,14,8] reshape(x)
+  z = f32[] constant(0)
+  b = f32[1,14,14,8] broadcast(z), dimensions={}
+  c = f32[1,14,14,8] maximum(a, b)
+  d = f32[1,14,2,14,2,8] broadcast(c), dimensions={0,1,3,5}
+  f = f32[1,28,28,8] reshape(d)
+  g = f32[1,8] logistic(y)
+  h = f32[1,28,28,8] broadcast(g), dimensions={0,3}
+  ROOT r = f32[1,28,28,8] multiply(f, h) }""",
     # casts marked products that nobody reads, which were gone already
     "products_that_nobody_reads": """
 ENTRY e { x = f32[8,8] parameter(0)
