@@ -21,6 +21,7 @@ from harness.random_hlo import (  # noqa: F401  they register makers
     patterns,
     reduction,
     stacks,
+    wires,
 )
 from harness.random_hlo.generator import LEFT_OUT, Bounds, Generator, drawn_opcodes, element_types
 from harness.random_hlo.judging import Court, Fault, Tally, check, fault_text, reduced, trials_for

@@ -20,7 +20,7 @@ MOST = 120_000
 """Elements of one value."""
 
 
-class _Layers:
+class Layers:
     """Layers over rows [.., rows, depth] of one dtype. wide: statistics are computed in f32."""
 
     def __init__(self, g: Generator, dtype: DType) -> None:
@@ -108,15 +108,15 @@ class _Layers:
         return self.dense(build.reshape(build.transpose(made, (0, 2, 1, 3)), (batch, rows, depth)), depth)
 
 
-def _layers(g: Generator) -> _Layers | None:
+def layers_of(g: Generator) -> Layers | None:
     """Layers for the outermost computation, which alone can have more parameters."""
     if g.depth:
         return None
     g.scope.parameters_left += 16
-    return _Layers(g, g.random.choice((F32, F32, BF16)))
+    return Layers(g, g.random.choice((F32, F32, BF16)))
 
 
-def _rows_of(g: Generator, layers: _Layers, depths: Sequence[int]) -> Instruction:
+def rows_of(g: Generator, layers: Layers, depths: Sequence[int]) -> Instruction:
     batch, rows, depth = g.random.choice((1, 1, 2)), g.random.choice(ROWS), g.random.choice(depths)
     while batch * rows * depth > MOST:
         rows = max(1, rows // 2)
@@ -126,10 +126,10 @@ def _rows_of(g: Generator, layers: _Layers, depths: Sequence[int]) -> Instructio
 @maker("network-transformer")
 def _transformer(g: Generator) -> Instruction | list[Instruction] | None:
     """Attention and a pair of products, each behind or before a norm, each added to what came in; one layer or two alike."""
-    layers = _layers(g)
+    layers = layers_of(g)
     if layers is None:
         return None
-    x = _rows_of(g, layers, (32, 64, 128, 192))
+    x = rows_of(g, layers, (32, 64, 128, 192))
     heads, before = g.random.choice((1, 2, 4)), g.random.random() < 0.5
     width = g.random.choice(WIDTHS)
     middle = []
@@ -149,10 +149,10 @@ def _transformer(g: Generator) -> Instruction | list[Instruction] | None:
 @maker("network-layers")
 def _rows(g: Generator) -> Instruction | None:
     """Products, norms, softmaxes and skips in any order over rows of one depth, some of which are wide."""
-    layers = _layers(g)
+    layers = layers_of(g)
     if layers is None:
         return None
-    skip = x = _rows_of(g, layers, DEPTHS)
+    skip = x = rows_of(g, layers, DEPTHS)
     for _ in range(g.random.randint(2, 5)):
         kind = g.random.choice(("dense", "dense", "norm", "softmax", "bent", "skip"))
         if kind == "dense":
@@ -168,7 +168,7 @@ def _rows(g: Generator) -> Instruction | None:
 @maker("network-loop")
 def _loop(g: Generator) -> list[Instruction] | None:
     """A counted loop over steps of a recurrent layer: a slice comes in, a row goes out, the state passes through a product."""
-    layers = _layers(g)
+    layers = layers_of(g)
     if layers is None:
         return None
     turns, rows, depth = g.random.randint(1, 6), g.random.choice((1, 3, 33, 130)), g.random.choice((8, 40, 128))
