@@ -56,6 +56,10 @@ class Instruction:
         return f"%{self.name} = {self.shape} {self.opcode}({', '.join('%' + o.name for o in self.operands)})"
 
 
+WIDE = 256
+"""Operands from which on one is replaced alone: tuples may have ten thousand, each of which is replaced once."""
+
+
 class Computation:
     """A list of instructions in which operands come before users, with one root.
 
@@ -100,10 +104,24 @@ class Computation:
         """Let every user of `old` (and the root) read `new`; `old` stays until removed. Users keep their order."""
         assert old is not new
         for user in list(old.users):
-            if user is not new:
+            if user is new:
+                continue
+            if len(user.operands) > WIDE:
+                self._replace_operand(user, old, new)
+            else:
                 self.set_operands(user, (new if o is old else o for o in user.operands))
         if self.root is old:
             self.root = new
+
+    def _replace_operand(self, user: Instruction, old: Instruction, new: Instruction) -> None:
+        """One operand of a wide instruction; the others are not touched."""
+        operands = list(user.operands)
+        while old in operands:
+            operands[operands.index(old)] = new
+        user.operands = tuple(operands)
+        old.users.pop(user)
+        new.users[user] = None
+        self._is_in_order = False
 
     def remove(self, instruction: Instruction) -> None:
         """Remove an instruction that nobody reads."""

@@ -73,7 +73,8 @@ operator("constant", 0, attributes=(LITERAL,), shape=lambda *, literal: literal.
 
 
 def _element_shape(x: Shape, *, index: int) -> Shape:
-    need(x.is_tuple, f"operand must be a tuple, it is {x}")
+    if not x.is_tuple:  # the text of a wide tuple is long, and every element of it is taken
+        raise ShapeError(f"operand must be a tuple, it is {x}")
     need(0 <= index < len(x.elements), f"index={index} is outside the tuple of {len(x.elements)} elements")
     return x.elements[index]
 
