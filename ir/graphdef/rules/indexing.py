@@ -48,8 +48,11 @@ def gather(call: Call) -> Value:
 
 @rule("ResourceGather", needs=("gather",))
 def resource_gather(call: Call) -> Value:
-    call.need(isinstance(call.inputs[0], Variable) and call.attr("batch_dims") == 0, "batch_dims must be 0")
-    return call.emit.take(call.emit.builder.literal(variable_value(call)), call.x(1), 0)
+    call.need(isinstance(call.inputs[0], Variable), "input 0 must be the handle of a variable")
+    x, indices, batch = call.emit.builder.literal(variable_value(call)), call.x(1), call.attr("batch_dims")
+    call.need(0 <= batch <= indices.shape.rank and batch < x.shape.rank and x.shape.dims[:batch] == indices.shape.dims[:batch],
+              f"batch_dims {batch} does not fit {x.shape} and {indices.shape}")
+    return gather_axis(call.emit, x, indices, batch, batch)
 
 
 @rule("GatherNd", needs=("gather",), ranks=(None, "1+"))

@@ -285,3 +285,10 @@ def test_strings_are_no_numbers_to_compute_with() -> None:
         lower(WORDS + node("out", "Add", "s", "s", T="type: DT_STRING"), {"s:0": [[2], "string"]}, ["out:0"])
     assert caught.value.code is GRAPH_OPERATOR
     assert "T says string" in str(caught.value)
+
+
+def test_a_gather_of_a_variable_needs_one() -> None:
+    text = X + const("i", "DT_INT32", [1], "int_val: 0") + \
+        node("y", "ResourceGather", "x", "i", dtype=T, Tindices="type: DT_INT32")
+    with pytest.raises(CompileError, match="must be the handle of a variable"):
+        lower(text, FED, ["y:0"])
