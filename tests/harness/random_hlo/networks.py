@@ -59,11 +59,11 @@ def _image(g: Generator) -> Instruction | list[Instruction] | None:
     last = g.random.random() < 0.6
     _more_weights(g)
     images, channels = g.random.choice((1, 1, 2, 5)), g.random.choice((1, 3, 16, 40, 130))
-    size = g.random.choice((4, 7, 12, 17))
+    size = g.random.choice((4, 7, 12, 17, 34))
     dtype = g.random.choice(DTYPES)
     dims = (images, size, g.random.choice((size, size + 1)), channels)
     x = g.like(array(dtype, *(dims if last else (dims[0], dims[3], dims[1], dims[2]))))
-    layers = (_convolved, _convolved, _convolved, _scaled, _pooled, _skipped, _padded)
+    layers = (_convolved, _convolved, _convolved, _scaled, _pooled, _skipped, _padded, _enlarged, _halved)
     middle, skip = [], x
     for _ in range(g.random.randint(2, 6)):
         try:
@@ -87,8 +87,8 @@ def _image(g: Generator) -> Instruction | list[Instruction] | None:
 def _convolved(g: Generator, x: Instruction, skip: Instruction, last: bool) -> Instruction:
     channel = 3 if last else 1
     features = x.shape.dims[channel]
-    groups = g.random.choice((1, 1, 1, features if features <= 40 else 1))
-    outputs = groups if groups > 1 else g.random.choice((1, 4, 16, 33, 130))
+    groups = g.random.choice((1, 1, 1, features if features <= 40 else 1, 4 if features % 4 == 0 else 1))
+    outputs = groups * g.random.choice((1, 1, 2)) if groups > 1 else g.random.choice((1, 4, 16, 33, 130))
     height, width = g.random.choice(((1, 1), (3, 3), (3, 3), (1, 3), (5, 2)))
     rows = [WindowDimension(n, g.random.choice((1, 1, 1, 2)), (n - 1) // 2, n // 2, g.random.choice((1, 1, 1, 2)),
                             g.random.choice((1,) * 7 + (2,))) for n in (height, width)]
@@ -135,6 +135,30 @@ def _padded(g: Generator, x: Instruction, skip: Instruction, last: bool) -> Inst
     gone = (1, 2) if last else (2, 3)
     gate = g.make("logistic", _sum(g, x, gone))
     return g.make("multiply", x, g.scope.builder.broadcast(gate, x.shape.dims, [d for d in range(4) if d not in gone]))
+
+
+def _enlarged(g: Generator, x: Instruction, skip: Instruction, last: bool) -> Instruction:
+    """Each place twice in both directions."""
+    first = 1 if last else 2
+    height, width = x.shape.dims[first:first + 2]
+    before, behind = x.shape.dims[:first], x.shape.dims[first + 2:]
+    if x.shape.element_count > 20_000:
+        return _bent(g, x)
+    wide = (*before, height, 2, width, 2, *behind)
+    repeated = g.scope.builder.broadcast(x, wide, [d for d in range(6) if d not in (first + 1, first + 3)])
+    return g.scope.builder.reshape(repeated, (*before, 2 * height, 2 * width, *behind))
+
+
+def _halved(g: Generator, x: Instruction, skip: Instruction, last: bool) -> Instruction:
+    """One half of the channels opens the other."""
+    channel = 3 if last else 1
+    half = x.shape.dims[channel] // 2
+    if not half or x.shape.dims[channel] % 2:
+        return _bent(g, x)
+    starts = [[n * half if d == channel else 0 for d in range(4)] for n in range(2)]
+    ends = [[(n + 1) * half if d == channel else size for d, size in enumerate(x.shape.dims)] for n in range(2)]
+    data, gate = (g.scope.builder.slice(x, low, high) for low, high in zip(starts, ends, strict=True))
+    return g.make("multiply", data, g.make("logistic", gate))
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
