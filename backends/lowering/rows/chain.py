@@ -200,20 +200,29 @@ class _Lowering:
             self._line(share)
             return
         kernel.work[Engine.SCALAR] = math.inf  # a copy that waits for Vector must not stand before functions of the next member
+        self._share_banks()
+        chain.supply = Supply(kernel, [part for member in chain.members for part in member.parts])
+        chain.supply.advance()
+        for member in chain.members:
+            member.spread()
+        self._wave()
+
+    def _share_banks(self) -> None:
+        """PSUM of a wave: for sums of products, temporaries of norms, and what is left for pieces of columns."""
+        chain, kernel = self.chain, self.kernel
         room = kernel.psum_free_banks - TURNING_BANKS
         keeping = []
         for member in chain.members:
             if member.banks <= room:
                 keeping.append(member)
                 room -= member.banks
+        for member in chain.members:
+            free = kernel.psum_free_banks
+            member.borrow_banks(free - room)
+            room -= free - kernel.psum_free_banks
         pieces = [member for member in keeping if member.program.is_parallel and not isinstance(member, Turned)]
         for member in keeping:
             member.take_banks(more=room // len(pieces) if member in pieces else 0)
-        chain.supply = Supply(kernel, [part for member in chain.members for part in member.parts])
-        chain.supply.advance()
-        for member in chain.members:
-            member.spread()
-        self._wave()
 
     # ---- several tiles ------------------------------------------------------------------------------------------
 
@@ -296,12 +305,18 @@ class _Lowering:
         chain = self.chain
         if len(tiles) > 1:
             group[0].take_banks(TURNING_BANKS)
+            for member in group[1:]:
+                member.borrow_banks(TURNING_BANKS)
         for number, rows in tiles:
             chain.closes = number == len(tiles) - 1
             for member in group:
                 later = [m.spread for m in group[1:]] if member is group[0] and number == 0 else []
                 later += after if member is group[-1] and chain.closes else []
-                member.turn(expr(number), number, rows)
+                if member is group[0] and not chain.closes:
+                    following, count = tiles[number + 1]
+                    later.append(partial(member.turn, expr(following), following, count))
+                if member is not group[0] or number == 0:
+                    member.turn(expr(number), number, rows)
                 member.run(expr(number), number, rows, partial(_write, later))
 
 

@@ -62,7 +62,8 @@ class Chunk:
 
 
 class Member:
-    """handed: which results of other members its parameters are. stored: numbers of the results that are read outside."""
+    """handed: which results of other members its parameters are. stored: numbers of the results that are read outside. lent:
+    PSUM that no product wants, for temporaries of one that multiplies nothing."""
 
     hands_turned = False
     """Whether its result lies as a product wants its left side; see nxcc.backends.lowering.rows.chain_turned."""
@@ -88,6 +89,7 @@ class Member:
         self.ready: dict[Instruction, Sides] = {}
         self.results: list[list[Access]] = []
         self.banks_kept: list[Access] = []
+        self.lent: Sequence[Access] = ()
         self.views: dict[Instruction, View] = {}
         self.stores: dict[int, View] = {}
 
@@ -217,6 +219,13 @@ class Member:
                 alive, free = self.program.sums_alive(), self.kernel.psum_free_banks
                 apart = beside and 2 * alive * sums_banks(self.kernel, widest, 1) + beside <= free
                 self.banks_kept = [self.kernel.psum(sizes).cut(1, 0, widest) for _ in range(alive * (2 if apart else 1))]
+
+    def borrow_banks(self, beside: int) -> None:
+        """PSUM for temporaries as wide as a row, if so many banks are left for others."""
+        if not self.program.dots and not self.program.is_parallel:
+            pitch = sums_pitch(self.kernel, max(self.program.columns(step.value, None) for step in self.program.plan.steps))
+            if -(-pitch // self.kernel.target.tensor.moving_max) + beside <= self.kernel.psum_free_banks:
+                self.lent = [self.kernel.psum((self.chain.lanes, 1, pitch))]
 
     # ---- what is loaded once ------------------------------------------------------------------------------------
 
@@ -362,7 +371,8 @@ class Member:
         program = self.program
         first = slot % 2 * (len(self.banks_kept) // 2)
         banks = self.banks_kept[first:] + self.banks_kept[:first]
-        pool = Pool(self.kernel, rows, 1, banks, spare=0 if banks else ROTATING_BANKS, lends=self.lends)
+        spare = 0 if banks else ROTATING_BANKS
+        pool = Pool(self.kernel, rows, 1, banks or self.lent, spare=spare, lends=self.lends or bool(self.lent))
         pieces = self._pieces()
         for start, width in pieces:
             part = {name: self._cut(name, tile, start, width) for name, tile in given.items()}
