@@ -78,7 +78,7 @@ def _fuse(module: Module, builder: Builder, capacity: RowCapacity) -> bool:
             continue
         region = _best_region(root, position, able, capacity)
         if region is not None:
-            able -= region.members.keys()
+            able.difference_update(region.members)  # `-=` with a view of keys would copy the whole set each time
             regions.append(region)
     for number, region in enumerate(reversed(regions)):
         _outline(module, computation, region, f"rows.{number}", builder)
