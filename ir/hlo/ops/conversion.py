@@ -20,7 +20,7 @@ from nxcc.ir.hlo.attributes import (
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
 from nxcc.ir.hlo.ops.checks import agreeing_dims
-from nxcc.ir.hlo.ops.element_functions import UNSIGNED, WORKING, signed_bits_of
+from nxcc.ir.hlo.ops.element_functions import UNSIGNED, WORKING, signed_bits_of, stored
 from nxcc.ir.shapes import Shape
 
 Array = np.ndarray[Any, Any]
@@ -54,14 +54,7 @@ def converted(x: Array, dtype: DType) -> Array:
         return _saturated(x, dtype)
     narrow = dtype.is_float and dtype.bits < 32
     through = np.dtype(np.float32) if narrow else WORKING[dtype.numpy]
-    wide = x.astype(WORKING[x.dtype], copy=False).astype(through, copy=False)
-    if dtype in _WITHOUT_NAN:
-        wide = np.where(np.isnan(wide), through.type(-0.0), wide)
-    return np.asarray(wide.astype(dtype.numpy, copy=False))
-
-
-_WITHOUT_NAN = frozenset((dtypes.F4E2M1FN, dtypes.F6E2M3FN, dtypes.F6E3M2FN))
-"""Floats that have no NaN: it becomes -0, whatever its sign, as XLA CPU has it (measured)."""
+    return stored(x.astype(WORKING[x.dtype], copy=False).astype(through, copy=False), dtype)
 
 
 def _check_convert(instruction: Instruction) -> None:

@@ -48,6 +48,7 @@ from nxcc.ir.hlo.ops.element_functions import (
     sign,
     signed_high_product,
     signed_power,
+    stored,
     unsigned_high_product,
 )
 from nxcc.ir.hlo.scalar_function import ScalarFunction
@@ -74,7 +75,7 @@ def _evaluation(rows: Rows) -> Callable[..., Array]:
     def evaluate(instruction: Instruction, *values: Array) -> Array:
         compute = rows[instruction.operands[0].shape.dtype.kind]
         result = compute(*[value.astype(WORKING[value.dtype], copy=False) for value in values])
-        return np.asarray(result).astype(instruction.shape.dtype.numpy, copy=False)
+        return stored(np.asarray(result), instruction.shape.dtype)
     return evaluate
 
 
@@ -83,7 +84,7 @@ def _evaluation_with_width(rows: Rows) -> Callable[..., Array]:
     def evaluate(instruction: Instruction, *values: Array) -> Array:
         dtype = instruction.operands[0].shape.dtype
         result = rows[dtype.kind](dtype.bits, *[value.astype(WORKING[value.dtype], copy=False) for value in values])
-        return np.asarray(result).astype(instruction.shape.dtype.numpy, copy=False)
+        return stored(np.asarray(result), instruction.shape.dtype)
     return evaluate
 
 
