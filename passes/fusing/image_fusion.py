@@ -55,7 +55,7 @@ def _fuse(module: Module, builder: Builder, capacity: ImageCapacity) -> bool:
         if root in finder.able:
             region = finder.region(root)
             if region is not None:
-                finder.able -= region.members.keys()
+                finder.able.difference_update(region.members)
                 regions.append(region)
     for number, region in enumerate(reversed(regions)):
         attributes = {IMAGES: ",".join(map(str, region.maps[region.root]))}
