@@ -257,10 +257,14 @@ class _Finder:
                     continue
                 if region.maps.setdefault(operand, found) != found:
                     return None
+                whole = value.opcode in HEADS or value.opcode == "concatenate"
+                if whole and operand in region.free:
+                    # as an image it lies somewhere, whoever else reads it
+                    region.free.discard(operand)
+                    outside.add(operand)
                 if operand in seen:
                     continue
                 seen.add(operand)
-                whole = value.opcode in HEADS or value.opcode == "concatenate"
                 if not whole and self._is_free(operand, found):
                     region.free.add(operand)
                     waiting.extend([operand] if operand.operands else [])

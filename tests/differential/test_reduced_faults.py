@@ -336,6 +336,13 @@ ENTRY e { x = f32[1,14,14,4,2] parameter(0)
   g = f32[1,8] logistic(y)
   h = f32[1,28,28,8] broadcast(g), dimensions={0,3}
   ROOT r = f32[1,28,28,8] multiply(f, h) }""",
+    # a repeated number was an image of a convolution and was added to the result as well
+    "repeated_number_as_an_image": """
+ENTRY e { k = f32[] constant(-26.5)
+  b = f32[1,4,4,16] broadcast(k), dimensions={}
+  w = f32[1,1,1,16] parameter(0)
+  c = f32[1,4,4,16] convolution(b, w), window={size=1x1}, dim_labels=b01f_01io->b01f, feature_group_count=16
+  ROOT a = f32[1,4,4,16] add(c, b) }""",
     # casts marked products that nobody reads, which were gone already
     "products_that_nobody_reads": """
 ENTRY e { x = f32[8,8] parameter(0)
