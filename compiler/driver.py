@@ -1,6 +1,6 @@
 """Compile: one pure function of module, options and weights, and around it what reads files, shows progress and writes.
 
-The order of the stages is the list in `_Compilation.run`. Stages are timed and dumped here; they know nothing of it.
+The order of the stages is the list in `_Compilation._steps`. Stages are timed and dumped here; they know nothing of it.
 """
 
 from __future__ import annotations
@@ -126,6 +126,13 @@ class _Compilation:
 
     def run(self) -> Build:
         self.dumps.keep("read", "hlo", lambda: module_text(self.build.module))
+        if self.options.stop_after != "read":
+            self._steps()
+        for name in self.dumps.missing:
+            self.journal.note(f"--dump-after {name} wrote nothing: the stage was not reached, or has no text of its own")
+        return self.build
+
+    def _steps(self) -> None:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("verify", self._verify), ("bind", self._bind), ("passes", self._passes), ("partition", self._partition),
             ("lower", self._lower), ("package", self._package))
@@ -134,7 +141,6 @@ class _Compilation:
                 step()
             if self.stopped or self.options.stop_after == name:
                 break
-        return self.build
 
     def _verify(self) -> None:
         module = self.build.module
@@ -381,8 +387,6 @@ def check_file(request: Request) -> Build:
         source = Source(file_sha256(request.path))
         if options.weights:
             source.weights, source.weights_path = _read_weights(options.weights), options.weights
-    if options.stop_after == "read":
-        return Build(options, load_target(options.target), module)
     return compile_module(module, options, source, journal)
 
 

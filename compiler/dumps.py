@@ -22,6 +22,7 @@ class Dumps:
         self.folder = workdir or ("." if only else "")
         self.only = only
         self.count = 0
+        self.written: set[str] = set()
         if workdir:
             try:
                 os.makedirs(workdir, exist_ok=True)
@@ -35,6 +36,12 @@ class Dumps:
         self.count += 1
         if self.folder and (not self.only or stage in self.only):
             write_whole(os.path.join(self.folder, f"{number:02d}-{stage}.{suffix}"), text())
+            self.written.add(stage)
+
+    @property
+    def missing(self) -> list[str]:
+        """Stages that were asked for and left no text."""
+        return [stage for stage in self.only if stage not in self.written]
 
 
 def module_text(module: Module) -> str:

@@ -250,6 +250,14 @@ def test_stages_are_kept_in_the_work_folder(model: Path) -> None:
     assert names[0] == "00-read.hlo" and any(name.endswith("-partition.txt") for name in names)
     assert main(["compile", "small.hlo", "-q", "--dump-after", "partition", "--stop-after", "partition", "-o", "x.neff"]) == 0
     assert list(Path(".").glob("*-partition.txt")) and not Path("x.neff").exists()
+    assert main(["compile", "small.hlo", "--dump-after", "read", "--stop-after", "read", "--workdir", "early"]) == 0
+    assert [path.name for path in Path("early").iterdir()] == ["00-read.hlo"]
+
+
+def test_a_stage_without_text_is_said_to_have_none(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "small.hlo", "--dump-after", "package", "--dump-after", "bind"]) == 0
+    assert "--dump-after package wrote nothing" in capsys.readouterr().err
+    assert list(Path(".").glob("*-bind.hlo"))
 
 
 def test_opt_converts_between_text_and_binary(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
