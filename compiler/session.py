@@ -168,7 +168,7 @@ def run_lines(body: dict[str, Any]) -> list[str]:
         lines.append(REPEATED)
     for row in body["outputs"]:
         shape = f"{row['dtype']}[{','.join(map(str, row['shape']))}]"
-        span = f"{row['min']:.6g} .. {row['max']:.6g}, mean {row['mean']:.6g}" if "mean" in row else ""
+        span = f"{row['min']:.6g} .. {row['max']:.6g}, mean {row['mean']:.4g}" if "mean" in row else ""
         bad = f", {row['not_finite']} not finite" if row.get("not_finite") else ""
         lines.append(f"{row['name']:10} {shape:20} {span}{bad}")
     if body["written"]:

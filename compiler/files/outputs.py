@@ -12,13 +12,19 @@ from nxcc.ir.diagnostics import FILE_UNREADABLE, USAGE, CompileError
 from nxcc.ir.files import check_writable, write_whole
 from nxcc.ir.streams import STANDARD, is_standard_output, is_stream, refuse_terminal
 
+_SUFFIXES = (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule")
+"""How exporters end the names of models, several of them one behind the other; of other files the last suffix goes."""
+
 
 def default_output(path: str) -> str:
     """The input's stem with `.neff`, in the current folder."""
-    name = os.path.basename(os.path.normpath(path))
-    for suffix in (".gz", ".pb", ".pbtxt", ".txt", ".hlo", ".hlo_module", ".hlomodule"):
-        name = name.removesuffix(suffix)
-    return f"{name.strip('-') or 'file'}.neff"
+    name = stem = "file" if path == STANDARD else os.path.basename(os.path.normpath(path))
+    for suffix in _SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    if stem == name and not os.path.isdir(path):
+        stem = os.path.splitext(name)[0]
+    # what begins with a dash would be an option
+    return os.path.join(".", f"{stem}.neff") if stem.startswith("-") else f"{stem or 'file'}.neff"
 
 
 def dependencies(path: str, options: CompileOptions) -> list[str]:
@@ -28,10 +34,17 @@ def dependencies(path: str, options: CompileOptions) -> list[str]:
 
 
 def depfile_text(output: str, paths: list[str]) -> str:
-    """A Makefile rule without a recipe."""
-    def escape(path: str) -> str:
-        return path.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ")
-    return f"{escape(output)}: {' '.join(escape(file) for path in paths for file in _files_of(path))}\n"
+    """A Makefile rule without a recipe. Raises CompileError(USAGE) for a name that make cannot have."""
+    files = [file for path in paths for file in _files_of(path)]
+    for name in (output, *files):
+        if "\n" in name:
+            raise CompileError(USAGE, f"--depfile: make has no name for {name!r}", why="a line ends in it")
+    return f"{_for_make(output).replace('%', chr(92) + '%')}: {' '.join(map(_for_make, files))}\n"
+
+
+def _for_make(name: str) -> str:
+    """A name as make reads it."""
+    return name.replace("$", "$$").replace("#", "\\#").replace(" ", "\\ ").replace(":", "\\:")
 
 
 def write_depfile(output: str, model: str, options: CompileOptions) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nxcc.cli import main
-from nxcc.compiler.files.outputs import depfile_text
+from nxcc.compiler.files.outputs import default_output, depfile_text
+from nxcc.ir.diagnostics import CompileError
 from nxcc.neff.reader import open_neff
 
 TEXT = """HloModule small, input_output_alias={ {1}: (2, {}, may-alias) }
@@ -218,6 +219,20 @@ def test_depfile_of_a_folder_names_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     assert depfile_text("m.neff", [str(folder)]) == \
         f"m.neff: {folder}/saved_model.pb {folder}/variables/variables.index\n"
+
+
+def test_names_in_a_depfile_are_as_make_reads_them() -> None:
+    assert depfile_text("o:1 %.neff", ["a:b%c#d$"]) == "o\\:1\\ \\%.neff: a\\:b%c\\#d$$\n"
+    with pytest.raises(CompileError, match="make has no name"):
+        depfile_text("m.neff", ["two\nlines"])
+
+
+@pytest.mark.parametrize(("model", "output"), [
+    ("m.hlo", "m.neff"), ("a/m.hlo.pb", "m.neff"), ("m.pb.gz", "m.neff"), ("m.bin", "m.neff"), ("m-.pb", "m-.neff"),
+    ("-m.hlo", "./-m.neff"), ("jit_f.before_optimizations.txt", "jit_f.before_optimizations.neff"), ("-", "file.neff"),
+    ("model", "model.neff"), (".hlo", "file.neff")])
+def test_the_default_output_is_the_stem(model: str, output: str) -> None:
+    assert default_output(model) == output
 
 
 GRAPH = """node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
