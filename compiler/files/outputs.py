@@ -21,7 +21,7 @@ def default_output(path: str) -> str:
     name = stem = "file" if path == STANDARD else os.path.basename(os.path.normpath(path))
     for suffix in _SUFFIXES:
         stem = stem.removesuffix(suffix)
-    if stem == name and not os.path.isdir(path):
+    if stem == name and not os.path.isdir(path) and not name.endswith(".neff"):
         stem = os.path.splitext(name)[0]
     # what begins with a dash would be an option
     return os.path.join(".", f"{stem}.neff") if stem.startswith("-") else f"{stem or 'file'}.neff"

@@ -230,7 +230,7 @@ def test_names_in_a_depfile_are_as_make_reads_them() -> None:
 @pytest.mark.parametrize(("model", "output"), [
     ("m.hlo", "m.neff"), ("a/m.hlo.pb", "m.neff"), ("m.pb.gz", "m.neff"), ("m.bin", "m.neff"), ("m-.pb", "m-.neff"),
     ("-m.hlo", "./-m.neff"), ("jit_f.before_optimizations.txt", "jit_f.before_optimizations.neff"), ("-", "file.neff"),
-    ("model", "model.neff"), (".hlo", "file.neff")])
+    ("model", "model.neff"), (".hlo", "file.neff"), ("m.neff", "m.neff.neff")])
 def test_the_default_output_is_the_stem(model: str, output: str) -> None:
     assert default_output(model) == output
 
