@@ -516,27 +516,23 @@ def _n_grams(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Kno
 # Matrices
 
 
-def _matrix(facts: Facts) -> tuple[Spans, Span, Span] | None:
-    """Leading dimensions, rows and columns of the matrices that an input holds."""
+def _matrix(facts: Facts) -> tuple[Spans, Span, Span]:
+    """Leading dimensions, rows and columns of the matrices that an input holds; ValueError if it holds none."""
     dims = facts.dims
-    return (dims[:-2], dims[-2], dims[-1]) if dims is not None and len(dims) >= 2 else None
+    if dims is None or len(dims) < 2:
+        raise ValueError("a matrix is needed")
+    return dims[:-2], dims[-2], dims[-1]
 
 
 @_infer("SelfAdjointEigV2")
 def _self_adjoint_eigen(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
-    found = _matrix(facts[0])
-    if found is None:
-        raise ValueError("a matrix is needed")
-    leading, rows, _ = found
+    leading, rows, _ = _matrix(facts[0])
     return [((*leading, rows), None), (facts[0].dims if attributes["compute_v"] else (at(0),), None)]
 
 
 @_infer("Svd")
 def _singular_values(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
-    found = _matrix(facts[0])
-    if found is None:
-        raise ValueError("a matrix is needed")
-    leading, rows, columns = found
+    leading, rows, columns = _matrix(facts[0])
     least = _least(rows, columns)
     if not attributes["compute_uv"]:
         return [((*leading, least), None), ((at(0),), None), ((at(0),), None)]
@@ -551,10 +547,10 @@ def _least(one: Span, other: Span) -> Span:
 
 @_infer("Lu")
 def _lu(attributes: dict[str, Any], facts: Sequence[Facts]) -> Sequence[Known]:
-    found = _matrix(facts[0])
-    if found is None or found[1] != found[2]:
+    leading, rows, columns = _matrix(facts[0])
+    if rows != columns:
         raise ValueError("a square matrix is needed")
-    return [(facts[0].dims, None), ((*found[0], found[1]), None)]
+    return [(facts[0].dims, None), ((*leading, rows), None)]
 
 
 @_infer("TridiagonalSolve")

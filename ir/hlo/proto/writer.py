@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from typing import Any, BinaryIO
 
-from nxcc.ir.diagnostics import FILE_UNWRITABLE, CompileError
+from nxcc.ir.files import whole_file
 from nxcc.ir.hlo.attributes import Kind
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.proto.bodies import INSTRUCTIONS, LITERAL, default_comparison
@@ -48,34 +47,16 @@ def write_module(module: Module, target: str | os.PathLike[str] | BinaryIO) -> N
     if not isinstance(target, str | os.PathLike):
         _write(pieces, target)
         return
-    path = os.fspath(target)
-    try:
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".nxcc-", delete=False) as file:
-            temporary = file.name
-            try:
-                _write(pieces, file.file)
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-    except OSError as error:
-        raise CompileError(FILE_UNWRITABLE, f"cannot write {path}", why=error.strerror or str(error)) from None
+    with whole_file(os.fspath(target)) as file:
+        _write(pieces, file)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _write(pieces: list[Piece], file: Any) -> None:
+def _write(pieces: list[Piece], file: BinaryIO) -> None:
     for piece in pieces:
         if isinstance(piece, bytes):
             file.write(piece)
         else:
-            for chunk in piece[1]():
-                file.write(chunk)
+            file.writelines(piece[1]())
 
 
 class _Ids:
