@@ -27,9 +27,9 @@ import numpy as np
 
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.marks import MATMUL
 from nxcc.ir.hlo.module import Computation, Instruction, Module, callees_first
 from nxcc.ir.hlo.texts import is_text
-from nxcc.passes.dtypes.autocast import MATMUL_ATTRIBUTE
 
 TOLERANCES: dict[str, tuple[float, str]] = {
     "f64": (2.0**20, "the host computes it in f64; functions of libraries differ by some last places, and differences cancel"),
@@ -172,7 +172,7 @@ def _rounds(instruction: Instruction) -> bool:
 
 def _narrow_units(instruction: Instruction) -> list[float]:
     """u of each rounding to a type narrower than f32; the tensor engine rounds both operands of a product that is marked so."""
-    if instruction.frontend_attributes.get(MATMUL_ATTRIBUTE) == "tf32":
+    if instruction.frontend_attributes.get(MATMUL) == "tf32":
         return [TF32_UNIT] * 2
     if not _rounds(instruction):
         return []

@@ -19,6 +19,7 @@ from nxcc.ir.diagnostics import LIMIT_EXCEEDED, CompileError
 from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names, inline_call
+from nxcc.ir.hlo.marks import OURS
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.opaque import TARGETS
 from nxcc.ir.shapes import Shape, tuple_of
@@ -28,8 +29,6 @@ from nxcc.passes.rewriting import remove_unread, settle
 
 MAX_INSTRUCTIONS = 1 << 18
 """Of a computation after inlining: calls of calls of calls double it at every level."""
-_OURS = "nxcc."
-"""Prefix of the frontend attributes that mark regions formed by passes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _is_bound(instruction: Instruction) -> bool:
 
 
 def _inline(instruction: Instruction, builder: Builder) -> bool:
-    if any(key.startswith(_OURS) for key in instruction.frontend_attributes):
+    if any(key.startswith(OURS) for key in instruction.frontend_attributes):
         return False
     _inline_call(instruction, builder)
     return True

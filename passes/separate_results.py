@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.marks import OUTPUT
 from nxcc.ir.hlo.module import Module
-from nxcc.passes.dtypes.legalize_dtypes import OUTPUT
 from nxcc.passes.rewriting import settle
 
 

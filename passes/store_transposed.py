@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.marks import ORDER
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.literals import DerivedLiteral, Literal
 from nxcc.ir.shapes import Shape
 from nxcc.passes.dtypes.legalize_dtypes import update_entry_layout
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
-
-ORDER = "nxcc.order"
-"""Frontend attribute of a parameter: which dimensions of what the user hands in the stored ones are, by number."""
 
 
 @dataclass(frozen=True)

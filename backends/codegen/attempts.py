@@ -20,6 +20,7 @@ from nxcc.backends.tile.expressions import Expr, Symbol
 from nxcc.backends.tile.program import ARGUMENT_UNIT, TileProgram, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.marks import MATMUL
 from nxcc.ir.hlo.module import Instruction
 
 ATTEMPTS = ((Berth.LOWER, Copies(2, 2)), (Berth.WHOLE, Copies(2, 2)), (Berth.LOWER, Copies(2, 1)), (Berth.WHOLE, Copies(2, 1)),
@@ -176,7 +177,7 @@ def _multiplies_tf32(instruction: Instruction) -> bool:
     """Whether autocast lets the products of a region run on tf32 (see nxcc.passes.dtypes.autocast)."""
     if instruction.opcode == "fusion":
         return any(map(_multiplies_tf32, instruction.called[0].instructions))
-    return instruction.frontend_attributes.get("nxcc.matmul") == "tf32"
+    return instruction.frontend_attributes.get(MATMUL) == "tf32"
 
 
 def _relocatable(kernel: Kernel, views: Sequence[View]) -> list[View]:

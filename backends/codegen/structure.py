@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nxcc.backends.tile.program import ARGUMENT_UNIT, View
+from nxcc.ir.hlo.marks import OURS
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.literals import Literal
 
@@ -25,7 +26,7 @@ def structure_of(instruction: Instruction, bodies: Bodies | None = None) -> Any:
     if instruction.attributes:
         attributes = tuple(sorted([(key, _attribute_key(value)) for key, value in instruction.attributes.items()]))
     if instruction.frontend_attributes:
-        attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith("nxcc.")))
+        attributes += tuple(sorted((k, v) for k, v in instruction.frontend_attributes.items() if k.startswith(OURS)))
     shape = instruction.shape
     kind = (shape.dtype.name, shape.dims, shape.dynamic) if shape.is_array else str(shape)
     return instruction.opcode, attributes, kind, tuple([_body_key(c, bodies) for c in instruction.called])

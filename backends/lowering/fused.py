@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nxcc.backends.lowering.images.program import channels_last, image_order, is_image_program, lower_image_program
+from nxcc.backends.lowering.images.program import channels_last, image_order, lower_image_program
 from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.rows.chain import is_row_chain, lower_row_chain, members_together
-from nxcc.backends.lowering.rows.region import is_row_program, lower_row_program, rows_together, runs_along
-from nxcc.backends.lowering.scanprogram import is_scan_program, lower_scan_program, steps_last
+from nxcc.backends.lowering.rows.chain import lower_row_chain, members_together
+from nxcc.backends.lowering.rows.region import lower_row_program, rows_together, runs_along
+from nxcc.backends.lowering.scanprogram import lower_scan_program, steps_last
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
+from nxcc.ir.hlo.marks import is_image_program, is_row_chain, is_row_program, is_scan_program
 from nxcc.ir.hlo.module import Instruction
 
 _PROGRAMS = {is_row_program: lower_row_program, is_row_chain: lower_row_chain, is_image_program: lower_image_program,

@@ -25,12 +25,10 @@ from nxcc.backends.tile.expressions import Expr, Index, expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.dtypes import F32
+from nxcc.ir.hlo.marks import SCAN
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.rowspace import COLUMN, RowMap
 from nxcc.ir.hlo.scanspace import STATE, scan_maps_of
-
-SCAN = "nxcc.scan"
-"""Frontend attribute of a fusion that is a scan program: its root's dimension of time."""
 
 SHARED_SHARE = 0.4
 """Part of SBUF for a piece of what is the same for all rows."""
@@ -43,10 +41,6 @@ STATES_UNROLLED = 16
 
 RING = 2
 """Banks of PSUM that take turns, for each of their uses."""
-
-
-def is_scan_program(instruction: Instruction) -> bool:
-    return instruction.opcode == "fusion" and SCAN in instruction.frontend_attributes
 
 
 def steps_last(instruction: Instruction, operands: Sequence[View | None]) -> Sequence[tuple[int, Sequence[int]]]:

@@ -16,19 +16,11 @@ from nxcc.ir.diagnostics import (
 )
 from nxcc.ir.dtypes import PRED, DType, dtype
 from nxcc.ir.facts import dataclass
+from nxcc.ir.hlo.marks import INTERFACE, ORDER, OUTPUT
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.texts import is_text
 from nxcc.ir.literals import Array
 from nxcc.ir.shapes import Shape
-
-INTERFACE_ATTRIBUTE = "nxcc.interface"
-"""Frontend attribute of a parameter whose type passes changed: the dtype that the user hands in."""
-
-ORDER_ATTRIBUTE = "nxcc.order"
-"""Frontend attribute of a weight that is stored turned: for each stored dimension, its number as the user hands it in."""
-
-OUTPUT_ATTRIBUTE = "nxcc.output."
-"""Frontend attributes of a module whose results passes changed: `nxcc.output.<leaf>` is the dtype that the user gets."""
 
 INPUT, STATE, WEIGHT = "input", "state", "weight"
 
@@ -78,8 +70,8 @@ class Signature:
         inputs = 0
         for index, parameter in enumerate(module.entry.parameters):
             number = self.numbers[index]
-            interface = parameter.frontend_attributes.get(INTERFACE_ATTRIBUTE)
-            order = tuple(int(d) for d in parameter.frontend_attributes.get(ORDER_ATTRIBUTE, "").split(",") if d)
+            interface = parameter.frontend_attributes.get(INTERFACE)
+            order = tuple(int(d) for d in parameter.frontend_attributes.get(ORDER, "").split(",") if d)
             for path, shape in leaf_shapes(parameter.shape):
                 role = WEIGHT if number in self.weights else STATE if (index, path) in state else INPUT
                 name = f"weight{number}" if role is WEIGHT else f"input{inputs}"
@@ -99,7 +91,7 @@ def leaf_shapes(shape: Shape, path: tuple[int, ...] = ()) -> list[tuple[tuple[in
 def result_dtypes(module: Module) -> tuple[DType, ...]:
     """The dtype of each result leaf as the user gets it."""
     given = module.frontend_attributes
-    return tuple(dtype(given[f"{OUTPUT_ATTRIBUTE}{k}"]) if f"{OUTPUT_ATTRIBUTE}{k}" in given else shape.dtype
+    return tuple(dtype(given[f"{OUTPUT}{k}"]) if f"{OUTPUT}{k}" in given else shape.dtype
                  for k, (_, shape) in enumerate(leaf_shapes(module.entry.root.shape)))
 
 

@@ -11,13 +11,11 @@ from typing import Any
 from nxcc.compiler.options import DECLARED, CompileOptions
 from nxcc.ir.diagnostics import NEFF_INVALID, CompileError
 from nxcc.ir.dtypes import BY_NAME
+from nxcc.ir.hlo.marks import OURS
 from nxcc.ir.hlo.module import Computation, Module
 from nxcc.ir.literals import Array
 from nxcc.neff.members import HostConstant
 from nxcc.neff.reader import Neff
-
-MARKED = "nxcc."
-"""How the names of frontend attributes begin that passes write on the regions they form."""
 
 
 def carried_module(neff: Neff) -> Module | None:
@@ -63,7 +61,7 @@ def as_read(module: Module) -> Module:
     for computation in module.computations:
         for instruction in computation.instructions:
             instruction.frontend_attributes = {key: value for key, value in instruction.frontend_attributes.items()
-                                               if not key.startswith(MARKED)}
+                                               if not key.startswith(OURS)}
     InlineCalls().run(module)
     _dissolve_tuples(module.entry)
     module.frontend_attributes = {}

@@ -24,17 +24,16 @@ from collections import Counter
 from nxcc.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.marks import INTERFACE, MATMUL
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.passes.dtypes.angles import MOVING, angles
 from nxcc.passes.dtypes.casts import VIEWS, Casts, largest
-from nxcc.passes.dtypes.legalize_dtypes import INTERFACE, update_entry_layout
+from nxcc.passes.dtypes.legalize_dtypes import update_entry_layout
 from nxcc.passes.notes import Note, Report, note_at, unheard
 from nxcc.passes.patterns import broadcast_to, splat_value
 from nxcc.passes.rewriting import flow_computations, remove_unread, settle
 
 PRODUCTS = ("dot", "convolution")
-MATMUL_ATTRIBUTE = "nxcc.matmul"
-"""Frontend attribute of a product whose f32 operands the tensor engine rounds: "tf32"."""
 
 TYPES: dict[str, DType] = {"bf16": BF16, "fp16": F16, "fp8_e4m3": F8E4M3}
 """Types by the word of --auto-cast-type; tf32 has no storage type of its own."""
@@ -119,7 +118,7 @@ def _products(computation: Computation) -> list[Instruction]:
 def _mark_products(module: Module, counts: Counter[str]) -> None:
     for computation in flow_computations(module):
         for product in _products(computation):
-            if product.frontend_attributes.setdefault(MATMUL_ATTRIBUTE, "tf32") == "tf32":
+            if product.frontend_attributes.setdefault(MATMUL, "tf32") == "tf32":
                 counts[product.opcode] += 1
 
 

@@ -23,6 +23,7 @@ from nxcc.ir.dtypes import S32, S64, U32, U64, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names, clone_computation
 from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.marks import OUTPUT
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape, tuple_of
@@ -32,10 +33,6 @@ from nxcc.passes.patterns import splat_value
 from nxcc.passes.rewriting import remove_unread, settle
 
 NARROW: dict[DType, DType] = {S64: S32, U64: U32}
-INTERFACE = "nxcc.interface"
-"""Frontend attribute of a parameter: the dtype that the user hands in."""
-OUTPUT = "nxcc.output."
-"""Frontend attribute of the module, with the number of a result leaf: the dtype that the user gets."""
 
 _MODULAR = frozenset(("add", "subtract", "multiply", "negate", "and", "or", "xor", "not"))
 _MOVED = {"gather": 1, "dynamic-slice": 1, "dynamic-update-slice": 2}

@@ -52,12 +52,13 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import Window
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.combiners import plain_opcode
+from nxcc.ir.hlo.marks import INTERFACE, OUTPUT
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.reduction import ROUNDED_CELLS
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape, tuple_of
 from nxcc.passes.combiners import combiner
-from nxcc.passes.dtypes.legalize_dtypes import INTERFACE, OUTPUT, update_entry_layout
+from nxcc.passes.dtypes.legalize_dtypes import update_entry_layout
 from nxcc.passes.notes import Note, Report, unheard
 from nxcc.passes.rewriting import remove_unread, settle
 

@@ -23,15 +23,14 @@ import numpy as np
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names, clone_instruction, inline_call
+from nxcc.ir.hlo.marks import CHAIN, ROWS, is_row_chain, is_row_program, row_dims
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, maps_of, row_map
 from nxcc.ir.shapes import tuple_of
 from nxcc.passes.common_subexpressions import Key
 from nxcc.passes.cost import RowCapacity
-from nxcc.passes.fusing.fusion import ROWS, flow_of
-
-CHAIN = "nxcc.chain"
+from nxcc.passes.fusing.fusion import flow_of
 
 MEMBERS_MAX = 6
 """Regions of a chain at most."""
@@ -94,7 +93,7 @@ class _Chains:
 
     def find(self) -> list[_Chain]:
         for region in self.order:
-            if region.opcode != "fusion" or ROWS not in region.frontend_attributes:
+            if not is_row_program(region):
                 continue
             rows = _rows_of(region)
             if rows is None:
@@ -201,7 +200,7 @@ class _Chains:
 def dissolve_chains(computation: Computation) -> None:
     """Let the members of chains be regions again, so that they may be apart."""
     builder = Builder(computation)
-    for chain in [i for i in computation.post_order() if i.opcode == "fusion" and CHAIN in i.frontend_attributes]:
+    for chain in [i for i in computation.post_order() if is_row_chain(i)]:
         inline_call(chain, builder)
     computation.sort()
 
@@ -215,7 +214,7 @@ def source_of(value: Instruction) -> Instruction:
 
 def _rows_of(region: Instruction) -> int | None:
     """How many rows a region has that a chain can take; None for others."""
-    body, rows = region.called[0], int(region.frontend_attributes[ROWS])
+    body, rows = region.called[0], row_dims(region)
     order = body.post_order()
     if any(i.opcode == "dot" and i.attribute("lhs_batch_dims") for i in order):
         return None
@@ -226,12 +225,12 @@ def _rows_of(region: Instruction) -> int | None:
 
 def _is_attention(region: Instruction, rows: int) -> bool:
     """Whether a region has a matrix for each of many and a single batch of so many rows."""
-    if region.opcode != "fusion" or ROWS not in region.frontend_attributes or not region.shape.is_array:
+    if not is_row_program(region) or not region.shape.is_array:
         return False
     batches = {len(i.attribute("lhs_batch_dims")) for i in region.called[0].instructions if i.opcode == "dot"}
     dims = region.shape.dims
     return len(batches) == 1 and 0 not in batches and math.prod(dims[:max(batches) - 1]) == 1 and dims[-2] == rows \
-        and int(region.frontend_attributes[ROWS]) == len(dims) - 1 == max(batches) + 1
+        and row_dims(region) == len(dims) - 1 == max(batches) + 1
 
 
 def _rows_of_heads(path: Sequence[Instruction]) -> bool:
@@ -246,7 +245,7 @@ def _rows_of_heads(path: Sequence[Instruction]) -> bool:
 
 def _is_lone_product(region: Instruction) -> bool:
     """Whether a region is nothing but a product, which is no region unless it is part of a chain."""
-    return region.opcode == "fusion" and ROWS in region.frontend_attributes and region.called[0].root.opcode == "dot" \
+    return is_row_program(region) and region.called[0].root.opcode == "dot" \
         and all(o.opcode == "parameter" for o in region.called[0].root.operands)
 
 
@@ -259,7 +258,7 @@ def _taken_by_rows(region: Instruction, rows: int) -> frozenset[int]:
     body = region.called[0]
     order = body.post_order()
     roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
-    maps = maps_of(order, {root: row_map(root, int(region.frontend_attributes[ROWS])) for root in roots})
+    maps = maps_of(order, {root: row_map(root, row_dims(region)) for root in roots})
     if maps is None:
         return frozenset()
     matrices = {i.operands[1] for i in order if i.opcode == "dot"}

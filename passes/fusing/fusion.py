@@ -18,6 +18,7 @@ from dataclasses import field
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.marks import ROWS
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
 from nxcc.passes.cost import RowCapacity
@@ -26,7 +27,6 @@ from nxcc.passes.fusing.outlining import outline
 SHORT_ROW = 512
 """Columns below which rows had better lie together."""
 
-ROWS = "nxcc.rows"
 MEMBERS_MAX = 128
 """Computing instructions of a region, at most: each one that joins is weighed with all that are there."""
 

@@ -21,13 +21,12 @@ from dataclasses import field
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.imagespace import CHANNEL, HEADS, VIEWS, ImageMap, convolution_maps, marked, operand_maps
+from nxcc.ir.hlo.marks import IMAGES
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.rowspace import UNIT, is_elementwise
 from nxcc.passes.cost import ImageCapacity
 from nxcc.passes.fusing.fusion import flow_of
 from nxcc.passes.fusing.outlining import outline
-
-IMAGES = "nxcc.images"
 
 
 @dataclass(frozen=True)

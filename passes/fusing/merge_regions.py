@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names, clone_instruction
+from nxcc.ir.hlo.marks import ROWS, is_row_program, row_dims
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.operator import find
 from nxcc.ir.hlo.rowspace import is_column_parallel, is_elementwise, maps_of, operand_maps, row_map
 from nxcc.ir.shapes import tuple_of
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.dead_code import remove_uncalled
-from nxcc.passes.fusing.fusion import FREE, ROWS, columns, flow_of
+from nxcc.passes.fusing.fusion import FREE, columns, flow_of
 
 PATH_MAX = 32
 """Instructions looked at to find out whether one region depends on another; beyond it they count as dependent."""
@@ -51,7 +52,7 @@ class MergeRegions:
 
 
 def _regions(computation: Computation) -> list[Instruction]:
-    return [i for i in computation.post_order() if i.opcode == "fusion" and ROWS in i.frontend_attributes and i.shape.is_array]
+    return [i for i in computation.post_order() if is_row_program(i) and i.shape.is_array]
 
 
 def _results(computation: Computation) -> set[Instruction]:
@@ -95,7 +96,7 @@ def _left_side(region: Instruction) -> Instruction | None:
         return None
     if dots[0].operands[0].opcode != "parameter":
         return None
-    maps = maps_of(order, {body.root: row_map(body.root, int(region.frontend_attributes[ROWS]))})
+    maps = maps_of(order, {body.root: row_map(body.root, row_dims(region))})
     if maps is None or not is_column_parallel(order, maps, [body.root]):
         return None
     return region.operands[int(dots[0].operands[0].attributes["parameter_number"])]
@@ -177,7 +178,7 @@ def _take_makers(module: Module, builder: Builder, keeps: bool, capacity: RowCap
     results = _results(computation) if keeps else {computation.root}
     changed = False
     for region in order:
-        if region.opcode != "fusion" or ROWS not in region.frontend_attributes or not region.shape.is_array:
+        if not is_row_program(region) or not region.shape.is_array:
             continue
         makers = [o for o in dict.fromkeys(region.operands) if o not in results and _is_work(o, capacity)
                   and not _comes_between(o, region, position)]
@@ -210,7 +211,7 @@ def _is_work(value: Instruction, capacity: RowCapacity) -> bool:
 
 def _take_maker(module: Module, builder: Builder, region: Instruction, maker: Instruction, capacity: RowCapacity) -> bool:
     """Make an operand inside of the region and a result of it, if its rows are the region's and there is room."""
-    body, rows = region.called[0], int(region.frontend_attributes[ROWS])
+    body, rows = region.called[0], row_dims(region)
     order = body.post_order()
     maps = maps_of(order, {body.root: row_map(body.root, rows)})
     parameter = body.parameters[region.operands.index(maker)]

@@ -18,6 +18,7 @@ from dataclasses import field
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
+from nxcc.ir.hlo.marks import SCAN
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.recurrences import is_linear_recurrence
 from nxcc.ir.hlo.rowspace import RowMap, is_elementwise
@@ -25,8 +26,6 @@ from nxcc.ir.hlo.scanspace import scan_map, scan_maps
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.fusing.fusion import FREE, flow_of
 from nxcc.passes.fusing.outlining import outline
-
-SCAN = "nxcc.scan"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
 from nxcc.compiler.interface.casts import cast
 from nxcc.ir.dtypes import dtype
+from nxcc.ir.hlo.marks import ORDER
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
@@ -24,7 +25,6 @@ from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape
 from nxcc.passes.notes import Note
 from nxcc.passes.pipeline import STEPS, Settings
-from nxcc.passes.store_transposed import ORDER
 
 from harness.golden import Case, cases, check, name_of
 

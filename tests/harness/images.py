@@ -12,6 +12,7 @@ from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.target import load_target
 from nxcc.compiler.driver import pass_settings
 from nxcc.compiler.options import options_from
+from nxcc.ir.hlo.marks import IMAGES
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
@@ -119,7 +120,7 @@ class Graph:
 
 def images_in(module: Module) -> list[str]:
     """Names of the image programs of the entry."""
-    return [i.name for i in module.entry.instructions if "nxcc.images" in i.frontend_attributes]
+    return [i.name for i in module.entry.instructions if IMAGES in i.frontend_attributes]
 
 
 def check_images(text: str, cast: str, exact: bool = False) -> list[str]:

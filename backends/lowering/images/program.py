@@ -25,10 +25,8 @@ from nxcc.backends.tile.program import View
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.imagespace import BATCH, CHANNEL, COLUMN, ROW, ImageMap, maps_of
+from nxcc.ir.hlo.marks import IMAGES, is_image_program
 from nxcc.ir.hlo.module import Instruction
-
-IMAGES = "nxcc.images"
-"""Frontend attribute of a fusion that is an image program: the map of its root."""
 
 STRIP_BYTES = 12288
 """Bytes a partition of the images of a strip: more would be loaded before work begins."""
@@ -40,10 +38,6 @@ WEIGHT_SHARE = 0.5
 """Part of the room that the weights of a single head may take; beyond, output channels are made in several turns."""
 
 _ORDER = {CHANNEL: 0, BATCH: 1, ROW: 2, COLUMN: 3}
-
-
-def is_image_program(instruction: Instruction) -> bool:
-    return instruction.opcode == "fusion" and IMAGES in instruction.frontend_attributes
 
 
 def passes_over_weights(instruction: Instruction) -> bool:

@@ -29,17 +29,11 @@ from nxcc.backends.tile.expressions import Expr, expr
 from nxcc.backends.tile.program import Access, View, contiguous
 from nxcc.ir.diagnostics import OUT_OF_MEMORY, CompileError
 from nxcc.ir.dtypes import U8, DType
+from nxcc.ir.hlo.marks import CHAIN, row_dims
 from nxcc.ir.hlo.module import Computation, Instruction
-
-CHAIN = "nxcc.chain"
-"""Frontend attribute of a fusion that is a chain of row programs: the number of rows."""
 
 TURNING_BANKS = 2
 """PSUM banks for turning left sides, which no member keeps."""
-
-
-def is_row_chain(instruction: Instruction) -> bool:
-    return instruction.opcode == "fusion" and CHAIN in instruction.frontend_attributes
 
 
 def lower_row_chain(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
@@ -182,7 +176,7 @@ class _Lowering:
         views = [s if isinstance(s, View) else _nowhere(o) for o, s in zip(fusion.operands, sources, strict=True)]
         roots = body.root.operands if body.root.opcode == "tuple" else (body.root,)
         results = [self.outside.get(Handed(number, index)) or _nowhere(root) for index, root in enumerate(roots)]
-        return RowProgram(self.kernel, body, int(fusion.frontend_attributes["nxcc.rows"]), views, results, chained=True)
+        return RowProgram(self.kernel, body, row_dims(fusion), views, results, chained=True)
 
     def lower(self) -> None:
         chain, kernel = self.chain, self.kernel

@@ -24,20 +24,14 @@ from nxcc.backends.lowering.rows.wide_course import course_of
 from nxcc.backends.lowering.turning import comes_in_elements, unlike_the_first
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import View
+from nxcc.ir.hlo.marks import row_dims
 from nxcc.ir.hlo.module import Computation, Instruction
 from nxcc.ir.hlo.rowspace import COLUMN, RowMap, is_column_parallel, maps_of, row_map, shown
-
-ROWS = "nxcc.rows"
-"""Frontend attribute of a fusion that is a row program: its number of row dimensions."""
-
-
-def is_row_program(instruction: Instruction) -> bool:
-    return instruction.opcode == "fusion" and ROWS in instruction.frontend_attributes
 
 
 def runs_along(instruction: Instruction, order: Sequence[int]) -> bool:
     """Whether a result that lies in this order of dimensions is stored in runs: along columns, or where any may be columns."""
-    rows, dims = int(instruction.frontend_attributes[ROWS]), instruction.shape.dims
+    rows, dims = row_dims(instruction), instruction.shape.dims
     fastest = next((d for d in reversed(order) if dims[d] > 1), rows)
     return fastest >= rows or _is_free(instruction)
 
@@ -63,7 +57,7 @@ def rows_together(instruction: Instruction, operands: Sequence[View | None]) -> 
 
 
 def _maps(instruction: Instruction) -> dict[Instruction, RowMap]:
-    body, rows = instruction.called[0], int(instruction.frontend_attributes[ROWS])
+    body, rows = instruction.called[0], row_dims(instruction)
     maps = maps_of(body.post_order(), {root: row_map(root, rows) for root in _roots(body)})
     assert maps is not None, f"{body.name} is no row program"
     return maps
@@ -82,7 +76,7 @@ def _is_free(instruction: Instruction) -> bool:
 
 def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Write the tile program of a fused region."""
-    rows = int(instruction.frontend_attributes[ROWS])
+    rows = row_dims(instruction)
     program = RowProgram(kernel, instruction.called[0], rows, operands, results)
     course = course_of(program)
     if course is not None:

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from nxcc.ir.hlo.marks import CHAIN
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.fusing.chain_regions import CHAIN, ChainRegions, dissolve_chains
+from nxcc.passes.fusing.chain_regions import ChainRegions, dissolve_chains
 from nxcc.passes.fusing.fusion import Fusion
 from nxcc.passes.fusing.merge_regions import MergeRegions
 

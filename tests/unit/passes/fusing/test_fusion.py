@@ -2,11 +2,12 @@
 
 from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.target import load_target
+from nxcc.ir.hlo.marks import ROWS
 from nxcc.ir.hlo.module import Module
 from nxcc.ir.hlo.rowspace import maps_of, row_map
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.ir.hlo.verifier import verify
-from nxcc.passes.fusing.fusion import MEMBERS_MAX, ROWS, Fusion
+from nxcc.passes.fusing.fusion import MEMBERS_MAX, Fusion
 
 from harness.combiners import combiner
 
