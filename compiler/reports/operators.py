@@ -85,7 +85,7 @@ def operator_report(framework: str, target: str, in_detail: bool = False) -> dic
 def _tensorflow_report(target: str) -> dict[str, Any]:
     """TensorFlow's operators: those with a lowering rule run on the device unless it needs an opcode that does not."""
     from nxcc.ir.graphdef.registry import needed_opcodes, rules
-    from nxcc.ir.graphdef.rules.loose import steps
+    from nxcc.ir.graphdef.shape_functions.registry import steps
     from nxcc.ir.graphdef.unsupported import REASONS
     device = frozenset(ON_DEVICE[target])
     rows = []

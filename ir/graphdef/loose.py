@@ -1,14 +1,14 @@
 """Values whose sizes only a run knows, as splitting strings and sparse tensors make them.
 
-A Loose value is a step of a host program that has not run: rules record steps and say what is known of shapes
-(`rules/loose.py`). Where a value comes out whose size is known after all, and an ordinary rule reads it, the steps that it
+A Loose value is a step of a host program that has not run (`recording.py`), with what is known of its shape
+(`shape_functions/`). Where a value comes out whose size is known after all, and an ordinary rule reads it, the steps that it
 needs become one custom call (`nxcc.ir.hlo.programs`), which gives an array like any other: the string part of a graph runs
 on the host, and what follows is compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,6 @@ def _ordered(last: LooseStep) -> list[LooseStep]:
 
 Known = tuple[Spans | None, Array | None]
 """What is known of a result: its dimensions, and its values."""
-Infer = Callable[..., Sequence[Known]]
 
 
 @dataclass(frozen=True, slots=True)

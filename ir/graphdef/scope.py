@@ -20,8 +20,9 @@ from nxcc.ir.graphdef.constants import Constants
 from nxcc.ir.graphdef.emitter import Emitter
 from nxcc.ir.graphdef.loose import Loose, Settled
 from nxcc.ir.graphdef.reader import Function, Graph, Node, whole_number
+from nxcc.ir.graphdef.recording import fit_into_lists, is_step, record
 from nxcc.ir.graphdef.registry import find_partial_rule, find_rule
-from nxcc.ir.graphdef.rules.loose import find_loose, fit_into_lists, is_step, record
+from nxcc.ir.graphdef.shape_functions.registry import find_loose
 from nxcc.ir.graphdef.signatures import Signature, known_names, signature
 from nxcc.ir.graphdef.tables import Contents, contents_of
 from nxcc.ir.graphdef.values import Value, Variable

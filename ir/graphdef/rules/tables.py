@@ -1,4 +1,4 @@
-"""Lookup tables: the handle, and how many entries there are; looking up is a step of a host program (`rules/loose.py`)."""
+"""Lookup tables: the handle, and how many entries there are; looking up is a step of a host program (`recording.py`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Shape functions of operators that may become steps of host programs."""
