@@ -63,6 +63,7 @@ from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.split_reductions import SplitReductions
 from nxcc.passes.store_transposed import StoreTransposed
+from nxcc.passes.sum_batches import SumBatches
 from nxcc.passes.sums_as_products import SumsAsProducts
 
 
@@ -144,6 +145,7 @@ STEPS: tuple[Step, ...] = (
     Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("kernel-gradients", lambda settings: KernelGradients(settings.exact_up_to), 1),
     Step("sum-states", lambda settings: SumStates(), 1),
+    Step("sum-batches", lambda settings: SumBatches(), 1),
     Step("canonicalize-dot", lambda settings: CanonicalizeDot(), 1),
     Step("move-reshapes", lambda settings: MoveReshapes(), 1),
     Step("recognize-functions", lambda settings: RecognizeFunctions(), 1),
@@ -251,6 +253,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("separate-results", "scan-fusion", "a result that is a copy is read by that alone"),
     ("vectorize-loops", "scan-fusion", "loops become scans"),
     ("vectorize-loops", "sum-states", "loops become scans"),
+    ("sum-batches", "canonicalize-dot", "several summed dimensions become one"),
+    (SIMPLIFY_FOLDED, "sum-batches", "views of views between a product and its sum are one"),
     ("sum-states", "canonicalize-dot", "a product in normal form has a column where there was a vector"),
     ("scan-fusion", "fusion", "coefficients belong to their recurrence"),
     ("image-fusion", "fusion", "elementwise work belongs to the convolution before it"),
