@@ -37,6 +37,13 @@ class RowCapacity(Protocol):
         streams: columns do not depend on each other, so that a tile need not hold whole rows.
         """
 
+    def at_most(self, member: Instruction, columns: int, /) -> tuple[int, int]:
+        """Bytes a partition that a member with so many elements a row takes with what it reads, at most: of tiles that are cut
+        along columns, and of whole rows. More than there is if that is not known member by member."""
+
+    def has_room(self, size: int, /) -> bool:
+        """Whether members that take so many bytes a partition together fit, whatever else holds of them."""
+
     def chains(self, regions: Sequence[Instruction], rows: int, /) -> bool:
         """Whether row programs of so many rows fit on the chip together, each handing on to later ones what they read of it."""
 

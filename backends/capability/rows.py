@@ -111,6 +111,17 @@ class TargetRowCapacity:
         loaded = sum(4 * min(max(columns, 1), MIN_STREAM_COLUMNS if streams else columns) for columns in inputs.values())
         return peak + loaded + depths <= SHARE * self.target.sbuf.usable_bytes
 
+    def at_most(self, member: Instruction, columns: int) -> tuple[int, int]:
+        """An upper bound of what `fits` counts: each value is there from first to last. Products have rules of their own."""
+        if member.opcode in ("dot", "scan"):
+            return self.target.sbuf.usable_bytes, self.target.sbuf.usable_bytes
+        widths = [columns, *(max(1, _input_columns(o, member, columns)) for o in member.operands if o.shape.rank)]
+        pieces = [min(width, MIN_STREAM_COLUMNS) for width in widths]
+        return sum(pieces) * 4, sum(widths) * 4
+
+    def has_room(self, size: int) -> bool:
+        return size + max(TEMPORARIES.values()) * MIN_STREAM_COLUMNS * 4 <= SHARE * self.target.sbuf.usable_bytes
+
     def chains(self, regions: Sequence[Instruction], rows: int) -> bool:
         return chain_fits(regions, rows, self.target)
 

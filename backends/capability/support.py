@@ -6,14 +6,14 @@ from nxcc.backends.capability.refusal import is_complete, refusal
 from nxcc.backends.codegen.control import STRUCTURAL
 from nxcc.backends.codegen.structure import structure_of
 from nxcc.backends.isa.program import Memory
+from nxcc.backends.lowering.pointwise.formulas import emits
 from nxcc.backends.lowering.registry import rules
 from nxcc.backends.lowering.views import VIEW_OPCODES, as_view
 from nxcc.backends.target import Target
 from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import View, contiguous
 from nxcc.ir.dtypes import DType
-from nxcc.ir.hlo.builder import Builder, clone_instruction
-from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.shapes import Shape
 
 
@@ -29,9 +29,6 @@ def unsupported(instruction: Instruction, target: Target) -> str | None:
                 return f"{inner.name} inside {computation.name}: {inside}"
     return None
 
-
-FORM = (130, 48)
-"""Sizes of an elementwise operator of which it is found out whether its code is legal: partitions full, and not full."""
 
 _FLOW = ("call", "fusion", "while", "conditional")
 
@@ -53,10 +50,9 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
     rule = rules().get(opcode)
     if rule is not None:
         reason = rule.unsupported(instruction, target) if rule.unsupported else None
-        if reason is not None or is_complete(target) or _is_view(instruction):
+        if reason is not None or is_complete(target) or _is_view(instruction) or is_written_for_any_target(opcode):
             return reason
-        tried = _small_form(instruction)
-        return refusal(rule, tried, structure_of(tried), target)
+        return refusal(rule, instruction, structure_of(instruction), target)
     if opcode in VIEW_OPCODES and all(o.shape.is_array for o in instruction.operands):
         return None if _is_view(instruction) else f"this {opcode} moves data between layouts"
     if instruction.operator.defaults.keys() & {"replica_groups", "source_target_pairs"}:
@@ -64,18 +60,10 @@ def _own_reason(instruction: Instruction, target: Target) -> str | None:
     return f"{opcode} has no lowering for {target.name}"
 
 
-def _small_form(instruction: Instruction) -> Instruction:
-    """An instruction whose code is legal just if this one's is: what works element by element asks the same of the machine
-    whatever the sizes are, so that many of one kind are tried once."""
-    shape = instruction.shape
-    alike = all(o.shape.is_array and o.shape.dims == shape.dims for o in instruction.operands)
-    if not instruction.operator.elementwise or not instruction.operands or not alike or shape.element_count <= 1:
-        return instruction
-    builder = Builder(Computation("form"))
-    operands = [builder.parameter(k, Shape(o.shape.dtype, FORM)) for k, o in enumerate(instruction.operands)]
-    form = clone_instruction(instruction, operands)
-    form.shape = Shape(shape.dtype, FORM)
-    return form
+def is_written_for_any_target(opcode: str) -> bool:
+    """Whether an operator's code asks of a target no more than its rule says: formulas take the engines that there are. Others
+    are tried."""
+    return opcode in emits() and opcode != "copy"
 
 
 def _is_view(instruction: Instruction) -> bool:

@@ -28,7 +28,7 @@ SHORT_ROW = 512
 """Columns below which rows had better lie together."""
 
 MEMBERS_MAX = 128
-"""Computing instructions of a region, at most: each one that joins is weighed with all that are there."""
+"""Computing instructions of a region, at most: where room is short, each one that joins is weighed with all that are there."""
 
 FREE = frozenset(("broadcast", "reshape", "constant"))
 """Cost nothing inside a region: copied in for each region that reads them."""
@@ -123,6 +123,22 @@ _FORMS = {"reduce": _reduce_form, "dot": _dot_form}
 
 
 @dataclass()
+class _Room:
+    """What a region takes on the chip, kept as members join, so that most need not be weighed with all that are there.
+
+    streams: whether columns do not depend on each other (see rowspace.is_column_parallel). cut, whole: bytes a partition, at
+    most, with tiles cut along columns and with whole rows. outside: what members read that is not free. lefts: what products
+    have on their left.
+    """
+
+    streams: bool = True
+    cut: int = 0
+    whole: int = 0
+    outside: set[Instruction] = field(default_factory=set)
+    lefts: set[Instruction] = field(default_factory=set)
+
+
+@dataclass()
 class _Region:
     """members: computing instructions, root first. maps: rows and columns of every value inside, free ones too.
 
@@ -138,6 +154,7 @@ class _Region:
     maps: dict[Instruction, RowMap] = field(default_factory=dict)
     closed: set[Instruction] = field(default_factory=set)
     free: set[Instruction] = field(default_factory=set)
+    room: _Room = field(default_factory=_Room)
 
     @property
     def weight(self) -> int:
@@ -237,22 +254,38 @@ def _join(region: _Region, candidate: Instruction, able: set[Instruction], capac
     maps = operand_maps(candidate, region.maps[candidate])
     if maps is None or not _agree(candidate, maps, region) or _repeats(candidate, region):
         return False
-    trial = dict(region.maps)
-    trial.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
-    if not free:
-        members = {**region.members, candidate: None}
-        streams = is_column_parallel(members, trial, [region.root])
-        if not capacity.fits(_widths(members, trial), streams, region.hopeful) or _input_count(members) > capacity.max_inputs:
+    if free:
+        region.free.add(candidate)
+    else:
+        room = _with(candidate, region, capacity)
+        if len(room.outside) > capacity.max_inputs or not _fits(candidate, room, region, capacity):
             return False
         region.members[candidate] = None
-    else:
-        region.free.add(candidate)
-    region.maps = trial
+        region.room = room
+    region.maps.update((o, f) for o, f in zip(candidate.operands, maps, strict=True) if f is not None)
     if candidate.opcode == "dot":
         region.closed.add(candidate.operands[1])
         if not candidate.attribute("lhs_batch_dims") and not _is_small_conversion(candidate, able):
             region.closed.add(shown(candidate.operands[0]))
     return True
+
+
+def _with(candidate: Instruction, region: _Region, capacity: RowCapacity) -> _Room:
+    """The region's room once a candidate is a member. A producer joins after all its readers, so none of what it reads is a
+    member yet."""
+    room, marks = region.room, region.maps[candidate]
+    cut, whole = capacity.at_most(candidate, columns(candidate, marks))
+    outside = room.outside | {o for o in candidate.operands if o.opcode not in FREE}
+    outside.discard(candidate)
+    lefts = room.lefts | {shown(candidate.operands[0])} if candidate.opcode == "dot" else room.lefts
+    streams = room.streams and candidate not in lefts and is_column_parallel((candidate,), region.maps, [region.root])
+    return _Room(streams, room.cut + cut, room.whole + whole, outside, lefts)
+
+
+def _fits(candidate: Instruction, room: _Room, region: _Region, capacity: RowCapacity) -> bool:
+    if capacity.has_room(room.cut if room.streams else room.whole):
+        return True
+    return capacity.fits(_widths({**region.members, candidate: None}, region.maps), room.streams, region.hopeful)
 
 
 def _is_small_conversion(dot: Instruction, able: set[Instruction]) -> bool:
@@ -328,11 +361,6 @@ def columns(instruction: Instruction, marks: RowMap) -> int:
         if mark == COLUMN:
             total *= size
     return total
-
-
-def _input_count(members: dict[Instruction, None]) -> int:
-    outside = {o for m in members for o in m.operands if o not in members and o.opcode not in FREE}
-    return len(outside)
 
 
 def _outline(module: Module, computation: Computation, region: _Region, name: str, builder: Builder) -> None:
