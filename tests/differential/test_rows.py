@@ -37,7 +37,8 @@ ENTRY main {{
 
 @pytest.mark.parametrize(("rows", "depth", "columns", "turned"), [
     (300, 256, 700, False), (130, 200, 130, True), (1, 384, 1500, False), (1030, 64, 40, True), (20, 5000, 600, False),
-    (700, 64, 3000, False), (1, 1, 1, False), (300, 1, 40, False), (5, 1, 700, True), (300, 40, 1, False)])
+    (700, 64, 3000, False), (1, 1, 1, False), (300, 1, 40, False), (5, 1, 700, True), (300, 40, 1, False),
+    (900, 384, 1536, False), (300, 256, 2304, False)])
 def test_dense(rows: int, depth: int, columns: int, turned: bool) -> None:
     check_whole(dense(rows, depth, columns, turned), levels=("2",), strict=True)
 

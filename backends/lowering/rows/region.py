@@ -4,9 +4,10 @@ The region is a `fusion` whose frontend attribute ROWS tells how many leading di
 nxcc.ir.hlo.rowspace). Values with columns are tiles [rows, columns]; values without are columns [rows, 1]; what is equal
 everywhere stays a number. Nothing but the region's operands and results touches HBM.
 
-Five schedules. Without products, tiles of rows follow each other; rows too long for the chip are passed over in pieces
+Six schedules. Without products, tiles of rows follow each other; rows too long for the chip are passed over in pieces
 (passes). With products by matrices for all rows, matrices are loaded once and stay, or else stream past a block of rows whose
-left sides stay (tiles). Products with a matrix for each of many, as attention has for each head, take several of these in step
+left sides stay (tiles); where all left sides fit, they stream past these, so that work begins with their first columns
+(streams). Products with a matrix for each of many, as attention has for each head, take several of these in step
 (batches), or, where rows are long, go through stages that work on several tiles of rows at a time (wide).
 """
 
@@ -18,6 +19,7 @@ from nxcc.backends.lowering.rows.batches import RowBatches
 from nxcc.backends.lowering.rows.passes import RowPasses, comes_in_passes
 from nxcc.backends.lowering.rows.program import RowProgram
 from nxcc.backends.lowering.rows.spread import RowSpread
+from nxcc.backends.lowering.rows.streams import RowStream, streams
 from nxcc.backends.lowering.rows.tiles import RowTiles
 from nxcc.backends.lowering.rows.wide import RowWide
 from nxcc.backends.lowering.rows.wide_course import course_of
@@ -83,5 +85,7 @@ def lower_row_program(kernel: Kernel, instruction: Instruction, operands: Sequen
         RowWide(program, course).lower()
     elif comes_in_passes(program):
         RowPasses(program).lower()
+    elif not program.batch and streams(program):
+        RowStream(program).lower()
     else:
         (RowBatches if program.batch else RowTiles if program.dots else RowSpread)(program).lower()
