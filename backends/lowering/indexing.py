@@ -18,30 +18,36 @@ from nxcc.ir.hlo.module import Instruction
 
 LARGEST = 2**31 - 1
 
+Places = tuple[Access, Access]
+"""Where windows are read and where they are written: element offsets [1, n]."""
+
 
 def index_words(kernel: Kernel, indices: View, *, rows: bool) -> list[Access]:
-    """Components of [n, components] indices as s32 tiles: [n, 1] if rows, else [1, n].
+    """Components of [n, components] indices as s32 tiles: [n, 1] if rows, else [1, n]; see `word_tiles`."""
+    return word_tiles(kernel, indices.insert(1 if rows else 0))
+
+
+def word_tiles(kernel: Kernel, indices: View) -> list[Access]:
+    """Components of indices [partitions, n, components] as s32 tiles [partitions, n].
 
     Values beyond the range of s32 become the largest s32 or a negative number, so that what is out of bounds stays so.
     """
-    count, components = indices.sizes
-    if not components:
+    sizes = indices.sizes
+    if not sizes[-1]:
         return []
-    sizes = (count, 1, components) if rows else (1, count, components)
-    shaped = indices.insert(1 if rows else 0)
     if indices.dtype in (S64, U64):
         words = kernel.sbuf((*sizes, 2), S32)
-        kernel.dma(words, View(shaped.memory, S32, shaped.address, (*shaped.dims, (4, 2))))
+        kernel.dma(words, View(indices.memory, S32, indices.address, (*indices.dims, (4, 2))))
         tile = kernel.sbuf(sizes, S32)
         _saturate(kernel, tile, words.at(2, 0), words.at(2, 1), indices.dtype is S64)
     elif indices.dtype is U32:
         raw, tile = kernel.sbuf(sizes, S32), kernel.sbuf(sizes, S32)
-        kernel.dma(raw, shaped.retype(S32))
+        kernel.dma(raw, indices.retype(S32))
         _saturate(kernel, tile, raw, None, False)
     else:
         tile = kernel.sbuf(sizes, S32)
-        kernel.dma(tile, shaped)
-    return [tile.at(1, component) for component in range(components)]
+        kernel.dma(tile, indices)
+    return [tile.at(1, component) for component in range(sizes[-1])]
 
 
 def _saturate(kernel: Kernel, out: Access, low: Access, high: Access | None, signed: bool) -> None:
@@ -231,3 +237,29 @@ def _fetch(kernel: Kernel, source: View, limit: int, offsets: Access, result: Vi
                 source=View(source.memory, source.dtype, source.address, dims), indices=offsets, destination=to)
 
 
+def window_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, int]], outside: int) -> Places:
+    """[n, components] indices as one element offset each, [1, n], of windows that lie inside; others are read at 0 and written
+    at `outside`."""
+    return offsets_of(kernel, index_words(kernel, indices, rows=False), (1, indices.sizes[0]), limits, outside)
+
+
+def offsets_of(kernel: Kernel, words: Sequence[Access], sizes: tuple[int, int], limits: Sequence[tuple[int, int]],
+               outside: int) -> Places:
+    """As `window_offsets`, of components that are tiles of these sizes."""
+    inside, offsets, writes = (kernel.sbuf(sizes, S32) for _ in range(3))
+    kernel.memset(inside, 1, Engine.GPSIMD)
+    kernel.memset(offsets, 0, Engine.GPSIMD)
+    with kernel.scope():
+        part = kernel.sbuf(sizes, S32)
+        for column, (stride, high) in zip(words, limits, strict=True):
+            kernel.tensor_scalar(part, column, "greater_equal", 0, engine=Engine.GPSIMD)
+            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
+            kernel.tensor_scalar(part, column, "less_equal", high, engine=Engine.GPSIMD)
+            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
+            kernel.tensor_scalar(part, column, "multiply", stride, engine=Engine.GPSIMD)
+            kernel.tensor_tensor(offsets, offsets, part, "add", Engine.GPSIMD)
+    kernel.tensor_scalar(writes, offsets, "subtract", outside, engine=Engine.GPSIMD)
+    kernel.tensor_tensor(writes, writes, inside, "multiply", Engine.GPSIMD)
+    kernel.tensor_scalar(writes, writes, "add", outside, engine=Engine.GPSIMD)
+    kernel.tensor_tensor(offsets, offsets, inside, "multiply", Engine.GPSIMD)
+    return offsets, writes

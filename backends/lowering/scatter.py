@@ -11,23 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
-from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
 from nxcc.backends.lowering.elementwise import tile_width
-from nxcc.backends.lowering.indexing import index_words
+from nxcc.backends.lowering.indexing import Places, window_offsets
 from nxcc.backends.lowering.registry import rule
+from nxcc.backends.lowering.scatter_sums import scatter_sums, sums_windows
 from nxcc.backends.lowering.tiling import flat_tiles, join, load, loops, tile_like, unfolded
 from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import Index
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import S32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Computation, Instruction
-
-Places = tuple[Access, Access]
-"""Where windows are read and where they are written: element offsets [1, n]."""
 
 OFFSETS = 512
 """Windows whose offsets are computed together: a row of words that stays small."""
@@ -114,8 +110,12 @@ def lower_scatter(kernel: Kernel, instruction: Instruction, operands: Sequence[V
     limit = 1 + sum(stride * high for stride, high in limits)
     windows = _Windows(tuple(targets), tuple(updates), limit, None if _replaces(body) else body, _adds(body),
                        bool(instruction.attributes.get("unique_indices")))
+    apart = all(sizes.get(d, 1) == 1 for d in attribute("scatter_dims_to_operand_dims"))
     for index, moved in _batches(kernel, indices, windows, batched):
-        _scatter(kernel, moved, index, limits)
+        if moved.adds and apart and not moved.distinct and sums_windows(kernel, moved.targets[0], moved.updates[0]):
+            scatter_sums(kernel, moved.targets[0], moved.updates[0], index, limits, moved.limit)
+        else:
+            _scatter(kernel, moved, index, limits)
 
 
 def _batches(kernel: Kernel, indices: View, windows: _Windows, batched: Sequence[tuple[int, int]]) -> \
@@ -229,26 +229,3 @@ def _indexed(target: View, rows: View) -> tuple[View, View]:
     window, row = join([target, rows.at(0, 0)])
     count = rows.dims[0]
     return replace(window, dims=((0, count[1]), *window.dims)), replace(row, dims=(count, *row.dims))
-
-
-def window_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, int]], outside: int) -> Places:
-    """[n, components] indices as one element offset each, [1, n], of windows that lie inside; others are read at 0 and written
-    at `outside`."""
-    count = indices.sizes[0]
-    inside, offsets, writes = (kernel.sbuf((1, count), S32) for _ in range(3))
-    kernel.memset(inside, 1, Engine.GPSIMD)
-    kernel.memset(offsets, 0, Engine.GPSIMD)
-    with kernel.scope():
-        part = kernel.sbuf((1, count), S32)
-        for column, (stride, high) in zip(index_words(kernel, indices, rows=False), limits, strict=True):
-            kernel.tensor_scalar(part, column, "greater_equal", 0, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
-            kernel.tensor_scalar(part, column, "less_equal", high, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
-            kernel.tensor_scalar(part, column, "multiply", stride, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(offsets, offsets, part, "add", Engine.GPSIMD)
-    kernel.tensor_scalar(writes, offsets, "subtract", outside, engine=Engine.GPSIMD)
-    kernel.tensor_tensor(writes, writes, inside, "multiply", Engine.GPSIMD)
-    kernel.tensor_scalar(writes, writes, "add", outside, engine=Engine.GPSIMD)
-    kernel.tensor_tensor(offsets, offsets, inside, "multiply", Engine.GPSIMD)
-    return offsets, writes
