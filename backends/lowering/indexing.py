@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.index_words import LARGEST, element_offsets
+from nxcc.backends.lowering.picking import gather_elements
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.turning import move
 from nxcc.backends.target import Target
@@ -15,60 +17,6 @@ from nxcc.backends.tile.expressions import Expr
 from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import S32, S64, U32, U64
 from nxcc.ir.hlo.module import Instruction
-
-LARGEST = 2**31 - 1
-
-Places = tuple[Access, Access]
-"""Where windows are read and where they are written: element offsets [1, n]."""
-
-
-def index_words(kernel: Kernel, indices: View, *, rows: bool) -> list[Access]:
-    """Components of [n, components] indices as s32 tiles: [n, 1] if rows, else [1, n]; see `word_tiles`."""
-    return word_tiles(kernel, indices.insert(1 if rows else 0))
-
-
-def word_tiles(kernel: Kernel, indices: View) -> list[Access]:
-    """Components of indices [partitions, n, components] as s32 tiles [partitions, n].
-
-    Values beyond the range of s32 become the largest s32 or a negative number, so that what is out of bounds stays so.
-    """
-    sizes = indices.sizes
-    if not sizes[-1]:
-        return []
-    if indices.dtype in (S64, U64):
-        words = kernel.sbuf((*sizes, 2), S32)
-        kernel.dma(words, View(indices.memory, S32, indices.address, (*indices.dims, (4, 2))))
-        tile = kernel.sbuf(sizes, S32)
-        _saturate(kernel, tile, words.at(2, 0), words.at(2, 1), indices.dtype is S64)
-    elif indices.dtype is U32:
-        raw, tile = kernel.sbuf(sizes, S32), kernel.sbuf(sizes, S32)
-        kernel.dma(raw, indices.retype(S32))
-        _saturate(kernel, tile, raw, None, False)
-    else:
-        tile = kernel.sbuf(sizes, S32)
-        kernel.dma(tile, indices)
-    return [tile.at(1, component) for component in range(sizes[-1])]
-
-
-def _saturate(kernel: Kernel, out: Access, low: Access, high: Access | None, signed: bool) -> None:
-    """out = an integer of an unsigned low word and, maybe, a high word, in the range of s32; -1 for all negative ones."""
-    def native(to: Access, data: Access, op0: str, scalar0: float, op1: str = "bypass", scalar1: float = 0.0) -> None:
-        kernel.tensor_scalar(to, data, op0, scalar0, op1, scalar1, engine=Engine.GPSIMD)
-
-    over, part = kernel.sbuf(out.sizes, S32), kernel.sbuf(out.sizes, S32)
-    native(over, low, "less", 0)
-    if high is not None:
-        native(part, high, "not_equal", 0)
-        kernel.tensor_tensor(over, over, part, "maximum", Engine.GPSIMD)
-    native(part, over, "multiply", -1, "add", 1)
-    kernel.tensor_tensor(out, low, part, "multiply", Engine.GPSIMD)
-    native(over, over, "multiply", LARGEST)
-    kernel.tensor_tensor(out, out, over, "add", Engine.GPSIMD)
-    if high is not None and signed:
-        native(part, high, "greater_equal", 0)
-        kernel.tensor_tensor(out, out, part, "multiply", Engine.GPSIMD)
-        native(part, part, "subtract", 1)
-        kernel.tensor_tensor(out, out, part, "add", Engine.GPSIMD)
 
 
 def _scalar_index(kernel: Kernel, index: View) -> Expr:
@@ -147,14 +95,47 @@ def lower_gather(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     result = result.permute([batch_dims[i] for i in (*shared, *single)] + list(offset_dims))
     kept = [d for d in range(len(data.dims)) if d not in data_batch]
     limits = [(data.dims[d][0], data.sizes[d] - attribute("slice_sizes")[d]) for d in attribute("start_index_map")]
-    for table, index, out in _shared_loops(kernel, data.permute((*data_batch, *kept)), indices, result, len(shared)):
+    data = data.permute((*data_batch, *kept))
+    windows = [kept.index(d) for d, _ in window]
+    if gather_elements(kernel, data, indices, result, limits, len(shared), windows):
+        return
+    rows = _shared_rows(kernel, data, indices, result, len(shared), len(single))
+    parts = _shared_loops(kernel, data, indices, result, len(shared)) if rows is None else _picks(kernel, rows, len(single))
+    for table, index, out in parts:
         source = View(table.memory, table.dtype, table.address,
-                      tuple((table.dims[kept.index(d)][0], size) for d, size in window))
-        _gather_rows(kernel, source, limits, index, out, len(single))
+                      tuple((table.dims[kept.index(d) - len(kept)][0], size) for d, size in window))
+        step = table.dims[0][0] if rows is not None else 0
+        _gather_rows(kernel, source, limits, index, out, 1 if rows is not None else len(single), step)
 
 
-def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count: int) -> \
-        Iterator[tuple[View, View, View]]:
+Gathered = tuple[View, View, View]
+"""Data, indices, and the result of a gather, or of a part of it."""
+
+
+def _shared_rows(kernel: Kernel, data: View, indices: View, result: View, shared: int, own: int) -> Gathered | None:
+    """The three with their first `shared` dimensions as one, where more of these go at once than of the `own` ones behind."""
+    if not shared or data.sizes[:shared] != result.sizes[:shared]:
+        return None
+    count, picks = math.prod(data.sizes[:shared]), math.prod(result.sizes[shared:shared + own])
+    lanes = kernel.target.partitions
+    if Engine.GPSIMD not in kernel.target.engines or picks * -(-count // lanes) >= count * -(-picks // lanes):
+        return None
+    joined = [view.reshape((count, *view.sizes[shared:])) for view in (data, indices, result)]
+    table, index, out = joined
+    return None if table is None or index is None or out is None else (table, index, out)
+
+
+def _picks(kernel: Kernel, rows: Gathered, own: int) -> Iterator[Gathered]:
+    """Loop over what each row picks."""
+    table, index, out = rows
+    if not own:
+        yield rows
+        return
+    with kernel.loop(out.sizes[1]) as i:
+        yield from _picks(kernel, (table, index.at(1, i), out.at(1, i)), own - 1)
+
+
+def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count: int) -> Iterator[Gathered]:
     """Loop over `count` dimensions that data, indices and result share; numbers beyond the data mean its last part."""
     if count == 0:
         yield data, indices, result
@@ -169,19 +150,24 @@ def _shared_loops(kernel: Kernel, data: View, indices: View, result: View, count
 
 
 def _gather_rows(kernel: Kernel, source: View, limits: Sequence[tuple[int, int]], indices: View, result: View,
-                 batch: int) -> None:
-    """source: the window at start 0. limits: (stride in bytes, greatest start) of each index component."""
+                 batch: int, step: int) -> None:
+    """source: the window at start 0. limits: (stride in bytes, greatest start) of each index component. step: bytes from the
+    data of one index to that of the next; 0 where all read the same."""
     window = result.sizes[batch:]
     joined_index = indices.reshape((math.prod(indices.sizes[:-1]), indices.sizes[-1]))
     joined_result = result.reshape((math.prod(result.sizes[:batch]), *window))
     if joined_index is None or joined_result is None:
         for index, out in loops_pair(kernel, indices, result, batch - 1):
-            _gather_rows(kernel, source, limits, index, out, 1)
+            _gather_rows(kernel, source, limits, index, out, 1, step)
         return
     unit = source.dtype.byte_size
-    limit = 1 + sum(stride // unit * high for stride, high in limits)
+    limit = 1 + sum(stride // unit * high for stride, high in limits) + step // unit * (joined_index.sizes[0] - 1)
     for start, count in kernel.tiles(joined_index.sizes[0], kernel.target.partitions):
         offsets = element_offsets(kernel, joined_index.cut(0, start, count), [(s // unit, high) for s, high in limits])
+        if step:
+            place = kernel.sbuf((count, 1), S32)
+            kernel.iota(place, start * (step // unit), (0,), step // unit)
+            kernel.tensor_tensor(offsets, offsets, place, "add", Engine.GPSIMD)
         _fetch(kernel, source, limit, offsets, joined_result.cut(0, start, count))
 
 
@@ -192,23 +178,6 @@ def loops_pair(kernel: Kernel, first: View, second: View, count: int) -> Iterato
         return
     with kernel.loop(first.sizes[0]) as i:
         yield from loops_pair(kernel, first.at(0, i), second.at(0, i), count - 1)
-
-
-def element_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, int]]) -> Access:
-    """[n, components] indices as one element offset each, [n, 1]: components clamped to 0..high, times their strides."""
-    rows = indices.sizes[0]
-    offsets = kernel.sbuf((rows, 1), S32)
-    if not limits:
-        kernel.memset(offsets, 0, Engine.GPSIMD)
-        return offsets
-    place = kernel.sbuf((rows, 1), S32)
-    for number, (column, (stride, high)) in enumerate(zip(index_words(kernel, indices, rows=True), limits, strict=True)):
-        target = place if number else offsets
-        kernel.tensor_scalar(target, column, "maximum", 0, "minimum", high, engine=Engine.GPSIMD)
-        kernel.tensor_scalar(target, target, "multiply", stride, engine=Engine.GPSIMD)
-        if number:
-            kernel.tensor_tensor(offsets, offsets, place, "add", Engine.GPSIMD)
-    return offsets
 
 
 def _fetch(kernel: Kernel, source: View, limit: int, offsets: Access, result: View) -> None:
@@ -235,31 +204,3 @@ def _fetch(kernel: Kernel, source: View, limit: int, offsets: Access, result: Vi
     to = View(result.memory, result.dtype, result.address, (result.dims[0], *(r for _, r in merged)))
     kernel.emit(isa.dma.DMA_GATHER, fields={"sizes": to.sizes, "index_stride": source.dtype.byte_size, "limit": limit},
                 source=View(source.memory, source.dtype, source.address, dims), indices=offsets, destination=to)
-
-
-def window_offsets(kernel: Kernel, indices: View, limits: Sequence[tuple[int, int]], outside: int) -> Places:
-    """[n, components] indices as one element offset each, [1, n], of windows that lie inside; others are read at 0 and written
-    at `outside`."""
-    return offsets_of(kernel, index_words(kernel, indices, rows=False), (1, indices.sizes[0]), limits, outside)
-
-
-def offsets_of(kernel: Kernel, words: Sequence[Access], sizes: tuple[int, int], limits: Sequence[tuple[int, int]],
-               outside: int) -> Places:
-    """As `window_offsets`, of components that are tiles of these sizes."""
-    inside, offsets, writes = (kernel.sbuf(sizes, S32) for _ in range(3))
-    kernel.memset(inside, 1, Engine.GPSIMD)
-    kernel.memset(offsets, 0, Engine.GPSIMD)
-    with kernel.scope():
-        part = kernel.sbuf(sizes, S32)
-        for column, (stride, high) in zip(words, limits, strict=True):
-            kernel.tensor_scalar(part, column, "greater_equal", 0, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
-            kernel.tensor_scalar(part, column, "less_equal", high, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(inside, inside, part, "multiply", Engine.GPSIMD)
-            kernel.tensor_scalar(part, column, "multiply", stride, engine=Engine.GPSIMD)
-            kernel.tensor_tensor(offsets, offsets, part, "add", Engine.GPSIMD)
-    kernel.tensor_scalar(writes, offsets, "subtract", outside, engine=Engine.GPSIMD)
-    kernel.tensor_tensor(writes, writes, inside, "multiply", Engine.GPSIMD)
-    kernel.tensor_scalar(writes, writes, "add", outside, engine=Engine.GPSIMD)
-    kernel.tensor_tensor(offsets, offsets, inside, "multiply", Engine.GPSIMD)
-    return offsets, writes

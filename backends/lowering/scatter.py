@@ -13,7 +13,7 @@ from dataclasses import replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body
 from nxcc.backends.lowering.elementwise import tile_width
-from nxcc.backends.lowering.indexing import Places, window_offsets
+from nxcc.backends.lowering.index_words import Places, window_offsets
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.scatter_sums import scatter_sums, sums_windows
 from nxcc.backends.lowering.tiling import flat_tiles, join, load, loops, tile_like, unfolded

@@ -14,12 +14,12 @@ import numpy as np
 
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.isa.program import Engine
-from nxcc.backends.lowering.indexing import index_words, offsets_of, word_tiles
+from nxcc.backends.lowering.index_words import index_words, offsets_of, word_tiles
 from nxcc.backends.lowering.tiling import join
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.expressions import expr
 from nxcc.backends.tile.program import Access, View
-from nxcc.ir.dtypes import BF16, F32, S32, DType
+from nxcc.ir.dtypes import BF16, F32, S32, U8, DType
 
 WINDOWS_MIN = 8
 """Fewer windows go one by one: each takes a transfer, and comparing them takes the time of some."""
@@ -105,7 +105,7 @@ class _Sums:
         kernel, (count, columns) = self.kernel, rows.sizes
         data, out = kernel.sbuf(rows.sizes, self.dtype), kernel.sbuf(rows.sizes, F32)
         kernel.dma(data, rows)
-        above, below, bad = (kernel.sbuf(rows.sizes, BF16) for _ in range(3))
+        above, below, bad = (kernel.sbuf(rows.sizes, dtype) for dtype in (BF16, BF16, U8))
         most = float(np.finfo(np.float32).max)
         kernel.tensor_scalar(above, data, "less_equal", most, "equal", 0)  # of a NaN both marks are set
         kernel.tensor_scalar(below, data, "greater_equal", -most, "less", 0.5)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from nxcc.ir.dtypes import dtype as named
+from nxcc.ir.hlo.text.reader import read_text
 
 from harness.device import check_text
+from harness.whole import check_whole
 
 INDICES = {
     "s64": (2**32 + 1, -2**33 + 1, 3, 2**31, -1), "u64": (2**63, 5, 2**32, 1, 2**31),
@@ -70,3 +72,36 @@ ENTRY main {{
     operand_batching_dims={{0,2}}, start_indices_batching_dims={{0,1}}, index_vector_dim=2, slice_sizes={{1,1,1,5}}
 }}""", [np.arange(shared * 96, dtype=np.float32).reshape(shared, 3, 4, 8),
         np.random.default_rng(0).integers(-1, 5, (3, 4, 1)).astype(np.int32)])
+
+
+PICKS = {
+    "from a vector": ("f32[1000]", "s32[70,33,1]", "f32[70,33]", "collapsed_slice_dims={0}, start_index_map={0}, "
+                      "index_vector_dim=2, slice_sizes={1}"),
+    "along rows": ("bf16[150,40]", "s32[150,37,1]", "bf16[150,37]", "collapsed_slice_dims={1}, start_index_map={1}, "
+                   "operand_batching_dims={0}, start_indices_batching_dims={0}, index_vector_dim=2, slice_sizes={1,1}"),
+    "one of each row": ("f32[300,1000]", "u32[300,1]", "f32[300]", "collapsed_slice_dims={1}, start_index_map={1}, "
+                        "operand_batching_dims={0}, start_indices_batching_dims={0}, index_vector_dim=1, slice_sizes={1,1}"),
+    "two of each row": ("f32[20,15,700]", "s32[2,20,15]", "f32[2,20,15]", "collapsed_slice_dims={2}, start_index_map={2}, "
+                        "operand_batching_dims={0,1}, start_indices_batching_dims={1,2}, index_vector_dim=3, "
+                        "slice_sizes={1,1,1}"),
+    "columns": ("f32[12,169]", "s32[49,49,1]", "f32[12,49,49]", "offset_dims={0}, collapsed_slice_dims={1}, "
+                "start_index_map={1}, index_vector_dim=2, slice_sizes={12,1}"),
+    "by two places": ("f32[5,30,40]", "s64[600,2]", "f32[600,5]", "offset_dims={1}, collapsed_slice_dims={1,2}, "
+                      "start_index_map={2,1}, index_vector_dim=1, slice_sizes={5,1,1}"),
+}
+
+
+@pytest.mark.parametrize("case", PICKS)
+def test_picked_elements(case: str) -> None:
+    """Single elements of rows that are brought whole, or by one transfer for many rows; places beyond them are clamped."""
+    data, indices, result, dims = PICKS[case]
+    offsets = "" if "offset_dims" in dims else "offset_dims={}, "
+    text = f"HloModule m\nENTRY main {{\n x = {data} parameter(0)\n i = {indices} parameter(1)\n" \
+           f" ROOT r = {result} gather(x, i), {offsets}{dims}\n}}\n"
+    module = read_text(text)
+    shapes = [p.shape for p in module.entry.parameters]
+    random = np.random.default_rng(5)
+    values = random.normal(size=shapes[0].dims).astype(shapes[0].dtype.numpy)
+    values.reshape(-1)[7] = np.nan
+    low = 0 if "u32" in indices else -9
+    check_whole(text, [values, random.integers(low, 1100, shapes[1].dims).astype(shapes[1].dtype.numpy)], strict=True)
