@@ -22,6 +22,7 @@ from nxcc.backends.isa.program import (
     Instruction,
     Memory,
 )
+from nxcc.backends.isa.rules import CONTROL_FLOW, REGISTER_INSTRUCTIONS
 from nxcc.backends.target import Target
 from nxcc.ir.dtypes import BF16, F16
 from nxcc.ir.facts import dataclass
@@ -128,6 +129,9 @@ def explain(name: str, target: Target) -> str:
     """
     spec, row = INSTRUCTIONS[name], RULES[name]
     engines = [engine for engine in spec.engines if engine in target.engines]
+    reason = absent(name, target)
+    if reason:
+        return f"{name}: {spec.meaning}\n{target.name} has no such instruction: {reason}\n"
     names = [engine.name.lower() for engine in engines]
     sections = [(f"cost in cycles: {row.formula}", row.facts + _CLOCK_FACTS)]
     if is_trigger(spec):
@@ -145,6 +149,17 @@ def explain(name: str, target: Target) -> str:
     return "\n".join([*lines, *ports, *_open_questions(shown, target)]) + "\n"
 
 
+def absent(name: str, target: Target) -> str:
+    """Why a target cannot run an instruction; empty if it can. What unrolling takes out of a program counts as absent."""
+    if name in CONTROL_FLOW and not target.features.control_flow:
+        return "no control flow"
+    if name in REGISTER_INSTRUCTIONS and not target.features.registers:
+        return "no registers"
+    engines = INSTRUCTIONS[name].engines
+    has_one = any(engine in target.engines for engine in engines)
+    return "" if has_one else f"no {' or '.join(engine.words for engine in engines)} engine"
+
+
 def _fact(path: str, target: Target) -> str:
     fact = target.facts[path]
     return f"{fact.value} [{fact.status.value}] {fact.source}"
@@ -154,7 +169,7 @@ def _exclusions(engines: Sequence[Engine], target: Target) -> list[str]:
     """Engines that cannot reach a memory while an instruction of these does."""
     rows = [(engine, memory, others) for engine in engines
             for memory, others in target.engines[engine].excludes.items()]
-    return [f"ports: while {engine.value} uses {memory.name}, {', '.join(target.engines[o].member for o in others)} cannot "
+    return [f"ports: while {engine.words} uses {memory.name}, {', '.join(o.words for o in others)} cannot "
             f"[{target.facts[f'engines.{engine.name.lower()}.excludes'].status.value}]"
             for engine, memory, others in rows if others]
 

@@ -30,6 +30,13 @@ class Engine(enum.Enum):
     def __repr__(self) -> str:
         return self.name
 
+    @property
+    def words(self) -> str:
+        """What people are told: the documents' name. A file's name of it differs, and from target to target."""
+        return _WORDS[self]
+
+
+_WORDS = {Engine.PE: "PE", Engine.SCALAR: "Scalar", Engine.VECTOR: "Vector", Engine.GPSIMD: "GpSimd", Engine.SYNC: "Sync"}
 
 ENGINE_MEMBERS: dict[Engine, str] = {engine: engine.value for engine in Engine}
 """Stems of the engines' files where a target says nothing else."""

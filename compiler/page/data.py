@@ -14,7 +14,7 @@ from nxcc.backends.isa.text import instruction_text
 from nxcc.backends.simulator.outcome import ENGINES, Cause
 from nxcc.backends.simulator.timeline import COLUMNS, Integers, Timeline
 from nxcc.backends.target import Target
-from nxcc.compiler.reports.estimate import Estimate, engine_names
+from nxcc.compiler.reports.estimate import CAUSE_WORDS, Estimate, engine_names
 from nxcc.compiler.reports.regions import AFTER, END, REGION, ROW, SLOT, START, node_starts, regions_of, row, source_of
 from nxcc.compiler.reports.trace import lanes
 from nxcc.ir.facts import dataclass
@@ -163,7 +163,7 @@ def profile_facts(found: Estimate, layout: Layout) -> dict[str, Any]:
     target = found.target
     return {
         "unit_ns": target.nanoseconds(1) * layout.unit, "length_us": target.nanoseconds(layout.ticks) / 1e3,
-        "rows": [*layout.rows], "causes": [cause.name.lower() for cause in Cause],
+        "rows": [*layout.rows], "causes": [cause.name.lower() for cause in Cause], "cause_words": dict(CAUSE_WORDS),
         "slots": [_slot(found, number) for number in layout.slots], "region_facts": _regions(found, layout),
         "nodes": [{"name": node.name, "executor": node.executor, "start_us": target.nanoseconds(start) / 1e3, "us": node.us}
                   for node, start in zip(found.nodes, layout.starts, strict=True)],

@@ -36,13 +36,13 @@ class Details {
     this.holder.replaceChildren(
       element("h2", {}, span.isTransfer ? `Transfer of ${bytes(slot.bytes)}` : slot.name),
       pairs([
-        [span.isTransfer ? "queue" : "engine", span.row.name],
+        [span.isTransfer ? "queue" : "engine", words(span.row.name)],
         ["from", time(profile.us(span.start))], ["to", time(profile.us(span.end))], ["takes", time(us)],
         ["HLO", link(region.name, () => actions.region(span.region))],
         ["layer", region.layer], ["operator", region.op], ["source", region.source],
         slot.flops && !span.isTransfer ? ["work", `${si(slot.flops, "flop")}, ${si(slot.flops / us * 1e6, "flop/s")}`] : null,
         span.isTransfer ? ["rate", `${si(slot.bytes / us * 1e6, "B/s")} over ${slot.engines} DMA engines`] : null,
-        before ? [span.isTransfer ? "triggered by" : "waited for", link(`${before.isTransfer ? "transfer" : before.slot.name} on ${before.row.name}, ${profile.regions[before.region].name}`, () => actions.span(before))] : null,
+        before ? [span.isTransfer ? "triggered by" : "waited for", link(`${before.isTransfer ? "transfer" : before.slot.name} on ${words(before.row.name)}, ${profile.regions[before.region].name}`, () => actions.span(before))] : null,
         ["code", `${slot.function}, ${slot.engine} instruction ${slot.index}`],
       ]),
       element("pre", {}, slot.text),
@@ -80,7 +80,7 @@ class Details {
   group(row, kind) {
     const { actions } = this;
     this.holder.replaceChildren(
-      element("h2", {}, row.name),
+      element("h2", {}, words(row.name)),
       pairs([
         ["kind", kind], ["critical path", `${time(row.us)} (${share(row.us / this.profile.facts.length_us)})`],
         ["runs", `${time(row.start_us)} to ${time(row.end_us)}`], ["instructions", count(row.instructions)],

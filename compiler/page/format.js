@@ -23,7 +23,8 @@ function si(value, unit) {
 
 const bytes = value => si(value, "B");
 const share = value => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
-const words = name => name.replace(/_/g, " ");
+let names = {};  // what people read for names in the facts: causes and engines
+const words = name => names[name] ?? name.replace(/_/g, " ");
 const count = value => value.toLocaleString("en-US");
 
 function element(name, properties = {}, ...children) {
@@ -51,7 +52,11 @@ const CAUSE_HUES = {
 };
 const causeHue = name => CAUSE_HUES[name] ?? 0;
 
-function readFacts() { return JSON.parse(byId("facts").textContent); }
+function readFacts() {
+  const facts = JSON.parse(byId("facts").textContent);
+  names = { ...facts.cause_words, ...facts.estimate?.engine_labels };
+  return facts;
+}
 
 function remembered(key) { try { return localStorage.getItem(key); } catch { return null; } }
 

@@ -105,7 +105,7 @@ class Page {
   fillOverview(panel) {
     const { estimate, queues } = this.facts;
     const table = rows => element("table", { class: "pairs" }, element("tbody", {}, rows));
-    const engines = Object.entries(estimate.engines).map(([name, part]) => element("tr", {}, element("td", {}, name), element("td", {}, bar([[part, causeHue("pe"), share(part)]])), element("td", { class: "number" }, share(part))));
+    const engines = Object.entries(estimate.engines).map(([name, part]) => element("tr", {}, element("td", {}, words(name)), element("td", {}, bar([[part, causeHue("pe"), share(part)]])), element("td", { class: "number" }, share(part))));
     const causes = Object.entries(estimate.critical_path).sort((a, b) => b[1] - a[1]).map(([name, part]) => element("tr", {},
       element("td", {}, words(name)), element("td", {}, bar([[part, causeHue(name), share(part)]])), element("td", { class: "number" }, share(part))));
     const lanes = queues.map(queue => element("tr", {}, element("td", {}, queue.queue), element("td", {}, bar([[queue.under_way_us / (estimate.simulated_us || 1), 36, ""]])),

@@ -1,7 +1,7 @@
 // The timeline: rows of pieces and curves on one canvas. From afar a pixel's colour stands for its pieces and its strength for
 // how much of it they cover, so that a million pieces cost as much as the pixels that show them.
 
-const AXIS = 22, PIECE = 20, PATH = 34, THIN = 12, THINNER = 8, CURVE = 44, GAP = 3;
+const AXIS = 22, PIECE = 20, PATH = 34, THIN = 12, THINNER = 10, CURVE = 44, GAP = 3;
 const MANY_QUEUES = 8;
 const LEVELS = 12;
 const PATH_COLUMN = 2;
@@ -28,7 +28,7 @@ class Tracks {
     let y = AXIS;
     const add = track => { this.tracks.push({ gap: GAP, ...track, y }); y += track.height + (track.gap ?? GAP); };
     add({ name: "critical path", kind: "path", height: PATH, pieces: path });
-    for (const row of engines) add({ name: row.name, kind: "row", height: PIECE, pieces: row.pieces, row });
+    for (const row of engines) add({ name: words(row.name), kind: "row", height: PIECE, pieces: row.pieces, row });
     if (host.nodes.length) add({ name: "host", kind: "host", height: PIECE, pieces: host.pieces });
     const peak = facts.roofs.dma / 1e6;
     add({ name: "DMA traffic", kind: "curve", height: CURVE, hue: 36, top: peak, queues: queues.length, label: `${si(facts.roofs.dma, "B/s")}`,

@@ -263,7 +263,7 @@ def _batch(subject: Subject) -> Iterator[Candidate]:
         places = tuple((number, 0) for number, _ in rows)
         whose = "" if len(groups) == 1 else " of " + ", ".join(parameter.name for _, parameter in rows[:NAMED_MOST])
         for factor in BATCH_FACTORS:
-            resize = Resize(places, size, size * factor)
+            resize = Resize(places, size, size * factor, of_samples=True)
             words = f"batch {size * factor} instead of {size}{whose}, time for {size} sample{'s' if size > 1 else ''}"
             yield Candidate("batch", words, 0.6 * share, rewrite=partial(resized, resize=resize, fixed=subject.weights),
                             samples=factor)

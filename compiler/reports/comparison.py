@@ -13,7 +13,7 @@ from typing import Any
 
 from nxcc.compiler.files.opening import open_compiled
 from nxcc.compiler.files.outputs import check_outputs
-from nxcc.compiler.reports.estimate import estimate, us_text
+from nxcc.compiler.reports.estimate import CAUSE_WORDS, estimate, us_text
 from nxcc.compiler.reports.profile import profile_report
 from nxcc.ir.diagnostics import USAGE, CompileError
 from nxcc.ir.files import whole_file
@@ -68,7 +68,7 @@ def _times(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _causes(one: dict[str, Any]) -> dict[str, float]:
-    return {name.replace("_", " "): share * one["simulated_us"] for name, share in one["critical_path"].items()}
+    return {CAUSE_WORDS[name]: share * one["simulated_us"] for name, share in one["critical_path"].items()}
 
 
 def _busy(one: dict[str, Any]) -> dict[str, float]:

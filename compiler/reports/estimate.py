@@ -36,11 +36,19 @@ VARIED_INSTRUCTIONS = 1_000_000
 """Instructions to spend on the range: of long programs fewer facts are varied, but at least two."""
 
 BOUNDS: Mapping[str, tuple[Cause, ...]] = {
-    "PE": (Cause.PE,), "Activation": (Cause.SCALAR, Cause.TABLE), "DVE": (Cause.VECTOR,), "Pool": (Cause.GPSIMD,),
+    "PE": (Cause.PE,), "Scalar": (Cause.SCALAR, Cause.TABLE), "Vector": (Cause.VECTOR,), "GpSimd": (Cause.GPSIMD,),
     "DMA bandwidth": (Cause.DMA_DATA,), "DMA latency": (Cause.DMA_ISSUE, Cause.DMA_LATENCY),
     "synchronisation": (Cause.SYNC, Cause.SEQUENCER, Cause.SEMAPHORE, Cause.LATENCY, Cause.PORT),
 }
 """What can bound a program, with the causes on the critical path that speak for it."""
+
+
+CAUSE_WORDS: Mapping[str, str] = {
+    "pe": "PE", "scalar": "Scalar", "vector": "Vector", "gpsimd": "GpSimd", "sync": "Sync", "sequencer": "registers, branches",
+    "semaphore": "semaphore hops", "latency": "dependent work", "port": "port conflicts", "table": "function tables",
+    "dma_issue": "DMA issue", "dma_latency": "DMA latency", "dma_data": "DMA data",
+}
+"""Causes on the critical path, as people read them."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +283,7 @@ def estimate_report(found: Estimate, path: str) -> dict[str, Any]:
         "fixed_us": found.fixed_us, "range_us": [found.low_us, found.high_us],
         "host_us": found.host.us, "host": {"submit_us": found.host.submit_us, "copy_us": found.host.copy_us,
                                            "regions_us": found.host.regions_us},
-        "bound_by": found.bound_by, "engines": found.engines(),
+        "bound_by": found.bound_by, "engines": found.engines(), "engine_labels": engine_labels(found.target),
         "critical_path": {cause.name.lower(): share for cause, share in sorted(found.shares().items())},
         "nodes": [{"name": node.name, "executor": node.executor, "us": node.us} for node in found.nodes],
         "load_us": found.load_us,
@@ -318,9 +326,10 @@ def estimate_lines(body: dict[str, Any]) -> list[str]:
     lines.append(f"host: {us_text(body['host_us'])} beside it (submission {us_text(host['submit_us'])}, copies "
                  f"{us_text(host['copy_us'])}, host regions {us_text(host['regions_us'])})")
     lines += pipeline_lines(body.get("pipeline"), us_text)
-    lines.append("busy: " + ", ".join(f"{name} {share:.1%}" for name, share in body["engines"].items()))
+    labels = body["engine_labels"]
+    lines.append("busy: " + ", ".join(f"{labels.get(name, name)} {share:.1%}" for name, share in body["engines"].items()))
     path = sorted(body["critical_path"].items(), key=lambda row: -row[1])
-    shown = [f"{name.replace('_', ' ')} {share:.1%}" for name, share in path if share >= 0.01]
+    shown = [f"{CAUSE_WORDS[name]} {share:.1%}" for name, share in path if share >= 0.01]
     lines.append("critical path: " + ", ".join(shown))
     if body["roofline_us"] is not None:
         ratio = body["device_us"] / body["roofline_us"] if body["roofline_us"] else float("inf")
@@ -357,6 +366,12 @@ def us_text(value: float) -> str:
         if value < limit:
             return f"{value * factor:.4g} {unit}"
     return f"{value * 1e-6:.4g} s"
+
+
+def engine_labels(target: Target) -> dict[str, str]:
+    """What people read for a name in a file: the documents' name of the engine, and that one."""
+    return {name: engine.words if name == engine.words else f"{engine.words} ({name})"
+            for engine, name in engine_names(target).items()}
 
 
 def engine_names(target: Target) -> dict[Engine, str]:

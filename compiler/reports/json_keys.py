@@ -69,6 +69,7 @@ _ESTIMATE = {
     "bound_by": "what takes most of the critical path",
     "critical_path": "share by cause",
     "engines": "busy share of each engine, and of DMA",
+    "engine_labels": "for people: what an engine's name in the file stands for",
     "roofline_us": "the least time that the work can take",
     "roofline": "bound_by, flops by dtype, bytes, scalar_elements, vector_elements, and the time of each",
     "instructions": "machine instructions executed",

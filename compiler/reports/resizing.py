@@ -35,11 +35,15 @@ Links = Iterator[tuple[Place, Place]]
 
 @dataclass(frozen=True)
 class Resize:
-    """New size of a dimension that has `old` elements, at these (parameter, dimension) pairs."""
+    """New size of a dimension that has `old` elements, at these (parameter, dimension) pairs.
+
+    of_samples: samples are independent of each other: a dimension of which a part is taken counts something else, as layers.
+    """
 
     places: tuple[tuple[int, int], ...]
     old: int
     new: int
+    of_samples: bool = False
 
 
 def resized(module: Module, resize: Resize, fixed: frozenset[int] = frozenset()) -> Module | None:
@@ -161,6 +165,8 @@ class _Marks:
         if instruction.opcode in _RESHAPES:
             self._through_reshape(instruction, number, dim, inner)
             return
+        if self.resize.of_samples and inner == 1 and number == 0 and _takes_part(instruction, dim):
+            raise _CannotFollow
         for one, other in _links(instruction):
             for here, there in ((one, other), (other, one)):
                 if here == (number, dim) and self._may_follow(instruction, there):
@@ -313,6 +319,12 @@ def _where_equal(instruction: Instruction) -> Links:
     """Dimensions that an instruction leaves whole."""
     operand = instruction.operands[0].shape
     return (((0, dim), (RESULT, dim)) for dim in range(operand.rank) if operand.dims[dim] == instruction.shape.dims[dim])
+
+
+def _takes_part(instruction: Instruction, dim: int) -> bool:
+    """Whether an instruction takes some elements of its operand's dimension and leaves others."""
+    return instruction.opcode in ("slice", "dynamic-slice") \
+        and instruction.operands[0].shape.dims[dim] != instruction.shape.dims[dim]
 
 
 def _update(instruction: Instruction) -> Links:

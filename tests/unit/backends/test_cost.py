@@ -2,7 +2,7 @@
 
 import pytest
 
-from nxcc.backends.cost import RULES, cost, cycles, explain, table_load, transfer
+from nxcc.backends.cost import RULES, absent, cost, cycles, explain, table_load, transfer
 from nxcc.backends.isa.program import INSTRUCTIONS, Engine
 from nxcc.backends.target import load_target
 from nxcc.ir.dtypes import BF16, F32, S32
@@ -153,5 +153,25 @@ def test_what_is_uncertain_about_a_constant_is_said():
 
 
 def test_ports_that_exclude_others_are_said():
-    assert "while DVE uses SBUF, Pool cannot [documented]" in explain("tensor_copy", V2)
+    assert "while Vector uses SBUF, GpSimd cannot [documented]" in explain("tensor_copy", V2)
     assert "ports" not in explain("dma_copy", V2)
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_every_instruction_says_what_it_costs_or_why_it_is_not_there(target: str) -> None:
+    """Formula, constants with status and source, for all that a target runs."""
+    facts = load_target(target)
+    for name in INSTRUCTIONS:
+        text = explain(name, facts)
+        if absent(name, facts):
+            assert f"{target} has no such instruction" in text and "cost in" not in text
+        else:
+            assert "cost in cycles: " in text
+            assert name == "halt" or "] " in text, name
+
+
+def test_absent_instructions_are_those_that_the_verifier_refuses() -> None:
+    assert absent("iota", load_target("v1")) == "no GpSimd engine"
+    assert absent("register_alu", load_target("v1")) == "no registers"
+    assert absent("while", load_target("v1")) == "no control flow"
+    assert not any(absent(name, V2) for name in INSTRUCTIONS)

@@ -178,6 +178,20 @@ def test_dimensions_that_end_are_left_or_refused(body):
     assert found is None or found["x"] == (6, 4)
 
 
+LAYERS = """
+  state = f32[2,4,8] parameter(0)
+  x = f32[4,8] parameter(1)
+  first = f32[1,4,8] slice(state), slice={[0:1], [0:4], [0:8]}
+  h = f32[4,8] reshape(first)
+  ROOT s = f32[4,8] add(x, h)"""
+
+
+def test_what_is_taken_apart_counts_no_samples():
+    assert resized(module(LAYERS), Resize(((0, 0),), 2, 6)) is not None
+    assert resized(module(LAYERS), Resize(((0, 0),), 2, 6, of_samples=True)) is None
+    assert resized(module(LAYERS), Resize(((0, 1), (1, 0)), 4, 8, of_samples=True)) is not None
+
+
 def test_what_would_change_a_weight_is_refused():
     text = """
   x = f32[2,16] parameter(0)
