@@ -20,7 +20,7 @@ from nxcc.backends.isa.program import Engine
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.cache.findings import findings_of
 from nxcc.compiler.choices.casting import notices, resolved
-from nxcc.compiler.choices.pipelining import Lowering, pipelined
+from nxcc.compiler.choices.pipelining import Lowering, piece_bytes, pipelined
 from nxcc.compiler.choices.placing import HostAndDevice
 from nxcc.compiler.choices.relayout import exact_up_to, turns_bits
 from nxcc.compiler.console.progress import INFO, WARNING, Journal
@@ -194,7 +194,8 @@ class _Compilation:
             self.journal.note(str(note), WARNING if note.is_warning else INFO)
 
         weights = frozenset(n for n, number in enumerate(self.signature.numbers) if number in self.signature.weights)
-        settings = replace(pass_settings(self.options, self.build.target), report=report, weights=weights)
+        piece = piece_bytes(self.build.module, weights, self.build.target, self.options.neuroncore_pipeline_cores)
+        settings = replace(pass_settings(self.options, self.build.target, piece), report=report, weights=weights)
         # --keep-on-host goes by names, which are each layer's own
         watched = bool(self.dumps.folder or self.options.stop_after or self.options.keep_on_host or self.journal.hears_all)
         run_pipeline(self.build.module, settings, disabled=self.options.disable_pass, observe=observe, watched=watched)
@@ -256,20 +257,20 @@ def _is_unbounded(shape: Shape) -> bool:
     return any(UNBOUNDED in leaf.dims for leaf in shape.leaves())
 
 
-def pass_settings(options: CompileOptions, target: Target) -> Settings:
-    """What the passes need to know of options and target."""
+def pass_settings(options: CompileOptions, target: Target, piece_bytes: int = 0) -> Settings:
+    """What the passes need to know of options and target. piece_bytes: see Settings."""
     options = resolved(options, target)
     # where streams are straight, code is written for each call, so equal blocks need not be equal regions; stages of a pipeline
     # are cut between regions
     spans = not target.features.registers and options.neuroncore_pipeline_cores == 1
-    rows, images = TargetRowCapacity(target), TargetImageCapacity(target, spans)
+    rows, images = TargetRowCapacity(target, matrix_bytes=piece_bytes), TargetImageCapacity(target, spans)
     if options.keep_on_host:
-        rows = _RowsWithoutKept(target, pattern=host_pattern(options))
+        rows = _RowsWithoutKept(target, matrix_bytes=piece_bytes, pattern=host_pattern(options))
         images = _ImagesWithoutKept(target, spans, pattern=host_pattern(options))
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow, multiply_f8e4m3fn=options.multiply_f8e4m3fn,
                     exact_up_to=exact_up_to(options), dtypes=frozenset(device_dtypes(target)),
-                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes))
+                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes), piece_bytes=piece_bytes)
 
 
 def host_pattern(options: CompileOptions) -> re.Pattern[str]:

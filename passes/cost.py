@@ -44,6 +44,9 @@ class RowCapacity(Protocol):
     def has_room(self, size: int, /) -> bool:
         """Whether members that take so many bytes a partition together fit, whatever else holds of them."""
 
+    def holds(self, products: Sequence[Instruction], /) -> bool:
+        """Whether one region may multiply by the matrices of all of these products."""
+
     def chains(self, regions: Sequence[Instruction], rows: int, /) -> bool:
         """Whether row programs of so many rows fit on the chip together, each handing on to later ones what they read of it."""
 

@@ -61,6 +61,7 @@ from nxcc.passes.scale_later import ScaleLater
 from nxcc.passes.separate_results import SeparateResults
 from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
+from nxcc.passes.split_products import SplitProducts
 from nxcc.passes.split_reductions import SplitReductions
 from nxcc.passes.store_transposed import StoreTransposed
 from nxcc.passes.sum_batches import SumBatches
@@ -83,7 +84,8 @@ class Settings:
 
     weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
     addresses from data. exact_up_to: how many elements products may read and still keep what is not finite in its place.
-    dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any.
+    dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any. piece_bytes: of a matrix
+    that one product may read, 0: any.
     """
 
     optlevel: int
@@ -98,6 +100,7 @@ class Settings:
     exact_up_to: float = 0
     dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
+    piece_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ STEPS: tuple[Step, ...] = (
     Step(REUSE_CASTS, lambda settings: CommonSubexpressions(REUSE_CASTS), 1),
     Step("round-products", lambda settings: RoundProducts(), 1),
     Step("store-transposed", lambda settings: StoreTransposed(settings.weights), 1),
+    Step("split-products", lambda settings: SplitProducts(settings.weights, settings.piece_bytes), 1),
     Step("masked-rows", lambda settings: MaskedRows(), 1),
     Step("scale-later", lambda settings: ScaleLater(), 1),
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
@@ -242,6 +246,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("dead-code", "image-fusion", "a dead user would end a region"),
     ("separate-results", "fold-layers", "a result that is a copy would be another layer"),
     ("dead-code", "fold-layers", "what nobody reads would tell layers apart"),
+    ("store-transposed", "split-products", "pieces are cut from matrices as they are stored"),
+    ("split-products", "fold-layers", "layers are equal piece by piece"),
+    ("split-products", "dead-code", "the whole products are read no more"),
     (REUSE_CASTS, "fold-layers", "what layers share stands before them"),
     ("fold-layers", "image-fusion", "regions of equal layers are formed once"),
     ("merge-regions", "unfold-layers", "what it does in a layer it does in all"),

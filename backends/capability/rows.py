@@ -40,10 +40,11 @@ STREAM_BYTES = 16384
 
 @dataclass(frozen=True)
 class TargetRowCapacity:
-    """Row programs on one target."""
+    """Row programs on one target. matrix_bytes: of what several products of a region multiply by, at most; 0: any."""
 
     target: Target
     max_inputs: int = 24
+    matrix_bytes: int = 0
 
     def supported(self, instruction: Instruction) -> bool:
         if instruction.opcode == "reduce" and combiner(instruction.called[0]) is None:
@@ -81,6 +82,8 @@ class TargetRowCapacity:
         do not, a row is one dimension of an access pattern.
         """
         members = dict(widths)
+        if not self.holds([member for member in members if member.opcode == "dot"]):
+            return False
         if not streams and (self._fits_in_stages(members, hopeful) or self._fits_in_passes(members)):
             return True
         if streams and self._streams(*(member for member in members if member.opcode == "dot")):
@@ -121,6 +124,10 @@ class TargetRowCapacity:
 
     def has_room(self, size: int) -> bool:
         return size + max(TEMPORARIES.values()) * MIN_STREAM_COLUMNS * 4 <= SHARE * self.target.sbuf.usable_bytes
+
+    def holds(self, products: Sequence[Instruction]) -> bool:
+        matrices = [product.operands[1].shape.byte_size for product in products if not product.attribute("lhs_batch_dims")]
+        return not self.matrix_bytes or len(matrices) < 2 or sum(matrices) <= self.matrix_bytes
 
     def chains(self, regions: Sequence[Instruction], rows: int) -> bool:
         return chain_fits(regions, rows, self.target)

@@ -30,7 +30,7 @@ from nxcc.backends.isa.program import (
     Program,
 )
 from nxcc.backends.onchip.placing import Places, Timeline
-from nxcc.backends.onchip.reads import at_offset
+from nxcc.backends.onchip.reads import at_offset, offset_of
 from nxcc.backends.onchip.transfers import bytes_of, reach_of, side_of, sizes_of
 from nxcc.backends.target import Target
 from nxcc.ir.facts import dataclass
@@ -69,8 +69,9 @@ def keep(program: Program, blocks: Sequence[Lifetime], places: Places, target: T
     for piece, place in kept:
         for use, walk in zip(piece.uses, piece.walks, strict=True):
             rows[piece.entry][use.engine][use.index] = _on_chip(use, walk, place)
-    entries = [_rewritten(entry, found, timeline) for entry, found in zip(program.entries, rows, strict=True)]
-    changed = replace(program, entries=entries, sbuf_bytes=places.top)
+    border = program.resident.offset if program.resident is not None else places.limit
+    entries = [_rewritten(entry, found, timeline, border) for entry, found in zip(program.entries, rows, strict=True)]
+    changed = replace(program, entries=entries, sbuf_bytes=max(places.top, program.sbuf_bytes if program.resident else 0))
     found = sum(piece.bytes for piece, _ in kept)
     everything = sum(use.bytes for uses in touched for block in uses.values() for use in block)
     return Kept(changed, found, everything - found)
@@ -424,19 +425,19 @@ def _on_chip(use: Use, path: Path, place: int) -> Instruction:
     return Instruction(one.spec, operands, fields, one.waits, one.signals, one.debug)
 
 
-def _rewritten(entry: Function, rows: Mapping[Engine, Rows], timeline: Timeline) -> Function:
-    """The entry with its regions at their new places."""
-    return Function(entry.name, {engine: [_moved(instruction, rows.get(engine, {}).get(index), timeline)
+def _rewritten(entry: Function, rows: Mapping[Engine, Rows], timeline: Timeline, border: int) -> Function:
+    """The entry with its regions at their new places. border: what lies from there on stays."""
+    return Function(entry.name, {engine: [_moved(instruction, rows.get(engine, {}).get(index), timeline, border)
                                           for index, instruction in enumerate(stream)]
                                  for engine, stream in entry.streams.items()})
 
 
-def _moved(one: Instruction, changed: Instruction | None, timeline: Timeline) -> Instruction:
+def _moved(one: Instruction, changed: Instruction | None, timeline: Timeline, border: int) -> Instruction:
     """The instruction, or what stands in its place, with the tiles of its region moved."""
     shift = timeline.shift.get(one.debug, 0)
     if not shift:
         return changed or one
     new = changed or one
-    operands = {name: at_offset(new.operands[name], shift) if operand.memory is Memory.SBUF else new.operands[name]
-                for name, operand in one.operands.items()}
+    operands = {name: at_offset(new.operands[name], shift) if operand.memory is Memory.SBUF and offset_of(operand) < border
+                else new.operands[name] for name, operand in one.operands.items()}
     return Instruction(new.spec, operands, new.fields, new.waits, new.signals, new.debug)

@@ -61,9 +61,10 @@ Taken = tuple[Rows, int]
 class Places:
     """What is taken, and in which steps. top: the end of all that was put."""
 
-    def __init__(self, timeline: Timeline, target: Target) -> None:
+    def __init__(self, timeline: Timeline, target: Target, limit: int | None = None) -> None:
+        """limit: bytes of a partition; by default all that programs may use."""
         self.timeline = timeline
-        self.limit = target.sbuf.usable_bytes
+        self.limit = target.sbuf.usable_bytes if limit is None else limit
         self.align = target.sbuf.align_bytes
         self.partitions = target.partitions
         self.top = timeline.end

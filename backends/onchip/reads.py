@@ -123,6 +123,13 @@ def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:
     return tuple((first, last) for first, last in found)
 
 
+def offset_of(operand: Operand) -> int:
+    """The byte of its partition at which an operand with a constant address begins."""
+    if isinstance(operand, AccessPattern):
+        return operand.offset.constant
+    return operand.address.constant % DMA_PARTITION_STRIDE
+
+
 def at_offset(operand: Operand, shift: int) -> Operand:
     """The operand with its bytes moved within their partitions."""
     if isinstance(operand, AccessPattern):

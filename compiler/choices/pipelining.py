@@ -21,9 +21,10 @@ from nxcc.backends.codegen.generator import generate
 from nxcc.backends.cost import handover
 from nxcc.backends.isa.program import Program
 from nxcc.backends.onchip.keeping import keep
-from nxcc.backends.onchip.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.onchip.pinning import BOUNDARY, LOAD_ENTRY, Pinned, pin
 from nxcc.backends.onchip.placing import Places, Timeline
 from nxcc.backends.onchip.prefetching import prefetch
+from nxcc.backends.onchip.squeezing import resident_at, squeezed
 from nxcc.backends.simulator.timing import Clock
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Findings
@@ -35,12 +36,22 @@ from nxcc.passes.fusing.chain_regions import dissolve_chains
 from nxcc.passes.partitioning.nodes import Node
 from nxcc.passes.partitioning.partition import Plan
 from nxcc.passes.partitioning.stages import Stages
+from nxcc.passes.split_products import stored_products
+
+SQUEEZES = 6
+"""Times that weights are chosen anew for what they leave of the regions' tiles."""
 
 ROUNDS = 2
 """Cuts that are tried at most."""
 
 WORK_SHARES = (0.25, 0.375, 0.5)
-"""Parts of SBUF to try for a stage's work where weights want the rest; the middle one is what the cut counts with."""
+"""Parts of SBUF to try for a stage's work where weights want the rest."""
+
+PRODUCT_BYTES = 2
+"""Of an element that a target which pipelines multiplies."""
+
+PIECES = 3
+"""Pieces that a stage's weights should have at least, so that cuts between them can be even."""
 
 WORK_SHARE = 0.35
 """Part of SBUF that a region should do with on a core of its own where values between regions want the rest."""
@@ -122,12 +133,34 @@ class Lowering:
         return blocks + [(binding.address, binding.size) for name, binding in code.bindings.items() if name in self.weights]
 
     def pinned(self, code: DeviceCode, room: int | None = None) -> Pinned:
-        """The code with its weights on chip, as far as they fit beside values that stay there."""
+        """The code with its weights on chip, as far as they fit; then values between regions."""
         program = code.program
+        if self.optlevel and room is None and (found := self._squeezed(code)) is not None:
+            return found
         if self.optlevel:
             places = Places(Timeline.of(code.work, self.target.sbuf.align_bytes), self.target)
             program = keep(program, code.scratch, places, self.target).program
         return pin(program, self._weights(code), self.target, room)
+
+    def _squeezed(self, code: DeviceCode) -> Pinned | None:
+        """The code with weights where its regions have no tiles for them any more, values in what is left; None if nothing is
+        gained so. Weights that do not fit have their tiles again, which leaves less room for others."""
+        sbuf = self.target.sbuf
+        room = sbuf.usable_bytes
+        for _ in range(SQUEEZES):
+            found = pin(code.program, self._weights(code), self.target, room)
+            if found.program.resident is None:
+                return None
+            program, work = squeezed(found.program, code.work, sbuf.align_bytes)
+            timeline = Timeline.of(work, sbuf.align_bytes)
+            start = sbuf.usable_bytes - (program.sbuf_bytes - found.program.resident.offset)
+            start -= start % BOUNDARY
+            if timeline.end <= start:
+                places = Places(timeline, self.target, start)
+                kept = keep(program, code.scratch, places, self.target)
+                return replace(found, program=resident_at(kept.program, start))
+            room = sbuf.usable_bytes - timeline.end - sbuf.align_bytes
+        return None
 
     def stage(self, plan: Plan, core: int, debug: list[DebugEntry]) -> DeviceCode:
         """The code of a stage; where weights and work do not both fit, the fastest of several shares of the chip for work."""
@@ -214,8 +247,19 @@ class _Costs:
         return value in self.weights
 
 
-def stages_of(plan: Plan, lowering: Lowering) -> Stages:
-    """The ways to cut a plan for one core; its device nodes are lowered and timed once.
+def piece_bytes(module: Module, weights: frozenset[int], target: Target, cores: int) -> int:
+    """Bytes of a matrix that is not cut so that stages can share it; 0 for any, where the cores have no room for all weights
+    anyway. weights: numbers of the module's parameters."""
+    if cores == 1:
+        return 0
+    matrices = {product.operands[1] for product in stored_products(module, weights)}
+    total = sum(matrix.shape.element_count for matrix in matrices) * PRODUCT_BYTES
+    room = int((1 - min(WORK_SHARES)) * target.sbuf.usable_bytes) * target.partitions
+    return total // (PIECES * cores) if total <= room * cores else 0
+
+
+def stages_of(plan: Plan, lowering: Lowering, cores: int) -> Stages:
+    """The ways to cut a plan for one core; its device nodes are lowered and timed once. cores: that share the weights.
 
     Chains of regions are none here: a border may lie between their members, and weights that stay need not come in turn.
     """
@@ -231,9 +275,16 @@ def stages_of(plan: Plan, lowering: Lowering) -> Stages:
                 measured[places[region]] += ticks
     for region, size in found.needs.items():
         needs[places[region]] += size
-    sbuf = lowering.target.sbuf
-    room = max(sbuf.usable_bytes - code.program.sbuf_bytes, int((1 - WORK_SHARES[1]) * sbuf.usable_bytes))
-    return Stages(plan, _Costs(lowering.target, lowering.weights, measured, needs, room * lowering.target.partitions))
+    return Stages(plan, _Costs(lowering.target, lowering.weights, measured, needs,
+                               _room(sum(needs.values()) // cores, code.program.sbuf_bytes, lowering.target)))
+
+
+def _room(wanted: int, work: int, target: Target) -> int:
+    """Bytes for weights to count with where each core wants so many, and work as it likes takes `work` bytes of a partition:
+    the largest share for work that leaves as many, or the smallest."""
+    usable = target.sbuf.usable_bytes
+    rooms = [usable - work, *(int((1 - share) * usable) for share in reversed(WORK_SHARES))]
+    return next((room for room in sorted(rooms) if room * target.partitions >= wanted), max(rooms)) * target.partitions
 
 
 def _unchained(node: Node) -> Node:
@@ -249,7 +300,7 @@ def pipelined(module: Module, plan: Plan, lowering: Lowering, count: int) -> tup
 
     CompileError(PIPELINE) if there are no such stages.
     """
-    stages = stages_of(plan, lowering)
+    stages = stages_of(plan, lowering, count)
     best: tuple[int, Plan, list[DeviceCode]] | None = None
     tried: set[tuple[int, ...]] = set()
     for _ in range(ROUNDS):
@@ -272,7 +323,7 @@ def proposal(plan: Plan, lowering: Lowering, one_core_us: float) -> dict[str, An
     one_core_us: between two results of one core.
     """
     target = lowering.target
-    found = stages_of(plan, lowering).intervals(target.cores.pipeline_max)
+    found = stages_of(plan, lowering, target.cores.pipeline_max).intervals(target.cores.pipeline_max)
     intervals = {1: one_core_us} | {cores: target.nanoseconds(ticks) / 1e3 for cores, ticks in found.items() if cores > 1}
     best = min(intervals, key=lambda cores: (cores * intervals[cores], cores))
     shown = sorted({1, best, *(cores for cores in intervals if cores & (cores - 1) == 0)})

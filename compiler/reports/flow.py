@@ -79,7 +79,8 @@ def pipeline(neff: Neff, target: Target, nodes: Sequence[NodeTime], programs: Se
             takeover = cost.handover(sizes, nodes[number - 1].core // chip == timed.core // chip, target)
         work = timed.timing.ticks if timed.timing is not None else target.ticks(timed.us * 1e3)
         pinned, streamed = _weight_bytes(neff, timed.core, programs[timed.core], node.entry) if node.executor != CPU else (0, 0)
-        stages.append(Stage(work, takeover))
+        moving = timed.timing.dma_busy // target.dma.engines if timed.timing is not None else 0
+        stages.append(Stage(work, takeover, moving))
         reports.append(StageReport(timed.name, timed.core, timed.us, target.nanoseconds(takeover) / 1e3, sum(sizes), pinned,
                                    streamed))
     flow = stream(stages)

@@ -78,7 +78,8 @@ def _merge_siblings(module: Module, builder: Builder, capacity: RowCapacity) -> 
             together = members[:1]
             for region in members[1:]:
                 inputs = {o for m in (*together, region) for o in m.operands}
-                if len(inputs) <= capacity.max_inputs and _are_apart(left, [*together, region]):
+                fits = len(inputs) <= capacity.max_inputs and capacity.holds([_product(m) for m in (*together, region)])
+                if fits and _are_apart(left, [*together, region]):
                     together.append(region)
             members = [m for m in members if m not in together]
             if len(together) > 1:
@@ -100,6 +101,11 @@ def _left_side(region: Instruction) -> Instruction | None:
     if maps is None or not is_column_parallel(order, maps, [body.root]):
         return None
     return region.operands[int(dots[0].operands[0].attributes["parameter_number"])]
+
+
+def _product(region: Instruction) -> Instruction:
+    """The only product of a region."""
+    return next(i for i in region.called[0].instructions if i.opcode == "dot")
 
 
 def _are_apart(left: Instruction, regions: list[Instruction]) -> bool:

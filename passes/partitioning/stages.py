@@ -6,9 +6,10 @@ Before: a plan for one core. After: the same work in the same order, each device
                                          device1 on core 1 (value1) -> output0
 
 The cut is exact over the order of the nodes: the longest stage is as short as any cut of that order makes it; among those the
-one over whose borders the fewest bytes pass. A stage's time is that of its instructions with their weights on chip, of
-streaming the weights that do not fit there, and of passing on what crosses its borders. What depends on weights alone, and
-what only rearranges a value, stays with its reader. A region is never joined with another: the host runs between them.
+one over whose borders the fewest bytes pass. A stage's time is that of its instructions with their weights on chip and of
+streaming the weights that do not fit there; what crosses its borders is passed on meanwhile, and may take no longer. What
+depends on weights alone, and what only rearranges a value, stays with its reader. A region is never joined with another: the
+host runs between them.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Stages:
         return found
 
     def predicted(self, ends: Sequence[int]) -> list[int]:
-        """Ticks of each stage with what it hands over and takes over: what it needs for a request of a stream."""
+        """Ticks that each stage needs for a request of a stream."""
         return _picked(self._times(), ends)
 
     def work(self, ends: Sequence[int]) -> list[int]:
@@ -214,7 +215,7 @@ class Stages:
     def _times(self) -> Numbers:
         """times[i, j]: ticks that a stage of the atoms i..j-1 needs for a request; NEVER where there is no such stage."""
         border = self.costs.handover_ticks(self.crossing)
-        times: Numbers = np.minimum(self._work() + border[:, None] + border[None, :], NEVER)
+        times: Numbers = np.maximum(self._work(), border[:, None])
         return times
 
     def _work(self) -> Numbers:

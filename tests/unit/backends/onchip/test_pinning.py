@@ -15,7 +15,8 @@ from nxcc.backends.isa.encode import encode
 from nxcc.backends.isa.instructions import vector
 from nxcc.backends.isa.program import AccessPattern, Affine, Engine, Instruction, Memory, Program
 from nxcc.backends.isa.verifier import verify_program
-from nxcc.backends.onchip.pinning import LOAD_ENTRY, Pinned, pin
+from nxcc.backends.onchip.pinning import BOUNDARY, LOAD_ENTRY, Pinned, pin
+from nxcc.backends.onchip.squeezing import resident_at, squeezed
 from nxcc.backends.simulator.functional import Machine
 from nxcc.backends.simulator.strict.machine import StrictMachine
 from nxcc.backends.simulator.timing import Clock
@@ -84,6 +85,20 @@ def test_pinned_weights_give_the_same_results(optlevel: int, strict: bool, room:
     assert found.pinned_bytes > 0 and (found.streamed_bytes == 0) == (room is None)
     verify_program(found.program, V1, hbm_bytes=found.program.hbm_bytes)
     for got, want in zip(run(code, found.program, strict), run(code, code.program), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("optlevel", [1, 2])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("room", [None, 400])
+def test_regions_come_together_where_tiles_of_weights_were(optlevel: int, strict: bool, room: int | None) -> None:
+    code = code_of(optlevel)
+    program, work = squeezed(pinned(code, room).program, code.work, V1.sbuf.align_bytes)
+    assert sum(one.size for one in work) < sum(one.size for one in code.work)
+    end = max(one.start + one.size for one in work)
+    program = resident_at(program, -(-end // BOUNDARY) * BOUNDARY)
+    verify_program(program, V1, hbm_bytes=program.hbm_bytes)
+    for got, want in zip(run(code, program, strict), run(code, code.program), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
