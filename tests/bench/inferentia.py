@@ -15,6 +15,8 @@ CASTS = {"fp16 graph": ("all", "fp16")}
 """--auto-cast and its type by a row's dtype_cast; all else is neuron-cc's default, which casts everything to bf16."""
 GRADES = ("A", "B")
 CHIP_CORES = 4
+PIPELINE_CORES = (1, 2, 4, 8, 12, 16)
+"""Numbers of cores that pipelines are estimated with, beside the published one."""
 HOST_CALL_MS = 0.5
 """A request's share of the host where one request is under way: the start value of hardware model 5.4."""
 
@@ -81,6 +83,33 @@ def pipelines(folder: Path) -> list[PublishedPipeline]:
                 values[row["module"], int(row["cores_used"])][row["metric"]] = float(row["value"])
     return [PublishedPipeline(module, cores, found["latency_p50_ms"], found["throughput_per_s"])
             for (module, cores), found in values.items()]
+
+
+def pipeline_row(published: PublishedPipeline, cores: int, found: chip.Line) -> chip.Line:
+    """An estimate on so many cores beside the published figures, which are of one number of cores."""
+    row: chip.Line = {"module": published.module, "cores": cores}
+    if "failure" in found:
+        return row | {"failure": found["failure"]}
+    flow = found.get("pipeline") or {"interval_us": found["device_us"], "latency_us": found["device_us"], "stages": [],
+                                     "bound_by": found["bound_by"]}
+    row |= {"interval_us": flow["interval_us"], "per_second": 1e6 / flow["interval_us"], "latency_ms": flow["latency_us"] / 1e3,
+            "pinned_bytes": sum(stage["pinned_bytes"] for stage in flow["stages"]),
+            "streamed_bytes": sum(stage["streamed_bytes"] for stage in flow["stages"]), "bound_by": flow["bound_by"],
+            "least_occupancy": min((stage["occupancy"] for stage in flow["stages"]), default=1.0)}
+    if cores == published.cores:
+        row |= {"published_latency_ms": published.latency_ms, "published_per_second": published.per_second}
+    return row
+
+
+def pipeline_line(row: chip.Line) -> str:
+    """A row for people."""
+    head = f"{row['module']:20} {row['cores']:5}"
+    if "failure" in row:
+        return f"{head} {row['failure']}"
+    throughput, latency = row.get("published_per_second", "-"), row.get("published_latency_ms", "-")
+    return (f"{head} {row['interval_us']:8.0f} {row['per_second']:8.0f} {throughput:>7} {row['latency_ms']:10.2f} {latency:>5} "
+            f"{row['pinned_bytes'] / 1e6:10.0f} {row['streamed_bytes'] / 1e6:8.0f} {row['least_occupancy']:6.2f} "
+            f"{row['bound_by']}")
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:

@@ -347,22 +347,17 @@ def bench_pipeline(bench: Bench) -> None:
     """NeuronCore Pipeline: estimated and published latency and throughput."""
     say("\npipeline: one model over several cores of v1; latency in an empty pipeline, results a second from a full one")
     corpus = bench.corpus()
+    say(f"{'module':20} {'cores':>5} {'us apart':>8} {'a second':>8} {'publ':>7} {'latency ms':>10} {'publ':>5} "
+        f"{'on chip MB':>10} {'streamed':>8} {'least':>6} bound by")
     rows = []
-    for row in inferentia.pipelines(corpus.path / "timing"):
-        found = _estimated(bench, corpus, row.module, "all", "--target", "v1", "--auto-cast-type", "bf16",
-                           "--neuroncore-pipeline-cores", str(row.cores))
-        if "failure" in found:
-            say(f"{row.module:28} {row.cores:3} cores: {found['failure']}")
-            continue
-        flow = found["pipeline"]
-        streamed = sum(stage["streamed_bytes"] for stage in flow["stages"])
-        pinned = sum(stage["pinned_bytes"] for stage in flow["stages"])
-        say(f"{row.module:28} {row.cores:3} cores: latency {flow['latency_us'] / 1e3:.2f} ms, published {row.latency_ms:.2f}; "
-            f"{flow['requests_per_second']:.0f} a second, published {row.per_second:.0f}; bound by {flow['bound_by']}; weights "
-            f"{pinned / 1e6:.0f} MB on chip, {streamed / 1e6:.0f} MB streamed a request")
-        rows.append({"module": row.module, "cores": row.cores, "latency_ms": flow["latency_us"] / 1e3,
-                     "per_second": flow["requests_per_second"], "published_latency_ms": row.latency_ms,
-                     "published_per_second": row.per_second, "pinned_bytes": pinned, "streamed_bytes": streamed})
+    for published in inferentia.pipelines(corpus.path / "timing"):
+        for cores in sorted({*inferentia.PIPELINE_CORES, published.cores}):
+            found = _estimated(bench, corpus, published.module, "all", "--target", "v1", "--auto-cast-type", "bf16",
+                               "--neuroncore-pipeline-cores", str(cores))
+            row = inferentia.pipeline_row(published, cores, found)
+            rows.append(row)
+            say(inferentia.pipeline_line(row))
+    say("least: share of the interval in which the least busy stage works; one core: its weights come from memory in each run")
     bench.results["pipeline"] = rows
 
 
