@@ -25,6 +25,7 @@ from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.dtypes.autocast import Autocast
 from nxcc.passes.dtypes.cast_before_slices import CastBeforeSlices
 from nxcc.passes.dtypes.cast_products import CastProducts
+from nxcc.passes.dtypes.convert_outside import ConvertOutside
 from nxcc.passes.dtypes.exact_quotients import ExactQuotients
 from nxcc.passes.dtypes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.dtypes.narrow_selections import NarrowSelections
@@ -139,6 +140,7 @@ STEPS: tuple[Step, ...] = (
     Step("fold-constants", lambda settings: FoldConstants(), 0),
     Step("known-places", lambda settings: KnownPlaces(settings.is_straight), 0),
     Step(SIMPLIFY_FOLDED, lambda settings: Simplify(SIMPLIFY_FOLDED), 1),
+    Step("convert-outside", lambda settings: ConvertOutside(settings.dtypes), 0),
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
     Step("widen-dtypes", lambda settings: WidenDtypes(settings.dtypes, settings.report, settings.multiply_f8e4m3fn), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
@@ -214,6 +216,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("fold-constants", "narrow-selections", "initial values are numbers once they are folded"),
     ("fold-constants", "widen-dtypes", "what is known is computed in the type that it has"),
     ("expand-products", "widen-dtypes", "a scaled product is a plain one of f32 then"),
+    (SIMPLIFY_FOLDED, "convert-outside", "a conversion stands before what repeats its number"),
+    ("convert-outside", "legalize-dtypes", "both change the interface; each leaves the other's types alone"),
     ("widen-dtypes", "legalize-dtypes", "both change the interface; each leaves the other's types alone"),
     ("widen-dtypes", "autocast", "a weight may be cast again"),
     ("narrow-selections", "legalize-dtypes", "what was widened for nothing needs no proof"),

@@ -1,4 +1,4 @@
-"""Give a result that is a parameter, but has another dtype for the user, a value of its own.
+"""Give a result that is a parameter, of which one has another dtype for the user, a value of its own.
 
 Before:  module frontend_attributes={nxcc.output.0="s64"}    ROOT p = s32[] parameter(0)
 After:   ROOT c = s32[] copy(p)
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder
-from nxcc.ir.hlo.marks import OUTPUT
+from nxcc.ir.hlo.marks import INTERFACE, OUTPUT
 from nxcc.ir.hlo.module import Module
 from nxcc.passes.rewriting import settle
 
@@ -25,7 +25,8 @@ class SeparateResults:
         leaves = root.operands if root.opcode == "tuple" else (root,)
         if not all(leaf.shape.is_array for leaf in leaves):
             return False
-        changed = [leaf.opcode == "parameter" and f"{OUTPUT}{number}" in module.frontend_attributes
+        changed = [leaf.opcode == "parameter"
+                   and (f"{OUTPUT}{number}" in module.frontend_attributes or INTERFACE in leaf.frontend_attributes)
                    for number, leaf in enumerate(leaves)]
         if not any(changed):
             return False

@@ -315,7 +315,6 @@ class _Legalizer:
             if shape.dtype is not given:
                 self.module.frontend_attributes[f"{OUTPUT}{number}"] = given.name
         update_entry_layout(self.module)
-        update_entry_layout(self.module)
 
 
 _SHAPES_OF_OPERANDS: dict[str, Callable[[_Legalizer, Instruction], list[Shape]]] = {
