@@ -22,7 +22,7 @@ from nxcc.compiler.cache.findings import findings_of
 from nxcc.compiler.choices.casting import notices, resolved
 from nxcc.compiler.choices.pipelining import Lowering, piece_bytes, pipelined
 from nxcc.compiler.choices.placing import HostAndDevice
-from nxcc.compiler.choices.relayout import exact_up_to, turns_bits
+from nxcc.compiler.choices.relayout import exact_up_to, spreading, turns_bits
 from nxcc.compiler.console.progress import INFO, WARNING, Journal
 from nxcc.compiler.dumps import Dumps, module_text, plan_text
 from nxcc.compiler.files.arrays import ArrayFile, read_arrays
@@ -229,7 +229,8 @@ class _Compilation:
     def _package(self) -> None:
         build = self.build
         assert build.plan is not None and build.codes
-        labels = Labels(VERSION, build.options.effective(), self.flags, self.source.sha256, build.options.strip)
+        labels = Labels(VERSION, build.options.effective(), self.flags, self.source.sha256, build.options.strip,
+                        spreading(build.options, build.plan))
         build.package = package(build.module, build.tensors, build.plan, build.codes, build.target, labels)
 
 

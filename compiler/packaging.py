@@ -3,7 +3,7 @@
 Decided here: names and places of values in the container, which constants are members of their own, the text of host
 modules, the stripped module that `verify` evaluates, the debug map. The additions under neff.json's `nxcc` are:
 `values` (dtype of a value inside the program where it is not the user's), `counts` (see counted_outputs.py), `module` (the
-stripped HLO).
+stripped HLO), `spreads` (how many products may spread a NaN, see again.py).
 A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`.
 """
 
@@ -28,6 +28,7 @@ from nxcc.compiler.interface.parameters import WEIGHT, Tensor, leaf_shapes, resu
 from nxcc.compiler.interface.text_values import KEY as TEXTS
 from nxcc.compiler.interface.text_values import by_name as text_names
 from nxcc.compiler.reports.statistics import module_statistics
+from nxcc.compiler.runtime.carried import SPREADS
 from nxcc.compiler.runtime.places import Place
 from nxcc.ir.dtypes import DType
 from nxcc.ir.facts import dataclass
@@ -67,13 +68,15 @@ MODULE_NAME = "module"
 
 @dataclass(frozen=True)
 class Labels:
-    """What a NEFF says about its origin: options as they took effect, the command line's flags, version and digest."""
+    """What a NEFF says about its origin: options as they took effect, the command line's flags, version and digest; and in how
+    many products a NaN may spread."""
 
     version: str
     options: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     hlo_sha256: str = ""
     strip: bool = False
+    spreads: int = 0
     metrics: dict[str, Any] | None = None
 
 
@@ -152,6 +155,7 @@ class _Packager:
             flags=self.labels.flags, options=self.labels.options, statistics=statistics, metrics=self.labels.metrics,
             debug_map=None if self.labels.strip else debug_map(self.codes, self.target),
             nxcc={"values": self._inner_dtypes(), "orders": self._orders(), "module": stripped,
+                  SPREADS: self.labels.spreads,
                   COUNTS: by_name(self.module, self.plan.results),
                   TEXTS: text_names(self.module, self.tensors.values(), self.plan.results)},
         )

@@ -158,7 +158,7 @@ def _describe(k: int, array: Array, loaded: Loaded) -> dict[str, Any]:
     return found
 
 
-REPEATED = "a transpose met what is not finite: run again with code of --relayout exact"
+REPEATED = "a product met what is not finite: run again with code of --relayout exact"
 
 
 def run_lines(body: dict[str, Any]) -> list[str]:

@@ -15,20 +15,26 @@ zeros behind each row of the gradient make every shift of the images one run of 
 window is dilated: what lies between two of its elements are then columns of the product.
 
 A zero behind a row meets the images' next row, so that a NaN or an infinity there would come into sums to which it does not
-belong; what is small is cut out shift by shift instead.
+belong; what is small is cut out shift by shift instead, and so is what Vector multiplies, which takes as long. A product says
+how its rows lie, frontend_attributes={nxcc.rows_summed="8,28,28 of 8,30,30"}, and `of_rows_alone` leaves out the others again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import product as iterate
 from math import ceil, prod
 from operator import mul
+from typing import Any
+
+import numpy as np
 
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.attributes import PaddingDimension, WindowDimension
 from nxcc.ir.hlo.builder import Builder
+from nxcc.ir.hlo.marks import SUMMED
 from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.passes.combiners import combiner
 from nxcc.passes.patterns import reshape_to, transpose_to
@@ -36,6 +42,9 @@ from nxcc.passes.rewriting import Rule, rewrite_module
 
 RESULTS = 64
 """Elements of the result in its spatial dimensions, at most: each may be a product."""
+
+MOST_LEFT_OUT = 4
+"""How many times the rows that a product sums there are at most: shifts go over half of an image."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class KernelGradients:
             if not _is_gradient(convolution):
                 return None
             read = sum(operand.shape.element_count for operand in convolution.operands)
-            return (_cut_out if read <= self.exact_up_to else _shifted)(convolution, builder)
+            is_apart = read <= self.exact_up_to or convolution.attribute("batch_group_count") > 1
+            return (_cut_out if is_apart else _shifted)(convolution, builder)
 
         return rewrite_module(module, {"convolution": (Rule("products-of-shifts", ("convolution",), products),)})
 
@@ -83,6 +93,12 @@ class _Sizes:
     shifts: tuple[int, ...]
     rows: tuple[int, ...]
 
+    def summed(self, images: int) -> dict[str, str]:
+        """How the rows of a product of flat images lie, where zeros lie among them."""
+        if self.rows == self.steps:
+            return {}
+        return {SUMMED: " of ".join(",".join(map(str, (images, *extents))) for extents in (self.steps, self.rows))}
+
     @property
     def runs(self) -> list[int]:
         """Rows of the flat image from one step to the next."""
@@ -111,8 +127,8 @@ def _shifted(convolution: Instruction, builder: Builder) -> Instruction:
     images = _flat_images(convolution, sizes, builder)
     taken = flat.shape.dims[0] - sizes.offsets()[-1]
     flat = builder.slice(flat, (0, 0), (taken, flat.shape.dims[1]))
-    parts = [_product(convolution, builder.slice(images, (first, 0), (first + taken, images.shape.dims[1])), flat, builder)
-             for first in sizes.offsets()]
+    read = [builder.slice(images, (first, 0), (first + taken, images.shape.dims[1])) for first in sizes.offsets()]
+    parts = [_product(convolution, rows, flat, builder, sizes.summed(count)) for rows in read]
     found = builder.reshape(_joined(parts, builder), (*sizes.shifts, *sizes.between, *_ends(convolution)))
     pairs = [d for n in range(rank) for d in (n, rank + n)]
     found = transpose_to(builder, found, (*pairs, 2 * rank, 2 * rank + 1))
@@ -137,14 +153,45 @@ def _cut_out(convolution: Instruction, builder: Builder) -> Instruction:
     return _in_place(convolution, found, builder)
 
 
-def _product(convolution: Instruction, images: Instruction, gradient: Instruction, builder: Builder) -> Instruction:
+def of_rows_alone(dot: Instruction, builder: Builder) -> Instruction | None:
+    """A product of rows among which zeros lie, without what meets these; None if its mark does not say so."""
+    sides = [dot.attribute("lhs_contracting_dims"), dot.attribute("rhs_contracting_dims")]
+    summed = prod(dot.operands[0].shape.dims[d] for d in sides[0])
+    is_row = _rows(dot.frontend_attributes.get(SUMMED, ""), summed)
+    if is_row is None or len(sides[0]) != 1:
+        return None
+    rows = builder.constant(is_row)
+    masked = []
+    for value, dims in zip(dot.operands, sides, strict=True):
+        zeros = builder.splat(value.shape.dtype, value.shape.dims, 0)
+        masked.append(builder.make("select", builder.broadcast(rows, value.shape.dims, dims), value, zeros))
+    found = builder.make("dot", *masked, shape=dot.shape, **dot.attributes)
+    found.frontend_attributes = {key: word for key, word in dot.frontend_attributes.items() if key != SUMMED}
+    return found
+
+
+def _rows(mark: str, count: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    """Which of `count` summed rows are none of zeros; None if the mark is none, or of other rows."""
+    parts = [part.split(",") for part in mark.split(" of ")]
+    if not all(re.fullmatch("[0-9]{1,9}", size) for part in parts for size in part) or len({*map(len, parts)}) != 1:
+        return None
+    inner, outer = ([int(size) for size in part] for part in (parts[0], parts[-1]))
+    if not count <= prod(outer) <= MOST_LEFT_OUT * count:
+        return None
+    found = np.zeros(outer, np.bool_)
+    found[tuple(map(slice, inner))] = True
+    return found.reshape(-1)[:count]
+
+
+def _product(convolution: Instruction, images: Instruction, gradient: Instruction, builder: Builder,
+             attributes: Mapping[str, str] | None = None) -> Instruction:
     """images [rows, between x channels] and gradient [rows, outputs] summed over rows, as [1, all elements]; channel by channel
-    where each is a group of its own."""
+    where each is a group of its own. attributes: what a dot says of itself."""
     if convolution.attribute("batch_group_count") > 1:
         return _product_of_channels(convolution, images, gradient, builder)
     notes = {key: convolution.attributes[key] for key in ("operand_precision", "algorithm") if key in convolution.attributes}
     found = builder.dot(images, gradient, ((0,), (0,)), dtype=convolution.shape.dtype, **notes)
-    found.frontend_attributes = dict(convolution.frontend_attributes)
+    found.frontend_attributes = {**convolution.frontend_attributes, **(attributes or {})}
     return builder.reshape(found, (1, found.shape.element_count))
 
 

@@ -31,9 +31,10 @@ class Prepared:
 class Alerts:
     """What engines tell the host at the end of a run.
 
-    spread: a transpose that is a product met what is not finite, and made NaN of finite values. A device reports NaN that
-    arises while it runs, at no cost (documented, runtime return codes: 1003, completed with numerical errors (NaN)); which
-    instruction made it is assumed to be known to the runtime as for other errors.
+    spread: the tensor engine met what is not finite: in a transpose, which is a product, or in a product whose other factor may
+    hold zeros that the module does not have; NaN may have come of finite values. A device reports NaN that arises while it
+    runs, at no cost (documented, runtime return codes: 1003, completed with numerical errors (NaN)); which instruction made it
+    is assumed to be known to the runtime as for other errors.
     """
 
     __slots__ = ("spread",)

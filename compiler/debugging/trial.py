@@ -1,7 +1,8 @@
 """One trial of a module: compile it, load the NEFF, run it, hold it against the oracle; the verdict is a value.
 
 What bisection, reduction and random testing ask again and again. A difference counts only if rounding does not explain
-it: the oracle is evaluated again with every float disturbed by a step of its type, and what moves with that is no fault.
+it: the oracle is evaluated again with every float disturbed by a step of its type, and what moves with that is no fault. A
+denormal of the engines' f32 may count as zero.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ NOISE_MARGIN = 8.0
 """How much more than noise of one step moves an output its error may be: engines round more often than once."""
 F32_NOISE = 2.0**-20
 """Relative error that the engines' functions may have in f32; narrower types take one step of their own."""
+SMALLEST = 2.0**-126
+"""Of the normal numbers that f32 and bf16 have."""
 
 _OURS = (NEFF_INVALID, PROGRAM_INVALID)
 """Codes about files; here the compiler wrote the file, so that they speak of its own fault."""
@@ -147,11 +150,21 @@ def _disturbed(module: Module, inputs: Sequence[Value], random: np.random.Genera
     values: dict[Instruction, Value] = {}
     for instruction in module.entry.post_order():
         if instruction.opcode == "parameter":
-            values[instruction] = inputs[int(instruction.attributes["parameter_number"])]
+            values[instruction] = _without_denormals(inputs[int(instruction.attributes["parameter_number"])], random)
             continue
         found = evaluate_instruction(instruction, [values[o] for o in instruction.operands])
         values[instruction] = found if instruction.opcode == "constant" else _moved(found, random)
     return values[module.entry.root]
+
+
+def _without_denormals(value: Value, random: np.random.Generator) -> Value:
+    """What the engines may take for zero is zero here and there."""
+    if isinstance(value, tuple):
+        return tuple(_without_denormals(part, random) for part in value)
+    if value is None or value.dtype.name not in ("float32", "bfloat16"):
+        return value
+    small = (np.abs(value.astype(np.float32)) < SMALLEST) & (random.random(value.shape) < 0.5)
+    return np.where(small, np.copysign(np.zeros((), value.dtype), value), value).astype(value.dtype)
 
 
 def _moved(value: Value, random: np.random.Generator) -> Value:
@@ -170,4 +183,4 @@ def _moved(value: Value, random: np.random.Generator) -> Value:
         moved = value.astype(np.float64) * factor
         # nobody promises the bits of a NaN: what depends on its sign moves too
         signed = np.where(np.isnan(moved), np.copysign(np.nan, factor - 1), moved)
-        return np.asarray(signed.astype(value.dtype))
+        return _without_denormals(np.asarray(signed.astype(value.dtype)), random)

@@ -166,7 +166,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "file": "the NEFF", "target": "v1 or v2", "inputs": "given, or random with the seed",
         "outputs": "name, dtype, shape; min, max, mean of what is finite, not_finite: how many are not",
         "written": "path of the outputs, if they were written",
-        "was_repeated": "a transpose met what is not finite, so that exact code ran",
+        "was_repeated": "a product met what is not finite, so that exact code ran",
         "load_cpu_s": "with --timing", "run_cpu_s": "with --timing",
     },
     "verify": {

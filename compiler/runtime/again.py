@@ -1,9 +1,10 @@
 """A run again, with code that keeps what is not finite in its place.
 
 Where products are large, operands are turned by products with the identity unless `--relayout` says otherwise (see
-`relayout.py`), which is right for what is finite. If a device reports that a transpose made NaN of finite values, what
-it computed is dropped: the module that the file carries is compiled with `--relayout exact`, once, and that code runs on the
-same values. So a NaN costs time where there is one, and nothing where there is none.
+`relayout.py`), and passes put zeros into products (see `nxcc.passes.added_zeros`), which is right for what is finite. If a
+device reports a transpose or a product that is not finite, what it computed is dropped: the module that the file carries is
+compiled with `--relayout exact` and without those zeros, once, and that code runs on the same values. So a NaN costs time where
+there is one, and nothing where there is none.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from nxcc.ir.literals import Array
 from nxcc.neff.members import HostConstant
 from nxcc.neff.reader import Neff
 
+SPREADS = "spreads"
+"""Under `nxcc` in neff.json: in how many products of the device a NaN may spread."""
+
 
 def carried_module(neff: Neff) -> Module | None:
     """The module after all passes, without its large constants; None if the file carries none."""
@@ -27,13 +30,19 @@ def carried_module(neff: Neff) -> Module | None:
 
 
 def embedded_module(neff: Neff) -> tuple[Module, list[Array]]:
-    """The same with the values of its trailing parameters, which are its large constants; CompileError if there is none."""
+    """The same with the values of its trailing parameters, which are its large constants, and without the zeros that passes put
+    into products, so that it means the same for NaN and infinities as the module that was compiled.
+
+    Raises CompileError if there is none.
+    """
+    from nxcc.passes.added_zeros import AddedZeros
     row = neff.require_runnable().nxcc.extra.get("module")
     where = f"{neff.path}: neff.json: module"
     if not isinstance(row, dict) or not isinstance(row.get("hlo"), str) or not isinstance(row.get("constants"), list):
         raise CompileError(NEFF_INVALID, "the file carries no module to compare with", where)
     constants = [_constant_row(entry, where) for entry in row["constants"]]
     module = read_module(neff, row["hlo"], "module")
+    AddedZeros().run(module)
     return module, [neff.array(constant.file, constant.dtype, constant.shape) for constant in constants]
 
 

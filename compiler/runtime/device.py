@@ -104,7 +104,7 @@ class Device:
 
     @property
     def has_spread(self) -> bool:
-        """Whether a transpose of the last run made NaN of finite values."""
+        """Whether the tensor engine met what is not finite in the last run, and may have made NaN of finite values."""
         return self.machine.alerts.spread
 
 

@@ -3,7 +3,7 @@
 Loading opens the file, checks target, version and features, decodes the engine streams once, verifies the machine
 program, puts constants into the HBM arenas, binds weights by the file's recipe (cast to the dtype of their place), and fills
 what stays on chip. A run then walks the graph of nodes; values move between host and arenas only where another side reads them.
-A run in which a transpose spread a NaN is made again with exact code (`again.py`), unless the file was made with `--relayout`.
+A run in which a product spread a NaN is made again with exact code (`again.py`), unless the file was made with `--relayout`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nxcc.compiler.interface.parameters import INPUT, STATE, WEIGHT, Tensor, che
 from nxcc.compiler.interface.text_values import open_texts
 from nxcc.compiler.interface.weights import match_weights
 from nxcc.compiler.problems import raise_problems
-from nxcc.compiler.runtime.carried import read_module
+from nxcc.compiler.runtime.carried import SPREADS, read_module
 from nxcc.compiler.runtime.device import Device
 from nxcc.compiler.runtime.places import places_of
 from nxcc.ir.diagnostics import INPUT_MISMATCH, NEFF_INVALID, WEIGHT_MISMATCH, WEIGHT_MISSING, WEIGHT_UNEXPECTED, CompileError
@@ -79,7 +79,7 @@ class Loaded:
         self.devices = {core: Device(neff, core, strict, seed) for core in sorted(set(self.cores.values()))}
         self.hosts = {node.id: _open_host(neff, node) for node in self.graph.nodes if node.executor == CPU}
         self.resident: dict[str, Array] = {}
-        self.repeats = "relayout" not in self.graph.nxcc.options
+        self.repeats = "relayout" not in self.graph.nxcc.options and bool(self.graph.nxcc.extra.get(SPREADS))
         self.was_repeated = False
         self._twin: ExactTwin | None = None
         self._strict, self._seed = strict, seed

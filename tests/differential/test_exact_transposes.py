@@ -10,6 +10,7 @@ import pytest
 from nxcc.compiler.driver import Request, compile_file
 from nxcc.compiler.options import options_from
 from nxcc.compiler.runtime.loaded import load
+from nxcc.compiler.verify import oracle_inside
 from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 
@@ -128,6 +129,51 @@ def test_a_run_in_which_a_nan_spreads_is_made_again(text: str, dtype: str, targe
         np.testing.assert_array_equal(got[np.isinf(want)], want[np.isinf(want)])
         good = np.isfinite(want)
         assert np.abs(got[good] - want[good]).max() <= 2.0**-6 * np.abs(want[good]).max()
+
+
+ZEROS = {
+    "groups": ("2,16,16,128", "3,3,4,128", "2,16,16,128", "size=3x3 pad=1_1x1_1", "b01f_01io->b01f, feature_group_count=32"),
+    "few groups": ("2,16,16,256", "3,3,32,256", "2,8,8,256", "size=3x3 stride=2x2 pad=1_1x1_1",
+                   "b01f_01io->b01f, feature_group_count=8"),
+    "channels": ("2,24,24,64", "3,3,1,64", "2,24,24,64", "size=3x3 pad=1_1x1_1", "b01f_01io->b01f, feature_group_count=64"),
+    "padding": ("2,24,24,64", "3,3,64,32", "2,24,24,32", "size=3x3 pad=1_1x1_1", "b01f_01io->b01f"),
+    "gradient of images": ("4,14,14,64", "3,3,64,32", "4,28,28,32", "size=3x3 pad=1_2x1_2 lhs_dilate=2x2 rhs_reversal=1x1",
+                           "b01f_01io->b01f"),
+    "gradient": ("4,16,16,64", "4,16,16,64", "3,3,64,64", "size=16x16 pad=1_1x1_1", "f01b_i01o->01bf"),
+    "gradient of a stride": ("4,16,16,64", "4,8,8,64", "3,3,64,64", "size=8x8 pad=1_0x1_0 rhs_dilate=2x2", "f01b_i01o->01bf"),
+    "gradient of channels": ("4,16,16,64", "4,16,16,64", "3,3,1,64", "size=16x16 pad=1_1x1_1",
+                             "f01b_i01o->01bf, batch_group_count=64"),
+}
+"""Convolutions that become products with zeros that they do not have, or without zeros that they have."""
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("what", ZEROS)
+def test_zeros_that_passes_put_into_products_spread_nothing(what: str, value: float, tmp_path: Path) -> None:
+    dims = ZEROS[what]
+    kinds = [f"f32[{row}]" for row in dims[:3]]
+    text = f"""HloModule m
+ENTRY main {{
+  x = {kinds[0]} parameter(0)
+  w = {kinds[1]} parameter(1)
+  ROOT y = {kinds[2]} convolution(x, w), window={{{dims[3]}}}, dim_labels={dims[4]}
+}}
+"""
+    module = read_text(text)
+    random = np.random.default_rng(0)
+    x, w = (np.asarray(random.normal(size=p.shape.dims), np.float32) for p in module.entry.parameters)
+    (tmp_path / "m.hlo").write_text(text)
+    compile_file(Request(str(tmp_path / "m.hlo"), options_from(output=str(tmp_path / "m.neff"))))
+    loaded = load(str(tmp_path / "m.neff"))
+    loaded.run([x, w])
+    assert not loaded.was_repeated
+    x[1, 3, -1, 5], w[0, -1, 0, 7] = value, -value
+    (want,) = flatten(evaluate(module, [x, w]))
+    (got,) = loaded.run([x, w])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(got[np.isinf(want)], want[np.isinf(want)])
+    (inside,) = oracle_inside(loaded, None, [x, w])
+    np.testing.assert_array_equal(np.isnan(inside), np.isnan(want))
 
 
 def test_asked_for_fast_code_no_run_is_made_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nxcc.backends.lowering.images.geometry import Channels, Image, Phase, Strip
 from nxcc.backends.lowering.images.heads import Place, Product, product_pieces, reduce_window, total
 from nxcc.backends.lowering.images.packed import load_packed, load_packed_weights, packed_pieces
 from nxcc.backends.lowering.images.stages import ALIGNMENT, Program
-from nxcc.backends.lowering.images.taps import Taps, has_diagonals, load_taps
+from nxcc.backends.lowering.images.taps import Taps, has_diagonals, load_taps, tell_of
 from nxcc.backends.lowering.images.weights import Weights, load_weights
 from nxcc.backends.lowering.images.work import Work
 from nxcc.backends.lowering.reduction import combiner
@@ -76,8 +76,10 @@ class Run:
                 self.packed_weights[head] = load_packed_weights(kernel, head, operands[head.operands[1]], program.packed[head],
                                                                 rows, self.banks, cut, program.shifts(head))
             elif head in program.depthwise:
-                self.weights[head] = load_taps(kernel, head, operands[head.operands[1]], program.spread(head),
-                                               self._is_for_vector(head))
+                on_vector = self._is_for_vector(head)
+                self.weights[head] = taps = load_taps(kernel, head, operands[head.operands[1]], program.spread(head), on_vector)
+                if on_vector and has_diagonals(kernel):
+                    tell_of(kernel, taps, next(self.banks))
             elif head.opcode == "convolution":
                 self.weights[head] = load_weights(kernel, head, operands[head.operands[1]], program.part_channels(head),
                                                   self.banks, cut, head in program.doubled, program.shifts(head))

@@ -31,11 +31,13 @@ TURNS = 2
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """factors: [lanes; blocks, cells], as they are multiplied by Vector. diagonals: [lanes; blocks, cells, lanes], or None.
+    """raw: [lanes; blocks, cells], the weights. factors: the same as they are multiplied by Vector. diagonals: [lanes; blocks,
+    cells, lanes], or None.
 
     repeated: the weights [lanes; blocks, cells, lanes], each again and again. turns: places of one block's matrices.
     """
 
+    raw: Access
     factors: Access
     diagonals: Access | None
     repeated: Access
@@ -76,14 +78,23 @@ def load_taps(kernel: Kernel, convolution: Instruction, view: View, channels: Ch
         kernel.copy(factors.flat(), raw.flat())
     repeated = replace(raw, dims=(*raw.dims, (0, lanes)))
     if not has_diagonals(kernel):
-        return Taps(factors, None, repeated)
+        return Taps(raw, factors, None, repeated)
     if _take_turns(channels.blocks * cells * lanes * view.dtype.byte_size):
         places = [kernel.sbuf((lanes, cells, lanes), view.dtype) for _ in range(TURNS)]
-        return Taps(factors, None, repeated, itertools.cycle(places))
+        return Taps(raw, factors, None, repeated, itertools.cycle(places))
     diagonals = kernel.sbuf((lanes, channels.blocks, cells, lanes), view.dtype)
     for block in range(channels.blocks):
         _put_on_diagonals(kernel, repeated.at(0, block), diagonals.at(0, block))
-    return Taps(factors, diagonals, repeated)
+    return Taps(raw, factors, diagonals, repeated)
+
+
+def tell_of(kernel: Kernel, taps: Taps, bank: Access) -> None:
+    """A product of the taps, which nobody reads: it tells the host if one is not finite. Vector leaves out what meets padding,
+    and would give 0 for it where a product with the padding's zero is NaN."""
+    count = taps.raw.free
+    for start in range(0, count, bank.free):
+        size = min(bank.free, count - start)
+        kernel.matmul(bank.rows(0, 1).cut(0, 0, size), taps.raw.flat().cut(0, 0, 1), taps.raw.flat().cut(0, start, size))
 
 
 def _put_on_diagonals(kernel: Kernel, repeated: Access, place: Access) -> None:

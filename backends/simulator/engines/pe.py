@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 import numpy as np
 
@@ -74,6 +75,7 @@ def matmul(op: Operation) -> Prepared:
         raise invalid(f"matmul takes at most 128 stationary and 512 moving elements a partition, not {rows} and {columns}")
     is_direct = len(out.shape) == 2 and out.strides[1] == 4 and not op.field("accumulate")
     store = _store(op, (rows, columns), out.shape)
+    watch = _watch(op)
     turn: Affine = op.field("turn")
     if op.field("accumulate") and turn != ADDS:
         overwrite = _overwrite(op, (rows, columns), out.shape)
@@ -84,6 +86,7 @@ def matmul(op: Operation) -> Prepared:
     if is_direct:
         def kernel(s: Array, m: Array, to: Array) -> None:
             np.matmul(load_stationary(s).T, load_moving(m), out=to)
+            watch(to)
     else:
         def kernel(s: Array, m: Array, to: Array) -> None:
             store(load_stationary(s), load_moving(m), to)
@@ -93,13 +96,29 @@ def matmul(op: Operation) -> Prepared:
 ADDS = Affine(1)
 
 
+def _watch(op: Operation) -> Callable[[Array], None]:
+    """What tells the host of a product that is not finite, as it is wherever a factor is not."""
+    alerts = op.settings.alerts
+
+    def watch(product: Array) -> None:
+        if product.flags.c_contiguous:
+            flat = product.reshape(-1)
+            if isfinite(np.dot(flat, flat)):  # squares may be too large where numbers are not
+                return
+        if not np.isfinite(product).all():
+            alerts.spread = True
+    return watch
+
+
 def _overwrite(op: Operation, flat: tuple[int, int], shape: tuple[int, ...]) -> Kernel:
     """A function (stationary, moving, out) for a product that opens its sums."""
     product = op.scratch.array("result", flat)
     shaped = product.reshape(shape)
+    watch = _watch(op)
 
     def kernel(s: Array, m: Array, to: Array) -> None:
         np.matmul(s.T, m, out=product)
+        watch(product)
         np.copyto(to, shaped)
     return kernel
 
@@ -109,9 +128,11 @@ def _store(op: Operation, flat: tuple[int, int], shape: tuple[int, ...]) -> Kern
     product = op.scratch.array("result", flat)
     shaped = product.reshape(shape)
     accumulate = op.field("accumulate")
+    watch = _watch(op)
 
     def kernel(s: Array, m: Array, to: Array) -> None:
         np.matmul(s.T, m, out=product)
+        watch(product)
         if accumulate:
             np.add(to, shaped, to)
         else:

@@ -17,3 +17,10 @@ def test_the_sign_of_a_nan_is_nobodys_promise(value: float, is_excused: bool) ->
     inputs = [np.full(3, value, np.float16)]
     wanted, got = (-inputs[0]).view(np.int16), inputs[0].view(np.int16)
     assert bool(difference(module, inputs, [got], [wanted])) is not is_excused
+
+
+@pytest.mark.parametrize(("value", "is_excused"), [(1e-42, True), (1e-30, False)])
+def test_a_denormal_may_count_as_zero(value: float, is_excused: bool) -> None:
+    module = read_text("HloModule m\nENTRY e { x = f32[8] parameter(0)\n ROOT y = f32[8] log(x) }")
+    inputs = [np.full(8, value, np.float32)]
+    assert bool(difference(module, inputs, [np.full(8, -np.inf, np.float32)], [np.log(inputs[0])])) is not is_excused
