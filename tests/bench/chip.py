@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ HOST_CALL_MS = 0.15
 ALONE = 1.3
 """Up to this many requests a core, the host call is inside the published time."""
 
+
+PRIORITIES = ("core", "high", "medium", "low")
 
 Line = dict[str, Any]
 
@@ -50,6 +52,33 @@ def fields_and_rows(folder: Path, target: str, priorities: tuple[str, ...], host
         found = [row for row in csv.DictReader(file) if row["module"] in families and row["target"] == target
                  and row["per_core_ms"] and row["metric"] != "pe_utilization"]
     return [(row, _row(row, families[row["module"]], host_ms, alone)) for row in found]
+
+
+def left_out(folder: Path, target: str, priorities: tuple[str, ...], has_graph: Callable[[str], bool]) -> dict[str, list[str]]:
+    """Rows of timing.csv that get no line, by the reason; those of another target aside."""
+    with open(folder / "modules.csv", encoding="utf-8", newline="") as file:
+        listed = {row["module"]: row["priority"] for row in csv.DictReader(file)}
+    found: dict[str, list[str]] = {}
+    with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            reason = _why_left_out(row, target, listed.get(row["module"]), priorities, has_graph)
+            if reason:
+                found.setdefault(reason, []).append(row["row_id"])
+    return found
+
+
+def _why_left_out(row: dict[str, str], target: str, priority: str | None, priorities: tuple[str, ...],
+                  has_graph: Callable[[str], bool]) -> str:
+    if row["target"] != target:
+        return ""
+    scope = f" ({row['timing_scope']})" if row.get("timing_scope") else ""
+    reasons = (
+        (priority is None, "modules.csv does not list the module"),
+        (row["metric"] == "pe_utilization", "a share of the tensor engine, beside a row with the time"),
+        (not has_graph(row["module"]), f"the corpus has no graph of it{scope}"),
+        (not row["per_core_ms"], "no time of one call on one core follows from it (several requests wait for a core)"),
+        (priority not in priorities, f"priority {priority}: see --priority"))
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def _row(row: dict[str, str], family: str, host_ms: float, alone: float) -> Row:

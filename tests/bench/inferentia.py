@@ -10,7 +10,6 @@ from pathlib import Path
 
 import chip
 
-PRIORITIES = ("core", "high", "medium", "low")
 CASTS = {"fp16 graph": ("all", "fp16")}
 """--auto-cast and its type by a row's dtype_cast; all else is neuron-cc's default, which casts everything to bf16."""
 GRADES = ("A", "B")
@@ -34,7 +33,7 @@ class Setting:
 def settings(folder: Path) -> dict[Setting, list[chip.Row]]:
     """Published rows with a time of one call on one core, by what has to be estimated for them."""
     found: dict[Setting, list[chip.Row]] = defaultdict(list)
-    for fields, row in chip.fields_and_rows(folder, "v1", PRIORITIES, HOST_CALL_MS, chip.ALONE):
+    for fields, row in chip.fields_and_rows(folder, "v1", chip.PRIORITIES, HOST_CALL_MS, chip.ALONE):
         if row.grade not in GRADES:
             continue
         cast, cast_type = CASTS.get(fields["dtype_cast"], ("all", "bf16"))

@@ -38,6 +38,10 @@ class Corpus:
             unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
         return unpacked
 
+    def has_graph(self, name: str) -> bool:
+        """Whether there is a module for a timing row."""
+        return (self.path / "timing" / name / "module.hlo.pb.gz").exists()
+
     def weight_params(self, folder: str, name: str) -> str:
         """The parameters that are weights, as `--weight-params` takes them."""
         meta = json.loads((self.path / folder / name / "meta.json").read_text())

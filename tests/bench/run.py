@@ -224,10 +224,12 @@ def bench_simulate(bench: Bench) -> None:
 
 
 def bench_estimate(bench: Bench) -> None:
-    """The core modules of the timing corpus: estimated, published and roofline times."""
+    """The modules of the timing corpus: estimated, published and roofline times."""
     say("\nestimate: one call on one core; published less the host call where that is inside")
     corpus = bench.corpus()
-    found = [row for row in chip.rows(corpus.path / "timing") if not bench.options.module or row.module in bench.options.module]
+    priorities = chip.PRIORITIES if bench.options.priority == "all" else tuple(bench.options.priority.split(","))
+    found = [row for row in chip.rows(corpus.path / "timing", priorities=priorities)
+             if (not bench.options.module or row.module in bench.options.module) and corpus.has_graph(row.module)]
 
     def one(setting: tuple[str, str]) -> dict[str, Any]:
         shown = _estimated(bench, corpus, *setting)
@@ -249,7 +251,10 @@ def bench_estimate(bench: Bench) -> None:
     for row in families:
         say(f"{row['family']}: geometric mean of est/publ over {row['modules']} lines of grade A: {row['mean']:.2f}, spread "
             f"{row['spread']:.2f} ({row['least']:.2f} to {row['most']:.2f})")
-    bench.results["estimate"] = {"lines": lines, "families": families,
+    left = chip.left_out(corpus.path / "timing", "v2", priorities, corpus.has_graph)
+    for reason, ids in sorted(left.items()):
+        say(f"left out: {len(ids)} rows: {reason}: {', '.join(ids[:6])}{', ..' if len(ids) > 6 else ''}")
+    bench.results["estimate"] = {"lines": lines, "families": families, "left_out": left,
                                  "modules": [{"module": m, "cast": c} | e for (m, c), e in estimates.items()]}
 
 
@@ -400,6 +405,8 @@ def main() -> int:
     parser.add_argument("sections", nargs="*", help=f"any of {', '.join(SECTIONS)}; all if none is named")
     parser.add_argument("--corpus", default="", help="folder with models/ and timing/; default: $NXCC_CORPUS")
     parser.add_argument("--module", action="append", help="estimate only this module (repeatable)")
+    parser.add_argument("--priority", default="core",
+                        help=f"modules estimated, by their priority in modules.csv: {', '.join(chip.PRIORITIES)} or all")
     parser.add_argument("--xla-python", default=sys.executable, help="interpreter that has jax")
     parser.add_argument("--iree-compile", default="iree-compile", help="IREE's compiler; looked for on the path")
     parser.add_argument("--jobs", type=int, default=1, help="modules estimated at a time")

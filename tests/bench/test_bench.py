@@ -37,6 +37,13 @@ def test_rows_of_core_modules_on_the_target_without_the_host_call(rows):
         ("t1", "matmult", 1.0), ("t2", "matmult", 4.0), ("t6", "none", 0.5)]
 
 
+def test_rows_without_a_line_say_why(rows, tmp_path):
+    share = {"a share of the tensor engine, beside a row with the time": ["t3"]}
+    for has_graph, why in ((lambda name: True, "priority low: see --priority"),
+                           (lambda name: name == "a", "the corpus has no graph of it")):
+        assert chip.left_out(tmp_path, "v2", ("core",), has_graph) == share | {why: ["t5"]}
+
+
 def test_table_has_a_line_a_grade_and_the_mean_of_a_rows(rows):
     timed = {"device_us": 1000.0, "range_us": [900.0, 1200.0], "roofline_us": 500.0, "host_us": 60.0, "bound_by": "DMA",
              "assumed_branches": 0}

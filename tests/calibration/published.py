@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from calibration import attention, matmuls, nkibench, scans
+from calibration import attention, matmuls, nkibench, scans, softmaxes
 from calibration.writing import V2, microseconds, timed
 
 from nxcc.backends.tile.builder import Kernel
@@ -54,6 +54,10 @@ KERNELS = (
     Published(scans.scan_4096, 2340, "B"),
     Published(scans.scan_4096_reordered, 1610, "A", "mamba_s512_c4096_st16", 2),
     Published(scans.scan_of_1024, 3300, "A", "mamba_s1024_c4096_st16", 2),
+    Published(scans.scan_of_2048, 6600, "A", "mamba_s2048_c4096_st16", 2),
+    Published(scans.scan_of_4096, 13300, "A", "mamba_s4096_c4096_st16", 2),
+    Published(scans.scan_of_5120, 17300, "A", "mamba_s5120_c4096_st16", 2),
+    Published(scans.scan_of_7168, 24200, "A", "mamba_s7168_c4096_st16", 2),
     Published(scans.scan_of_8192, 27800, "A", "mamba_s8192_c4096_st16", 2),
     Published(scans.nkib_mamba, 2277.5, "A", "nkib_mamba", 2),
     Published(scans.depthwise, 461, "A", "conv1d_dw_n8_c512_w2048_k3", 2),
@@ -72,4 +76,6 @@ KERNELS = (
     Published(nkibench.matmul_add_rmsnorm, 2666.6, "A", "nkib_matmul_add_rmsnorm", 4),
     Published(nkibench.lora, 30166.4, "A", "nkib_lora", 8),
     Published(nkibench.swiglu, 4221.8, "A", "nkib_swiglu", 4),
+    Published(softmaxes.bmm_softmax, 11999.6, "A", "nkib_bmm_softmax", 4),
+    Published(softmaxes.gqa, 19110.5, "A", "nkib_gqa", 4),
 )

@@ -5,17 +5,22 @@ Rows of grade A, and the further points of a published trace, are held to 15 %. 
 - rope is bound by Vector; the chip kept it busy for 84 % of the time.
 - Scans of many channels come out 9 to 12 % too fast: Vector on the chip takes about 45 cycles more for each operation of 512
   columns there, and does not in scan_4096, which is exactly ten cycles an element.
-- gqa and bmm_softmax of NKIBench are not written: which 0.75 and 1.1 GB of their scores went through HBM was the compiler's
-  choice, and it decides their times.
+- gqa and bmm_softmax of NKIBench make all scores of a head before they use the first; that 1.1 and 0.73 GB of them went to
+  memory and back is taken from their profiles. Scalar was busy longer on the chip than its work explains (7.4 and 5.2 ms for
+  4.7 and 3.2), in kernels where exponentials and copies alternate, as in the selective scan; why is not known.
 
-How a PE pass costs away from 512 columns (hardware model, question 1): the kernels with squares turned in f32 do not decide it.
-8/7 of the columns, and the columns plus 84 cycles, are both within 10 % of all of them. The first is taken, because published
-profiles of BERT training on trn1 name the cause (PE throttled to 87.5 %), and because passes of 1 and of 128 columns are
-documented at 64 and 128 cycles, where the second law would say 148 and 212.
+How a PE pass costs away from 512 columns (hardware model, question 1): two kernels have half of their passes at 128 columns
+and PE as their busiest engine, matmul_add_rmsnorm and gqa. 8/7 of the columns (146 cycles) gives 0.95 and 0.90 of their times,
+the columns plus 84 cycles (212) 1.03 and 1.07; both would be met by about 185 cycles. But gqa moves by 6 % with the number of
+copies that bring turned squares out of PSUM, and the other one waits for such copies too: what a pass costs and what a wait
+costs cannot be told apart in them, and all others of grade A stay within 15 % under either law. The first is taken, because
+published profiles of BERT training on trn1 name the cause (PE throttled to 87.5 %), and because passes of 1 and of 128 columns
+are documented at 64 and 128 cycles, where the second law would say 148 and 212. The second is the slow end of an estimate's
+range.
 """
 
 import pytest
-from calibration import matmuls, nkibench, scans
+from calibration import matmuls, nkibench, scans, softmaxes
 from calibration.published import KERNELS
 from calibration.writing import V2, microseconds, timed
 
@@ -46,16 +51,23 @@ def test_variants_of_the_matrix_product_keep_their_order():
 
 def test_variants_of_the_scan_keep_their_order():
     # Published: 2340 and 1610 us for 4096 channels; 3300 us for twice the steps.
-    first, reordered, twice = (microseconds(timed(kernel, 2)) for kernel in (
-        scans.scan_4096, scans.scan_4096_reordered, scans.scan_of_1024))
-    assert reordered < first < twice
+    first, reordered, *longer = (microseconds(timed(kernel, 2)) for kernel in (
+        scans.scan_4096, scans.scan_4096_reordered, scans.scan_of_1024, scans.scan_of_2048, scans.scan_of_4096))
+    assert reordered < first < longer[0] < longer[1] < longer[2]
 
 
 def test_both_laws_of_a_pass_fit_the_kernels_that_turn_squares():
     other = with_facts(V2, {"tensor.pass_factor": 1.0, "tensor.pass_overhead_cycles": 84})
-    for kernel, us in ((nkibench.rmsnorm_matmul, 999.7), (nkibench.matmul_add_rmsnorm, 2666.6), (nkibench.swiglu, 4221.8)):
+    for kernel, us in ((nkibench.rmsnorm_matmul, 999.7), (nkibench.matmul_add_rmsnorm, 2666.6), (nkibench.swiglu, 4221.8),
+                       (softmaxes.gqa, 19110.5)):
         for target in (V2, other):
             assert microseconds(timed(kernel, 4, target)) == pytest.approx(us, rel=0.10)
+
+
+def test_scores_that_the_chip_cannot_hold_cost_what_the_profiles_counted():
+    """Bytes of HBM: 1.20 + 1.13 GB of gqa; 2.62 GB of bmm_softmax, of which two of eight pieces stay here."""
+    assert timed(softmaxes.gqa, 4).hbm_bytes == pytest.approx(2.33e9, rel=0.05)
+    assert timed(softmaxes.bmm_softmax, 4).hbm_bytes == pytest.approx(2.62e9, rel=0.05)
 
 
 def test_work_is_what_the_kernel_computes():
