@@ -12,7 +12,9 @@ After:
 As a convolution this takes a step for each element of the window, here 784 for each image, and multiplies as many channels in a
 step as there are images. As products the images and the positions lie on the partitions and nothing has to be turned. The
 zeros behind each row of the gradient make every shift of the images one run of rows. Where the convolution had strides the
-window is dilated: what lies between two of its elements are then columns of the product.
+window is dilated: what lies between two of its elements are then columns of the product. Where its kernel was dilated shifts
+are as far apart. Of a transposed convolution the images are dilated, and the two sides exchange: k is then found backwards.
+A few channels of all shifts are rows of one product, which reads the gradient once.
 
 A zero behind a row meets the images' next row, so that a NaN or an infinity there would come into sums to which it does not
 belong; what is small is cut out shift by shift instead, and so is what Vector multiplies, which takes as long. A product says
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product as iterate
 from math import ceil, prod
 from operator import mul
@@ -32,7 +35,7 @@ import numpy as np
 
 from nxcc.ir.dtypes import F32
 from nxcc.ir.facts import dataclass
-from nxcc.ir.hlo.attributes import PaddingDimension, WindowDimension
+from nxcc.ir.hlo.attributes import PaddingDimension, Window, WindowDimension
 from nxcc.ir.hlo.builder import Builder
 from nxcc.ir.hlo.marks import SUMMED
 from nxcc.ir.hlo.module import Instruction, Module
@@ -46,6 +49,12 @@ RESULTS = 64
 MOST_LEFT_OUT = 4
 """How many times the rows that a product sums there are at most: shifts go over half of an image."""
 
+FEW_CHANNELS = 32
+"""Columns of the images up to which one product reads those of all shifts: the gradient has as many or more."""
+
+LANES = 128
+"""Rows and columns that the tensor engine multiplies at once."""
+
 
 @dataclass(frozen=True)
 class KernelGradients:
@@ -57,39 +66,70 @@ class KernelGradients:
     def run(self, module: Module) -> bool:
         def products(convolution: Instruction, builder: Builder) -> Instruction | None:
             if not _is_gradient(convolution):
-                return None
+                return _exchanged(convolution, builder)
             read = sum(operand.shape.element_count for operand in convolution.operands)
-            is_apart = read <= self.exact_up_to or convolution.attribute("batch_group_count") > 1
+            is_apart = read <= self.exact_up_to or convolution.attribute("batch_group_count") > 1 and _ends(convolution)[0] == 1
             return (_cut_out if is_apart else _shifted)(convolution, builder)
 
         return rewrite_module(module, {"convolution": (Rule("products-of-shifts", ("convolution",), products),)})
 
 
 def _is_gradient(convolution: Instruction) -> bool:
-    """Floats in one group, or as many groups as images have channels; steps of one; more window than result."""
+    """Floats, images that are not dilated; more window than result."""
     if len(convolution.operands) != 2 or convolution.shape.element_count == 0:
         return False
     images, kernel = convolution.operands
-    windows, labels = convolution.attribute("window").dims, convolution.attribute("dim_labels")
+    windows = convolution.attribute("window").dims
     if not all(value.shape.dtype.is_float for value in (convolution, images, kernel)):
         return False
-    if any(w != WindowDimension(w.size, 1, w.padding_low, w.padding_high, w.window_dilation) for w in windows):
+    if any(w.base_dilation > 1 or w.reversal or w.stride > 1 and w.window_dilation > 1 for w in windows):
         return False
-    groups = convolution.attribute("batch_group_count")
-    if convolution.attribute("feature_group_count") > 1 or groups not in (1, images.shape.dims[labels.input_batch]):
+    if convolution.attribute("feature_group_count") > 1:
         return False
-    results = prod(convolution.shape.dims[d] for d in labels.output_spatial)
+    results = prod(convolution.shape.dims[d] for d in convolution.attribute("dim_labels").output_spatial)
     return results <= RESULTS and 2 * results <= prod(w.size for w in windows) and images.shape.element_count > 0
+
+
+def _exchanged(convolution: Instruction, builder: Builder) -> Instruction | None:
+    """Images that are dilated as the kernel of a gradient, which reads the other side: its result is the same backwards."""
+    if len(convolution.operands) != 2 or convolution.shape.element_count == 0:
+        return None
+    windows, labels = convolution.attribute("window").dims, convolution.attribute("dim_labels")
+    images, kernel = convolution.operands
+    plain = all(w == WindowDimension(w.size, 1, w.padding_low, w.padding_high, 1, w.base_dilation) for w in windows)
+    if not plain or all(w.base_dilation == 1 for w in windows) or images.shape.element_count == 0:
+        return None
+    if convolution.attribute("batch_group_count") > 1 or convolution.attribute("feature_group_count") > 1:
+        return None
+    results = [convolution.shape.dims[d] for d in labels.output_spatial]
+    extents = [images.shape.dims[d] for d in labels.input_spatial]
+    if prod(results) > RESULTS or 2 * prod(results) > prod(extents) or not kernel.shape.dtype.is_float:
+        return None
+    dims = []
+    for w, result, extent in zip(windows, results, extents, strict=True):
+        low = result - 1 - w.padding_low
+        high = result + (extent - 1) * w.base_dilation - w.size - low
+        dims.append(WindowDimension(extent, 1, low, high, w.base_dilation))
+    turned = replace(
+        labels, input_batch=labels.kernel_output_feature, input_feature=labels.kernel_input_feature,
+        input_spatial=labels.kernel_spatial, kernel_input_feature=labels.input_feature,
+        kernel_output_feature=labels.input_batch, kernel_spatial=labels.input_spatial,
+        output_batch=labels.output_feature, output_feature=labels.output_batch)
+    made = builder.make("convolution", kernel, images, shape=convolution.shape.without_layout(), window=Window(tuple(dims)),
+                        dim_labels=turned, **_notes(convolution))
+    made.frontend_attributes = dict(convolution.frontend_attributes)
+    return builder.make("reverse", made, dimensions=tuple(sorted(labels.output_spatial)))
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Along each spatial dimension: the result's extent, the window's steps, how far apart these lie, the shifts of whole steps
-    that the result takes, and how many steps an image then has."""
+    """Along each spatial dimension: the result's extent, the window's steps, how far apart these lie, and how far apart windows
+    are, the shifts of whole steps that the result takes, and how many steps an image then has."""
 
     results: tuple[int, ...]
     steps: tuple[int, ...]
     between: tuple[int, ...]
+    strides: tuple[int, ...]
     shifts: tuple[int, ...]
     rows: tuple[int, ...]
 
@@ -106,15 +146,18 @@ class _Sizes:
 
     def offsets(self) -> list[int]:
         """The first row that each shift reads."""
-        return [sum(map(mul, shift, self.runs)) for shift in iterate(*map(range, self.shifts))]
+        runs = list(map(mul, self.runs, self.strides))
+        return [sum(map(mul, shift, runs)) for shift in iterate(*map(range, self.shifts))]
 
 
 def _sizes(convolution: Instruction) -> _Sizes:
     windows = convolution.attribute("window").dims
     results = tuple(convolution.shape.dims[d] for d in convolution.attribute("dim_labels").output_spatial)
     steps, between = tuple(w.size for w in windows), tuple(w.window_dilation for w in windows)
+    strides = tuple(w.stride for w in windows)
     shifts = tuple(map(lambda size, apart: ceil(size / apart), results, between))
-    return _Sizes(results, steps, between, shifts, tuple(a + b - 1 for a, b in zip(steps, shifts, strict=True)))
+    rows = tuple(a + (b - 1) * c for a, b, c in zip(steps, shifts, strides, strict=True))
+    return _Sizes(results, steps, between, strides, shifts, rows)
 
 
 def _shifted(convolution: Instruction, builder: Builder) -> Instruction:
@@ -127,9 +170,13 @@ def _shifted(convolution: Instruction, builder: Builder) -> Instruction:
     images = _flat_images(convolution, sizes, builder)
     taken = flat.shape.dims[0] - sizes.offsets()[-1]
     flat = builder.slice(flat, (0, 0), (taken, flat.shape.dims[1]))
-    read = [builder.slice(images, (first, 0), (first + taken, images.shape.dims[1])) for first in sizes.offsets()]
-    parts = [_product(convolution, rows, flat, builder, sizes.summed(count)) for rows in read]
-    found = builder.reshape(_joined(parts, builder), (*sizes.shifts, *sizes.between, *_ends(convolution)))
+    marks = sizes.summed(count)
+    if convolution.attribute("batch_group_count") == 1 and images.shape.dims[1] <= FEW_CHANNELS:
+        products = _product_of_shifts(convolution, images, flat, sizes.offsets(), builder, marks)
+    else:
+        read = [builder.slice(images, (first, 0), (first + taken, images.shape.dims[1])) for first in sizes.offsets()]
+        products = _joined([_product(convolution, rows, flat, builder, marks) for rows in read], builder)
+    found = builder.reshape(products, (*sizes.shifts, *sizes.between, *_ends(convolution)))
     pairs = [d for n in range(rank) for d in (n, rank + n)]
     found = transpose_to(builder, found, (*pairs, 2 * rank, 2 * rank + 1))
     whole = [a * b for a, b in zip(sizes.shifts, sizes.between, strict=True)]
@@ -145,7 +192,8 @@ def _cut_out(convolution: Instruction, builder: Builder) -> Instruction:
     flat = builder.reshape(gradient, (rows, gradient.shape.dims[-1]))
     images = _padded(_images(convolution, builder), _edges(convolution, sizes), builder)
     parts = []
-    for at in iterate(*map(range, sizes.results)):
+    for shift in iterate(*map(range, sizes.results)):
+        at = tuple(map(mul, shift, sizes.strides))
         ends = [a + (n - 1) * step + 1 for a, n, step in zip(at, sizes.steps, sizes.between, strict=True)]
         read = builder.slice(images, (0, *at, 0), (count, *ends, images.shape.dims[-1]), (1, *sizes.between, 1))
         parts.append(_product(convolution, builder.reshape(read, (rows, images.shape.dims[-1])), flat, builder))
@@ -187,12 +235,48 @@ def _product(convolution: Instruction, images: Instruction, gradient: Instructio
              attributes: Mapping[str, str] | None = None) -> Instruction:
     """images [rows, between x channels] and gradient [rows, outputs] summed over rows, as [1, all elements]; channel by channel
     where each is a group of its own. attributes: what a dot says of itself."""
-    if convolution.attribute("batch_group_count") > 1:
+    if convolution.attribute("batch_group_count") > 1 and _ends(convolution)[0] == 1:
         return _product_of_channels(convolution, images, gradient, builder)
-    notes = {key: convolution.attributes[key] for key in ("operand_precision", "algorithm") if key in convolution.attributes}
-    found = builder.dot(images, gradient, ((0,), (0,)), dtype=convolution.shape.dtype, **notes)
+    if convolution.attribute("batch_group_count") > 1:
+        return _product_of_groups(convolution, images, gradient, builder, attributes)
+    found = builder.dot(images, gradient, ((0,), (0,)), dtype=convolution.shape.dtype, **_notes(convolution))
     found.frontend_attributes = {**convolution.frontend_attributes, **(attributes or {})}
     return builder.reshape(found, (1, found.shape.element_count))
+
+
+def _notes(convolution: Instruction) -> dict[str, Any]:
+    return {key: convolution.attributes[key] for key in ("operand_precision", "algorithm") if key in convolution.attributes}
+
+
+def _product_of_shifts(convolution: Instruction, images: Instruction, gradient: Instruction, offsets: Sequence[int],
+                       builder: Builder, attributes: Mapping[str, str]) -> Instruction:
+    """As the products of all shifts, [shifts, all elements]: one whose rows are the columns of all shifts, which lie turned."""
+    turned = builder.transpose(images, (1, 0))
+    columns, taken = images.shape.dims[1], gradient.shape.dims[0]
+    shifted = [builder.slice(turned, (0, first), (columns, first + taken)) for first in offsets]
+    found = builder.dot(_joined(shifted, builder), gradient, ((1,), (0,)), dtype=convolution.shape.dtype, **_notes(convolution))
+    found.frontend_attributes = {**convolution.frontend_attributes, **attributes}
+    return builder.reshape(found, (len(offsets), columns * gradient.shape.dims[1]))
+
+
+def _product_of_groups(convolution: Instruction, images: Instruction, gradient: Instruction, builder: Builder,
+                       attributes: Mapping[str, str] | None) -> Instruction:
+    """As many groups together as the tensor engine takes at once, of whose product the blocks on the diagonal are kept."""
+    groups, (channels, every) = convolution.attribute("batch_group_count"), _ends(convolution)
+    outputs, rows = every // groups, images.shape.dims[0]
+    together = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * max(channels, outputs) <= LANES))
+    apart, between = groups // together, images.shape.dims[1] // (groups * channels)
+    left = builder.reshape(images, (rows, between, apart, together * channels))
+    right = builder.reshape(gradient, (rows, apart, together * outputs))
+    found = builder.dot(left, right, ((0,), (0,)), ((2,), (1,)), dtype=convolution.shape.dtype, **_notes(convolution))
+    found.frontend_attributes = {**convolution.frontend_attributes, **(attributes or {})}
+    dims = (apart, between, together, channels, together, outputs)
+    eye = builder.broadcast(builder.constant(np.eye(together, dtype=np.bool_)), dims, (2, 4))
+    blocks = builder.make("select", eye, builder.reshape(found, dims), builder.splat(found.shape.dtype, dims, 0))
+    assert builder.computation.parent is not None
+    kept = builder.make("reduce", blocks, builder.splat(found.shape.dtype, (), 0), dimensions=(2,),
+                        called=(combiner(builder.computation.parent, "add", found.shape.dtype, builder),))
+    return builder.reshape(builder.transpose(kept, (1, 2, 0, 3, 4)), (1, kept.shape.element_count))
 
 
 def _product_of_channels(convolution: Instruction, images: Instruction, gradient: Instruction, builder: Builder) -> Instruction:
