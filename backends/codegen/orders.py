@@ -76,7 +76,7 @@ def _is_little(instruction: Instruction) -> bool:
 
 
 def order_of_result(rule: Rule, instruction: Instruction, operands: Sequence[View]) -> Sequence[int] | None:
-    """How a result lies in memory: as its rule says, or as an operand of the same sizes whose order suits it."""
+    """How a result lies in memory: as its rule says, or as an operand of its dimensions whose order suits it."""
     order = rule.order(instruction) if rule.order is not None else None
     if order is not None:
         return order
@@ -84,7 +84,8 @@ def order_of_result(rule: Rule, instruction: Instruction, operands: Sequence[Vie
         return None
     for operand in operands:
         dims = operand.dims
-        if operand.sizes == instruction.shape.dims and all(stride > 0 for stride, size in dims if size > 1):
+        alike = len(dims) == instruction.shape.rank if rule.resizes else operand.sizes == instruction.shape.dims
+        if alike and all(stride > 0 for stride, size in dims if size > 1):
             order = sorted(range(len(dims)), key=lambda d: (-dims[d][0] if dims[d][1] > 1 else 0, d))
             if rule.follows(instruction, order):
                 return order

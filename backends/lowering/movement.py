@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
-from nxcc.backends.lowering.registry import rule
-from nxcc.backends.lowering.tiling import row_tiles, store, unfolded
+from nxcc.backends.lowering.registry import always, rule
+from nxcc.backends.lowering.tiling import memory_order, row_tiles, store, unfolded
 from nxcc.backends.lowering.turning import FILL_COLUMNS, fill, move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -79,12 +79,13 @@ def _concatenate_tiles(kernel: Kernel, operands: Sequence[View], result: View, d
         kernel.dma(target, unfolded(tile, target))
 
 
-@rule("pad")
+@rule("pad", follows=always, resizes=True)
 def lower_pad(kernel: Kernel, instruction: Instruction, operands: Sequence[View], results: Sequence[View]) -> None:
     """Fill the result with the padding value, then copy what of the operand lies inside."""
-    data, value, result = operands[0], operands[1], results[0]
+    order = memory_order(results[0])
+    data, value, result = operands[0].permute(order), operands[1], results[0].permute(order)
     fill(kernel, result, value)
-    for dim, padding in enumerate(instruction.attribute("padding")):
+    for dim, padding in enumerate(instruction.attribute("padding")[d] for d in order):
         step = padding.interior + 1
         first = max(0, -(padding.low // step))
         stop = min(data.sizes[dim], (result.sizes[dim] - 1 - padding.low) // step + 1)

@@ -31,8 +31,9 @@ class Rule:
 
     in_place: the operand whose buffer the result may take over; its view then equals the result's.
     contiguous: operands that the rule wants row-major; others are copied first.
-    follows: whether the result may lie in memory as an operand of the same sizes does, in this order. order: how it lies,
-    dimensions from the slowest to the fastest, if the rule cares; without either it is row-major. lies: operands (None for what
+    follows: whether the result may lie in memory as an operand of the same sizes does, in this order; resizes: also as one of
+    other sizes. order: how it lies, dimensions from the slowest to the fastest, if the rule cares; without either it is
+    row-major. lies: operands (None for what
     is no array) that the rule would read element by element, and the order in which they are to lie; they are copied first.
     """
 
@@ -42,6 +43,7 @@ class Rule:
     in_place: int | None = None
     contiguous: tuple[int, ...] = ()
     follows: Callable[[Instruction, Sequence[int]], bool] | None = None
+    resizes: bool = False
     order: Callable[[Instruction], Sequence[int] | None] | None = None
     lies: Callable[[Instruction, Sequence[View | None]], Iterable[tuple[int, Sequence[int]]]] | None = None
 
