@@ -4,7 +4,8 @@ Decided here: names and places of values in the container, which constants are m
 modules, the stripped module that `verify` evaluates, the debug map. The additions under neff.json's `nxcc` are:
 `values` (dtype of a value inside the program where it is not the user's), `counts` (see counted_outputs.py), `module` (the
 stripped HLO), `spreads` (how many products may spread a NaN, see again.py).
-A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`.
+A variable's `nxcc` holds its `address` in the HBM arena and its HLO `dtype`; in a pipeline also a `second` address. A node's
+`nxcc` holds, in a pipeline, the name of the entry that works on `second` places, and of values `passing` to later stages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import field
 from itertools import groupby
 from typing import Any
 
+from nxcc.backends.codegen.alternation import SECOND
 from nxcc.backends.codegen.code import Binding, DeviceCode
 from nxcc.backends.isa.debug import debug_indices
 from nxcc.backends.isa.encode import encode
@@ -243,7 +245,8 @@ class _Packager:
             (list(VARIABLES)[1], "state-buffer", program.sbuf_bytes * self.target.partitions)))}
         made = {name for node in self.plan.nodes_of(core) for name in node.outputs}
         for name, binding in code.bindings.items():
-            found[name] = Variable(self._kind(name, name in made), len(found), binding.size, nxcc=_place(binding))
+            found[name] = Variable(self._kind(name, name in made), len(found), binding.size,
+                                   nxcc=_place(binding, code.second.get(name)))
         files: list[RawMember] = []
         names: dict[int, str] = {}
         for binding, literal in code.constants:
@@ -269,10 +272,18 @@ class _Packager:
         outputs = tuple(self._output(name) for name in node.outputs)
         if node.on_device:
             kelf, subgraph = kelf_member(self._kelf(node.core)), subgraph_name(node.core) if len(self.codes) > 1 else ""
-            return Node(number, NEURON_CORE, node.name, inputs, outputs, kelf, node.name, subgraph)
+            return Node(number, NEURON_CORE, node.name, inputs, outputs, kelf, node.name, subgraph, nxcc=self._streaming(node))
         constants = self._take_constants(node.module)
         self.host_modules.append(HostModule(str(number), self._text(node.module)))
-        return Node(number, CPU, node.name, inputs, outputs, hlo=f"host/{number}.hlo", constants=constants)
+        return Node(number, CPU, node.name, inputs, outputs, hlo=f"host/{number}.hlo", constants=constants,
+                    nxcc=self._streaming(node))
+
+    def _streaming(self, node: PlanNode) -> dict[str, Any]:
+        """What a stage has for a stream of requests: the entry of second places, and values that pass it."""
+        if len(self.codes) == 1:
+            return {}
+        second = {"second": node.name + SECOND} if node.on_device else {}
+        return second | {"passing": list(self.plan.passing(node))}
 
     def _text(self, module: Module) -> str:
         return write_text(module, metadata=not self.labels.strip)
@@ -331,8 +342,8 @@ def _engine_code(image: EngineImage) -> EngineCode:
     return EngineCode(image.json, image.binary)
 
 
-def _place(binding: Binding) -> dict[str, Any]:
-    return Place(binding.address, binding.dtype, binding.dims).to_json()
+def _place(binding: Binding, second: int | None = None) -> dict[str, Any]:
+    return Place(binding.address, binding.dtype, binding.dims, second).to_json()
 
 
 def debug_map(codes: Sequence[DeviceCode], target: Target) -> DebugMap:

@@ -58,7 +58,8 @@ class RegionReport:
 @dataclass()
 class DeviceCode:
     """program: one entry a node. constants: what the loader writes into the arena before the first run. scratch: blocks of the
-    arena that hold values of the program's own for a while. work: where on chip each region works, in order."""
+    arena that hold values of the program's own for a while. work: where on chip each region works, in order. second: addresses
+    of the second places of values that have two (see `alternation`)."""
 
     program: Program
     bindings: dict[str, Binding]
@@ -67,3 +68,4 @@ class DeviceCode:
     regions: list[RegionReport] = field(default_factory=list)
     scratch: list[Lifetime] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
+    second: dict[str, int] = field(default_factory=dict)

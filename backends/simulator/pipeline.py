@@ -56,10 +56,12 @@ def stream(stages: Sequence[Stage]) -> Flow:
     for request in range(PLACES, requests + PLACES):
         arrived = 0
         for number, stage in enumerate(stages):
-            # a place is free once the request that had it is done with; one transfer comes after the other
-            begin = max(arrived, done[number][request - PLACES], taken[number][request - 1])
+            # a place is free once the request that had it is done with, and what it handed over is taken; one transfer comes
+            # after the other
+            free = max(done[number][request - PLACES], taken[number + 1][request - PLACES])
+            begin = max(arrived, free, taken[number][request - 1])
             taken[number][request] = begin + stage.takeover
-            start = max(taken[number][request], done[number][request - 1], taken[number + 1][request - PLACES])
+            start = max(taken[number][request], done[number][request - 1])
             done[number][request] = arrived = start + stage.full
             if not number:
                 entered.append(begin)

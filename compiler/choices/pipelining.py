@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nxcc.backends.codegen.alternation import alternate
 from nxcc.backends.codegen.attempts import Lowered
 from nxcc.backends.codegen.code import DebugEntry, DeviceCode, DeviceNode
 from nxcc.backends.codegen.generator import generate
@@ -81,7 +82,7 @@ class Lowering:
              work_bytes: int = 0, written: dict[Any, Lowered] | None = None) -> DeviceCode:
         """The code of what runs on a core, as it comes from code generation. work_bytes, written: see there."""
         nodes = [DeviceNode(node.name, node.module, node.inputs, node.outputs) for node in plan.nodes_of(core)]
-        used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
+        used = {name for node in plan.nodes_of(core) for name in (*node.inputs, *node.outputs, *plan.passing(node))}
         values = {name: shape for name, shape in plan.values.items() if name in used}
         aliases = {output: name for output, name in plan.aliases.items() if name in used and output in used}
         return generate(nodes, values, target or self.target, optlevel=self.optlevel, aliases=aliases,
@@ -314,6 +315,7 @@ def pipelined(module: Module, plan: Plan, lowering: Lowering, count: int) -> tup
             best = max(measured), found, codes
         stages.learn(ends, measured)
     assert best is not None
+    _alternate(best[1], best[2], lowering)
     return best[1], best[2]
 
 
@@ -334,3 +336,10 @@ def _lower(plan: Plan, lowering: Lowering) -> tuple[list[DeviceCode], list[int]]
     debug: list[DebugEntry] = []
     codes = [lowering.stage(plan, core, debug) for core in range(plan.cores)]
     return codes, [run_ticks(code, lowering.target) for code in codes]
+
+
+def _alternate(plan: Plan, codes: list[DeviceCode], lowering: Lowering) -> None:
+    """Two places for what stages hand over and take over; state, which each request changes, has one."""
+    state = {name for pair in plan.aliases.items() for name in pair}
+    for code in codes:
+        alternate(code, code.bindings.keys() - lowering.weights - state, lowering.target)

@@ -37,7 +37,7 @@ def load_program(neff: Neff, target: Target, core: int = 0) -> Program:
         raise CompileError(NEFF_INVALID, f"the program wants {program.hbm_bytes} bytes of HBM", neff.path,
                            why=f"{target.name} has {target.hbm.bytes}")
     for name, place in places_of(subgraph).items():
-        if place.address + place.byte_size > program.hbm_bytes:
+        if max(place.address, place.second or 0) + place.byte_size > program.hbm_bytes:
             raise CompileError(NEFF_INVALID, f"variable {name!r} lies outside the arena", neff.path,
                                why=f"the arena has {program.hbm_bytes} bytes")
     return program

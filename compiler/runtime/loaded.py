@@ -81,6 +81,9 @@ class Loaded:
         self.resident: dict[str, Array] = {}
         self.repeats = "relayout" not in self.graph.nxcc.options and bool(self.graph.nxcc.extra.get(SPREADS))
         self.was_repeated = False
+        self.entries = {node.id: _entries(node, neff.path) for node in self.graph.nodes}
+        self.passing = {node.id: _passing(node, neff.path) for node in self.graph.nodes}
+        self._turn = 0
         self._twin: ExactTwin | None = None
         self._strict, self._seed = strict, seed
         self._bind(weights)
@@ -184,9 +187,8 @@ class Loaded:
     def run_within(self, values: Sequence[Array], watch: Callable[[Node, Mapping[str, Array]], None] | None = None
                    ) -> list[Array]:
         """The same with strings as numbers of the table of this run."""
-        walk = _Walk(self)
-        for tensor, value in zip(self.inputs, values, strict=True):
-            walk.host[tensor.name] = self.inside(tensor.name, value)
+        walk = Walk(self, self._turn).given(values)
+        self._turn = 1 - self._turn
         self.was_repeated = False
         for node in self.graph.nodes:
             walk.step(node)
@@ -194,20 +196,20 @@ class Loaded:
                 watch(node, walk.shown(node))
             if walk.has_spread and self.repeats and watch is None:
                 return self._again(values)
-        return self._shown([walk.on_host(row.name) for row in self.graph.outputs])
+        return walk.results()
 
     def _again(self, values: Sequence[Array]) -> list[Array]:
         """The outputs by code that spreads no NaN. values: the inputs in order."""
         from nxcc.compiler.runtime.again import ExactTwin
         if self._twin is None:
             self._twin = ExactTwin(self, self._strict, self._seed)
-        walk = _Walk(self)
+        walk = Walk(self)
         walk.host |= {tensor.name: self.inside(tensor.name, value) for tensor, value in zip(self.inputs, values, strict=True)}
         found = self._twin.run([walk.on_host(tensor.name) for tensor in self.tensors])
         self.was_repeated = True
-        return self._shown(found)
+        return self.shown(found)
 
-    def _shown(self, found: Sequence[Array]) -> list[Array]:
+    def shown(self, found: Sequence[Array]) -> list[Array]:
         """What the user gets of the graph's outputs."""
         return self.counted.cut([self.outside(row, value) for row, value in zip(self.graph.outputs, found, strict=True)])
 
@@ -217,10 +219,14 @@ class Loaded:
 
 
 @dataclass
-class _Walk:
-    """One run: which values the host holds, which lie in the arena of which core, and whether a transpose spread a NaN."""
+class Walk:
+    """One request: which values the host holds, which lie in the arena of which core, and whether a transpose spread a NaN.
+
+    turn: which of two places its values have.
+    """
 
     loaded: Loaded
+    turn: int = 0
     host: dict[str, Array] = field(default_factory=dict)
     in_arena: dict[str, set[int]] = field(default_factory=dict)
     has_spread: bool = False
@@ -231,11 +237,41 @@ class _Walk:
         for tensor in loaded.weights:
             self.in_arena[tensor.name] = {core for core in loaded.devices if tensor.name in loaded.places[core]}
 
+    def given(self, values: Sequence[Array]) -> Walk:
+        """This with the inputs in order."""
+        for tensor, value in zip(self.loaded.inputs, values, strict=True):
+            self.host[tensor.name] = self.loaded.inside(tensor.name, value)
+        return self
+
     def step(self, node: Node) -> None:
+        self.take_over(node)
+        self.work(node)
+
+    def take_over(self, node: Node) -> None:
+        """Bring to the node what it reads and what passes it, from where it was last."""
+        names = [*(tensor.name for tensor in node.inputs), *self.loaded.passing[node.id]]
+        if node.executor == CPU:
+            for name in names:
+                self.on_host(name)
+            return
+        core = self.loaded.cores[node.id]
+        device = self.loaded.devices[core]
+        for name in names:
+            held = self.in_arena.setdefault(name, set())
+            if core not in held:
+                device.write(device.places[name].of_turn(self.turn), self._value(name))
+                held.add(core)
+
+    def work(self, node: Node) -> None:
+        """Run the node, whose inputs are there."""
         if node.executor == CPU:
             self._host(node)
         else:
             self._device(node)
+
+    def results(self) -> list[Array]:
+        """What the user gets."""
+        return self.loaded.shown([self.on_host(row.name) for row in self.loaded.graph.outputs])
 
     def shown(self, node: Node) -> Mapping[str, Array]:
         """What the host holds, with what the node made."""
@@ -244,17 +280,13 @@ class _Walk:
         return self.host
 
     def _device(self, node: Node) -> None:
-        """Bring to the node's core what another core or the host has, and run it there."""
         core = self.loaded.cores[node.id]
         device = self.loaded.devices[core]
-        for tensor in node.inputs:
-            held = self.in_arena.setdefault(tensor.name, set())
-            if core not in held:
-                device.write(device.places[tensor.name], self.on_host(tensor.name))
-                held.add(core)
-        device.run(node.entry)
+        device.run(self.loaded.entries[node.id][self.turn])
         self.has_spread |= device.has_spread
         self.in_arena |= {tensor.name: {core} for tensor in node.outputs}
+        for name in {tensor.name for tensor in node.outputs} & {row.name for row in self.loaded.graph.outputs}:
+            self.on_host(name)
 
     def _host(self, node: Node) -> None:
         from nxcc.ir.hlo.oracle import evaluate, flatten
@@ -268,12 +300,34 @@ class _Walk:
         """A value as an array, read back from an arena if only a core has it."""
         found = self.host.get(name)
         if found is None:
-            held = self.in_arena.get(name)
-            if not held:
-                raise _invalid(f"value {name!r} is read before it is made", self.loaded.neff.path)
-            device = self.loaded.devices[min(held)]
-            found = self.host[name] = device.read(device.places[name])
+            found = self.host[name] = self._value(name)
         return found
+
+    def _value(self, name: str) -> Array:
+        """A value as the host has it, or else the core that took it last."""
+        found, held = self.host.get(name), self.in_arena.get(name)
+        if found is not None:
+            return found
+        if not held:
+            raise _invalid(f"value {name!r} is read before it is made", self.loaded.neff.path)
+        device = self.loaded.devices[max(held)]
+        return device.read(device.places[name].of_turn(self.turn))
+
+
+def _entries(node: Node, path: str) -> tuple[str, str]:
+    """The entries of a node for the two turns of a stream; one that has no second serves both."""
+    second = node.nxcc.get("second", node.entry)
+    if not isinstance(second, str):
+        raise _invalid(f"`second` of node {node.name!r} is no entry", path)
+    return node.entry, second
+
+
+def _passing(node: Node, path: str) -> list[str]:
+    """Names of values that pass a node."""
+    names = node.nxcc.get("passing", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _invalid(f"`passing` of node {node.name!r} does not hold names", path)
+    return names
 
 
 def _tensor(row: InputTensor, is_text: bool) -> Tensor:

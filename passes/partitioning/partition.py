@@ -62,6 +62,18 @@ class Plan:
         """Cores that the plan takes; one even if all of it runs on the host."""
         return max((node.core for node in self.nodes), default=0) + 1
 
+    def passing(self, node: Node) -> tuple[str, ...]:
+        """Values that nodes before made and nodes behind read, which pass this one; for a device node those that a core had
+        last, since the host keeps what it has seen."""
+        number = next(place for place, other in enumerate(self.nodes) if other is node)
+        last = {name: place for place, other in enumerate(self.nodes) for name in other.inputs}
+        found = []
+        for place, maker in enumerate(self.nodes[:number]):
+            seen = not maker.on_device or any(not other.on_device for other in self.nodes[place + 1:number])
+            found += [name for name in maker.outputs if last.get(name, 0) > number and not (seen and node.on_device)
+                      and name not in node.inputs]
+        return tuple(found)
+
     def nodes_of(self, core: int) -> tuple[Node, ...]:
         """What runs on a core, in order."""
         return tuple(node for node in self.nodes if node.on_device and node.core == core)

@@ -14,6 +14,7 @@ from nxcc.compiler.reports.estimate import estimate_file, estimate_lines
 from nxcc.compiler.reports.info import disassemble, info_file, info_lines
 from nxcc.compiler.reports.profile import ProfileRequest, profile_file
 from nxcc.compiler.runtime.loaded import load
+from nxcc.compiler.runtime.streaming import stream
 from nxcc.ir.diagnostics import PIPELINE, USAGE, CompileError
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.neff.reader import open_neff
@@ -102,6 +103,35 @@ def test_stages_give_what_one_core_gives(tmp_path: Path, text: str, weights: tup
     for _ in range(2):
         for got, want in zip(loaded.run(rest), one, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+SKIP = """HloModule skip
+ENTRY e {
+  x = f32[8,64] parameter(0)
+  w = f32[64,64] parameter(1)
+  a = f32[8,64] dot(x, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  b = f32[8,64] dot(a, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  c = f32[8,64] dot(b, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  d = f32[8,64] dot(c, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  f = f32[8,64] add(d, a)
+  ROOT o = (f32[8,64], f32[8,64]) tuple(f, b)
+}"""
+
+
+@pytest.mark.parametrize(("text", "weights", "cores"), [(DENSE, "1-3", 3), (SKIP, "1", 4), (SPLIT, "1", 3), (IMAGE, "1,2", 2)],
+                         ids=["dense", "skip", "host", "image"])
+def test_requests_that_are_under_way_together_do_not_meet(tmp_path: Path, text: str, weights: str, cores: int) -> None:
+    values = inputs(text)
+    numbers = range(len(values))
+    declared = [n for n in numbers if n in {int(w) for part in weights.split(",") for w in range(
+        int(part.split("-")[0]), int(part.split("-")[-1]) + 1)}]
+    loaded = load(build(text, tmp_path / "m.neff", cores, weights), {str(n): values[n] for n in declared}, strict=True, seed=1)
+    requests = [[values[n] * np.float32(1 + k) for n in numbers if n not in declared] for k in range(5)]
+    alone = [loaded.run(request) for request in requests]
+    for got, want in zip(stream(loaded, requests), alone, strict=True):
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert np.any(alone[0][0] != alone[1][0])
 
 
 WIDE = """HloModule wide
