@@ -31,6 +31,7 @@ from nxcc.passes.dtypes.legalize_dtypes import LegalizeDtypes
 from nxcc.passes.dtypes.narrow_selections import NarrowSelections
 from nxcc.passes.dtypes.round_products import RoundProducts
 from nxcc.passes.dtypes.widen_dtypes import WidenDtypes
+from nxcc.passes.early_gathers import EarlyGathers
 from nxcc.passes.expansions.expand_batch_norm import ExpandBatchNorm
 from nxcc.passes.expansions.expand_collectives import ExpandCollectives
 from nxcc.passes.expansions.expand_custom_calls import ExpandCustomCalls
@@ -146,6 +147,7 @@ STEPS: tuple[Step, ...] = (
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
+    Step("early-gathers", lambda settings: EarlyGathers(not settings.is_straight), 1),
     Step("convolution-products", lambda settings: ConvolutionProducts(), 1),
     Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("kernel-gradients", lambda settings: KernelGradients(settings.exact_up_to), 1),
@@ -227,6 +229,9 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("recognize-functions", "fusion", "a known function is one instruction of a region"),
     ("legalize-dtypes", "fusion", "a region is computed in the dtypes that it has"),
     (SIMPLIFY_FOLDED, "canonicalize-dot", "the dot of a simplified operand needs fewer transposes"),
+    ("legalize-dtypes", "early-gathers", "places are 32-bit numbers"),
+    (SIMPLIFY_FOLDED, "early-gathers", "rows that are counted are counts once nothing is added to them"),
+    ("early-gathers", "move-reshapes", "a turned table's transposes meet others"),
     ("convolution-products", "canonicalize-dot", "a product has its dimensions in any order"),
     ("patch-products", "canonicalize-dot", "a product of patches sums several dimensions"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
