@@ -37,7 +37,7 @@ class Details {
       element("h2", {}, span.isTransfer ? `Transfer of ${bytes(slot.bytes)}` : slot.name),
       pairs([
         [span.isTransfer ? "queue" : "engine", words(span.row.name)],
-        ["from", time(profile.us(span.start))], ["to", time(profile.us(span.end))], ["takes", time(us)],
+        ["from", moment(profile.us(span.start), us / 100)], ["to", moment(profile.us(span.end), us / 100)], ["takes", time(us)],
         ["HLO", link(region.name, () => actions.region(span.region))],
         ["layer", region.layer], ["operator", region.op], ["source", region.source],
         slot.flops && !span.isTransfer ? ["work", `${si(slot.flops, "flop")}, ${si(slot.flops / us * 1e6, "flop/s")}`] : null,
@@ -60,7 +60,7 @@ class Details {
       element("h2", {}, region.name),
       pairs([
         ["critical path", `${time(region.us)} (${share(region.us / profile.facts.length_us)})`],
-        ["runs", `${time(region.start_us)} to ${time(region.end_us)}`],
+        ["runs", `${moment(region.start_us, (region.end_us - region.start_us) / 100)} to ${moment(region.end_us, (region.end_us - region.start_us) / 100)}`],
         ["layer", region.layer ? link(region.layer, () => actions.layer(region.layer)) : ""],
         ["operator", region.op], ["source", region.source], ["code", region.functions.join(", ")],
         ["instructions", count(region.instructions)],
@@ -107,7 +107,7 @@ class Details {
     }
     const span = profile.span(track.row.first + hit.place), region = profile.regions[span.region];
     return [span.isTransfer ? `transfer of ${bytes(span.slot.bytes)}` : span.slot.name, region.name, region.layer,
-            `${time(profile.us(span.end - span.start))} from ${time(profile.us(span.start))} to ${time(profile.us(span.end))}`,
+            `${time(profile.us(span.end - span.start))} from ${moment(profile.us(span.start), profile.us(span.end - span.start) / 100)} to ${moment(profile.us(span.end), profile.us(span.end - span.start) / 100)}`,
             span.isTransfer ? `${si(span.slot.bytes / profile.us(span.end - span.start) * 1e6, "B/s")}` : span.slot.flops ? si(span.slot.flops, "flop") : ""];
   }
 }

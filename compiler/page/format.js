@@ -16,6 +16,13 @@ function time(us) {
   return `${digits(us * 1e3)} ns`;
 }
 
+// A place on the time axis, with as many decimals as tell it from places `step` microseconds away.
+function moment(us, step) {
+  const size = Math.abs(us), [factor, unit] = size >= 1e6 ? [1e6, "s"] : size >= 1e3 ? [1e3, "ms"] : size >= 1 || us === 0 ? [1, "us"] : [1e-3, "ns"];
+  const decimals = Math.max(0, Math.min(12, Math.ceil(-Math.log10((step || 1) / factor) - 1e-9)));
+  return `${Number((us / factor).toFixed(decimals))} ${unit}`;
+}
+
 function si(value, unit) {
   const [factor, letter] = SI.find(([least]) => Math.abs(value) >= least) || [1, ""];
   return `${digits(value / factor)} ${letter}${unit}`;

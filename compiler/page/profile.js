@@ -39,7 +39,7 @@ class Page {
     this.tracks.draw();
     this.overview.draw();
     const { view, profile } = this;
-    byId("window").textContent = `${time(profile.us(view.from))} – ${time(profile.us(view.to))} (${time(profile.us(view.shown))})`;
+    byId("window").textContent = `${moment(profile.us(view.from), profile.us(view.shown) / 1000)} – ${moment(profile.us(view.to), profile.us(view.shown) / 1000)} (${time(profile.us(view.shown))})`;
     byId("back").disabled = view.visited.length === 0;
   }
 

@@ -22,7 +22,7 @@ class Roofline {
     }
     const left = facts.region_facts.length - regions.length;
     holder.append(element("p", { class: "quiet" }, "Each point is a region: products and sums of the tensor engine, and elements that other engines compute, over its part of the critical path. " +
-      "The area is its time." + (left ? ` ${left === 1 ? "One other only moves data or stands" : `${left} others only move data or stand`} beside the critical path.` : "")));
+      "The area is its time. One whose loads hide behind others' work can lie above the roof." + (left ? ` ${left === 1 ? "One other only moves data or stands" : `${left} others only move data or stand`} beside the critical path.` : "")));
     this.frame(facts.roofs, regions);
     const most = Math.max(...regions.map(({ region }) => region.us));
     const picture = svg("svg", { viewBox: `0 0 ${this.width} ${this.height}`, class: "roofline", role: "img",

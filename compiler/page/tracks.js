@@ -145,7 +145,7 @@ class Tracks {
     const { profile, view } = this;
     const step = axisStep(profile.us(view.shown), Math.max(2, this.width / 110)), found = [];
     for (let us = Math.ceil(profile.us(view.from) / step) * step; us <= profile.us(view.to); us += step) {
-      found.push([Math.round(this.x(us / profile.unit)), time(Number(us.toPrecision(9)))]);
+      found.push([Math.round(this.x(us / profile.unit)), moment(us, step)]);
     }
     return found;
   }

@@ -108,6 +108,27 @@ def test_keys_zoom_and_pan_and_go_back(page):
     assert shown(page)[1] - shown(page)[0] == pytest.approx((whole[1] - whole[0]) * 0.7)
 
 
+def test_times_on_the_axis_differ_however_near_the_reader_is(page):
+    for part in (1, 10, 1000, 100_000):
+        texts = page.script(PAGE + f"""const length = p.profile.length, from = length * 0.61;
+          p.view.from = from; p.view.to = Math.min(length, from + length / {part}); p.draw();
+          return p.tracks.axis().map(one => one[1])""")
+        assert len(set(texts)) == len(texts) > 0
+
+
+def test_engines_have_the_names_that_documents_give_them(page):
+    labels = page.script("return document.getElementById('labels').innerText")
+    assert "Vector (DVE)" in labels and "Scalar (Activation)" in labels
+    assert "Vector (DVE)" in page.script("return document.getElementById('panel-overview').innerText")
+
+
+def test_roofline_fits_beside_its_words(page):
+    page.click_on("#tab-roofline")
+    height, width = page.script("""const box = document.querySelector('.roofline').getBoundingClientRect();
+      return [box.height, box.width]""")
+    assert height < max(270, page.script("return document.getElementById('panel-roofline').clientHeight")) and width > 300
+
+
 def test_row_leads_to_the_timeline_and_back(page):
     whole = shown(page)
     page.click_on("#tab-hlo")
