@@ -26,6 +26,7 @@ from nxcc.backends.tile.program import Access, View
 from nxcc.ir.dtypes import F32, PRED, S32, U8, DType
 from nxcc.ir.hlo.associativity import takes_any_grouping
 from nxcc.ir.hlo.module import Computation, Instruction
+from nxcc.ir.hlo.wide_bodies import widened, widened_dtype
 
 COMBINERS = {"add": "add", "multiply": "multiply", "maximum": "maximum", "minimum": "minimum", "and": "bitwise_and",
              "or": "bitwise_or", "xor": "bitwise_xor"}
@@ -149,7 +150,7 @@ class _Plain:
         """sums = sums op parts."""
         self.kernel.tensor_tensor(sums[0], sums[0], parts[0], self.op, engine_for(self.accumulators[0]))
 
-    def result(self, sums: Access) -> Access:
+    def result(self, sums: Access, _number: int = 0) -> Access:
         """Partial results as elements of the array's dtype."""
         wide = self.accumulators[0]
         dtype = U8 if self.dtype is PRED else self.dtype
@@ -163,10 +164,14 @@ class _Plain:
 
 
 class _General:
-    """Any number of arrays folded by a computation of scalars; see `_Plain`."""
+    """Any number of arrays folded by a computation of scalars; see `_Plain`. Floats narrower than f32 are f32 until the end."""
 
     def __init__(self, kernel: Kernel, computation: Computation, dtypes: Sequence[DType], results: Sequence[DType]) -> None:
         self.kernel = kernel
+        self.results = tuple(results)
+        wide = widened(computation)
+        if wide is not None:
+            computation, dtypes, results = wide, [*map(widened_dtype, dtypes)], [*map(widened_dtype, results)]
         self.computation = computation
         self.loads = tuple(dtypes)
         self.accumulators = tuple(results)
@@ -215,8 +220,14 @@ class _General:
             for to, of in zip(sums, fresh, strict=True):
                 self.kernel.copy(to, of)
 
-    def result(self, sums: Access) -> Access:
-        return sums
+    def result(self, sums: Access, number: int) -> Access:
+        """Partial results of one array as its elements."""
+        dtype = self.results[number]
+        if sums.dtype is dtype:
+            return sums
+        cast = self.kernel.sbuf(sums.sizes, dtype)
+        self.kernel.copy(cast, sums)
+        return cast
 
 
 Folding = _Plain | _General
@@ -316,10 +327,10 @@ def _reduce_tile(kernel: Kernel, folding: Folding, views: Sequence[View], initia
     elif count:
         with kernel.scope():
             folding.merge(sums, _folded(kernel, folding, views, leading))
-    for place, tile in zip(places, sums, strict=True):
+    for number, (place, tile) in enumerate(zip(places, sums, strict=True)):
         stride = place.dims[-1][0]
         split = replace(place, dims=(*place.dims[:-1], (stride * (keep // shares), shares), (stride, keep // shares)))
-        store(kernel, split, folding.result(tile))
+        store(kernel, split, folding.result(tile, number))
 
 
 def _reduce_in_turn(kernel: Kernel, folding: Folding, views: Sequence[View], initials: Sequence[View],
@@ -329,8 +340,8 @@ def _reduce_in_turn(kernel: Kernel, folding: Folding, views: Sequence[View], ini
     rows, keep = math.prod(places[0].sizes[:-1]), places[0].sizes[-1]
     sums = [_start(kernel, initial, rows, keep, dtype) for initial, dtype in zip(initials, folding.accumulators, strict=True)]
     _take_in_turn(kernel, folding, views, leading, sums)
-    for place, tile in zip(places, sums, strict=True):
-        store(kernel, place, folding.result(tile))
+    for number, (place, tile) in enumerate(zip(places, sums, strict=True)):
+        store(kernel, place, folding.result(tile, number))
 
 
 def _take_in_turn(kernel: Kernel, folding: Folding, views: Sequence[View], leading: int, sums: Sequence[Access]) -> None:

@@ -2,7 +2,8 @@
 
 What bisection, reduction and random testing ask again and again. A difference counts only if rounding does not explain
 it: the oracle is evaluated again with every float disturbed by a step of its type, and what moves with that is no fault. A
-denormal of the engines' f32 may count as zero.
+denormal of the engines' f32 may count as zero, and what is too small for a narrow type may be there still, as with XLA's
+`xla_allow_excess_precision`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ NOISE_MARGIN = 8.0
 """How much more than noise of one step moves an output its error may be: engines round more often than once."""
 F32_NOISE = 2.0**-20
 """Relative error that the engines' functions may have in f32; narrower types take one step of their own."""
+UNDERFLOWING = frozenset(("multiply", "divide", "logistic", "exponential", "power"))
+"""Operators whose results may be too small for their type."""
+
 SMALLEST = 2.0**-126
 """Of the normal numbers that f32 and bf16 have."""
 
@@ -153,8 +157,21 @@ def _disturbed(module: Module, inputs: Sequence[Value], random: np.random.Genera
             values[instruction] = _without_denormals(inputs[int(instruction.attributes["parameter_number"])], random)
             continue
         found = evaluate_instruction(instruction, [values[o] for o in instruction.operands])
+        if instruction.opcode in UNDERFLOWING and instruction.shape.dtype.is_float:
+            found = _kept_small(found, [values[o] for o in instruction.operands], random)
         values[instruction] = found if instruction.opcode == "constant" else _moved(found, random)
     return values[module.entry.root]
+
+
+def _kept_small(value: Array, operands: Sequence[Array], random: np.random.Generator) -> Array:
+    """Zeros that come of no zero are not quite zero here and there, where a type is narrow."""
+    if _finfo(value.dtype).bits > 16:
+        return value
+    there = (value == 0) & (random.random(value.shape) < 0.5)
+    for operand in operands:
+        there = there & (operand != 0)
+    least = np.asarray(_finfo(value.dtype).smallest_subnormal, value.dtype)
+    return np.where(there, np.copysign(least, value), value).astype(value.dtype)
 
 
 def _without_denormals(value: Value, random: np.random.Generator) -> Value:

@@ -18,6 +18,7 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.associativity import is_associative
 from nxcc.ir.hlo.module import Computation
 from nxcc.ir.hlo.scalar_function import Run, ScalarFunction
+from nxcc.ir.hlo.wide_bodies import widened, widened_dtype
 from nxcc.ir.literals import Array
 
 
@@ -133,12 +134,19 @@ associative, which takes logarithmically many array operations."""
 
 def reduce_arrays(computation: Computation, run: Run, arrays: Sequence[Array], inits: Sequence[Any],
                   axes: Sequence[int]) -> tuple[Array, ...]:
-    """Fold `axes` (of all arrays alike) with a combiner (accumulators..., values...); each init takes part once."""
+    """Fold `axes` (of all arrays alike) with a combiner (accumulators..., values...); each init takes part once.
+
+    Floats narrower than f32 are folded in f32, see `wide_bodies`.
+    """
     axes = tuple(axes)
     if len(arrays) == 1:
         plain = plain_operation(computation, from_numpy(arrays[0].dtype))
         if plain is not None:
             return (_reduce_plain(plain, arrays[0], inits[0], axes),)
+    results = [leaf.dtype.numpy for leaf in computation.root.shape.leaves()]
+    wide = widened(computation)
+    if wide is not None:
+        computation, arrays = wide, [x.astype(widened_dtype(from_numpy(x.dtype)).numpy, copy=False) for x in arrays]
     function = ScalarFunction(computation, run)
     fronted = [np.moveaxis(x, axes, range(len(axes))) for x in arrays]
     rows = [x.reshape(-1, *x.shape[len(axes):]) if x.size else np.empty((0, *x.shape[len(axes):]), x.dtype)
@@ -146,7 +154,8 @@ def reduce_arrays(computation: Computation, run: Run, arrays: Sequence[Array], i
     slab = rows[0].shape[1:]
     start = tuple(np.broadcast_to(np.asarray(init).astype(dtype), slab)
                   for init, dtype in zip(inits, function.result_types, strict=True))
-    return _fold_rows(function, rows, start)
+    folded = _fold_rows(function, rows, start)
+    return tuple(x.astype(dtype, copy=False) for x, dtype in zip(folded, results, strict=True))
 
 
 def _reduce_plain(plain: PlainOperation, x: Array, init: Any, axes: tuple[int, ...]) -> Array:

@@ -55,6 +55,7 @@ from nxcc.ir.hlo.combiners import plain_opcode
 from nxcc.ir.hlo.marks import INTERFACE, OUTPUT
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.ops.reduction import ROUNDED_CELLS
+from nxcc.ir.hlo.wide_bodies import widened, widened_dtype
 from nxcc.ir.literals import Array, Literal
 from nxcc.ir.shapes import Shape, tuple_of
 from nxcc.passes.combiners import combiner
@@ -106,6 +107,7 @@ class WidenDtypes:
             chosen -= hindered
         if not chosen:
             return False
+        _widen_folds(module, chosen)
         _Widener(module, {dtype: WIDER[dtype] for dtype in chosen}).run()
         held = ", ".join(f"{dtype} in {WIDER[dtype]}" for dtype in sorted(chosen, key=str))
         self.report(Note(self.name, f"the target lacks element types; values stay the same, held otherwise: {held}"))
@@ -139,6 +141,45 @@ def _is_possible(instruction: Instruction, chosen: set[DType], refused: frozense
 
 
 # Rewriting
+
+def _widen_folds(module: Module, chosen: set[DType]) -> None:
+    """Reductions by combiners that compute with such floats are taken in f32, and rounded once."""
+    names = Names(module)
+    for computation in list(module.computations):
+        builder = Builder(computation, names=names)
+        for reduction in [i for i in computation.post_order() if i.opcode == "reduce"]:
+            held = any(o.shape.dtype in chosen and o.shape.dtype.is_float for o in reduction.operands)
+            wide = widened(reduction.called[0]) if held and plain_opcode(reduction.called[0]) is None else None
+            if wide is not None:
+                builder.location = reduction.location
+                computation.replace(reduction, _in_f32(reduction, _taken_over(wide, module, names), builder))
+                remove_unread(computation, [reduction])
+                settle(computation)
+
+
+def _taken_over(wide: Computation, module: Module, names: Names) -> Computation:
+    """A combiner, and what it calls, as computations of the module."""
+    waiting = [wide]
+    while waiting:
+        body = waiting.pop()
+        body.name, body.parent = names.of_computation(body.name), module
+        module.computations.insert(0, body)
+        for instruction in body.instructions:
+            instruction.name = names.of_instruction(instruction.name)
+        waiting += dict.fromkeys(c for i in body.instructions for c in i.called if c.parent is None and c not in waiting)
+    return wide
+
+
+def _in_f32(reduction: Instruction, wide: Computation, builder: Builder) -> Instruction:
+    operands = [builder.convert(o, kind) if (kind := widened_dtype(o.shape.dtype)) is not o.shape.dtype else o
+                for o in reduction.operands]
+    made = builder.make("reduce", *operands, called=[wide], **reduction.attributes)
+    if reduction.shape.is_array:
+        return builder.convert(made, reduction.shape.dtype)
+    parts = [builder.get_tuple_element(made, n) for n in range(len(reduction.shape.elements))]
+    return builder.tuple(*(part if part.shape.dtype is shape.dtype else builder.convert(part, shape.dtype)
+                           for part, shape in zip(parts, reduction.shape.elements, strict=True)))
+
 
 class _Widener:
     """wider: the types that are held otherwise, and in what."""

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from nxcc.backends.target import load_target
+from nxcc.compiler.debugging.trial import Trial
 from nxcc.compiler.driver import pass_settings
-from nxcc.compiler.options import options_from
+from nxcc.compiler.options import CompileOptions, options_from
 from nxcc.ir.dtypes import dtype as named
+from nxcc.ir.hlo.oracle import evaluate, flatten
 from nxcc.ir.hlo.text.reader import read_text
 from nxcc.passes.pipeline import run_pipeline
 
@@ -232,3 +234,33 @@ ENTRY main {{
 }}
 """
     assert microseconds(text, "none") < 1.6 * 4 * 4096 * 4096 / 272e3
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("dtype", ["bf16", "f8e4m3", "f8e4m3fn", "f4e2m1fn"])
+@pytest.mark.parametrize("count", [40, 700])
+def test_narrow_sums_beside_others_are_rounded_once(count: int, dtype: str, level: int) -> None:
+    text = f"""HloModule m
+f {{ a = {dtype}[] parameter(0)
+  b = f32[] parameter(1)
+  x = {dtype}[] parameter(2)
+  y = f32[] parameter(3)
+  half = {dtype}[] constant(0.5)
+  h = {dtype}[] multiply(x, half)
+  s = {dtype}[] add(a, h)
+  t = f32[] maximum(b, y)
+  ROOT r = ({dtype}[], f32[]) tuple(s, t) }}
+ENTRY e {{ p = {dtype}[{count},6] parameter(0)
+  q = f32[{count},6] parameter(1)
+  z = {dtype}[] constant(0)
+  w = f32[] constant(0)
+  ROOT o = ({dtype}[6], f32[6]) reduce(p, q, z, w), dimensions={{0}}, to_apply=f }}"""
+    module = read_text(text)
+    random = np.random.default_rng(0)
+    inputs = [(random.normal(size=p.shape.dims) * 0.1 + 0.1).astype(p.shape.dtype.numpy) for p in module.entry.parameters]
+    exact = (inputs[0].astype(np.float64) * 0.5).sum(0).astype(np.float32).astype(inputs[0].dtype)
+    wanted = flatten(evaluate(module, inputs))
+    got = Trial(CompileOptions(optlevel=str(level))).run(module, inputs)
+    for values in (wanted, got):
+        np.testing.assert_array_equal(values[0].astype(np.float32), exact.astype(np.float32))
+        np.testing.assert_array_equal(values[1], wanted[1])

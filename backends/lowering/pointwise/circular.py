@@ -2,7 +2,7 @@
 
 Up to REDUCIBLE a multiple of pi is taken away in exact steps (Cody and Waite). Beyond, the fraction of a turn is found in
 integers (Payne and Hanek, "Radian reduction for trigonometric functions", 1983): of 1 / (2 pi) only the 96 bits count whose
-products with the significand are neither whole turns nor too small.
+products with the significand are neither whole turns nor too small. What another function bounds is not reduced so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nxcc.backends.lowering.pointwise.formulas import formula
 from nxcc.backends.lowering.pointwise.integer import unsigned_high_product
 from nxcc.backends.lowering.pointwise.transcendental import TINY, root
 from nxcc.backends.lowering.pointwise.wide import Words, signed_words_to_float, sum_of
-from nxcc.backends.lowering.terms import Term, activate, alu, bits, cast, constant, native, part, reciprocal, select, term
+from nxcc.backends.lowering.terms import Kind, Term, activate, alu, bits, cast, constant, native, part, reciprocal, select, term
 from nxcc.ir.dtypes import F32, S32, U8, U32
 from nxcc.ir.hlo.module import Instruction
 
@@ -100,9 +100,39 @@ def _half_turns(x: Term, is_shifted: bool) -> tuple[Term, Term]:
     return _turned(x, shifted - ROUNDER, 1.0, 3.0), word(shifted)
 
 
+BOUNDS = {"sin": 1.0, "tanh": 1.0, "erf": 1.0, "arctan": HALF_PI, "sigmoid": 1.0}
+"""How large the results of the scalar engine's functions get."""
+
+SEARCHED = 4
+"""How deep a term is looked into."""
+
+
+def largest(x: Term, depth: int = SEARCHED) -> float:
+    """What no element of a term exceeds in magnitude, as its making shows; infinite if nothing is known."""
+    if x.kind is Kind.ACTIVATION:
+        return BOUNDS.get(x.op, math.inf)
+    if not depth or not x.inputs:
+        return math.inf
+    first = x.inputs[0]
+    if x.kind is Kind.ALU and x.op == "multiply" and x.inputs[1].kind is Kind.NUMBER:
+        return largest(first, depth - 1) * abs(float(x.inputs[1].number))
+    if x.kind is Kind.PART and first.kind is Kind.BITS and _turns_sign(first):
+        return largest(first.inputs[0].inputs[0], depth - 1)
+    return math.inf
+
+
+def _turns_sign(x: Term) -> bool:
+    """Whether bits are those of an f32 but for the sign, see `_signed_sine`."""
+    number, sign = x.inputs
+    return x.op == "bitwise_xor" and number.kind is Kind.PART and number.inputs[0].dtype is F32 and sign.kind is Kind.BITS \
+        and sign.op == "shift_left" and sign.inputs[1].kind is Kind.NUMBER and sign.inputs[1].number == 31
+
+
 def _by_size(x: Term, large: tuple[Term, Term], small: tuple[Term, Term]) -> tuple[Term, Term]:
     """The rest and the count of the reduction that fits the argument; NaN for what is not finite."""
     size = magnitude(x)
+    if largest(x) <= REDUCIBLE:
+        return select(alu("less", size, math.inf, U8), small[0], math.nan), small[1]
     is_large = alu("greater_equal", size, REDUCIBLE, U8)
     mask = native("subtract", 0, cast(is_large, U32))
     rest = select(alu("less", size, math.inf, U8), select(is_large, large[0], small[0]), math.nan)
@@ -118,6 +148,8 @@ def _signed_sine(rest: Term, count: Term) -> Term:
 def sine(instruction: Instruction, x: Term) -> Term:
     """sin(x - k pi), negated for odd k; from REDUCIBLE on of the magnitude, negated for negative x."""
     x = cast(constant(x), F32)
+    if largest(x) <= REDUCIBLE:
+        return activate("sin", x)
     rest, count = _rest_of_turn(_turn_fraction(x), 2)
     turned = bits("bitwise_xor", count, bits("shift_right_logical", word(x), 31))
     return _signed_sine(*_by_size(x, (rest, turned), _half_turns(x, False)))
