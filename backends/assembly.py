@@ -27,6 +27,7 @@ from nxcc.backends.isa.program import (
     Wait,
 )
 from nxcc.backends.synchronization.derived import derived
+from nxcc.backends.synchronization.extents import operands_of, span
 from nxcc.backends.synchronization.ordered import ordered
 from nxcc.backends.synchronization.plan import BASE, Event, Plan, Site, site_key
 from nxcc.backends.target import Target
@@ -116,7 +117,10 @@ def _name(program: TileProgram, target: Target, entrance: Entrance) -> str:
     after = "".join(f".{number}" for number in sorted(entrance.after))
     sbuf = f".sbuf{entrance.sbuf_start}" if entrance.sbuf_start != usual.sbuf_start else ""
     psum = f".bank{entrance.psum_bank}" if entrance.psum_bank * target.psum.bank_bytes != usual.psum_start else ""
-    return f"{program.name}.{entrance.berth.value}{entrance.lag or ''}{after}{sbuf}{psum}{'.psum' * entrance.shares_psum}"
+    front = f".front{entrance.front}" if entrance.front else ""
+    taken = f".taken{entrance.taken[0]}-{entrance.taken[1]}" if any(entrance.taken) else ""
+    return f"{program.name}.{entrance.berth.value}{entrance.lag or ''}{after}{sbuf}{psum}{'.psum' * entrance.shares_psum}" \
+        f"{front}{taken}"
 
 
 class _Assembler:
@@ -131,7 +135,7 @@ class _Assembler:
         self.late = frozenset(program.arguments[number] for number in entrance.after)
         self.behind: set[Engine] = set()
         self.first_semaphore = room(target, entrance.berth).first_semaphore
-        self.start = {Memory.SBUF: entrance.sbuf_start, Memory.PSUM: entrance.psum_bank * target.psum.bank_bytes}
+        self.psum_start = entrance.psum_bank * target.psum.bank_bytes
         self.first_loop_register = registers.mark()
         self.streams: dict[Engine, Stream] = {}
         registers.bind(BASE, BASE_REGISTER)
@@ -221,7 +225,8 @@ class _Assembler:
         """The end of the region before, if the site touches memory of its; an engine awaits it once, since loops run at
         least once and what comes first in the program comes first in the stream."""
         waits = not self.late.isdisjoint(self.plan.addressed.get(site_key(site), ())) \
-            or self.entrance.shares_psum and _touches_psum(site.statement)
+            or self.entrance.shares_psum and _touches_psum(site.statement) \
+            or any(self.entrance.taken) and self._touches_taken(site.statement)
         if site.engine in self.behind or not waits:
             return []
         self.behind.add(site.engine)
@@ -240,12 +245,26 @@ class _Assembler:
 
     def _pattern(self, operand: Access | View, engine: Engine) -> AccessPattern | DmaPattern:
         if isinstance(operand, View):
-            address = self._short(self.registers.affine(operand.address + self.start.get(operand.memory, 0)), engine,
-                                  operand.memory in self.start)
+            address = self._short(self.registers.affine(operand.address + self._start(operand)), engine,
+                                  operand.memory is not Memory.HBM)
             return DmaPattern(operand.memory, operand.dtype, address, tuple(stride for stride, _ in operand.dims))
-        offset = operand.offset + self.start[operand.memory]
+        offset = operand.offset + self._start(operand)
         return AccessPattern(operand.memory, operand.dtype, operand.partition, operand.partitions,
                              self._short(self.registers.affine(offset), engine), self._dims(operand))
+
+    def _start(self, operand: Access | View) -> int:
+        """What is added to the address of an operand: where its part of the region's memory lies."""
+        if operand.memory is not Memory.SBUF:
+            return self.psum_start if operand.memory is Memory.PSUM else 0
+        low = span(operand)[0] if self.entrance.front else 0
+        return self.entrance.place(low) - low
+
+    def _touches_taken(self, statement: Op | ScalarLoad) -> bool:
+        """Whether a statement touches SBUF that the region before has."""
+        low, high = self.entrance.taken
+        spans = [span(o) for o in operands_of(statement) if o.memory is Memory.SBUF]
+        places = [(self.entrance.place(first), last - first) for first, last in spans]
+        return any(place < high and low < place + size for place, size in places)
 
     def _dims(self, operand: Access) -> tuple[tuple[int, int], ...]:
         """Dimensions whose strides an instruction can hold: one place is no step from another."""

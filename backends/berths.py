@@ -3,13 +3,15 @@
 A region may begin once the one before its predecessor is done. What it reads or overwrites of its predecessor's it awaits
 access by access (`Entrance.after`), so that weights load and engines work while the predecessor still stores. Berths are halves
 where both regions fit into one; else one begins at the bottom and the other ends at the top, and if there is PSUM for one of
-them only, the later one's engines wait where they first touch it. A region that does not fit beside its predecessor begins
-after it; one that needs more than half of the semaphores takes the machine whole.
+them only, the later one's engines wait where they first touch it. So they do where SBUF has no room for both: what the later
+region loads first lies where the earlier one has nothing (`codegen/lapping.py`). A region that needs more than half of the
+semaphores takes the machine whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 
 from nxcc.backends.target import Target
@@ -77,7 +79,9 @@ class Footprint:
 class Entrance:
     """How a call of a region begins. lag: regions that may still be running, 0 or 1; after: numbers of the address
     arguments whose memory that one reads or writes in a way that conflicts. sbuf_start: byte of a partition, psum_bank: where
-    the region's memory begins; shares_psum: whether the one before may have some of the same banks."""
+    the region's memory begins; shares_psum: whether the one before may have some of the same banks; taken: bytes of a
+    partition, from and up to, that it has of SBUF, if some of them are this one's as well. front: so many bytes of the
+    region's SBUF lie behind the rest of it, which has `size` bytes in all."""
 
     berth: Berth = Berth.WHOLE
     lag: int = 0
@@ -85,6 +89,13 @@ class Entrance:
     sbuf_start: int = 0
     psum_bank: int = 0
     shares_psum: bool = False
+    taken: tuple[int, int] = (0, 0)
+    front: int = 0
+    size: int = 0
+
+    def place(self, offset: int) -> int:
+        """Where a byte of the region's SBUF lies, counted from the first byte of the partition."""
+        return self.sbuf_start + offset - self.front + (self.size if offset < self.front else 0)
 
 
 ALONE = Entrance()
@@ -113,10 +124,15 @@ def beside(target: Target, before: Entrance, had: Footprint, need: Footprint) ->
     half = upper.sbuf_start if target.dma.pinned_queues else whole.sbuf_bytes
     sbuf = _start(berth, need.sbuf_bytes, before.sbuf_start, had.sbuf_bytes, half, whole.sbuf_bytes)
     psum = _start(berth, need.psum_banks, before.psum_bank, had.psum_banks, upper.psum_start // bank, whole.psum_banks)
-    if sbuf is None:
+    align = target.sbuf.align_bytes
+    free = Entrance(berth, 1, frozenset(), 0, 0 if psum is None else psum, psum is None)
+    if sbuf is not None:
+        return replace(free, sbuf_start=sbuf // align * align)
+    size = -(-need.sbuf_bytes // align) * align
+    if target.dma.pinned_queues or size > whole.sbuf_bytes:
         return Entrance(Berth.LOWER)
-    start = sbuf // target.sbuf.align_bytes * target.sbuf.align_bytes
-    return Entrance(berth, 1, frozenset(), start, 0 if psum is None else psum, psum is None)
+    start = 0 if berth is Berth.LOWER else (whole.sbuf_bytes - size) // align * align
+    return replace(free, sbuf_start=start, taken=(before.sbuf_start, before.sbuf_start + had.sbuf_bytes), size=size)
 
 
 def _start(berth: Berth, need: int, start: int, had: int, half: int, whole: int) -> int | None:

@@ -16,6 +16,7 @@ from nxcc.backends.codegen.arena import Arena
 from nxcc.backends.codegen.attempts import Lowered, Manner, RegionWriter
 from nxcc.backends.codegen.code import Binding, DebugEntry, DeviceCode, DeviceNode, RegionReport
 from nxcc.backends.codegen.control import RULES
+from nxcc.backends.codegen.lapping import Reach, lapped, reaches_of
 from nxcc.backends.codegen.mainstream import MainStreams
 from nxcc.backends.codegen.orders import in_order, needed, order_of_result, order_of_use, works_alone
 from nxcc.backends.codegen.structure import SMALL_CONSTANT_BYTES, Bodies, overlaps, signature, structure_of
@@ -84,6 +85,8 @@ class Generator:
         self.sbuf_bytes = 0
         self.semaphores = FIRST_OF_REGIONS
         self._regions: dict[Any, tuple[int, AssembledFunction]] = {}
+        self._reaches: dict[Any, list[Reach]] = {}
+        self._laps: dict[Any, Entrance] = {}
         self._constants: dict[Any, Located] = {}
         self._bodies: Bodies = {}
         self._answers: dict[Any, Any] = {}
@@ -333,7 +336,7 @@ class Generator:
         self.arena.region = len(self.debug)
         lowered = self.writer.region(key, instruction, operands, results, len(self.debug) - 1, shared)
         need = lowered.need if shared else None
-        entrance = self.main.entrance(operands, results, need) if need else ALONE
+        entrance = self._lapped(key, lowered, self.main.entrance(operands, results, need)) if need else ALONE
         found = self._regions.get((key, entrance))
         if found is None:
             found = self._regions[key, entrance] = self._assemble(lowered, entrance)
@@ -344,12 +347,24 @@ class Generator:
         self.regions.append(RegionReport(instruction.name, instruction.opcode, assembled.function.name, *self._place))
         self.work.append(Work(len(self.debug) - 1, entrance.sbuf_start, lowered.program.sbuf_bytes, entrance.lag))
 
+    def _lapped(self, key: Any, lowered: Lowered, entrance: Entrance) -> Entrance:
+        """The entrance of a region that has no room beside the one before with the best place of its memory."""
+        if not any(entrance.taken):
+            return entrance
+        found = self._laps.get((key, entrance))
+        if found is None:
+            reaches = self._reaches.get(key)
+            if reaches is None:
+                reaches = self._reaches[key] = reaches_of(lowered.program)
+            found = self._laps[key, entrance] = lapped(lowered.program, reaches, self.target.sbuf.align_bytes, entrance)
+        return found
+
     def _assemble(self, lowered: Lowered, entrance: Entrance) -> tuple[int, AssembledFunction]:
         """The region's streams for a way to begin."""
         assembled = assemble(lowered.program, self.target, lowered.plan, entrance)
         self.semaphores = max(self.semaphores, assembled.semaphores)
         self.functions.append(assembled.function)
-        self.sbuf_bytes = max(self.sbuf_bytes, entrance.sbuf_start + lowered.program.sbuf_bytes)
+        self.sbuf_bytes = max(self.sbuf_bytes, entrance.sbuf_start + (entrance.size or lowered.program.sbuf_bytes))
         return len(self.functions) - 1, assembled
 
     def copy(self, destination: Located, source: Located) -> None:

@@ -43,12 +43,21 @@ def extents_of(site: Site, psum_bank_bytes: int) -> list[Extent]:
     return found
 
 
+def operands_of(statement: Op | ScalarLoad) -> list[Access | View]:
+    """All that a statement reads or writes."""
+    return [statement.source] if isinstance(statement, ScalarLoad) else list(statement.operands.values())
+
+
+def span(operand: Access | View) -> tuple[int, int]:
+    """Bytes of a partition of SBUF that an operand may touch: the first, and the one behind the last."""
+    found = _sbuf_extent(operand, False) if isinstance(operand, View) else _access_extent(operand, False, 1)
+    return found.low, found.high
+
+
 def addressed(site: Site) -> frozenset[Symbol]:
     """Arguments in the addresses of the HBM views that a site reads or writes."""
-    statement = site.statement
-    operands = [statement.source] if isinstance(statement, ScalarLoad) else statement.operands.values()
-    return frozenset(symbol for operand in operands if isinstance(operand, View) and operand.memory is Memory.HBM
-                     for symbol, _ in operand.address.terms if symbol.kind == "argument")
+    views = [o for o in operands_of(site.statement) if isinstance(o, View) and o.memory is Memory.HBM]
+    return frozenset(symbol for view in views for symbol, _ in view.address.terms if symbol.kind == "argument")
 
 
 def _is_indirect(op: Op, name: str) -> bool:

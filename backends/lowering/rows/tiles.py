@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nxcc.backends.isa.program import Memory
+from nxcc.backends.isa.program import Engine, Memory
 from nxcc.backends.lowering.rows.products import (
     Sides,
     Spread,
@@ -132,10 +132,10 @@ class RowTiles:
         if full > 1:
             lefts.append(_Lefts(self, sources, lanes, lefts[0].raws))
         rows = _Ahead(self, views, lefts, full)
-        if full:
-            rows.lefts[0].fill(expr(0))
         reach = 4 if rows.is_late else 3  # tiles from a pair's first on whose left sides it may turn
         rounds = (full - reach) // 2 if full > 4 else 0
+        if full:
+            rows.open()
         if rounds:
             rows.pair(expr(0), 4)
             with kernel.loop(rounds) as index:
@@ -147,7 +147,8 @@ class RowTiles:
             if rows.rotating:
                 self.banks = rows.rotating[0]
             last = _Lefts(self, [v.cut(0, full * lanes, rest) for v in sources], rest)
-            last.fill(expr(0))
+            last.load(expr(0))
+            last.turn()
             self.row_tile(Rows([v.cut(0, full * lanes, rest) for v in views], 1, rest), last.sides, 0)
 
     def _around_columns(self, rows: Rows, lefts: Mapping[Instruction, Sides]) -> None:
@@ -358,13 +359,16 @@ class RowTiles:
 
 class _Ahead:
     """Tiles of rows whose left sides are turned ahead: of the next tile before this one's products, where epilogues of pieces
-    of columns follow close behind; else of the tile after the next between products and epilogue, which is long."""
+    of columns follow close behind; else of the tile after the next between products and epilogue, which is long.
+
+    loaded: so many tiles have been loaded from the start."""
 
     def __init__(self, tiles: RowTiles, views: Sequence[View], lefts: list[_Lefts], full: int) -> None:
         self.tiles, self.views, self.lefts, self.full = tiles, views, lefts, full
         self.is_late = tiles.is_late = not tiles.program.is_parallel
         if self.is_late:
             tiles.take_banks()
+        self.loaded = 0
         self.rotating = [] if self.is_late else tiles.take_rotating(min(2, full) or 1)
 
     def pair(self, number: Expr, remaining: int) -> None:
@@ -376,18 +380,29 @@ class _Ahead:
                 ahead()
             self._work(number + step, self.lefts[step], ahead if self.is_late else None)
 
-    def _ahead(self, number: Expr, step: int, remaining: int, is_first: bool) -> Callable[[], None]:
-        """Turns the left sides that are due."""
-        def late() -> None:
-            if is_first and step == 0 and remaining > 1:
-                self.lefts[1].fill(number + 1)
-            if remaining > 2:
-                self.lefts[step].fill(number + 2)
+    def open(self) -> None:
+        """The first tiles are loads of the engine that turns them, which matrices do not stand before; it has nothing else to
+        do until these come. Each is on its way as soon as the one before is turned."""
+        early = min(self.full, 2 if self.is_late else 1)
+        with self.tiles.kernel.loading(Engine.PE):
+            self.lefts[0].load(expr(0))
+            for number in range(early):
+                self.lefts[number].turn()
+                if number + 1 < min(self.full, early + 1):
+                    self.lefts[(number + 1) % 2].load(expr(number + 1))
+        self.loaded = min(self.full, early + 1)
 
-        def early() -> None:
-            if remaining > 1:
-                self.lefts[1 - step].fill(number + 1)
-        return late if self.is_late else early
+    def _ahead(self, number: Expr, step: int, remaining: int, is_first: bool) -> Callable[[], None]:
+        """Turns the left sides that are due. is_first: whether this is for the first two tiles."""
+        reach = 2 if self.is_late else 1
+
+        def ahead() -> None:
+            if remaining > reach:
+                following = number + reach
+                if not (is_first and following.constant < self.loaded):
+                    self.lefts[(step + reach) % 2].load(following)
+                self.lefts[(step + reach) % 2].turn()
+        return ahead
 
     def _work(self, number: Expr, own: _Lefts, after: Callable[[], None] | None) -> None:
         lanes = own.rows
@@ -404,14 +419,19 @@ class _Lefts:
                       for source, view in zip(tiles.sources, views, strict=True)}
         self.raws = raws or [self.kernel.sbuf((rows, 1, view.sizes[1]), view.dtype) for view in views]
 
-    def fill(self, number: Expr) -> None:
+    def load(self, number: Expr) -> None:
         for (source, to), raw, view in zip(list(self.sides.items()), self.raws, self.views, strict=True):
             part = view.cut(0, number * self.rows, self.rows)
             if is_turned(view.permute((1, 0))):
                 self.kernel.dma(unfolded(raw, part), part)
-                turn(self.kernel, raw, to)
             else:
                 self.sides[source] = replace(to, parts=bring_blocks(self.kernel, part.permute((1, 0)).insert(0), to))
+
+    def turn(self) -> None:
+        """Put what was loaded as it lies in order."""
+        for to, raw, view in zip(self.sides.values(), self.raws, self.views, strict=True):
+            if is_turned(view.permute((1, 0))):
+                turn(self.kernel, raw, to)
 
 
 class _Product:
