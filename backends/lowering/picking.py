@@ -8,7 +8,7 @@ another part of what is picked.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nxcc.backends.isa import instructions as isa
@@ -36,39 +36,77 @@ def gather_elements(kernel: Kernel, data: View, indices: View, result: View, lim
     data: [shared.., others..], window: which of the others are wanted whole and make windows, in order. indices: [shared..,
     own.., components]. result: [shared.., own.., window..]. limits: (stride in bytes, greatest start) of each component.
     """
-    own = len(indices.dims) - 1 - shared
-    others = range(len(data.dims) - shared)
-    if any(data.sizes[shared + d] != result.sizes[shared + own + n] for n, d in enumerate(window)) or \
-            data.sizes[:shared] != result.sizes[:shared] or data.dtype.bits > 32:
+    if data.sizes[:shared] != result.sizes[:shared] or data.dtype.bits > 32:
         return False
-    indexed = [shared + d for d in others if d not in window]
-    wide = [result.sizes[shared + own + n] for n in range(len(window))]
-    rows, picks, length = math.prod(result.sizes[:shared]) * math.prod(wide), math.prod(result.sizes[shared:shared + own]), \
-        math.prod(data.sizes[d] for d in indexed)
-    table = data.permute((*range(shared), *(shared + d for d in window), *indexed)).reshape((rows, length))
-    if table is None or table.dims[1] != (data.dtype.byte_size, length) or not _is_quicker(kernel, rows, picks, table):
-        return False
-    for size in reversed(wide):
-        indices = indices.insert(shared, size)
-    out = result.permute((*range(shared), *range(shared + own, len(result.dims)), *range(shared, shared + own)))
-    places, out_rows = indices.reshape((rows, picks, indices.sizes[-1])), out.reshape((rows, picks))
-    if places is None or out_rows is None:
+    views, loops = (data, indices, result), 0
+    while (found := _as_rows(*views, shared - loops, window)) is None and loops < shared:
+        views, loops = _first_of(views), loops + 1
+    if found is None or not _is_quicker(kernel, *found):
         return False
     units = [(stride // data.dtype.byte_size, high) for stride, high in limits]
-    lanes = kernel.target.partitions
+    for part in _each(kernel, (data, indices, result), loops):
+        rows = _as_rows(*part, shared - loops, window)
+        assert rows is not None, "one is as the first"
+        _pick_rows(kernel, *rows, units)
+    return True
+
+
+Gathered = tuple[View, View, View]
+"""Data, indices and result."""
+
+
+def _as_rows(data: View, indices: View, result: View, shared: int, window: Sequence[int]) -> Gathered | None:
+    """They as [rows, length], [rows, picks, components] and [rows, picks]; None if they do not lie so, as where indices are the
+    same for all of a dimension."""
+    own = len(indices.dims) - 1 - shared
+    wide = result.sizes[shared + own:]
+    if tuple(data.sizes[shared + d] for d in window) != tuple(wide):
+        return None
+    indexed = [d for d in range(shared, len(data.dims)) if d - shared not in window]
+    rows, picks = math.prod(result.sizes[:shared]) * math.prod(wide), math.prod(result.sizes[shared:shared + own])
+    length = math.prod(data.sizes[d] for d in indexed)
+    table = data.permute((*range(shared), *(shared + d for d in window), *indexed)).reshape((rows, length))
+    for size in reversed(wide):
+        indices = indices.insert(shared, size)
+    places = indices.reshape((rows, picks, indices.sizes[-1]))
+    out = result.permute((*range(shared), *range(shared + own, len(result.dims)), *range(shared, shared + own)))
+    out_rows = out.reshape((rows, picks))
+    if table is None or table.dims[1] != (data.dtype.byte_size, length) or places is None or out_rows is None:
+        return None
+    return table, places, out_rows
+
+
+def _first_of(views: Gathered) -> Gathered:
+    data, indices, result = views
+    return data.at(0, 0), indices.at(0, 0), result.at(0, 0)
+
+
+def _each(kernel: Kernel, views: Gathered, loops: int) -> Iterator[Gathered]:
+    """Loop over so many of their first dimensions."""
+    if not loops:
+        yield views
+        return
+    data, indices, result = views
+    with kernel.loop(data.sizes[0]) as i:
+        yield from _each(kernel, (data.at(0, i), indices.at(0, i), result.at(0, i)), loops - 1)
+
+
+def _pick_rows(kernel: Kernel, table: View, places: View, out: View, units: Sequence[tuple[int, int]]) -> None:
+    """out[r, i] = table[r, offset of places[r, i]]."""
+    (rows, picks), lanes = out.sizes, kernel.target.partitions
     repeats = max(1, min(lanes // rows, picks))
     for start, count in kernel.tiles(rows, lanes):
-        parts = [view.cut(0, start, count) for view in (table, places, out_rows)]
+        parts = [view.cut(0, start, count) for view in (table, places, out)]
         whole = picks // repeats * repeats
         _pick(kernel, parts[0], parts[1].cut(1, 0, whole), parts[2].cut(1, 0, whole), units, repeats)
         if picks > whole:
             _pick(kernel, parts[0], parts[1].cut(1, whole, picks - whole), parts[2].cut(1, whole, picks - whole), units, 1)
-    return True
 
 
-def _is_quicker(kernel: Kernel, rows: int, picks: int, table: View) -> bool:
+def _is_quicker(kernel: Kernel, table: View, places: View, out: View) -> bool:
     """Whether rows of the table [rows, length] fit, and bringing them takes less than transfers of single elements."""
     target, lanes = kernel.target, kernel.target.partitions
+    rows, picks = out.sizes
     if not kernel.copies.rotates or Engine.GPSIMD not in target.engines:
         return False
     bytes_ = table.sizes[1] * table.dtype.byte_size

@@ -105,3 +105,22 @@ def test_picked_elements(case: str) -> None:
     values.reshape(-1)[7] = np.nan
     low = 0 if "u32" in indices else -9
     check_whole(text, [values, random.integers(low, 1100, shapes[1].dims).astype(shapes[1].dtype.numpy)], strict=True)
+
+
+SHARED_PICKS = """HloModule m
+ENTRY main {
+  x = f32[3,2,70,16] parameter(0)
+  i = s32[70,65] parameter(1)
+  b = s32[3,2,70,65] broadcast(i), dimensions={2,3}
+  j = s32[3,2,70,65,1] reshape(b)
+  ROOT r = f32[3,2,70,65] gather(x, j), offset_dims={}, collapsed_slice_dims={3}, start_index_map={3},
+    operand_batching_dims={0,1,2}, start_indices_batching_dims={0,1,2}, index_vector_dim=4, slice_sizes={1,1,1,1}
+}
+"""
+
+
+def test_heads_that_share_their_indices_pick_on_the_chip_as_well() -> None:
+    """Relative positions, as torch.gather takes them: repeated indices do not lie as rows of memory."""
+    random = np.random.default_rng(5)
+    check_whole(SHARED_PICKS, [random.normal(size=(3, 2, 70, 16)).astype(np.float32),
+                               random.integers(-3, 20, (70, 65)).astype(np.int32)])
