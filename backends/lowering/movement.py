@@ -9,7 +9,7 @@ from dataclasses import replace
 from nxcc.backends.isa.program import Engine
 from nxcc.backends.lowering.counting import Counter, count_reason
 from nxcc.backends.lowering.registry import always, rule
-from nxcc.backends.lowering.tiling import memory_order, row_tiles, store, unfolded
+from nxcc.backends.lowering.tiling import COLUMNS_MOST, memory_order, parted, row_tiles, rows_together, store, unfolded
 from nxcc.backends.lowering.turning import FILL_COLUMNS, fill, move
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
@@ -65,9 +65,15 @@ def _joined_on_chip(kernel: Kernel, result: View, operands: Sequence[View], dim:
 
 
 def _concatenate_tiles(kernel: Kernel, operands: Sequence[View], result: View, dim: int, free: int) -> None:
-    for target, *sources in row_tiles(kernel, [result, *operands], free):
+    views, place = [result, *operands], dim - (len(result.dims) - free)
+    if free < len(result.dims):
+        columns = math.prod(result.sizes[-free:])
+        together = rows_together(result.sizes[:-free], COLUMNS_MOST // columns, kernel.target.partitions)
+        if together > 1:
+            views = [parted(view, len(view.dims) - free - 1, together) for view in views]
+            free, place = free + 1, place + 1
+    for target, *sources in row_tiles(kernel, views, free):
         lead, start = len(target.dims) - free, 0
-        place = dim - (len(result.dims) - free)
         tile = kernel.sbuf((math.prod(target.sizes[:lead]), *target.sizes[lead:]), target.dtype)
         for source in sources:
             size = source.sizes[lead + place]

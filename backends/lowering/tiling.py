@@ -13,6 +13,9 @@ from nxcc.ir.dtypes import DType
 COLUMNS_LEAST = 128
 """Columns that a long row is not cut shorter than: a piece is a descriptor of a transfer then."""
 
+COLUMNS_MOST = 1024
+"""Columns of short rows that a partition takes together, at most: half a megabyte of f32, which moves while it is worked on."""
+
 
 def memory_order(view: View) -> list[int]:
     """A view's dimensions as they lie in memory, the slowest first; those that repeat or have size 1 stay in front."""
@@ -89,10 +92,28 @@ def flat_tiles(kernel: Kernel, views: Sequence[View], width: int) -> Iterator[li
                 math.prod(joined[0].sizes[:-1 - free]) >= kernel.target.partitions:
             size *= joined[0].sizes[-1 - free]
             free += 1
+        if kernel.copies.rotates and free < len(joined[0].dims):
+            together = rows_together(joined[0].sizes[:-free], min(width, COLUMNS_MOST) // size, kernel.target.partitions)
+            if together > 1:
+                joined, free = [parted(view, len(view.dims) - free - 1, together) for view in joined], free + 1
         yield from row_tiles(kernel, joined, free)
         return
     for start, columns in kernel.tiles(size, width):
         yield from row_tiles(kernel, [v.cut(len(v.dims) - 1, start, columns) for v in joined], 1)
+
+
+def rows_together(rows: Sequence[int], most: int, lanes: int) -> int:
+    """How many neighbouring short rows a partition takes: so many that two tiles are left, and that they are a part of the last
+    of these dimensions."""
+    most = min(most, math.prod(rows) // (2 * lanes))
+    return max((n for n in range(1, most + 1) if rows[-1] % n == 0), default=1)
+
+
+def parted(view: View, dim: int, together: int) -> View:
+    """A dimension as two, the second of so many places."""
+    stride, size = view.dims[dim]
+    both = (stride * together, size // together), (stride, together)
+    return replace(view, dims=(*view.dims[:dim], *both, *view.dims[dim + 1:]))
 
 
 def _more_rows(views: list[View], width: int, lanes: int) -> list[View]:

@@ -14,6 +14,7 @@ from nxcc.backends.lowering.bodies import body_reason, body_tiles, run_body, wor
 from nxcc.backends.lowering.halo import Axis, Strip, all_strips, load_halo, steps_within, whole_strips
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import row_tiles, unfolded
+from nxcc.backends.lowering.turning import comes_in_elements
 from nxcc.backends.target import Target
 from nxcc.backends.tile.builder import Kernel
 from nxcc.backends.tile.program import Access, View
@@ -203,7 +204,20 @@ def _unsupported(instruction: Instruction, target: Target) -> str | None:
     return reason
 
 
-@rule("select-and-scatter", unsupported=_unsupported)
+def _scattered_order(instruction: Instruction) -> tuple[int, ...]:
+    """Dimensions without a window come from partitions: a result that keeps them slowest is stored in long runs."""
+    return still_first(_scatter_axes(instruction))
+
+
+def _lies(instruction: Instruction, operands: Sequence[View | None]) -> Iterator[tuple[int, Sequence[int]]]:
+    """Data, and values of the windows, that lie together along a dimension without a window."""
+    still = [d for d, axis in enumerate(_scatter_axes(instruction)) if is_still(axis)]
+    for number, view in enumerate(operands[:2]):
+        if view is not None and any(comes_in_elements(view, d) for d in still):
+            yield number, _scattered_order(instruction)
+
+
+@rule("select-and-scatter", unsupported=_unsupported, order=_scattered_order, lies=_lies)
 def lower_select_and_scatter(kernel: Kernel, instruction: Instruction, operands: Sequence[View],
                              results: Sequence[View]) -> None:
     """Each window's value of the source goes to the element that `select` picks in it, combined by `scatter`."""

@@ -86,10 +86,14 @@ class RowSpread(RowTiles):
         return min(TILE_COLUMNS // widest, room // max(widest, 4))
 
     def _neighbours(self, views: list[View], lead: int) -> int:
-        """How many rows that the last dimension of several numbers lie on one partition, where the others fill all of them."""
-        if lead < 2 or math.prod(views[0].sizes[:lead - 1]) < self.kernel.target.partitions:
+        """How many rows that the last dimension of several numbers lie on one partition, where what is left fills all of them,
+        or, where the last dimension is wanted for that, two tiles."""
+        if lead < 2:
             return 1
-        size, most = views[0].sizes[lead - 1], self._most_together()
+        size, most, lanes = views[0].sizes[lead - 1], self._most_together(), self.kernel.target.partitions
+        others = math.prod(views[0].sizes[:lead - 1])
+        if others < lanes:
+            most = min(most, others * size // (2 * lanes))
         return max((n for n in range(1, min(size, most) + 1) if size % n == 0), default=1)
 
     def _beside(self, views: list[View], lead: int, groups: int) -> Iterator[tuple[Rows, int]]:
