@@ -53,13 +53,14 @@ def multiplies(target: Target, word: str) -> bool:
 def notices(asked: CompileOptions, options: CompileOptions, target: Target) -> list[tuple[bool, str]]:
     """What to say of the casts that a compile makes; True where the user asked for something else."""
     origin = "" if asked.auto_cast else f" (the default on {target.name})"
+    turned = (False, f"relayout: {RELAYOUT[options.relayout]}")
     if asked.auto_cast == NONE and options.auto_cast != NONE:
         return [(True, f"{target.name} has no f32 matrix products: their operands are cast to {options.auto_cast_type} "
-                       "in spite of --auto-cast none")]
+                       "in spite of --auto-cast none"), turned]
     found = [(False, f"casts: {cast_words(options)}{origin}; sums stay in f32, inputs and outputs keep their types")]
     if asked.auto_cast_type and options.auto_cast == NONE:
         found.append((True, f"--auto-cast-type {asked.auto_cast_type} has no effect: --auto-cast none casts nothing"))
-    return [*found, (False, f"relayout: {RELAYOUT[options.relayout]}")]
+    return [*found, turned]
 
 
 def cast_words(options: CompileOptions) -> str:

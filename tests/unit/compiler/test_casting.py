@@ -67,7 +67,7 @@ def test_the_log_says_what_is_cast() -> None:
     assert not is_warning and "default on v1" in text and "bf16" in text
     assert turned.startswith("relayout: the default")
     asked = CompileOptions(target="v1", auto_cast="none")
-    ((is_warning, text),) = notices(asked, resolved(asked, target), target)
+    (is_warning, text), _ = notices(asked, resolved(asked, target), target)
     assert is_warning and "no f32 matrix products" in text
 
 
