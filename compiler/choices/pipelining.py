@@ -54,6 +54,9 @@ PRODUCT_BYTES = 2
 PIECES = 3
 """Pieces that a stage's weights should have at least, so that cuts between them can be even."""
 
+PROPOSED = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Numbers of cores that are looked at for a proposal."""
+
 WORK_SHARE = 0.35
 """Part of SBUF that a region should do with on a core of its own where values between regions want the rest."""
 
@@ -322,11 +325,20 @@ def pipelined(module: Module, plan: Plan, lowering: Lowering, count: int) -> tup
 def proposal(plan: Plan, lowering: Lowering, one_core_us: float) -> dict[str, Any]:
     """How many cores give most a core, as plain JSON; times in microseconds, those of several cores before they are lowered.
 
-    one_core_us: between two results of one core.
+    one_core_us: between two results of one core, an execution's fixed time included.
     """
     target = lowering.target
-    found = stages_of(plan, lowering, target.cores.pipeline_max).intervals(target.cores.pipeline_max)
-    intervals = {1: one_core_us} | {cores: target.nanoseconds(ticks) / 1e3 for cores, ticks in found.items() if cores > 1}
+    stages = stages_of(plan, lowering, 1)
+    fixed_us = stages.regions * target.host.execution_fixed_ns / 1e3
+    total = sum(atom.resident for atom in stages.atoms)
+    intervals = {1: one_core_us}
+    for cores in PROPOSED:
+        if stages.regions <= cores <= target.cores.pipeline_max:
+            room = _room(total // cores, target.sbuf.usable_bytes, target)
+            piece = total // (PIECES * cores) if total <= room * cores else 0
+            ticks = stages.divided(piece, room).intervals(cores).get(cores)
+            if ticks is not None:
+                intervals[cores] = target.nanoseconds(ticks) / 1e3 + fixed_us
     best = min(intervals, key=lambda cores: (cores * intervals[cores], cores))
     shown = sorted({1, best, *(cores for cores in intervals if cores & (cores - 1) == 0)})
     return {"cores": best, "candidates": [{"cores": cores, "interval_us": intervals[cores]} for cores in shown]}

@@ -67,8 +67,9 @@ class Pipeline:
 
 
 def pipeline(neff: Neff, target: Target, nodes: Sequence[NodeTime], programs: Sequence[Program]) -> Pipeline:
-    """The stages of a file, timed as a stream."""
+    """The stages of a file, timed as a stream. The first of each region bears the fixed time of an execution."""
     taken = _taken_over(neff)
+    begun: set[str] = set()
     stages, reports = [], []
     for number, (node, timed) in enumerate(zip(neff.require_runnable().nodes, nodes, strict=True)):
         sizes = taken[number]
@@ -79,6 +80,9 @@ def pipeline(neff: Neff, target: Target, nodes: Sequence[NodeTime], programs: Se
             takeover = cost.handover(sizes, nodes[number - 1].core // chip == timed.core // chip, target)
         work = timed.timing.ticks if timed.timing is not None else target.ticks(timed.us * 1e3)
         pinned, streamed = _weight_bytes(neff, timed.core, programs[timed.core], node.entry) if node.executor != CPU else (0, 0)
+        if node.executor != CPU and node.kelf not in begun:
+            begun.add(node.kelf)
+            work += target.ticks(target.host.execution_fixed_ns)
         moving = timed.timing.dma_busy // target.dma.engines if timed.timing is not None else 0
         stages.append(Stage(work, takeover, moving))
         reports.append(StageReport(timed.name, timed.core, timed.us, target.nanoseconds(takeover) / 1e3, sum(sizes), pinned,

@@ -207,10 +207,9 @@ class Scope:
         call.check()
         call.refuse_strings()
         loose = find_loose(node.op)
-        if loose is not None and is_step(call, loose):
+        if loose is not None and (found is None or is_step(call, loose)):
             return record(call, loose)
-        if found is None:
-            raise self._no_rule(node, row)
+        assert found is not None
         if node.op not in PASSING:
             fit_into_lists(call)
             call.settle()

@@ -15,6 +15,7 @@ host runs between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,7 @@ class Stages:
     def __init__(self, plan: Plan, costs: StageCosts) -> None:
         self.whole = plan
         self.costs = costs
+        self.resident_bytes = costs.resident_bytes
         self.atoms: list[Atom] = []
         for node in plan.nodes:
             if node.on_device:
@@ -83,6 +85,21 @@ class Stages:
             if reach[-1] < NEVER:
                 found[count] = int(reach[-1])
             reach = np.maximum(reach[:, None], times).min(axis=0)
+        return found
+
+    def divided(self, piece_bytes: int, resident_bytes: int) -> Stages:
+        """The ways to cut if weights were in pieces no larger and a core had so much room for them, for times alone.
+
+        piece_bytes: 0 for any.
+        """
+        found = copy(self)
+        found.resident_bytes, found.atoms = resident_bytes, []
+        crossing = [int(self.crossing[0])]
+        for number, atom in enumerate(self.atoms):
+            parts = max(1, -(-atom.resident // piece_bytes)) if piece_bytes else 1
+            found.atoms += [Atom(atom.region, atom.members, atom.ticks // parts, atom.resident // parts)] * parts
+            crossing += [max(crossing[-1], int(self.crossing[number + 1]))] * (parts - 1) + [int(self.crossing[number + 1])]
+        found.crossing = np.array(crossing, np.int64)
         return found
 
     def predicted(self, ends: Sequence[int]) -> list[int]:
@@ -227,7 +244,7 @@ class Stages:
         needed = np.concatenate(([0], np.cumsum([atom.resident for atom in self.atoms], dtype=np.int64)))
         for start in range(count):
             end = start + int(np.searchsorted(regions[start:], regions[start], side="right"))
-            streamed = np.maximum(needed[start + 1:end + 1] - needed[start] - self.costs.resident_bytes, 0)
+            streamed = np.maximum(needed[start + 1:end + 1] - needed[start] - self.resident_bytes, 0)
             times[start, start + 1:end + 1] = ticks[start + 1:end + 1] - ticks[start] + self.costs.stream_ticks(streamed)
         return times
 

@@ -72,7 +72,8 @@ def test_a_word_means_what_is_documented(line: str, product: str, elementwise: s
     assert d.dtype == e.dtype == np.float32
     x[6, 7], spoilt = np.nan, load(str(path))
     rows = np.isnan(spoilt.run([x, w, s])[0]).any(1)
-    assert (bool(rows[7:].any()), spoilt.was_repeated) == {"fast": (True, False), "exact": (False, False), "": (False, True)}[relayout]
+    effects = {"fast": (True, False), "exact": (False, False), "": (False, True)}
+    assert (bool(rows[7:].any()), spoilt.was_repeated) == effects[relayout]
     casts = open_neff(path).require_runnable().nxcc.options
     assert (casts["auto-cast"], casts["auto-cast-type"]) == ("all" if elementwise != "f32" else "matmult", product)
     assert casts.get("relayout", "") == relayout

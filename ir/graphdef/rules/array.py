@@ -289,8 +289,9 @@ def split_v(call: Call) -> Sequence[Value]:
 # Edges
 
 
-def _amounts(call: Call) -> tuple[list[int], list[int]]:
-    x, amounts = call.x(0), call.constant(1)
+def amounts_of(call: Call, number: int = 1) -> tuple[list[int], list[int]]:
+    """What an input of paddings adds before and behind each dimension of the first input."""
+    x, amounts = call.x(0), call.constant(number)
     call.need(amounts.shape == (x.shape.rank, 2) and bool((amounts >= 0).all()), f"paddings {amounts.tolist()} of {x.shape}")
     return [int(v) for v in amounts[:, 0]], [int(v) for v in amounts[:, 1]]
 
@@ -299,15 +300,20 @@ def _amounts(call: Call) -> tuple[list[int], list[int]]:
 def pad(call: Call) -> Value:
     e, x = call.emit, call.x(0)
     value = call.x(2) if call.node.op == "PadV2" else e.scalar(x.shape.dtype, 0)
-    return e.pad(x, e.reshape(value, ()), *_amounts(call))
+    return e.pad(x, e.reshape(value, ()), *amounts_of(call))
 
 
 @rule("MirrorPad")
 def mirror_pad(call: Call) -> Value:
     """REFLECT leaves the edge out, SYMMETRIC repeats it."""
-    e, x = call.emit, call.x(0)
+    return mirrored(call, call.x(0), amounts_of(call))
+
+
+def mirrored(call: Call, x: Instruction, amounts: tuple[list[int], list[int]]) -> Instruction:
+    """x with its edges mirrored by so many places before and behind, as the call's mode says."""
+    e = call.emit
     skip = 1 if call.text("mode", "REFLECT", "SYMMETRIC") == "REFLECT" else 0
-    for axis, (low, high) in enumerate(zip(*_amounts(call), strict=True)):
+    for axis, (low, high) in enumerate(zip(*amounts, strict=True)):
         n = x.shape.dims[axis]
         call.need(max(low, high) <= n - skip, f"dimension {axis} of size {n} cannot be mirrored by {max(low, high)}")
         parts = [e.reverse(e.part(x, axis, skip, skip + low), [axis])] if low else []

@@ -9,6 +9,8 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.graphdef.call import Call
 from nxcc.ir.graphdef.emitter import Emitter, broadcast_dims
 from nxcc.ir.graphdef.registry import rule
+from nxcc.ir.graphdef.rules.array import amounts_of, mirrored
+from nxcc.ir.graphdef.rules.image import blended, target_sizes
 from nxcc.ir.graphdef.values import Value
 from nxcc.ir.hlo.attributes import ConvolutionDimensions, Window, WindowDimension
 from nxcc.ir.hlo.module import Instruction
@@ -198,6 +200,21 @@ def conv(call: Call) -> Value:
     channels, inner = x.shape.dims[layout.feature], kernel.shape.dims[space]
     call.need(inner > 0 and channels % inner == 0, f"{channels} channels are no multiple of the {inner} of the filter")
     return _convolve(call, layout, x, kernel, channels // inner)
+
+
+@rule("FusedPadConv2D", "FusedResizeAndPadConv2D", needs=("convolution",))
+def padded_conv(call: Call) -> Value:
+    """A convolution of an image that is resized before, if it is, and whose edges are mirrored."""
+    x, resizes = call.x(0), call.node.op == "FusedResizeAndPadConv2D"
+    kernel = call.x(2 + resizes)
+    call.need(x.shape.rank == 4 == kernel.shape.rank,
+              f"input and filter must have rank 4, they are {x.shape} and {kernel.shape}")
+    if resizes:
+        image = blended(call.emit, x, target_sizes(call), call.attr("resize_align_corners"))
+        x = call.emit.convert(image, x.shape.dtype)
+    inner = kernel.shape.dims[2]
+    call.need(inner == x.shape.dims[3], f"the input has {x.shape.dims[3]} channels, the filter {inner}")
+    return _convolve(call, Format(0, 3, (1, 2)), mirrored(call, x, amounts_of(call, 1 + resizes)), kernel, 1)
 
 
 @rule("DepthwiseConv2dNative", needs=("convolution",), ranks=(4, 4))

@@ -24,14 +24,17 @@ def _scale(source: int, target: int, align_corners: bool) -> np.float32:
 
 def _coordinates(call: Call, source: int, target: int) -> Array:
     """Where each of `target` outputs looks, in f32."""
-    scale = _scale(source, target, call.attr("align_corners"))
+    return _places(source, target, call.attr("align_corners"), call.attr("half_pixel_centers"))
+
+
+def _places(source: int, target: int, align_corners: bool, centred: bool) -> Array:
+    scale = _scale(source, target, align_corners)
     places = np.arange(target, dtype=np.float32)
-    if call.attr("half_pixel_centers"):
-        return (places + np.float32(0.5)) * scale - np.float32(0.5)
-    return places * scale
+    return (places + np.float32(0.5)) * scale - np.float32(0.5) if centred else places * scale
 
 
-def _target(call: Call) -> list[int]:
+def target_sizes(call: Call) -> list[int]:
+    """Rows and columns that a resize makes."""
     x, sizes = call.x(0), call.ints(1)
     call.need(x.shape.rank == 4 and len(sizes) == 2 and min(sizes) > 0, f"{x.shape} cannot be resized to {sizes}")
     call.need(0 not in x.shape.dims[1:3], f"the image {x.shape} is empty")
@@ -42,12 +45,16 @@ def _target(call: Call) -> list[int]:
 @rule("ResizeBilinear", needs=("gather",))
 def resize_bilinear(call: Call) -> Value:
     """Two neighbours along each axis, blended; always f32."""
-    e = call.emit
-    x = e.convert(call.x(0), F32)
+    return blended(call.emit, call.x(0), target_sizes(call), call.attr("align_corners"), call.attr("half_pixel_centers"))
+
+
+def blended(e: Emitter, image: Instruction, sizes: list[int], align_corners: bool, centred: bool = False) -> Instruction:
+    """An image of other sizes, by its two neighbours along each axis; f32."""
+    x = e.convert(image, F32)
     # the vertical step last: TensorFlow blends rows after columns
-    for axis, target in zip((2, 1), reversed(_target(call)), strict=True):
+    for axis, target in zip((2, 1), reversed(sizes), strict=True):
         source = x.shape.dims[axis]
-        at = _coordinates(call, source, target)
+        at = _places(source, target, align_corners, centred)
         low = np.maximum(np.floor(at), 0).astype(np.int32)
         high = np.minimum(np.floor(at) + 1, source - 1).astype(np.int32)
         weight = (at - np.floor(at)).astype(np.float32)
@@ -84,7 +91,7 @@ def _take_rows(e: Emitter, x: Instruction, axis: int, places: Array) -> Instruct
 @rule("ResizeNearestNeighbor", needs=("gather",))
 def resize_nearest(call: Call) -> Value:
     x = call.x(0)
-    for axis, target in zip((1, 2), _target(call), strict=True):
+    for axis, target in zip((1, 2), target_sizes(call), strict=True):
         source = x.shape.dims[axis]
         scale = _scale(source, target, call.attr("align_corners"))
         places = np.arange(target, dtype=np.float32)
@@ -152,7 +159,7 @@ def resize_by_weights(call: Call) -> Value:
     e = call.emit
     x = e.convert(call.x(0), F32)
     table = _cubic_weights if call.node.op == "ResizeBicubic" else _area_weights
-    for axis, target in zip((1, 2), _target(call), strict=True):
+    for axis, target in zip((1, 2), target_sizes(call), strict=True):
         call.table(target * x.shape.dims[axis])
         x = resample(e, x, axis, table(call, x.shape.dims[axis], target))
     return x

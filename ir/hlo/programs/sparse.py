@@ -149,12 +149,13 @@ _FIRST, _ROWS, _SPLITS = "FIRST_DIM_SIZE", "VALUE_ROWIDS", "ROW_SPLITS"
 
 @function("RaggedTensorToTensor")
 def ragged_to_tensor(attributes: Attributes, shape: Array, values: Array, default: Array, *partitions: Array) -> Array:
-    """Rows of different lengths, cut or filled up to one shape; a size of -1 is that of the longest."""
+    """Rows of different lengths, cut or filled up to one shape; a size of -1 is that of the longest, and a shape that is one
+    number, -1, leaves all sizes open."""
     kinds = attributes["row_partition_types"]
     counts, ids = _first_rows(kinds, partitions)
     columns = _columns(ids)
     natural = [counts[0], *(int(c.max()) + 1 if len(c) else 0 for c in columns[1:]), *values.shape[1:]]
-    wanted = [int(n) for n in shape.reshape(-1)] or [-1] * len(natural)
+    wanted = [int(n) for n in shape.reshape(-1)] if shape.size and shape.ndim else [-1] * len(natural)
     dims = _sizes(np.array([a if b < 0 else b for a, b in zip(natural, wanted, strict=True)]))
     found = np.broadcast_to(default, dims).astype(values.dtype)
     kept = np.logical_and.reduce([column < n for column, n in zip(columns, dims, strict=False)])
