@@ -12,6 +12,7 @@ from dataclasses import replace
 from nxcc.backends.isa import instructions as isa
 from nxcc.backends.lowering.products.limbs import as_bytes, multiply_integers, multiply_truths
 from nxcc.backends.lowering.products.matmul import ONCE, Batch, multiply, multiply_deep, split_depth
+from nxcc.backends.lowering.products.small import can_be_small, multiply_small
 from nxcc.backends.lowering.registry import rule
 from nxcc.backends.lowering.tiling import join
 from nxcc.backends.lowering.turning import comes_in_elements
@@ -21,6 +22,7 @@ from nxcc.backends.tile.program import View
 from nxcc.ir.dtypes import BF16, F16, F32, PRED, DType
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
+from nxcc.ir.hlo.small_products import are_many_small
 
 Product = Callable[[Kernel, View, View, View, Batch], None]
 """product(kernel, left [m, k..], right [n, k..], out [m, n], how often)"""
@@ -80,6 +82,11 @@ def lower_dot(kernel: Kernel, instruction: Instruction, operands: Sequence[View]
     if results[0].elements == 0:
         return
     problem = _normalize(instruction, operands[0], operands[1], results[0])
+    sides = problem.left, problem.right, problem.out
+    is_plain = problem.batch == problem.rows == problem.columns == 1
+    if is_plain and are_many_small(instruction) and can_be_small(kernel, *sides):
+        multiply_small(kernel, *sides)
+        return
     product = _product_of(operands[0].dtype, operands[1].dtype, results[0].dtype)
     for single, batch in _batches(kernel, problem):
         for part in _longest_rows(kernel, single):

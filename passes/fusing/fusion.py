@@ -21,6 +21,7 @@ from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.marks import ROWS
 from nxcc.ir.hlo.module import Computation, Instruction, Module
 from nxcc.ir.hlo.rowspace import COLUMN, UNIT, RowMap, is_column_parallel, is_elementwise, operand_maps, row_map, shown
+from nxcc.ir.hlo.small_products import are_many_small
 from nxcc.passes.cost import RowCapacity
 from nxcc.passes.fusing.outlining import outline
 
@@ -111,11 +112,11 @@ def _reduce_form(instruction: Instruction) -> bool:
 
 
 def _dot_form(instruction: Instruction) -> bool:
-    """Batch dimensions in order, one summed dimension, rows on the left, a matrix of two dimensions."""
+    """Batch dimensions in order, one summed dimension, rows on the left, a matrix of two dimensions that is worth a pass."""
     batch, summed = instruction.attribute("rhs_batch_dims"), instruction.attribute("rhs_contracting_dims")
     ordered = instruction.attribute("lhs_batch_dims") == tuple(range(len(batch)))
     alike = instruction.operands[0].shape.dtype is instruction.operands[1].shape.dtype
-    has_rows = instruction.operands[0].shape.rank > 1
+    has_rows = instruction.operands[0].shape.rank > 1 and not are_many_small(instruction)
     return ordered and alike and has_rows and len(summed) == 1 and instruction.operands[1].shape.rank == len(batch) + 2
 
 
