@@ -17,6 +17,7 @@ from nxcc.backends.capability.rows import TargetRowCapacity
 from nxcc.backends.capability.support import device_dtypes, unsupported
 from nxcc.backends.codegen.code import DeviceCode
 from nxcc.backends.isa.program import Engine
+from nxcc.backends.lowering.window_body import CELLS
 from nxcc.backends.target import Target, load_target
 from nxcc.compiler.cache.findings import findings_of
 from nxcc.compiler.choices.casting import notices, resolved
@@ -271,7 +272,7 @@ def pass_settings(options: CompileOptions, target: Target, piece_bytes: int = 0)
     return Settings(int(options.optlevel), options.auto_cast, options.auto_cast_type, rows, images,
                     is_straight=not target.features.control_flow, multiply_f8e4m3fn=options.multiply_f8e4m3fn,
                     exact_up_to=exact_up_to(options), dtypes=frozenset(device_dtypes(target)),
-                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes), piece_bytes=piece_bytes)
+                    product_dtypes=frozenset(target.engines[Engine.PE].dtypes), window_cells=CELLS, piece_bytes=piece_bytes)
 
 
 def host_pattern(options: CompileOptions) -> re.Pattern[str]:

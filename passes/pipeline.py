@@ -38,6 +38,7 @@ from nxcc.passes.expansions.expand_custom_calls import ExpandCustomCalls
 from nxcc.passes.expansions.expand_products import ExpandProducts
 from nxcc.passes.expansions.expand_random import ExpandRandom
 from nxcc.passes.expansions.expand_scan import ExpandScan
+from nxcc.passes.expansions.expand_windows import ExpandWindows
 from nxcc.passes.fold_constants import FoldConstants
 from nxcc.passes.fusing.chain_regions import ChainRegions
 from nxcc.passes.fusing.fold_layers import FoldLayers, UnfoldLayers
@@ -86,8 +87,8 @@ class Settings:
 
     weights: numbers of the entry parameters that are declared weights. is_straight: the target has neither branches nor
     addresses from data. exact_up_to: how many elements products may read and still keep what is not finite in its place.
-    dtypes: element types that it has, product_dtypes: that its tensor engine multiplies; empty: any. piece_bytes: of a matrix
-    that one product may read, 0: any.
+    window_cells: of windows that it folds cell by cell, at most; None: any. dtypes: element types that it has, product_dtypes:
+    that its tensor engine multiplies; empty: any. piece_bytes: of a matrix that one product may read, 0: any.
     """
 
     optlevel: int
@@ -102,6 +103,7 @@ class Settings:
     exact_up_to: float = 0
     dtypes: frozenset[DType] = frozenset()
     product_dtypes: frozenset[DType] = frozenset()
+    window_cells: int | None = None
     piece_bytes: int = 0
 
 
@@ -145,6 +147,7 @@ STEPS: tuple[Step, ...] = (
     Step("narrow-selections", lambda settings: NarrowSelections(), 0),
     Step("widen-dtypes", lambda settings: WidenDtypes(settings.dtypes, settings.report, settings.multiply_f8e4m3fn), 0),
     Step("legalize-dtypes", lambda settings: LegalizeDtypes(), 0),
+    Step("expand-windows", lambda settings: ExpandWindows(settings.window_cells, settings.dtypes), 0),
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
     Step("early-gathers", lambda settings: EarlyGathers(not settings.is_straight), 1),
@@ -194,6 +197,7 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("fold-constants", "known-places", "places are computed from the counter"),
     ("known-places", "chosen-places", "a place that is known needs no choice"),
     ("known-gathers", "chosen-places", "a place that is known needs no choice"),
+    ("legalize-dtypes", "expand-windows", "sums that fit 32 bits are folded by the engines themselves"),
     ("legalize-dtypes", "chosen-places", "places are 32-bit numbers"),
     ("chosen-places", "autocast", "bits of what is chosen are no numbers to cast"),
     ("autocast", "cast-products", "what the user asked for comes first"),

@@ -35,13 +35,15 @@ TOLERANCE = {"bf16": 0.03, "fp16": 0.004, "tf32": 0.0, "fp8_e4m3": 0.3}
 
 def _settings(options: dict[str, str], report: Callable[[Note], None]) -> Settings:
     """As a first line has them: mode and type of an autocast, weights, target, dtypes of the device (any unless given),
-    exact: how many elements products may read and be exact with what is not finite, piece: bytes of a matrix."""
+    exact: how many elements products may read and be exact with what is not finite, piece: bytes of a matrix,
+    cells: of windows that are folded cell by cell."""
     weights = frozenset(int(word) for word in options.get("weights", "").split(",") if word)
     target = load_target(options.get("target", "v2"))
     dtypes = frozenset(dtype(word) for word in options.get("dtypes", "").split(",") if word)
     return Settings(2, options.get("mode", "none"), options.get("type", "bf16"), TargetRowCapacity(target),
                     TargetImageCapacity(target), report, weights, not target.features.control_flow,
-                    exact_up_to=float(options.get("exact", 0)), dtypes=dtypes, piece_bytes=int(options.get("piece", 0)))
+                    exact_up_to=float(options.get("exact", 0)), dtypes=dtypes, piece_bytes=int(options.get("piece", 0)),
+                    window_cells=int(options["cells"]) if "cells" in options else None)
 
 
 @pytest.mark.parametrize("case", cases("passes"), ids=name_of)
