@@ -54,36 +54,37 @@ def _place(element: Instruction, builder: Builder) -> Instruction | None:
     reduce = element.operands[0]
     if reduce.opcode != "reduce" or element.attribute("index") != 1 or not _is_search(reduce):
         return None
-    x, count = reduce.operands[0], reduce.operands[0].shape.dims[-1]
+    x, (along,) = reduce.operands[0], reduce.attribute("dimensions")
+    kept, count = tuple(d for d in range(x.shape.rank) if d != along), x.shape.dims[along]
     extreme = _extreme(reduce)
     if extreme is None:
         return None
     assert builder.computation.parent is not None
     make_combiner = partial(combiner, builder.computation.parent, dtype=F32, builder=builder)
-    wide, last = x if x.shape.dtype is F32 else builder.convert(x, F32), x.shape.rank - 1
+    wide = x if x.shape.dtype is F32 else builder.convert(x, F32)
 
     def reduced(value: Instruction, opcode: str) -> Instruction:
         start = builder.splat(F32, (), IDENTITIES[opcode])
-        return builder.make("reduce", value, start, dimensions=(last,), called=(make_combiner(opcode),))
+        return builder.make("reduce", value, start, dimensions=(along,), called=(make_combiner(opcode),))
 
-    found = builder.broadcast(reduced(wide, extreme), x.shape.dims, tuple(range(last)))
+    found = builder.broadcast(reduced(wide, extreme), x.shape.dims, kept)
     hits = builder.make("or", builder.compare(wide, found, "EQ"), builder.compare(wide, wide, "NE"))
-    places = builder.broadcast(builder.make("iota", shape=Shape(F32, (count,)), iota_dimension=0), x.shape.dims, (last,))
+    places = builder.broadcast(builder.make("iota", shape=Shape(F32, (count,)), iota_dimension=0), x.shape.dims, (along,))
     none = builder.broadcast(builder.splat(F32, (), count), x.shape.dims)
     first = reduced(builder.make("select", hits, places, none), "minimum")
     return builder.convert(first, element.shape.dtype)
 
 
 def _is_search(reduce: Instruction) -> bool:
-    """Whether values and their places along the last dimension are reduced, and only a place is read."""
-    if len(reduce.operands) != 4 or reduce.attribute("dimensions") != (reduce.operands[0].shape.rank - 1,):
+    """Whether values and their places along one dimension are reduced, and only a place is read."""
+    if len(reduce.operands) != 4 or len(reduce.attribute("dimensions")) != 1:
         return False
-    x, places = reduce.operands[:2]
-    if x.shape.element_count < ROWS_MIN * x.shape.dims[-1]:
+    (x, places), (along,) = reduce.operands[:2], reduce.attribute("dimensions")
+    if x.shape.element_count < ROWS_MIN * x.shape.dims[along]:
         return False
-    if not x.shape.dtype.is_float or x.shape.dtype.bits > 32 or not 1 < x.shape.dims[-1] <= PLACES_MAX:
+    if not x.shape.dtype.is_float or x.shape.dtype.bits > 32 or not 1 < x.shape.dims[along] <= PLACES_MAX:
         return False
-    if not places.shape.dtype.is_integer or not _counts(places):
+    if not places.shape.dtype.is_integer or not _counts(places, along):
         return False
     return all(map(_reads_place, reduce.users))
 
@@ -96,12 +97,12 @@ def _reads_place(user: Instruction) -> bool:
     return user.attribute("index") == 1 or not user.users and not is_root
 
 
-def _counts(places: Instruction) -> bool:
-    """Whether a value is its place along the last dimension."""
-    last = places.shape.rank - 1
+def _counts(places: Instruction, along: int) -> bool:
+    """Whether a value is its place along a dimension."""
     if places.opcode == "broadcast":
-        return places.attribute("dimensions") == (last,) and _counts(places.operands[0])
-    return places.opcode == "iota" and places.attribute("iota_dimension") == last
+        dims = places.attribute("dimensions")
+        return along in dims and _counts(places.operands[0], dims.index(along))
+    return places.opcode == "iota" and places.attribute("iota_dimension") == along
 
 
 def _extreme(reduce: Instruction) -> str | None:

@@ -262,6 +262,9 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         others = [d for d in kept if d != together]
         rows = [view.permute((*others, *dims, together)) for view in data]
         outs = [view.permute([*(kept.index(d) for d in others), kept.index(together)]) for view in results]
+        run = 0 if in_turn else _run_of_rows(kernel, data[0], together, others, min(KEEP_MAX, folding.width))
+        if run:
+            rows, outs = ([_runs_as_rows(view, len(others), run) for view in views] for views in (rows, outs))
     if len(rows[0].dims) == len(dims) + 1:
         rows, outs = [view.insert(0) for view in rows], [view.insert(0) for view in outs]
     for _ in dims:
@@ -273,6 +276,23 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
         for cut in row_tiles(kernel, cuts, len(dims) + 1):
             places = [replace(view, dims=(*view.dims[:-1 - len(dims)], view.dims[-1])) for view in cut[count:]]
             reduce_tile(kernel, folding, cut[:count], initials, places)
+
+
+def _run_of_rows(kernel: Kernel, data: View, together: int, others: Sequence[int], most: int) -> int:
+    """How long the runs are into which a kept dimension that lies together is cut, so that they, one a partition, fill all of
+    these; 0 if it is too short. `most`: elements of a run."""
+    size, lanes = data.sizes[together], kernel.target.partitions
+    rows = math.prod(data.sizes[d] for d in others)
+    if not kernel.copies.rotates or rows >= lanes:
+        return 0
+    least = kernel.target.dma.descriptor_bytes_min // data.dtype.byte_size
+    return max((n for n in range(least, most + 1) if size % n == 0 and size // n * rows >= lanes), default=0)
+
+
+def _runs_as_rows(view: View, place: int, run: int) -> View:
+    """The last dimension in runs, which are rows at this place."""
+    *dims, (stride, size) = view.dims
+    return replace(view, dims=(*dims[:place], (stride * run, size // run), *dims[place:], (stride, run)))
 
 
 def _with_kept_joined(data: Sequence[View], results: Sequence[View],

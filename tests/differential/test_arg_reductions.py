@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.clocked import microseconds
 from harness.combiners import first_of
 from harness.whole import check_whole
 
 
-def arg(dtype: str, dims: tuple[int, ...], direction: str) -> str:
-    *rows, _ = dims
-    x, outer, last = f"{dtype}[{','.join(map(str, dims))}]", ",".join(map(str, rows)), len(dims) - 1
+def arg(dtype: str, dims: tuple[int, ...], direction: str, along: int = -1) -> str:
+    last = along % len(dims)
+    rows = dims[:last] + dims[last + 1:]
+    x, outer = f"{dtype}[{','.join(map(str, dims))}]", ",".join(map(str, rows))
     limit = {"GT": "-inf", "LT": "inf"}[direction]
     return f"""HloModule m
 {first_of("pick", dtype, direction)}ENTRY main {{
@@ -42,3 +44,16 @@ def test_the_first_extreme(dims: tuple[int, ...], direction: str) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 def test_narrow_values(dtype: str) -> None:
     check_whole(arg(dtype, (80, 300), "GT"), levels=("2",))
+
+
+@pytest.mark.parametrize("dims, along", [((21, 300), 0), ((2, 9, 30, 11), 1), ((5, 16384), 0)], ids=str)
+def test_along_other_dimensions(dims: tuple[int, ...], along: int) -> None:
+    """As classes of pixels whose channels come first."""
+    values = np.random.default_rng(2).integers(-3, 4, dims).astype(np.float32)
+    values.reshape(-1)[7] = np.nan
+    check_whole(arg("f32", dims, "GT", along), [values], strict=True)
+
+
+def test_time_of_classes() -> None:
+    """512 x 512 pixels of 21 classes took 13.6 ms."""
+    assert microseconds(arg("f32", (1, 21, 512, 512), "GT", 1)) < 800

@@ -264,3 +264,12 @@ ENTRY e {{ p = {dtype}[{count},6] parameter(0)
     for values in (wanted, got):
         np.testing.assert_array_equal(values[0].astype(np.float32), exact.astype(np.float32))
         np.testing.assert_array_equal(values[1], wanted[1])
+
+
+@pytest.mark.parametrize("dtype", ("f32", "bf16", "s32"))
+def test_long_runs_that_are_kept(dtype: str) -> None:
+    """A kept dimension that is long and lies together is cut into runs, which fill the partitions."""
+    for dims, reduced in (((7, 32768), (0,)), ((2, 6, 3, 16640), (1,))):
+        values = np.random.default_rng(0).integers(-4, 5, dims).astype(named(dtype).numpy)
+        check_whole(reduce_text("add", dtype, dims, reduced), [values, np.asarray(2, named(dtype).numpy)], levels=("2",),
+                    strict=True)
