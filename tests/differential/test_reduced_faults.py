@@ -351,6 +351,16 @@ ENTRY e { x = f32[8,8] parameter(0)
   d = f32[8,8] dot(t, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   g = f32[8,8] dot(d, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   ROOT r = f32[8,8] multiply(t, t) }""",
+    # of two products in a region the one with fewer batches took its matrices by the wrong rows
+    "batches_of_two_products": """
+ENTRY e { x = f32[2,2,1,2] parameter(0)
+  y = f32[2,2,1,2] parameter(1)
+  z = f32[2,2,1,2] parameter(2)
+  s = f32[2,1,2,2] parameter(3)
+  d = f32[2,1,2,2] dot(x, y), lhs_batch_dims={0,2}, lhs_contracting_dims={3}, rhs_batch_dims={0,2}, rhs_contracting_dims={3}
+  q = f32[2,1,2,2] divide(d, s)
+  ROOT r = f32[2,1,2,2] dot(q, z), lhs_batch_dims={0,1}, lhs_contracting_dims={3}, rhs_batch_dims={0,2},
+    rhs_contracting_dims={1} }""",
 }
 
 

@@ -208,8 +208,8 @@ class RowProgram:
         batch, summed = dot.attribute("rhs_batch_dims"), dot.attribute("rhs_contracting_dims")
         free = [d for d in range(len(view.dims)) if d not in batch and d not in summed]
         view = view.permute((*batch, *summed, *free))
-        for _ in range(self.batch - len(batch)):
-            view = view.insert(0)
+        for d in range(len(batch), self.batch):  # a product's own batches are the first rows
+            view = view.insert(d)
         return replace(view, dims=tuple(
             (stride if size > 1 else 0, self.sizes[d]) if d < self.batch else (stride, size)
             for d, (stride, size) in enumerate(view.dims)))
