@@ -23,6 +23,7 @@ from nxcc.passes.convolution_products import ConvolutionProducts
 from nxcc.passes.cost import ImageCapacity, RowCapacity
 from nxcc.passes.dead_code import DeadCode
 from nxcc.passes.dtypes.autocast import Autocast
+from nxcc.passes.dtypes.byte_products import ByteProducts
 from nxcc.passes.dtypes.cast_before_slices import CastBeforeSlices
 from nxcc.passes.dtypes.cast_products import CastProducts
 from nxcc.passes.dtypes.convert_outside import ConvertOutside
@@ -151,6 +152,7 @@ STEPS: tuple[Step, ...] = (
     Step("known-gathers", lambda settings: KnownGathers(settings.is_straight), 1),
     Step("chosen-places", lambda settings: ChosenPlaces(settings.is_straight), 1),
     Step("early-gathers", lambda settings: EarlyGathers(not settings.is_straight), 1),
+    Step("byte-products", lambda settings: ByteProducts(), 1),
     Step("convolution-products", lambda settings: ConvolutionProducts(), 1),
     Step("patch-products", lambda settings: PatchProducts(), 1),
     Step("kernel-gradients", lambda settings: KernelGradients(settings.exact_up_to), 1),
@@ -236,6 +238,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("legalize-dtypes", "early-gathers", "places are 32-bit numbers"),
     (SIMPLIFY_FOLDED, "early-gathers", "rows that are counted are counts once nothing is added to them"),
     ("early-gathers", "move-reshapes", "a turned table's transposes meet others"),
+    ("legalize-dtypes", "byte-products", "sums are 32-bit numbers"),
+    ("byte-products", "autocast", "its products have their type already"),
     ("convolution-products", "canonicalize-dot", "a product has its dimensions in any order"),
     ("patch-products", "canonicalize-dot", "a product of patches sums several dimensions"),
     ("canonicalize-dot", "move-reshapes", "reshapes pass through dots in normal form only"),
