@@ -117,13 +117,14 @@ class _Plain:
     loads: dtypes of the tiles that data is brought into. accumulators: dtypes of partial results, [rows, 1] each.
     """
 
-    def __init__(self, kernel: Kernel, op: str, dtype: DType) -> None:
+    def __init__(self, kernel: Kernel, op: str, dtype: DType, given: DType | None = None) -> None:
+        """dtype: of the result; given: of the data, where it is another float."""
         self.kernel = kernel
         self.op = op
         self.dtype = dtype
         wide = accumulator(dtype, op)
         self.accumulators = (wide,)
-        self.loads = (wide if wide.is_integer else dtype,)
+        self.loads = (wide if wide.is_integer else given or dtype,)
         self.width = tile_width(kernel, 4) * 4
 
     def fold(self, tiles: Sequence[Access], keep: int = 1) -> list[Access]:
@@ -246,7 +247,7 @@ def lower_reduce(kernel: Kernel, instruction: Instruction, operands: Sequence[Vi
     data, initials = operands[:count], operands[count:]
     folding: Folding = _General(kernel, computation, [view.dtype for view in data], [view.dtype for view in results]) \
         if op is None \
-        else _Plain(kernel, op, data[0].dtype)
+        else _Plain(kernel, op, results[0].dtype, data[0].dtype)
     in_turn = op is None and not takes_any_grouping(computation)
     data, results, reduced = _with_kept_joined(data, results, instruction.attribute("dimensions"))
     order = tuple(range(len(data[0].dims))) if in_turn else memory_order(data[0])

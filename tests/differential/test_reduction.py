@@ -273,3 +273,18 @@ def test_long_runs_that_are_kept(dtype: str) -> None:
         values = np.random.default_rng(0).integers(-4, 5, dims).astype(named(dtype).numpy)
         check_whole(reduce_text("add", dtype, dims, reduced), [values, np.asarray(2, named(dtype).numpy)], levels=("2",),
                     strict=True)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_wide_sum_of_narrow_floats_is_not_rounded_to_them(level: int) -> None:
+    """As modules have it that were dumped when XLA had changed the types of single instructions."""
+    module = read_text("""HloModule m
+f { a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  ROOT s = f32[] add(a, b) }
+ENTRY e { x = bf16[8,50] parameter(0)
+  z = f32[] constant(0.1)
+  ROOT r = f32[8] reduce(x, z), dimensions={1}, to_apply=f }""")
+    x = np.random.default_rng(0).normal(size=(8, 50)).astype(module.entry.parameters[0].shape.dtype.numpy)
+    (got,) = Trial(CompileOptions(optlevel=str(level))).run(module, [x])
+    np.testing.assert_allclose(got, x.astype(np.float64).sum(1) + 0.1, rtol=1e-6, atol=1e-6)
