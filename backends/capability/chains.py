@@ -37,12 +37,18 @@ CHUNK_BYTES = 9216
 SLACK_BYTES = 1536
 """Bytes of a partition in a line for statistics of rows and alignment."""
 
+PIECE_COLUMNS = 512
+"""Columns of a matrix that come together where columns do not depend on each other."""
+
 LENT_BYTES = 2048
 """Bytes of a partition for temporaries of elementwise work in a line of one tile of rows, where most of them lie in PSUM; for
 more, columns are cut into pieces."""
 
 ASIDE_BYTES = 4096
 """Bytes of a partition for what is small in a chain: statistics of rows, rows of ones, alignment."""
+
+TIGHT_BYTES = 1024 + SLACK_BYTES
+"""As ASIDE_BYTES, where all else is counted exactly."""
 
 
 def chain_fits(regions: Sequence[Instruction], rows: int, target: Target) -> bool:
@@ -90,7 +96,11 @@ def _line_bytes(regions: Sequence[Instruction], rows: int, ring: int, target: Ta
         ring = max(ring, max(need.stays for need in needs) + CHUNK_BYTES)
     temporaries = max(need.temporaries for need in needs)
     tiles = count * _most_at_once(needs) + (temporaries // 2 + LENT_BYTES if count == 1 else temporaries)
-    return (max(tiles, scratch) + ring + ASIDE_BYTES) / target.sbuf.usable_bytes
+    total = max(tiles, scratch) + ring + ASIDE_BYTES
+    if count > 1 and not scratch:
+        pieces = max(need.stays + max(need.piece, CHUNK_BYTES) for need in needs)
+        total = min(total, count * _most_at_once(needs, exact=True) + temporaries + max(RING_BYTES, pieces) + TIGHT_BYTES)
+    return total / target.sbuf.usable_bytes
 
 
 def head_bytes(operands: Iterable[Instruction], result: Instruction, rows: int, lanes: int) -> int:
@@ -111,15 +121,20 @@ def _stages(needs: Sequence[_ChainNeed]) -> list[_ChainNeed]:
         stage_of.append(len(stages) - 1)
     stage_of.append(len(stages))
     return [_ChainNeed(sum(n.stays for n in s), sum(n.loads for n in s), sum(n.lefts for n in s), sum(n.results for n in s),
-                       max(n.temporaries for n in s), max(stage_of[n.last] for n in s), True) for s in stages]
+                       max(n.temporaries for n in s), max(stage_of[n.last] for n in s), True, max(n.piece for n in s),
+                       tuple((size, stage_of[last]) for n in s for size, last in n.each)) for s in stages]
 
 
-def _most_at_once(needs: Sequence[_ChainNeed]) -> int:
-    """Bytes of a partition for a tile of rows in a line: operands are there from the start, results until they are read."""
+def _most_at_once(needs: Sequence[_ChainNeed], exact: bool = False) -> int:
+    """Bytes of a partition for a tile of rows in a line: operands are there from the start, results until they are read.
+    exact: each by itself, not until the last of a region's is read."""
     at_once = []
     for number, need in enumerate(needs):
         loaded = sum(later.loads for later in needs[number:])
-        at_once.append(loaded + need.lefts + sum(n.results for n in needs[:number + 1] if n.last >= number))
+        kept = sum(n.results for n in needs[:number + 1] if n.last >= number)
+        if exact:
+            kept = sum(size for n in needs[:number + 1] for size, last in n.each if last >= number)
+        at_once.append(loaded + need.lefts + kept)
     return max(at_once)
 
 
@@ -127,7 +142,8 @@ def _most_at_once(needs: Sequence[_ChainNeed]) -> int:
 class _ChainNeed:
     """Bytes of a partition that a region of a chain takes. stays: what is the same for all rows. Of a tile of rows, loads: what
     comes from outside; lefts: left sides turned; results, which are read until the region of number `last`. Half of the
-    temporaries are values, half are of elementwise work."""
+    temporaries are values, half are of elementwise work. piece: of a matrix that comes in pieces of columns, one of them;
+    each: of each result, its bytes and until which region it is read."""
 
     stays: int
     loads: int
@@ -136,6 +152,8 @@ class _ChainNeed:
     temporaries: int
     last: int
     multiplies: bool
+    piece: int
+    each: tuple[tuple[int, int], ...]
 
     @property
     def tiles(self) -> int:
@@ -171,7 +189,34 @@ def _chain_need(region: Instruction, regions: Sequence[Instruction], lanes: int)
     wide = [root.shape.dims[-1] * 4 for root in roots]
     readers = [number for number, other in enumerate(regions) if region in map(_made_by, other.operands)]
     last = max(readers, default=len(regions))
-    return _ChainNeed(stays, loads, turned, results, 0 if is_parallel else 4 * max(wide), last, bool(dots))
+    piece = _piece(region, regions, dots, lanes) if is_parallel else 0
+    each = tuple((root.shape.dims[-1] * root.shape.dtype.byte_size, _last_reader(region, place, regions))
+                 for place, root in enumerate(roots))
+    return _ChainNeed(stays, loads, turned, results, 0 if is_parallel else 4 * max(wide), last, bool(dots), piece, each)
+
+
+def _piece(region: Instruction, regions: Sequence[Instruction], dots: Sequence[Instruction], lanes: int) -> int:
+    """Bytes of a partition of a piece of a matrix's columns; 0 where others only multiply what the region makes."""
+    readers = [(other.called[0].parameters[number]) for other in regions for number, operand in enumerate(other.operands)
+               if _made_by(operand) is region]
+    if readers and all(user.opcode == "dot" for parameter in readers for user in parameter.users):
+        return 0
+    matrices = [dot.operands[1].shape for dot in dots]
+    return max((-(-m.dims[0] // lanes) * min(PIECE_COLUMNS, m.dims[-1]) * m.dtype.byte_size for m in matrices), default=0)
+
+
+def _last_reader(region: Instruction, place: int, regions: Sequence[Instruction]) -> int:
+    """The number of the last region that reads a result of a region; the one behind all if that is read outside."""
+    elements = [user for user in region.users if user.opcode == "get-tuple-element" and user.attribute("index") == place] \
+        if not region.shape.is_array else [region]
+    stack = [user for element in elements for user in element.users]
+    last = regions.index(region)
+    while stack:
+        user = stack.pop()
+        if user.opcode in ("reshape", "get-tuple-element"):
+            stack.extend(user.users)
+        last = max(last, regions.index(user) if user in regions else len(regions))
+    return last
 
 
 def _comes_turned(region: Instruction, regions: Sequence[Instruction]) -> bool:

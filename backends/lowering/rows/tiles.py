@@ -137,7 +137,8 @@ class RowTiles:
         if full:
             rows.open()
         if rounds:
-            rows.pair(expr(0), 4)
+            with kernel.scope():
+                rows.pair(expr(0), 4)
             with kernel.loop(rounds) as index:
                 rows.pair(index * 2 + 2, 4)
         for number in range(2 * rounds + 2 * bool(rounds), full, 2):
