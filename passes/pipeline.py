@@ -67,6 +67,7 @@ from nxcc.passes.short_iotas import ShortIotas
 from nxcc.passes.simplify import Simplify
 from nxcc.passes.split_products import SplitProducts
 from nxcc.passes.split_reductions import SplitReductions
+from nxcc.passes.split_scatters import SplitScatters
 from nxcc.passes.store_transposed import StoreTransposed
 from nxcc.passes.sum_batches import SumBatches
 from nxcc.passes.sums_as_products import SumsAsProducts
@@ -175,6 +176,7 @@ STEPS: tuple[Step, ...] = (
     Step("exact-quotients", lambda settings: ExactQuotients(), 0),
     Step("arg-reductions", lambda settings: ArgReductions(), 1),
     Step("split-reductions", lambda settings: SplitReductions(), 1),
+    Step("split-scatters", lambda settings: SplitScatters(), 1),
     Step("dead-code", lambda settings: DeadCode(), 0),
     Step("separate-results", lambda settings: SeparateResults(), 0),
     Step("short-iotas", lambda settings: ShortIotas(), 1),
@@ -290,6 +292,8 @@ ORDER: tuple[tuple[str, str, str], ...] = (
     ("scale-later", "exact-quotients", "a quotient that scales a product later is none of its own"),
     ("widen-dtypes", "exact-quotients", "a conversion to a type of few bits rounds as well"),
     ("exact-quotients", "fusion", "the correction is elementwise work like any other"),
+    ("fold-constants", "split-scatters", "initial values are numbers once they are folded"),
+    ("split-scatters", "dead-code", "the whole scatter is read no more"),
     ("split-reductions", "dead-code", "the whole reduction is read no more"),
     ("fold-constants", "split-reductions", "initial values are numbers once they are folded"),
     ("split-reductions", "fusion", "its second half is small work like any other"),
