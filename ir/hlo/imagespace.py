@@ -160,7 +160,7 @@ def channel_like(values: Iterable[Instruction], maps: Mapping[Instruction, Image
     taken, outside = set(images), set(leaves)
     found: set[Instruction] = set()
     for value in values:
-        if value in taken or value not in maps or value.opcode in HEADS:
+        if value in taken or value not in maps or value.opcode in HEADS and value not in outside:
             continue
         marks = {mark for mark in maps[value] if mark != UNIT}
         if value.opcode == "broadcast" and value.operands[0] in found:

@@ -351,6 +351,15 @@ ENTRY e { x = f32[8,8] parameter(0)
   d = f32[8,8] dot(t, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   g = f32[8,8] dot(d, w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   ROOT r = f32[8,8] multiply(t, t) }""",
+    # an image of one place was taken for one number for each channel once the convolution that makes it was outside
+    "image_of_one_place": """
+ENTRY e { x = bf16[1,1,1,48] parameter(0)
+  w = bf16[12,3,3,48] parameter(1)
+  v = bf16[48,1,1,48] parameter(2)
+  c = f32[1,1,1,48] convolution(x, w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_i01o->b01f, feature_group_count=4
+  h = bf16[1,1,1,48] convert(c)
+  g = bf16[1,1,1,48] logistic(h)
+  ROOT r = f32[1,1,1,48] convolution(g, v), window={size=1x1}, dim_labels=b01f_i01o->b01f }""",
     # of two products in a region the one with fewer batches took its matrices by the wrong rows
     "batches_of_two_products": """
 ENTRY e { x = f32[2,2,1,2] parameter(0)
