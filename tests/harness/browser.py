@@ -85,7 +85,7 @@ class Browser(Window):
         self.base, self.session = base, session
 
     def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        return _call(method, f"{self.base}/session/{self.session}/{path}", body)
+        return _call(method, f"{self.base}/session/{self.session}" + (f"/{path}" if path else ""), body)
 
     def open(self, path: Path) -> None:
         self.command("POST", "url", {"url": path.absolute().as_uri()})
@@ -148,7 +148,7 @@ def browser(width: int = 1400, height: int = 900) -> Iterator[Browser]:
             yield window
         finally:
             if window is not None:
-                with contextlib.suppress(AssertionError, OSError):
+                with contextlib.suppress(OSError):
                     window.command("DELETE", "")
             driver.terminate()
             driver.wait(20)
