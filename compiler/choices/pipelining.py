@@ -137,14 +137,17 @@ class Lowering:
         return blocks + [(binding.address, binding.size) for name, binding in code.bindings.items() if name in self.weights]
 
     def pinned(self, code: DeviceCode, room: int | None = None) -> Pinned:
-        """The code with its weights on chip, as far as they fit; then values between regions."""
+        """The code with its weights on chip, as far as they fit, and values between regions: weights first, or, where regions
+        do not come together enough for that, values first, whichever streams less."""
         program = code.program
-        if self.optlevel and room is None and (found := self._squeezed(code)) is not None:
-            return found
+        close = self._squeezed(code) if self.optlevel and room is None else None
+        if close is not None and not close.streamed_bytes:
+            return close
         if self.optlevel:
             places = Places(Timeline.of(code.work, self.target.sbuf.align_bytes), self.target)
             program = keep(program, code.scratch, places, self.target).program
-        return pin(program, self._weights(code), self.target, room)
+        found = pin(program, self._weights(code), self.target, room)
+        return found if close is None else min(close, found, key=lambda one: one.streamed_bytes)
 
     def _squeezed(self, code: DeviceCode) -> Pinned | None:
         """The code with weights where its regions have no tiles for them any more, values in what is left; None if nothing is
