@@ -11,10 +11,10 @@ products are marked nxcc.matmul="tf32" and the tensor engine rounds. 8-bit opera
 
 `all` also computes elementwise work in 16 bits (with fp8, in bf16), except: reductions and what is computed from their results
 row by row (softmax, the centred values of norms), since errors there touch whole rows; what is summed, as the residual sum
-before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles and
-the elementwise work that makes them, since a rounded large angle is another one; what a logarithm reads; discrete choices
-(comparisons, rounding), though a comparison with narrow work sees other values as narrow work does; work on weights alone. Data
-moves in the type that it has.
+before a norm; what a constant beyond the type's range goes into (masks), until a bounded function brings it back; angles,
+numbers that become whole, and the elementwise work that makes them, since a rounded large angle or place is another one; what a
+logarithm reads; discrete choices (comparisons, rounding), though a comparison with narrow work sees other values as narrow work
+does; work on weights alone. Data moves in the type that it has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.builder import Builder, Names
 from nxcc.ir.hlo.marks import INTERFACE, MATMUL
 from nxcc.ir.hlo.module import Computation, Instruction, Module
-from nxcc.passes.dtypes.angles import MOVING, angles
+from nxcc.passes.dtypes.angles_and_places import MOVING, angles_and_places
 from nxcc.passes.dtypes.casts import VIEWS, Casts, largest
 from nxcc.passes.dtypes.legalize_dtypes import update_entry_layout
 from nxcc.passes.notes import Note, Report, note_at, unheard
@@ -158,7 +158,7 @@ class _Everything:
         self.weights = weights
         self.counts = counts
         self.order = self.computation.post_order()
-        self.angles = angles(self.order)
+        self.exact = angles_and_places(self.order)
         self.low: set[Instruction] = set()
         self.statistics: set[Instruction] = set()
         self.spread: set[Instruction] = set()
@@ -169,7 +169,7 @@ class _Everything:
     def run(self) -> bool:
         for instruction in self.order:
             self._classify(instruction)
-            if instruction in self.angles:
+            if instruction in self.exact:
                 self.low.discard(instruction)
         if not self.low:
             return False

@@ -30,7 +30,7 @@ from nxcc.ir.hlo.module import Instruction, Module
 from nxcc.ir.hlo.ops.contraction import DotDims, RaggedDims, dot_dims, ragged_dims
 from nxcc.ir.shapes import Shape
 from nxcc.passes.combiners import combiner
-from nxcc.passes.dtypes.angles import makes_angle
+from nxcc.passes.dtypes.angles_and_places import makes_angle
 from nxcc.passes.patterns import broadcast_to, reshape_to, transpose_to
 from nxcc.passes.rewriting import Rule, rewrite_module, rules_by_opcode
 
