@@ -220,13 +220,19 @@ def _group_mask(lhs: Array, ragged: RaggedDims, sizes: Array, group: int) -> Arr
 
 
 def _ragged_dot(instruction: Instruction, lhs: Array, rhs: Array, sizes: Array) -> Array:
-    """Sum over groups of dot(left side masked to the group, right side of the group); contracting: one result a group."""
+    """Sum over groups of dot(left side masked to the group, right side of the group); contracting: one result a group.
+
+    Where batches are ragged all groups have the same right side, and a batch is multiplied once.
+    """
     ragged = ragged_dims(instruction)
     dtype = instruction.shape.dtype
     accumulate = dtypes.F32 if dtype.is_float and dtype.bits < 32 else dtype
+    masks = [_group_mask(lhs, ragged, sizes, group) for group in range(sizes.shape[-1])]
+    if masks and ragged.ragged in ragged.dims.lhs_batch:
+        masks = [np.logical_or.reduce(masks)]
     parts = []
-    for group in range(sizes.shape[-1]):
-        masked = np.where(_group_mask(lhs, ragged, sizes, group), lhs, lhs.dtype.type(0))
+    for group, mask in enumerate(masks):
+        masked = np.where(mask, lhs, lhs.dtype.type(0))
         right = np.take(rhs, group, axis=ragged.group[0]) if ragged.group else rhs
         parts.append(dot_general(masked, right, ragged.rhs_dims(), accumulate))
     result = np.stack(parts) if ragged.splits_contracting else sum(parts[1:], start=parts[0])

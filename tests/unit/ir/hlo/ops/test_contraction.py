@@ -64,6 +64,15 @@ def test_ragged_dot_of_rows_uses_the_matrix_of_their_group() -> None:
     np.testing.assert_allclose(result, np.concatenate([x[:2] @ y[0], x[2:3] @ y[1], np.zeros((2, 4))]), rtol=1e-5)
 
 
+def test_ragged_batches_are_multiplied_once() -> None:
+    x, y, sizes = np.abs(random(3, 2, 4)), random(3, 4, 5, seed=1), np.array([1, 0, 1], np.int32)
+    y[0, :, 2] = -np.inf
+    result = result_of("ragged-dot", x, y, sizes, lhs_batch_dims=(0,), rhs_batch_dims=(0,), lhs_contracting_dims=(2,),
+                       rhs_contracting_dims=(1,), lhs_ragged_dims=(0,))
+    np.testing.assert_allclose(result[:2], (x @ y)[:2], rtol=1e-5)
+    assert not result[2].any()
+
+
 def test_ragged_dot_takes_group_sizes_for_each_leading_row() -> None:
     x, y, sizes = random(2, 3, 4), random(2, 4, 5, seed=1), np.array([[1, 2], [3, 0]])
     result = result_of("ragged-dot", x, y, sizes, lhs_contracting_dims=(2,), rhs_contracting_dims=(1,), lhs_ragged_dims=(1,),
