@@ -31,6 +31,7 @@ class Page {
   }
 
   redraw() {
+    byId("back").disabled = this.view.visited.length === 0; // at once: a click may come before the next frame
     if (this.drawing) return;
     this.drawing = requestAnimationFrame(() => { this.drawing = 0; this.draw(); });
   }
@@ -40,7 +41,6 @@ class Page {
     this.overview.draw();
     const { view, profile } = this;
     byId("window").textContent = `${moment(profile.us(view.from), profile.us(view.shown) / 1000)} – ${moment(profile.us(view.to), profile.us(view.shown) / 1000)} (${time(profile.us(view.shown))})`;
-    byId("back").disabled = view.visited.length === 0;
   }
 
   // Head and legend
