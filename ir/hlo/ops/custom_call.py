@@ -9,13 +9,16 @@ from nxcc.ir.diagnostics import UNSUPPORTED_MODULE, CompileError
 from nxcc.ir.facts import dataclass
 from nxcc.ir.hlo.module import Instruction
 
+Dims = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class CustomCall:
     """What a target means.
 
     operands: how many it takes, None for any number; optional: how many of these, the first ones, may be left out; identity:
-    it passes its operands through; elementwise: result element from the operands' elements at the same place.
+    it passes its operands through; elementwise: result element from the operands' elements at the same place. results: the
+    dimensions of each result, ShapeError where operands do not fit; None: not checked.
     """
 
     target: str
@@ -24,6 +27,7 @@ class CustomCall:
     identity: bool = False
     elementwise: bool = False
     optional: int = 0
+    results: Callable[[Instruction], list[Dims]] | None = None
 
 
 def config_text(instruction: Instruction) -> str:

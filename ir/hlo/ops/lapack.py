@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from nxcc.ir.hlo.module import Instruction
-from nxcc.ir.hlo.ops.custom_call import CustomCall, config_text, wrong_use
+from nxcc.ir.hlo.ops.checks import need
+from nxcc.ir.hlo.ops.custom_call import CustomCall, Dims, config_text, wrong_use
 
 Array = np.ndarray[Any, Any]
 _OPTION = re.compile(r"(\w+) *= *(\d+) *: *ui8")
@@ -128,12 +129,25 @@ def _householder_product(instruction: Instruction, packed: Array, factors: Array
     return result.astype(instruction.shape.dtype.numpy)
 
 
+def _qr_results(instruction: Instruction) -> list[Dims]:
+    x = instruction.operands[0].shape
+    need(x.is_array and x.rank > 1, f"a matrix is wanted, not {x}")
+    return [x.dims, (*x.dims[:-2], min(x.dims[-2:]))]
+
+
+def _product_results(instruction: Instruction) -> list[Dims]:
+    packed, factors = (operand.shape for operand in instruction.operands)
+    need(packed.rank > 1 and factors.dims[:-1] == packed.dims[:-2] and factors.rank == packed.rank - 1
+         and factors.dims[-1] <= packed.dims[-1], f"reflectors {packed} and factors {factors} do not fit together")
+    return [packed.dims]
+
+
 _LAPACK: dict[str, tuple[int, Callable[..., Any]]] = {
     "potrf": (1, _cholesky), "getrf": (1, _lu), "trsm": (2, _triangular_solve), "gtsv": (4, _tridiagonal_solve),
     "geqrf": (1, _qr), "orgqr": (2, _householder_product), "ungqr": (2, _householder_product),
     "syevd": (1, _symmetric_eigen), "heevd": (1, _symmetric_eigen), "gesdd": (1, _singular)}
 ROUTINES = (
-    CustomCall("Qr", 1, _qr),
-    CustomCall("ProductOfElementaryHouseholderReflectors", 2, _householder_product),
+    CustomCall("Qr", 1, _qr, results=_qr_results),
+    CustomCall("ProductOfElementaryHouseholderReflectors", 2, _householder_product, results=_product_results),
     *(CustomCall(f"lapack_{kind}{name}_ffi", operands, evaluate)
       for kind in "sdcz" for name, (operands, evaluate) in _LAPACK.items()))

@@ -20,9 +20,10 @@ from nxcc.ir.dtypes import BUFFER
 from nxcc.ir.hlo.attributes import CUSTOM_CALL
 from nxcc.ir.hlo.module import Instruction
 from nxcc.ir.hlo.operator import ShapeError, operator
+from nxcc.ir.hlo.ops.checks import need
 from nxcc.ir.hlo.ops.control import zeros
 from nxcc.ir.hlo.ops.conversion import converted
-from nxcc.ir.hlo.ops.custom_call import CustomCall, config_text, wrong_use
+from nxcc.ir.hlo.ops.custom_call import CustomCall, Dims, config_text, wrong_use
 from nxcc.ir.hlo.ops.element_functions import erf
 from nxcc.ir.hlo.ops.lapack import ROUTINES
 from nxcc.ir.hlo.ops.matrix_products import product
@@ -46,6 +47,56 @@ def axis_of(instruction: Instruction) -> int:
     if not -rank <= axis < rank:
         raise wrong_use(instruction, f"axis {axis} is not one of {instruction.operands[0].shape}")
     return axis % rank
+
+
+# Dimensions of results
+
+def _alike(instruction: Instruction) -> list[Dims]:
+    """All operands and the result have the same."""
+    shapes = [operand.shape for operand in instruction.operands]
+    need(all(shape.is_array and shape.dims == shapes[0].dims for shape in shapes),
+         f"operands must have the same dimensions, they are {', '.join(map(str, shapes))}")
+    return [shapes[0].dims]
+
+
+def _with_axis(instruction: Instruction) -> list[Dims]:
+    axis_of(instruction)
+    return _alike(instruction)
+
+
+def _norm_results(instruction: Instruction) -> list[Dims]:
+    x, weight, epsilon = (operand.shape for operand in instruction.operands)
+    need(weight.element_count == x.dims[axis_of(instruction)], f"{weight} has not one number for each along the axis of {x}")
+    need(epsilon.element_count > 0, f"epsilon must be a number, it is {epsilon}")
+    return [x.dims]
+
+
+def _without_axis(instruction: Instruction) -> list[Dims]:
+    dims, axis = instruction.operands[0].shape.dims, axis_of(instruction)
+    need(dims[axis] > 0, "there is no extreme of nothing")
+    return [(*dims[:axis], *dims[axis + 1:])]
+
+
+def _largest_of(instruction: Instruction, count: int) -> list[Dims]:
+    x = instruction.operands[0].shape
+    need(x.is_array and x.rank > 0 and 0 <= count <= x.dims[-1], f"there are no {count} largest in the last dimension of {x}")
+    return [(*x.dims[:-1], count)] * 2
+
+
+def _top_k_results(instruction: Instruction) -> list[Dims]:
+    """As many as the result has."""
+    shape = instruction.shape
+    first = shape.elements[0] if shape.is_tuple and shape.elements else None
+    if first is None or not first.is_array or not first.rank:
+        raise ShapeError("the result must be two arrays")
+    return _largest_of(instruction, first.dims[-1])
+
+
+def _images(instruction: Instruction) -> list[Dims]:
+    x, result = instruction.operands[0].shape, instruction.shape
+    need(x.is_array and result.is_array and x.rank == result.rank == 4, f"images have four dimensions, not {x} and {result}")
+    need(x.element_count > 0 and result.element_count > 0, f"nothing cannot be resized: {x} to {result}")
+    return [(x.dims[0], *result.dims[1:3], x.dims[3])]
 
 
 # Activations: computed in f64, rounded once
@@ -90,7 +141,7 @@ def _activation(target: str, operands: int, function: Callable[..., Any]) -> Cus
     def evaluate(instruction: Instruction, *values: Array) -> Array:
         result = function(*(value.astype(np.float64) for value in values))
         return converted(np.asarray(result), instruction.shape.dtype)
-    return CustomCall(target, operands, evaluate, elementwise=True)
+    return CustomCall(target, operands, evaluate, elementwise=True, results=_alike)
 
 
 def _backward(target: str, slope: Callable[[Array], Any]) -> CustomCall:
@@ -242,17 +293,17 @@ _ROWS = (
     _backward("AwsNeuronGeluBackward", _gelu_slope),
     _activation("AwsNeuronSilu", 1, _silu),
     _backward("AwsNeuronSiluBackward", _silu_slope),
-    CustomCall("AwsNeuronSoftmax", 1, _softmax),
-    CustomCall("AwsNeuronSoftmaxBackward", 2, _softmax_backward),
-    CustomCall("AwsNeuronRmsNorm", 3, _rms_norm),
-    CustomCall("AwsNeuronArgMax", 1, _arg(np.argmax)),
-    CustomCall("AwsNeuronArgMin", 1, _arg(np.argmin)),
-    CustomCall("AwsNeuronTopK", 1, _neuron_top_k),
-    CustomCall("TopK", 1, _xla_top_k),
+    CustomCall("AwsNeuronSoftmax", 1, _softmax, results=_with_axis),
+    CustomCall("AwsNeuronSoftmaxBackward", 2, _softmax_backward, results=_with_axis),
+    CustomCall("AwsNeuronRmsNorm", 3, _rms_norm, results=_norm_results),
+    CustomCall("AwsNeuronArgMax", 1, _arg(np.argmax), results=_without_axis),
+    CustomCall("AwsNeuronArgMin", 1, _arg(np.argmin), results=_without_axis),
+    CustomCall("AwsNeuronTopK", 1, _neuron_top_k, results=lambda i: _largest_of(i, decimal_of(i))),
+    CustomCall("TopK", 1, _xla_top_k, results=_top_k_results),
     CustomCall("AwsNeuronIntMatmult", 2, _int_matmult),
-    CustomCall("ResizeNearest", 1, _resize_nearest),
-    CustomCall("ResizeNearestGrad", 1, _resize_nearest_grad),
-    CustomCall("ResizeBilinear", 1, _resize_bilinear),
+    CustomCall("ResizeNearest", 1, _resize_nearest, results=_images),
+    CustomCall("ResizeNearestGrad", 1, _resize_nearest_grad, results=_images),
+    CustomCall("ResizeBilinear", 1, _resize_bilinear, results=_images),
     CustomCall("AllocateBuffer", 0, lambda instruction: zeros(instruction.shape)),
     *ROUTINES,
     *PROGRAMS,
@@ -305,7 +356,8 @@ def known_target(instruction: Instruction) -> CustomCall:
 
 
 def _check(instruction: Instruction) -> None:
-    """Arity of the known targets, and equal shapes where operands pass through; unknown targets are left to the compiler."""
+    """Arity of the known targets, and shapes where they follow from the operands'; unknown targets, and configs that say
+    nothing known, are left to the compiler."""
     row = TARGETS.get(instruction.attribute("custom_call_target"))
     if row is None:
         return
@@ -316,6 +368,19 @@ def _check(instruction: Instruction) -> None:
     given = [(leaf.dtype, leaf.dims) for operand in instruction.operands for leaf in _arrays(operand.shape)]
     if row.evaluate is _pass and given != [(leaf.dtype, leaf.dims) for leaf in _arrays(instruction.shape)]:
         raise ShapeError(f"custom call {row.target} returns its operands, not {instruction.shape}")
+    if row.results is not None:
+        _check_results(instruction, row.results)
+
+
+def _check_results(instruction: Instruction, results: Callable[[Instruction], list[Dims]]) -> None:
+    try:
+        wanted = results(instruction)
+    except CompileError:
+        return  # the config; who computes it says so
+    shape = instruction.shape
+    if shape.is_tuple != (len(wanted) > 1) or [leaf.dims for leaf in shape.leaves() if leaf.is_array] != wanted:
+        given = ", ".join(f"[{','.join(map(str, dims))}]" for dims in wanted)
+        raise ShapeError(f"custom call {instruction.attribute('custom_call_target')} gives {given}, not {shape}")
 
 
 def _arrays(shape: Shape) -> list[Shape]:

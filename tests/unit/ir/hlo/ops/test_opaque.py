@@ -12,6 +12,8 @@ from nxcc.ir import dtypes
 from nxcc.ir.diagnostics import UNKNOWN_CUSTOM_CALL, UNSUPPORTED_MODULE, CompileError
 from nxcc.ir.hlo.operator import ShapeError
 from nxcc.ir.hlo.oracle import evaluate_instruction
+from nxcc.ir.hlo.text.reader import read_text
+from nxcc.ir.hlo.verifier import verify
 from nxcc.ir.shapes import Shape, array, tuple_of
 
 from harness.one_instruction import instruction_on, result_of
@@ -160,3 +162,19 @@ def test_wrong_arity_is_refused() -> None:
     made = instruction_on("custom-call", x, custom_call_target="AwsNeuronSoftmaxBackward", shape=x)
     with pytest.raises(ShapeError, match="takes 2 operands"):
         made.operator.check(made)
+
+
+MISFITS = ['f32[] custom-call(p), custom_call_target="AwsNeuronErf"',
+           'f32[3,4] custom-call(p), custom_call_target="AwsNeuronSoftmax", backend_config="1"',
+           's32[8] custom-call(p), custom_call_target="AwsNeuronArgMax", backend_config="1"',
+           '(f32[3,9], s32[3,9]) custom-call(p), custom_call_target="AwsNeuronTopK", backend_config="9"',
+           'f32[3,4] custom-call(p), custom_call_target="TopK"',
+           '(f32[3,4], s32[3]) custom-call(p), custom_call_target="TopK"',
+           'f32[3,8] custom-call(p), custom_call_target="ResizeBilinear", backend_config="00"',
+           '(f32[4,4], f32[2]) custom-call(p), custom_call_target="Qr"']
+
+
+@pytest.mark.parametrize("call", MISFITS)
+def test_results_that_do_not_follow_from_the_operands_are_refused(call: str) -> None:
+    with pytest.raises(CompileError, match="custom-call is not valid"):
+        verify(read_text(f"HloModule m\nENTRY e {{\n p = f32[3,8] parameter(0)\n ROOT r = {call}\n}}\n"))
